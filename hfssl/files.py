@@ -17,7 +17,7 @@ __all__ = ["append_json_line", "atomic_directory", "atomic_file", "read_json_lin
 
 @contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, on failure it is removed."""
+    """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, else removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
