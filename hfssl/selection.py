@@ -1,0 +1,119 @@
+"""Which rows of the pool get a pseudo-label this round. Pure functions of arrays and an explicit generator.
+
+All draws but `all` and `threshold` are *class-balanced*: of S rows asked for, each class gives S/K of those predicted
+as it (the first S mod K classes give one more). A class with fewer candidates gives what it has, and what it lacks is
+*not* made up by other classes: the balance is the point of the draw. So fewer than S rows may come back. No row comes
+back twice (UST's code draws with replacement where a class is short: a few rows then fill a rare class's whole quota).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "DRAWS",
+    "Candidates",
+    "class_balanced_draw",
+    "draw_all",
+    "draw_easy",
+    "draw_hard",
+    "draw_threshold",
+    "draw_top_k",
+    "draw_uniform",
+    "quotas",
+]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The pool as the teacher sees it; N rows, K classes."""
+
+    predicted: np.ndarray  # [N] int, the class that would become the pseudo-label
+    confidence: np.ndarray  # [N], probability of that class
+    bald: np.ndarray  # [N] in nats
+    num_classes: int  # K
+
+
+def quotas(size: int, num_classes: int) -> np.ndarray:
+    """`[K]` int64 that sums to `size`: S/K a class, one more for the first S mod K classes."""
+    share, rest = divmod(size, num_classes)
+    return share + (np.arange(num_classes) < rest).astype(np.int64)
+
+
+def class_balanced_draw(
+    candidates: Candidates, probability: np.ndarray, size: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Per class, draws S/K rows without replacement with chances proportional to `probability`.
+
+    Rows of probability 0 are drawn, at random, only after all others of their class are gone.
+
+    Args:
+        candidates: the pool.
+        probability: `[N]`, not negative, need not sum to 1.
+        size: S, rows wanted in all.
+        generator: drawn from; the same state gives the same rows.
+
+    Returns:
+        Row numbers, ascending int64, at most `size`.
+    """
+    # The smallest of Exp(1)/p are a draw without replacement with chances p (Efraimidis & Spirakis 2006); 1/0 = inf.
+    with np.errstate(divide="ignore", over="ignore"):
+        keys = generator.exponential(size=len(probability)) / np.asarray(probability, dtype=np.float64)
+    return _smallest_of_each_class(candidates, keys, size, generator)
+
+
+def _smallest_of_each_class(
+    candidates: Candidates, keys: np.ndarray, size: int, generator: np.random.Generator
+) -> np.ndarray:
+    """The rows with the smallest keys in each class, up to the class's quota; ties are broken at random."""
+    order = np.lexsort((generator.random(len(keys)), keys))
+    predicted = candidates.predicted[order]
+    chosen = [order[predicted == k][:quota] for k, quota in enumerate(quotas(size, candidates.num_classes))]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def draw_easy(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Rows that the teacher's passes agree on: p proportional to max(0, 1 - BALD) (UST's easy draw)."""
+    return class_balanced_draw(candidates, np.maximum(0.0, 1.0 - candidates.bald), size, generator)
+
+
+def draw_hard(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Rows that the teacher's passes disagree on: p proportional to max(0, BALD) (UST's hard draw)."""
+    return class_balanced_draw(candidates, np.maximum(0.0, candidates.bald), size, generator)
+
+
+def draw_uniform(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Rows at random within each class: plain self-training."""
+    return class_balanced_draw(candidates, np.ones(len(candidates.predicted)), size, generator)
+
+
+def draw_top_k(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+    """The S/K most confident rows of each class. The generator breaks ties, common where confidence is a rounded 1."""
+    return _smallest_of_each_class(candidates, -candidates.confidence, size, generator)
+
+
+def draw_threshold(
+    candidates: Candidates, size: int, generator: np.random.Generator, threshold: float = 0.95
+) -> np.ndarray:
+    """Every row with confidence of at least `threshold` (Lee 2013; FixMatch); not balanced, not bounded by `size`."""
+    return np.flatnonzero(candidates.confidence >= threshold)
+
+
+def draw_all(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Every row; `size` and the generator are not used."""
+    return np.arange(len(candidates.predicted))
+
+
+Draw = Callable[[Candidates, int, np.random.Generator], np.ndarray]
+
+DRAWS: dict[str, Draw] = {
+    "easy": draw_easy,
+    "hard": draw_hard,
+    "uniform": draw_uniform,
+    "top_k": draw_top_k,
+    "threshold": draw_threshold,  # functools.partial(draw_threshold, threshold=...) for another than 0.95
+    "all": draw_all,
+}
