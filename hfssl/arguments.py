@@ -1,0 +1,170 @@
+"""What a user may set, as plain dataclasses: the flags of `hfssl fit` and the keys of a recipe's YAML.
+
+Nothing heavy is imported here, so that `--help` answers at once. Each field's help text is the flag's help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from hfssl.errors import ConfigurationError
+
+__all__ = ["AdapterArguments", "DataArguments", "FitArguments", "ModelArguments", "PredictArguments"]
+
+DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass
+class _Checked:
+    """Shows every bad value at once: each class adds its sentences to `problems()`."""
+
+    def __post_init__(self):
+        if found := self.problems():
+            raise ConfigurationError(found)
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with the values, one sentence each; subclasses add their own."""
+        return []
+
+    def _at_least(self, least: int, *names: str) -> list[str]:
+        values = {name: value for name, value in vars(self).items() if name in names and value is not None}
+        return [f"{name} must be at least {least}, got {value}." for name, value in values.items() if value < least]
+
+
+@dataclass
+class DataArguments(_Checked):
+    """The data"""
+
+    train: str = field(
+        metadata={
+            "help": "Table to learn from: CSV, TSV, JSONL or Parquet file, a folder of them, a folder written by "
+            "`save_to_disk`, or a Hub data set. Rows without a label are unlabeled."
+        }
+    )
+    unlabeled: str | None = field(default=None, metadata={"help": "More unlabeled rows; any label in it is ignored."})
+    validation: str | None = field(
+        default=None,
+        metadata={"help": "Labeled rows to choose with. Without it a fifth of the labels is held back, if they allow."},
+    )
+    test: str | None = field(
+        default=None, metadata={"help": "Labeled rows to report on; nothing is ever chosen or trained with them."}
+    )
+    text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
+    text_pair_column: str | None = field(
+        default=None, metadata={"help": "Column with a second text, for tasks about pairs."}
+    )
+    label_column: str = field(
+        default="label", metadata={"help": "Column that holds the label; missing, empty or null means unlabeled."}
+    )
+    group_column: str | None = field(
+        default=None,
+        metadata={"help": "Rows with the same value here (one film, one author) never sit on both sides of a split."},
+    )
+    id_column: str | None = field(default=None, metadata={"help": "Column with a unique id of each row."})
+    labels_per_class: int | None = field(
+        default=None,
+        metadata={"help": "Play the few-label case on a fully labeled table: cut off a test part, keep this many "
+                  "labels a class, hide the others."},
+    )
+    max_unlabeled: int | None = field(default=None, metadata={"help": "Use at most this many unlabeled rows."})
+    max_test: int | None = field(default=None, metadata={"help": "Use at most this many test rows."})
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        found += self._at_least(1, "max_test")
+        found += self._at_least(0, "max_unlabeled")
+        found += self._at_least(2, "labels_per_class")
+        columns = ("text_column", "text_pair_column", "label_column", "group_column", "id_column")
+        used: dict[str, str] = {}
+        for name, column in ((name, value) for name, value in vars(self).items() if name in columns and value):
+            if column in used and "group_column" not in (name, used[column]):
+                found.append(f"{used[column]} and {name} both name the column '{column}'; give each its own.")
+            used.setdefault(column, name)
+        return found
+
+
+@dataclass
+class ModelArguments(_Checked):
+    """The model"""
+
+    backbone: str = field(
+        default=DEFAULT_BACKBONE, metadata={"help": "Pretrained encoder to start from: a folder or a Hub model."}
+    )
+    pooling: Literal["stock", "mean"] = field(
+        default="stock",
+        metadata={"help": "'stock' keeps the architecture's own head, so that plain transformers loads the result; "
+                  "'mean' averages the token vectors, and loading the result then needs hfssl."},
+    )
+
+
+@dataclass
+class AdapterArguments(_Checked):
+    """The adapter"""
+
+    adapter: Literal["none", "lora"] = field(
+        default="none", metadata={"help": "'none' trains all weights; 'lora' trains a small adapter and the head."}
+    )
+    lora_r: int = field(default=8, metadata={"help": "Rank of the adapter: more learns more and forgets more."})
+    lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapter; it is applied as alpha / r."})
+    lora_dropout: float = field(
+        default=0.1, metadata={"help": "Dropout in front of the adapter; self-training needs it to be above 0."}
+    )
+
+    def problems(self) -> list[str]:
+        found = super().problems() + self._at_least(1, "lora_r", "lora_alpha")
+        if not 0 <= self.lora_dropout < 1:
+            found.append(f"lora_dropout must be at least 0 and below 1, got {self.lora_dropout}.")
+        return found
+
+
+@dataclass
+class FitArguments(AdapterArguments, ModelArguments, DataArguments):
+    """The run"""
+
+    output_dir: str = field(default="runs/fit", metadata={"help": "Folder for the model, the report and all evidence."})
+    preset: Literal["quick", "standard", "thorough"] = field(
+        default="standard", metadata={"help": "How much time to spend: minutes, tens of minutes, or hours."}
+    )
+    seed: int = field(default=0, metadata={"help": "Same seed, machine and library versions: same bits."})
+    max_length: int = field(default=128, metadata={"help": "Tokens kept of each text; the rest is cut off."})
+    pretext: bool | None = field(
+        default=None,
+        metadata={"help": "Adapt the backbone to the raw text first, or not. Default: as the preset says."},
+    )
+    rounds: int | None = field(
+        default=None, metadata={"help": "Most rounds of self-training; 0 for none. Default: as the preset says."}
+    )
+    resume: bool = field(default=False, metadata={"help": "Go on with the run that output-dir holds."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete the run that output-dir holds."})
+    quiet: bool = field(default=False, metadata={"help": "No progress bars; only warnings and the closing summary."})
+
+    def problems(self) -> list[str]:
+        found = super().problems() + self._at_least(0, "seed", "rounds") + self._at_least(4, "max_length")
+        if self.resume and self.overwrite_output_dir:
+            found.append("resume and overwrite_output_dir exclude each other; give one of them.")
+        return found
+
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments of `hfssl.fit`: every field that is not None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass
+class PredictArguments(_Checked):
+    """Flags of `hfssl predict`"""
+
+    model: str = field(metadata={"help": "Folder of the model: `model/` or `adapter/` of a run, or a Hub model."})
+    input: str = field(metadata={"help": "Table to label: CSV, TSV, JSONL or Parquet."})
+    output: str = field(metadata={"help": "Table to write: the input's columns and three more; format by its ending."})
+    text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
+    text_pair_column: str | None = field(default=None, metadata={"help": "Column with a second text."})
+    batch_size: int = field(default=64, metadata={"help": "Texts in one forward pass."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Tokens kept of each text. Default: as the model was trained."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace the output file if it is there."})
+    quiet: bool = field(default=False, metadata={"help": "No progress bar."})
+
+    def problems(self) -> list[str]:
+        return super().problems() + self._at_least(1, "batch_size") + self._at_least(4, "max_length")
