@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-__all__ = ["ConfigurationError", "DataError", "HfsslError", "ModelError", "TrainingError", "near_matches"]
+__all__ = [
+    "ConfigurationError",
+    "DataError",
+    "HfsslError",
+    "Interrupted",
+    "ModelError",
+    "TrainingError",
+    "near_matches",
+]
 
 
 class HfsslError(ValueError):
@@ -40,3 +48,7 @@ def near_matches(name: str, known: Sequence[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the closest known name, or an empty string."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C after the state was saved; the message says where."""

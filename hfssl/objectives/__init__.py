@@ -1,0 +1,14 @@
+"""The methods. Adding one: a file here, a line in `OBJECTIVES`, a recipe and a test file."""
+
+from __future__ import annotations
+
+from hfssl.objectives.base import Objective
+from hfssl.objectives.self_training import SelfTrainingObjective
+from hfssl.objectives.supervised import SupervisedObjective
+
+__all__ = ["OBJECTIVES", "Objective", "SelfTrainingObjective", "SupervisedObjective"]
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "supervised": SupervisedObjective,
+    "self_training": SelfTrainingObjective,
+}

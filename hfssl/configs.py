@@ -1,0 +1,161 @@
+"""Training arguments: `transformers.TrainingArguments` plus what semi-supervised training needs; a class a method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from hfssl.errors import ConfigurationError
+
+__all__ = ["MaskedSpanConfig", "SSLConfig", "SelfTrainingConfig", "SupervisedConfig"]
+
+
+@dataclass
+class SSLConfig(TrainingArguments):
+    """Arguments of `SSLTrainer`.
+
+    Defaults that differ from `TrainingArguments`, because a run here is a few hundred steps on a few labels:
+    `max_steps=300`, `per_device_train_batch_size=16`, `warmup_steps=0.1` (a tenth of the steps), `weight_decay=0.01`,
+    `logging_steps=10`, `save_steps=100`, `save_total_limit=2`, and `logging_nan_inf_filter=False` (the stock default
+    hides a loss that is not finite; ours stops the run).
+    """
+
+    max_steps: int = field(
+        default=300, metadata={"help": "Optimizer steps. -1 trains for `num_train_epochs` instead."}
+    )
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Labeled rows in a batch of one device."})
+    per_device_eval_batch_size: int = field(
+        default=64, metadata={"help": "Rows in an evaluation batch of one device."}
+    )
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "Learning-rate warm-up: steps, or a fraction of all steps when below 1."}
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay (not on biases and norms)."})
+    logging_steps: float = field(
+        default=10, metadata={"help": "Log (and look for losses that are not finite) so often."}
+    )
+    save_steps: float = field(default=100, metadata={"help": "Write a checkpoint to resume from every so many steps."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Leave off: it would hide losses that are not finite."}
+    )
+    unlabeled_ratio: int = field(
+        default=4, metadata={"help": "Unlabeled rows per labeled row in a batch (mu in the papers); at least 1."}
+    )
+    max_length: int = field(default=128, metadata={"help": "Tokens kept of each text."})
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the fresh classification head; default: `learning_rate`."}
+    )
+    length_bucketing: bool = field(
+        default=True, metadata={"help": "Let unlabeled rows of similar length meet in one batch (less padding)."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        problems = self.problems()
+        if problems:
+            raise ConfigurationError(problems)
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with the values, one sentence each; subclasses add their own."""
+        found = []
+        if self.unlabeled_ratio < 1:
+            found.append(
+                f"unlabeled_ratio must be at least 1, got {self.unlabeled_ratio}; set lambda_u=0 to use no pool."
+            )
+        if self.max_length < 4:
+            found.append(f"max_length must be at least 4 tokens, got {self.max_length}.")
+        if self.head_learning_rate is not None and self.head_learning_rate <= 0:
+            found.append(
+                f"head_learning_rate must be positive, got {self.head_learning_rate}; leave it out to use one rate."
+            )
+        return found
+
+
+@dataclass
+class SupervisedConfig(SSLConfig):
+    """Arguments of `SupervisedTrainer`: fine-tuning on the labels alone, the baseline of every comparison."""
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the body."})
+    head_learning_rate: float | None = field(default=1e-3, metadata={"help": "Peak learning rate of the fresh head."})
+
+
+@dataclass
+class MaskedSpanConfig(SSLConfig):
+    """Arguments of `MaskedSpanTrainer`: pretext training on raw text.
+
+    `learning_rate`, `warmup_steps` and `adam_beta2` follow the task-adaptive pretraining recipe of Gururangan et al.
+    (2020); the masking follows SpanBERT (Joshi et al. 2020, section 3.1).
+    """
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    head_learning_rate: float | None = field(
+        default=1e-3, metadata={"help": "Learning rate of a masked-language head that the checkpoint did not have."}
+    )
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows in a batch of one device."})
+    warmup_steps: float = field(default=0.06, metadata={"help": "Warm-up: steps, or a fraction of all steps below 1."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second-moment decay."})
+    masking: str = field(default="span", metadata={"help": "'span' (SpanBERT) or 'token' (BERT)."})
+    mask_probability: float = field(default=0.15, metadata={"help": "Share of the tokens that is predicted."})
+    span_success_probability: float = field(
+        default=0.2, metadata={"help": "p of the geometric span length, in words."}
+    )
+    max_span_words: int = field(default=10, metadata={"help": "Longest span, in words."})
+    early_stopping_patience: int = field(
+        default=3, metadata={"help": "Stop after so many evaluations without a lower held-out span loss; 0: never."}
+    )
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.masking not in ("span", "token"):
+            found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")
+        if not 0 < self.mask_probability < 1:
+            found.append(f"mask_probability must be between 0 and 1, got {self.mask_probability}.")
+        if not 0 < self.span_success_probability <= 1:
+            found.append(
+                f"span_success_probability must be above 0 and at most 1, got {self.span_success_probability}."
+            )
+        if self.max_span_words < 1:
+            found.append(f"max_span_words must be at least 1, got {self.max_span_words}.")
+        if self.early_stopping_patience < 0:
+            found.append(f"early_stopping_patience must not be negative, got {self.early_stopping_patience}.")
+        return found
+
+
+@dataclass
+class SelfTrainingConfig(SupervisedConfig):
+    """Arguments of `SelfTrainingTrainer` (one student) and of `hfssl.rounds.SelfTraining` (the rounds).
+
+    Names follow Mukherjee & Awadallah (2020), "UST".
+    """
+
+    lambda_u: float = field(default=1.0, metadata={"help": "Weight of the pseudo-labeled loss; 0 is labels alone."})
+    rounds: int = field(default=2, metadata={"help": "Most rounds of teacher -> pseudo-labels -> student."})
+    mc_passes: int = field(default=10, metadata={"help": "Stochastic passes with dropout on (T in the paper: 30)."})
+    selection_fraction: float = field(default=0.5, metadata={"help": "Share of the pool that a round draws."})
+    draw: str = field(default="easy", metadata={"help": "'easy', 'hard', 'top_k', 'threshold' or 'all'."})
+    weighting: str = field(
+        default="log_variance",
+        metadata={"help": "'log_variance' (paper), 'one_minus_entropy', 'confidence', 'uniform'."},
+    )
+    alpha: float = field(default=0.1, metadata={"help": "Scale of the log-variance weight (paper: 0.1)."})
+    soft_targets: bool = field(default=False, metadata={"help": "Learn the teacher's probabilities, not its argmax."})
+    stop_agreement: float = field(
+        default=0.995,
+        metadata={"help": "Stop when this share of the pool kept its pseudo-label since the last round."},
+    )
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.lambda_u < 0:
+            found.append(f"lambda_u must not be negative, got {self.lambda_u}.")
+        if self.rounds < 1:
+            found.append(f"rounds must be at least 1, got {self.rounds}.")
+        if self.mc_passes < 1:
+            found.append(f"mc_passes must be at least 1, got {self.mc_passes}.")
+        if not 0 < self.selection_fraction <= 1:
+            found.append(f"selection_fraction must be above 0 and at most 1, got {self.selection_fraction}.")
+        if not 0 < self.stop_agreement <= 1:
+            found.append(f"stop_agreement must be above 0 and at most 1, got {self.stop_agreement}.")
+        return found

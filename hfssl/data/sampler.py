@@ -1,0 +1,150 @@
+"""One batch sampler for two streams of rows, whose order is a pure function of the seed and the position.
+
+Both streams are endless: position `p` of a stream over `n` rows is entry `p % n` of its permutation number `p // n`.
+Nothing is dropped at the end of a pass, a pool smaller than a batch works, and one integer is the state to resume from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Sampler
+
+from hfssl.seeding import torch_generator
+
+__all__ = ["LABELED", "UNLABELED", "RowKey", "RowStream", "TwoStreamBatchSampler"]
+
+LABELED = "labeled"
+UNLABELED = "unlabeled"
+
+
+class RowKey(NamedTuple):
+    """What the sampler asks of the dataset: row `row` of stream `stream`, drawn for the `draw`-th time (from 0)."""
+
+    stream: str
+    row: int
+    draw: int
+
+
+class RowStream:
+    """An endless, seeded, shuffled stream over `num_rows` rows.
+
+    Args:
+        num_rows (`int`): Rows in the stream's dataset; at least 1.
+        seed (`int`): The run's data seed.
+        name (`str`): Name of the stream: streams of different names are independent.
+        lengths (`Sequence[int]`, *optional*): Tokens of each row, shape `[num_rows]`. When given, rows of similar
+            length meet in one batch (see `take`).
+    """
+
+    BATCHES_PER_WINDOW = 50
+
+    def __init__(self, num_rows: int, seed: int, name: str, lengths: Sequence[int] | None = None):
+        self.num_rows, self.seed, self.name, self.lengths = num_rows, seed, name, lengths
+        self._permutations: dict[int, list[int]] = {}
+
+    def _permutation(self, draw: int) -> list[int]:
+        if draw not in self._permutations:
+            generator = torch_generator(self.seed, self.name, "permutation", draw)
+            # Two passes are enough: positions are asked for in order, and a window spans few passes at a time.
+            while len(self._permutations) > 1 and self.num_rows > 10_000:
+                self._permutations.pop(next(iter(self._permutations)))
+            self._permutations[draw] = torch.randperm(self.num_rows, generator=generator).tolist()
+        return self._permutations[draw]
+
+    def _key(self, position: int) -> RowKey:
+        draw, offset = divmod(position, self.num_rows)
+        return RowKey(self.name, self._permutation(draw)[offset], draw)
+
+    def batches(self, first: int, size: int) -> Iterator[list[RowKey]]:
+        """Yields batches number `first`, `first + 1`, ... of `size` rows each, without end.
+
+        With `lengths`, the rows of each window of 50 batches are sorted by length, cut into batches, and the batches
+        are shuffled: padding shrinks, while which rows meet in a window stays random. The result is still a pure
+        function of the seed, `size` and the batch number.
+        """
+        number = first
+        while True:
+            if self.lengths is None:
+                yield [self._key(position) for position in range(number * size, (number + 1) * size)]
+                number += 1
+                continue
+            window, offset = divmod(number, self.BATCHES_PER_WINDOW)
+            yield from self._bucketed_window(window, size)[offset:]
+            number = (window + 1) * self.BATCHES_PER_WINDOW
+
+    def _bucketed_window(self, window: int, size: int) -> list[list[RowKey]]:
+        start = window * self.BATCHES_PER_WINDOW * size
+        keys = [self._key(position) for position in range(start, start + self.BATCHES_PER_WINDOW * size)]
+        keys.sort(key=lambda key: self.lengths[key.row])
+        generator = torch_generator(self.seed, self.name, "window", window)
+        order = torch.randperm(self.BATCHES_PER_WINDOW, generator=generator).tolist()
+        return [keys[i * size : (i + 1) * size] for i in order]
+
+
+class TwoStreamBatchSampler(Sampler[list[RowKey]]):
+    """Batches of labeled and unlabeled rows; one epoch is one pass over the larger concern.
+
+    An epoch is one pass over the unlabeled rows when there are any, else over the labeled rows, rounded down to whole
+    optimizer steps (and up to one). Either stream may be missing.
+
+    The rows of one *optimizer step* are drawn together and then cut into `batches_per_step` batches, so that batch 8 x
+    accumulation 1, batch 1 x accumulation 8 and batch 4 on two ranks see the same rows at the same step.
+
+    Args:
+        labeled (`RowStream`, *optional*): Labeled rows.
+        unlabeled (`RowStream`, *optional*): Unlabeled (or pseudo-labeled) rows.
+        labeled_per_batch (`int`): Labeled rows in a batch of one device.
+        unlabeled_per_batch (`int`): Unlabeled rows in a batch of one device.
+        batches_per_step (`int`): Gradient accumulation steps x ranks.
+    """
+
+    def __init__(
+        self,
+        labeled: RowStream | None,
+        unlabeled: RowStream | None,
+        *,
+        labeled_per_batch: int,
+        unlabeled_per_batch: int,
+        batches_per_step: int = 1,
+    ):
+        self.streams = [
+            (stream, per_batch)
+            for stream, per_batch in ((labeled, labeled_per_batch), (unlabeled, unlabeled_per_batch))
+            if stream is not None and per_batch > 0
+        ]
+        if not self.streams:
+            raise ValueError("TwoStreamBatchSampler needs labeled or unlabeled rows; got neither.")
+        self.batches_per_step = batches_per_step
+        self.epoch = 0
+        # Read by accelerate's BatchSamplerShard, which gives batch i to rank i % world.
+        self.batch_size = sum(per_batch for _, per_batch in self.streams)
+        self.drop_last = True
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch whose batches the next iteration yields."""
+        self.epoch = epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one epoch."""
+        stream, per_batch = self.streams[-1]
+        return max(1, stream.num_rows // (per_batch * self.batches_per_step))
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.batches_per_step
+
+    def __iter__(self) -> Iterator[list[RowKey]]:
+        first = self.epoch * self.steps_per_epoch
+        steps = [stream.batches(first, per_batch * self.batches_per_step) for stream, per_batch in self.streams]
+        for _ in range(self.steps_per_epoch):
+            rows = [(next(batches), per_batch) for batches, (_, per_batch) in zip(steps, self.streams, strict=True)]
+            for i in range(self.batches_per_step):
+                yield [key for keys, per_batch in rows for key in keys[i * per_batch : (i + 1) * per_batch]]
+
+
+def row_lengths(input_ids: Sequence[Sequence[int]]) -> list[int]:
+    """Number of tokens of each row, for `RowStream`."""
+    return torch.tensor([len(ids) for ids in input_ids]).tolist()

@@ -1,0 +1,128 @@
+"""The dataset behind the two-stream loader, and the collator that turns its rows into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+from hfssl.data.sampler import LABELED, UNLABELED, RowKey
+
+__all__ = ["PlainView", "TwoStreamCollator", "TwoStreamDataset", "View", "pad_tokens", "tokenize_dataset"]
+
+Row = dict[str, Any]
+
+
+class View(Protocol):
+    """One way of presenting rows to the model; an objective names the views that it needs."""
+
+    def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
+        """Collates rows (each with `row` and `draw` beside its columns) into padded tensors `[B, L]`."""
+        ...
+
+
+class TwoStreamDataset(torch.utils.data.Dataset):
+    """Fetches `RowKey`s from a labeled and an unlabeled dataset; each row carries its `row`, `draw` and `stream`."""
+
+    def __init__(self, labeled: Dataset | None, unlabeled: Dataset | None):
+        self.parts = {LABELED: labeled, UNLABELED: unlabeled}
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts.values() if part is not None)
+
+    def __getitem__(self, key: RowKey) -> Row:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[RowKey]) -> list[Row]:
+        """One Arrow look-up a stream and batch; row-wise access costs several times as much."""
+        rows: list[Row] = []
+        for stream, part in self.parts.items():
+            wanted = [key for key in keys if key.stream == stream]
+            if not wanted:
+                continue
+            columns = part[[key.row for key in wanted]]
+            for i, key in enumerate(wanted):
+                row = {name: values[i] for name, values in columns.items()}
+                rows.append(row | {"row": key.row, "draw": key.draw, "stream": stream})
+        return rows
+
+
+class PlainView:
+    """Rows as they are: tokenizer columns padded to the longest row, every other number stacked.
+
+    Columns of numbers or of equally long lists of numbers become tensors under their own names (`labels`, `weight`
+    `[B]`, `pseudo_probs` `[B, K]`); columns of text are left behind.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+
+    def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
+        batch = pad_tokens(rows, self.tokenizer)
+        for name, value in rows[0].items():
+            if name in self.tokenizer.model_input_names or name in ("row", "draw", "stream") or not _is_numeric(value):
+                continue
+            batch[name] = torch.tensor([row[name] for row in rows])
+        return batch
+
+
+def pad_tokens(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """The tokenizer's columns of `rows` as `[B, L]` tensors, padded to the longest row on the tokenizer's side.
+
+    Does what `tokenizer.pad` does, without its Python loop over every column of every row.
+    """
+    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    return {
+        name: pad_sequence(
+            [torch.tensor(row[name]) for row in rows],
+            batch_first=True,
+            padding_value=fill.get(name, 0),
+            padding_side=tokenizer.padding_side,
+        )
+        for name in tokenizer.model_input_names
+        if name in rows[0]
+    }
+
+
+def _is_numeric(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, int | float)
+
+
+class TwoStreamCollator:
+    """Collates rows into `{"labeled": batch, "unlabeled": {view name: batch}}`; an absent stream is left out."""
+
+    def __init__(self, labeled_view: View, unlabeled_views: Mapping[str, View]):
+        self.labeled_view, self.unlabeled_views = labeled_view, dict(unlabeled_views)
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        labeled = [row for row in rows if row["stream"] == LABELED]
+        unlabeled = [row for row in rows if row["stream"] == UNLABELED]
+        batch: dict[str, Any] = {}
+        if labeled:
+            batch[LABELED] = self.labeled_view(labeled)
+        if unlabeled:
+            batch[UNLABELED] = {name: view(unlabeled) for name, view in self.unlabeled_views.items()}
+        return batch
+
+
+def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """Adds the tokenizer's columns to a dataset with `text` (and optionally `text_pair`); truncates to `max_length`.
+
+    A column `label` becomes `labels`. All other columns are kept. A dataset that already has `input_ids` is returned
+    unchanged.
+    """
+    if "input_ids" in dataset.column_names:
+        return dataset
+
+    def encode(batch: dict[str, list]) -> dict[str, list]:
+        pairs = batch["text_pair"] if "text_pair" in batch else None
+        return dict(tokenizer(batch["text"], pairs, truncation=True, max_length=max_length))
+
+    # In memory and without a fingerprint: a cache keyed by a hash of the tokenizer object would go stale silently.
+    tokenized = dataset.map(encode, batched=True, keep_in_memory=True, load_from_cache_file=False)
+    return tokenized.rename_column("label", "labels") if "label" in tokenized.column_names else tokenized

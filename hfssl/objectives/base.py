@@ -1,0 +1,100 @@
+"""What a method is: an object that turns a batch into named loss terms. It owns no model and no parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from hfssl.configs import SSLConfig
+from hfssl.data.streams import PlainView, View
+
+__all__ = ["Batch", "Objective", "classification_logits", "joint_logits"]
+
+Batch = Mapping[str, torch.Tensor]
+
+
+class Objective:
+    """Base class of all methods; see `SupervisedObjective` for the smallest one.
+
+    Class attributes:
+        paper: Where the method comes from, for docs and cards.
+        citation: BibTeX entry, for cards.
+    """
+
+    paper: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
+
+    def setup(self, model: nn.Module, args: SSLConfig) -> None:
+        """Called once, before training, with the unwrapped model. Raise here what cannot work."""
+
+    def build_views(self, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> dict[str, View]:
+        """The views of an unlabeled row that `loss` reads from `unlabeled`, by name."""
+        return {"plain": PlainView(tokenizer)}
+
+    def loss(
+        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+    ) -> dict[str, torch.Tensor]:
+        """Named scalar tensors: entries `loss/...` are summed into the loss, all others are only logged.
+
+        Each is a mean over this batch. Nothing here may wait for the device (`.item()`).
+
+        Args:
+            model: The (possibly wrapped) model in training mode.
+            labeled: `input_ids` `[B, L]`, `attention_mask` `[B, L]`, `labels` `[B]`, and other numeric columns.
+            unlabeled: View name -> batch of `[U, L]` tensors.
+            step: Optimizer steps taken so far.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define loss().")  # abstract
+
+    def num_items(self, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None) -> torch.Tensor | None:
+        """How many items the means in `loss` were taken over; `None` when every batch weighs the same.
+
+        Objectives whose batches hold different numbers of items (masked tokens) return the count; the trainer then
+        weighs each micro-batch by its share, so that accumulation and ranks change nothing.
+        """
+        return None
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Called after each optimizer step, with the unwrapped model and the steps taken."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the method remembers (tensors and plain values); saved beside the optimizer."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict()` exactly."""
+
+    def describe(self) -> dict[str, Any]:
+        """Settings for the log, the report and the card: plain JSON values."""
+        return {"method": type(self).__name__, "paper": self.paper}
+
+
+def _model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return {name: batch[name] for name in names if name in batch}
+
+
+def classification_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Logits `[B, K]` of one batch."""
+    return model(**_model_inputs(batch)).logits
+
+
+def joint_logits(model: nn.Module, first: Batch, second: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits `[B, K]` and `[U, K]` of two batches from *one* forward pass, padded to a common length.
+
+    One forward is what DDP expects, and costs less than two.
+    """
+    first, second = _model_inputs(first), _model_inputs(second)
+    length = max(first["input_ids"].shape[1], second["input_ids"].shape[1])
+    # The padded positions are masked out, so that the id used for padding does not matter: 0 exists everywhere.
+    together = {
+        name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in (first, second)])
+        for name in first
+    }
+    logits = model(**together).logits
+    return logits[: len(first["input_ids"])], logits[len(first["input_ids"]) :]

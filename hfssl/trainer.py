@@ -1,0 +1,335 @@
+"""`SSLTrainer`: the one room that knows about loaders, loss scaling, logging, checkpoints and interrupts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftConfig
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.trainer_pt_utils import nested_gather
+from transformers.trainer_utils import rotate_checkpoints
+from transformers.utils import logging
+
+from hfssl.adapters import add_adapter
+from hfssl.configs import SSLConfig
+from hfssl.data.sampler import LABELED, UNLABELED, RowStream, TwoStreamBatchSampler
+from hfssl.data.streams import PlainView, TwoStreamCollator, TwoStreamDataset, tokenize_dataset
+from hfssl.errors import Interrupted, TrainingError
+from hfssl.files import atomic_file
+from hfssl.modeling import head_parameter_names
+from hfssl.objectives.base import Objective
+from hfssl.seeding import torch_generator
+
+__all__ = ["COMPLETE_MARKER", "SSLTrainer", "last_complete_checkpoint"]
+
+logger = logging.get_logger(__name__)
+
+COMPLETE_MARKER = "hfssl_complete"
+OBJECTIVE_STATE = "objective.pt"
+
+
+class SSLTrainer(Trainer):
+    """Trains any `Objective` on a labeled and an unlabeled dataset, on a full model or a LoRA adapter.
+
+    Args:
+        model (`PreTrainedModel`): The model to train.
+        args (`SSLConfig`): Training arguments.
+        objective (`Objective`): The method.
+        train_dataset (`Dataset`, *optional*): Labeled rows: `text` and `label`, or already tokenized with `labels`.
+        unlabeled_dataset (`Dataset`, *optional*): Unlabeled rows: `text`, or already tokenized.
+        eval_dataset (`Dataset`, *optional*): Labeled rows to evaluate on, in either form.
+        processing_class (`PreTrainedTokenizerBase`): The tokenizer.
+        peft_config (`PeftConfig`, *optional*): Trains a fresh adapter on the frozen model (see `hfssl.adapters`).
+
+    Same seed, machine and library versions give the same bits, also after kill -9 and
+    `train(resume_from_checkpoint=True)`. The first Ctrl-C finishes the step, saves, and raises `Interrupted`.
+
+    Raises:
+        TrainingError: when a loss is not finite. The newest checkpoint on disk is from before that step.
+    """
+
+    # Our losses are means over one micro-batch. The stock guess is wrong for heads that take **kwargs and multiplies
+    # the loss by the accumulation factor (transformers#47688); this also fixes the supervised baseline.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: SSLConfig,
+        *,
+        objective: Objective,
+        processing_class: PreTrainedTokenizerBase,
+        train_dataset: Dataset | None = None,
+        unlabeled_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        peft_config: PeftConfig | None = None,
+        **kwargs: Any,
+    ):
+        if peft_config is not None:
+            model = add_adapter(model, peft_config)
+        train_dataset, unlabeled_dataset, eval_dataset = (
+            None if part is None else self.prepare_dataset(part, processing_class, args)
+            for part in (train_dataset, unlabeled_dataset, eval_dataset)
+        )
+        super().__init__(
+            model,
+            args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self.objective, self.unlabeled_dataset = objective, unlabeled_dataset
+        objective.setup(self.model, args)
+        self.add_callback(_AfterStep(self))
+        self._components: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
+        self._component_count = 0
+        self._first_bad_step = torch.tensor(-1, device=args.device)
+        self.interrupted = False
+
+    def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
+        """Tokenizes a dataset of texts; subclasses whose views need more columns override this."""
+        return tokenize_dataset(dataset, tokenizer, args.max_length)
+
+    # --- batches -----------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """One loader over both streams: a second, endless loader for the pool would make resuming inexact."""
+        args, labeled, unlabeled = self.args, self.train_dataset, self.unlabeled_dataset
+        seed = args.seed if args.data_seed is None else args.data_seed
+        lengths = None
+        if unlabeled is not None and args.length_bucketing:
+            lengths = [len(ids) for ids in unlabeled["input_ids"]]
+        only_pool = labeled is None
+        sampler = TwoStreamBatchSampler(
+            None if labeled is None else RowStream(len(labeled), seed, LABELED),
+            None if unlabeled is None else RowStream(len(unlabeled), seed, UNLABELED, lengths),
+            labeled_per_batch=self._train_batch_size,
+            unlabeled_per_batch=self._train_batch_size * (1 if only_pool else args.unlabeled_ratio),
+            batches_per_step=args.gradient_accumulation_steps * args.world_size,
+        )
+        loader = DataLoader(
+            TwoStreamDataset(labeled, unlabeled),
+            batch_sampler=sampler,
+            collate_fn=TwoStreamCollator(
+                PlainView(self.processing_class), self.objective.build_views(self.processing_class, args)
+            ),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            generator=torch_generator(seed, "loader"),  # else starting an epoch draws from the global generator
+        )
+        loader = self.accelerator.prepare(loader)
+        # On a mid-epoch resume the sampler sits behind SkipBatchSampler(BatchSamplerShard(...)); this is the attribute
+        # through which accelerate's set_epoch reaches it there.
+        loader.batch_sampler.sampler = sampler
+        return loader
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # Evaluation batches keep what `forward` takes; our own training loader never drops a column.
+        for name in self.processing_class.model_input_names:
+            if name not in self._signature_columns:
+                self._signature_columns.append(name)
+
+    # --- loss --------------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The objective's loss for two-stream batches; the model's own loss for flat evaluation batches."""
+        if not _is_two_stream(inputs):
+            return super().compute_loss(model, inputs, return_outputs)
+        labeled, unlabeled = inputs.get(LABELED), inputs.get(UNLABELED)
+        parts = self.objective.loss(model, labeled, unlabeled, self.state.global_step)
+        share = 1.0
+        if num_items_in_batch is not None:
+            # The trainer divides by the accumulation steps and DDP by the ranks; undo both, then divide by all items.
+            batches = self.current_gradient_accumulation_steps * self.args.world_size
+            share = self.objective.num_items(labeled, unlabeled) * batches / num_items_in_batch
+        for name, value in parts.items():
+            self._components[name] = self._components[name] + value.detach() * share
+        self._component_count += 1
+        return sum(value for name, value in parts.items() if name.startswith("loss/")) * share
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+        if not batch_samples or not _is_two_stream(batch_samples[0]):
+            return None
+        counts = [self.objective.num_items(batch.get(LABELED), batch.get(UNLABELED)) for batch in batch_samples]
+        if any(count is None for count in counts):
+            return None
+        total = torch.stack(counts).sum().to(device)
+        return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Operations of a forward and backward pass over all streams and views of a batch."""
+        if not _is_two_stream(inputs):
+            return super().floating_point_ops(inputs)
+        batches = [inputs[LABELED]] if LABELED in inputs else []
+        batches += inputs.get(UNLABELED, {}).values()
+        return sum(super(SSLTrainer, self).floating_point_ops(batch) for batch in batches)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """One forward and backward pass; remembers, on the device, the first step whose loss was not finite."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
+        self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)
+        if loss.device.type == "cpu":  # looking costs nothing here; elsewhere it waits until the next log or save
+            self._raise_if_not_finite()
+        return loss
+
+    def _raise_if_not_finite(self) -> None:
+        step = int(self._first_bad_step)
+        if step < 0:
+            return
+        kept = last_complete_checkpoint(self.args.output_dir)
+        where = f"the last good state is in {kept}" if kept else "no checkpoint had been written yet"
+        raise TrainingError(
+            f"Expected a finite loss, got NaN or infinity at step {step} of {self.state.max_steps}; {where}. "
+            "Lower `learning_rate`, set `max_grad_norm`, or train in float32."
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The stock optimizer, with the head's parameters at `head_learning_rate`."""
+        optimizer = super().create_optimizer(model)
+        rate = self.args.head_learning_rate
+        if rate is None or rate == self.args.learning_rate or len(optimizer.param_groups) > 2:
+            return optimizer
+        target = self.model if model is None else model
+        names = head_parameter_names(target)
+        head = {id(parameter) for name, parameter in target.named_parameters() if name in names}
+        for group in list(optimizer.param_groups):
+            inside = [parameter for parameter in group["params"] if id(parameter) in head]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
+            if inside:
+                optimizer.add_param_group({"params": inside, "weight_decay": group["weight_decay"], "lr": rate})
+        return optimizer
+
+    # --- logging and evaluation --------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the mean of each component since the last log; the only place where the devices are waited for."""
+        if "loss" in logs and self._component_count:
+            self._raise_if_not_finite()
+            for name, total in self._components.items():
+                gathered = nested_gather(total, self.args.parallel_mode).mean()
+                logs[name] = (gathered / self._component_count).item()
+            self._components.clear()
+            self._component_count = 0
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock loop, with the global generators as they were before: evaluating must not change training."""
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            return super().evaluation_loop(*args, **kwargs)
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts without one."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
+        with self._interruptible():
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        if self.interrupted:
+            raise Interrupted(
+                f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
+                f"{last_complete_checkpoint(self.args.output_dir)}."
+            )
+        return output
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The stock checkpoint, marked complete once every rank has written its part; only then are old ones removed.
+
+        A kill in the middle leaves a folder without the marker, which `last_complete_checkpoint` passes over.
+        """
+        self._raise_if_not_finite()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            run_dir = self._get_output_dir(trial=trial)
+            with atomic_file(Path(run_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE_MARKER) as temporary:
+                temporary.write_text(f"{self.state.global_step}\n", encoding="utf-8")
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(output_dir=run_dir, save_total_limit=limit, best_model_checkpoint=best, use_mtime=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        os.makedirs(output_dir, exist_ok=True)  # ranks race here
+        if self.args.should_save:
+            torch.save(self.objective.state_dict(), os.path.join(output_dir, OBJECTIVE_STATE))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            state = torch.load(os.path.join(checkpoint, OBJECTIVE_STATE), map_location="cpu", weights_only=True)
+            self.objective.load_state_dict(state)
+
+    # --- interrupts --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C asks for a save and a stop after the current step; the second stops at once."""
+        if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+            yield
+            return
+
+        def ask_to_stop(signum: int, frame: Any) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+            logger.warning("Interrupted: saving after this step (press Ctrl-C again to stop at once).")
+
+        previous = signal.signal(signal.SIGINT, ask_to_stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+class _AfterStep(TrainerCallback):
+    """Passes the end of each optimizer step on to the objective, and an interrupt on to the loop."""
+
+    def __init__(self, trainer: SSLTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.trainer.objective.after_step(model, state.global_step)
+        if self.trainer.interrupted:
+            control.should_save = control.should_training_stop = True
+
+
+def _is_two_stream(inputs: dict[str, Any]) -> bool:
+    return LABELED in inputs or UNLABELED in inputs
+
+
+def last_complete_checkpoint(folder: str | os.PathLike) -> str | None:
+    """The newest `checkpoint-N` below `folder` that was written to its end, or `None`."""
+    steps = {
+        int(path.parent.name.split("-")[1]): path.parent
+        for path in Path(folder).glob(f"checkpoint-*/{COMPLETE_MARKER}")
+    }
+    return str(steps[max(steps)]) if steps else None
