@@ -1,0 +1,90 @@
+"""Whether probabilities mean what they say: expected calibration error and the bins of a reliability diagram."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["ReliabilityBin", "checked_probs_and_labels", "expected_calibration_error", "reliability_bins"]
+
+SUM_TOLERANCE = 1e-3  # half-precision softmax rows miss 1 by a few 1e-4
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Rows whose confidence (largest probability) lies in `(low, high]`. Empty bins have `None` for both means."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None  # mean of the largest probability
+    accuracy: float | None  # fraction of these rows that are right
+
+
+def reliability_bins(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> list[ReliabilityBin]:
+    """Bins of equal width over the confidence max_k p_k, as in Guo et al. 2017, section 2.
+
+    Args:
+        probs: class probabilities, shape `[N, K]`, rows sum to 1.
+        labels: true class indices, shape `[N]`.
+        bins: number of bins M; bin m is the half-open interval `((m - 1) / M, m / M]`. Default `15`.
+
+    Returns:
+        All M bins in order, the empty ones included.
+    """
+    if bins < 1:
+        raise ValueError(f"Expected at least one bin, got {bins}.")
+    probs, labels = checked_probs_and_labels(probs, labels)
+    confidence = probs.max(axis=1)
+    right = probs.argmax(axis=1) == labels
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    # A confidence above 1 by rounding belongs to the last bin.
+    index = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
+    result = []
+    for m in range(bins):
+        here = index == m
+        count = int(here.sum())
+        means = (float(confidence[here].mean()), float(right[here].mean())) if count else (None, None)
+        result.append(ReliabilityBin(float(edges[m]), float(edges[m + 1]), count, *means))
+    return result
+
+
+def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """ECE = sum over bins of (bin's share of the rows) * |accuracy - confidence| (Guo et al. 2017, equation 3).
+
+    Args:
+        probs: class probabilities, shape `[N, K]`, rows sum to 1.
+        labels: true class indices, shape `[N]`.
+        bins: number of equally wide bins, default `15`.
+
+    Returns:
+        A number in `[0, 1]`; 0 is perfectly calibrated.
+    """
+    filled = [b for b in reliability_bins(probs, labels, bins) if b.count]
+    total = sum(b.count for b in filled)
+    return sum(b.count * abs(b.accuracy - b.confidence) for b in filled) / total
+
+
+def checked_probs_and_labels(probs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `probs` as float64 `[N, K]` and `labels` as integers `[N]`.
+
+    Raises:
+        `ValueError`: if there are no rows, the shapes do not fit, a row of `probs` is not a distribution, or a label
+            is not a class index (unlabeled rows, -1, must be left out).
+    """
+    probs, labels = np.asarray(probs, dtype=np.float64), np.asarray(labels)
+    if probs.ndim != 2 or labels.shape != probs.shape[:1] or labels.size == 0:
+        raise ValueError(f"Expected probs [N, K] and labels [N] with N >= 1, got {probs.shape} and {labels.shape}.")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"Expected integer class indices as labels, got {labels.dtype}.")
+    if labels.min() < 0 or labels.max() >= probs.shape[1]:
+        raise ValueError(
+            f"Expected labels from 0 to {probs.shape[1] - 1}, got {labels.min()} to {labels.max()}: leave unlabeled "
+            "rows (-1) out before evaluating."
+        )
+    is_distribution = (probs >= 0).all() and np.allclose(probs.sum(axis=1), 1.0, rtol=0, atol=SUM_TOLERANCE)
+    if not is_distribution:
+        raise ValueError("Expected rows of probabilities that sum to 1: apply a softmax to the logits first.")
+    return probs, labels

@@ -1,0 +1,184 @@
+"""How good predictions are: accuracy, macro-F1, negative log-likelihood, and the interval of a gain. Plain numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hfssl.metrics.calibration import checked_probs_and_labels, expected_calibration_error
+
+__all__ = [
+    "ClassScores",
+    "accuracy",
+    "class_scores",
+    "confusion_matrix",
+    "evaluate_probs",
+    "macro_f1",
+    "nll",
+    "paired_bootstrap",
+]
+
+SMALLEST_PROBABILITY = 1e-12  # a softmax in float32 can underflow to 0, and log(0) is neither a number nor JSON
+RESAMPLED_VALUES_AT_ONCE = 2**22  # bounds the bootstrap's memory at about 64 MB, whatever N and `resamples` are
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One-versus-rest scores of every class; each array has shape `[K]`, scores lie in `[0, 1]`."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray  # rows that truly are of the class
+    predicted: np.ndarray  # rows predicted as the class
+
+
+def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Fraction of rows whose predicted class is the true one.
+
+    Args:
+        predictions: class indices, shape `[N]`.
+        labels: true class indices, shape `[N]`, none of them -1.
+
+    Raises:
+        `ValueError`: if there are no rows, or the shapes differ, or a row has no label.
+    """
+    predictions, labels = _checked_pair(predictions, labels)
+    return float(np.mean(predictions == labels))
+
+
+def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int) -> np.ndarray:
+    """Counts of rows, shape `[K, K]`: row = true class, column = predicted class.
+
+    Args:
+        predictions: class indices below `num_classes`, shape `[N]`.
+        labels: true class indices below `num_classes`, shape `[N]`.
+        num_classes: K.
+    """
+    predictions, labels = _checked_pair(predictions, labels)
+    highest = max(predictions.max(), labels.max())
+    if highest >= num_classes:
+        raise ValueError(f"Expected class indices below {num_classes}, got {highest}.")
+    cells = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
+
+
+def class_scores(confusion: np.ndarray) -> ClassScores:
+    """Precision, recall and F1 of each class from a confusion matrix `[K, K]`; 0 where a denominator is 0."""
+    confusion = np.asarray(confusion)
+    hits = np.diag(confusion).astype(np.float64)
+    support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+
+    def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+        return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+    return ClassScores(
+        precision=ratio(hits, predicted),
+        recall=ratio(hits, support),
+        f1=ratio(2 * hits, support + predicted),
+        support=support,
+        predicted=predicted,
+    )
+
+
+def macro_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Unweighted mean of the classes' F1 = 2 TP / (2 TP + FP + FN).
+
+    As in scikit-learn, the mean runs over the classes that occur in `labels` or in `predictions`: a class that a small
+    validation part happens to lack neither helps nor hurts.
+
+    Args:
+        predictions: class indices, shape `[N]`.
+        labels: true class indices, shape `[N]`.
+    """
+    predictions, labels = _checked_pair(predictions, labels)
+    num_classes = int(max(predictions.max(), labels.max())) + 1
+    scores = class_scores(confusion_matrix(predictions, labels, num_classes))
+    return float(np.mean(scores.f1[(scores.support + scores.predicted) > 0]))
+
+
+def nll(probs: ArrayLike, labels: ArrayLike) -> float:
+    """Mean negative log-likelihood of the true class, in nats. Probabilities below 1e-12 count as 1e-12.
+
+    Args:
+        probs: class probabilities, shape `[N, K]`, rows sum to 1.
+        labels: true class indices, shape `[N]`.
+    """
+    probs, labels = checked_probs_and_labels(probs, labels)
+    of_truth = probs[np.arange(len(labels)), labels]
+    return float(-np.mean(np.log(np.clip(of_truth, SMALLEST_PROBABILITY, 1.0))))
+
+
+def evaluate_probs(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """The four numbers of every evaluation: `accuracy`, `macro_f1`, `ece` in `[0, 1]` and `nll` in nats.
+
+    Args:
+        probs: class probabilities, shape `[N, K]`, rows sum to 1.
+        labels: true class indices, shape `[N]`, none of them -1.
+
+    Raises:
+        `ValueError`: if there are no rows, the shapes do not fit, or these are not probabilities and class indices.
+    """
+    probs, labels = checked_probs_and_labels(probs, labels)
+    predictions = probs.argmax(axis=1)
+    return {
+        "accuracy": accuracy(predictions, labels),
+        "macro_f1": macro_f1(predictions, labels),
+        "nll": nll(probs, labels),
+        "ece": expected_calibration_error(probs, labels),
+    }
+
+
+def paired_bootstrap(
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    generator: np.random.Generator,
+) -> tuple[float, float, float]:
+    """Gain of b over a with its percentile bootstrap interval (Efron & Tibshirani 1993, section 13.3).
+
+    Rows are resampled, and both models are compared on the same resampled rows: what makes a row hard for both
+    cancels.
+
+    Args:
+        scores_a: score of each row under model a (1.0 or `True` where it is right), shape `[N]`.
+        scores_b: score of each row under model b, shape `[N]`, rows in the same order.
+        resamples: number of bootstrap samples, default `2000`.
+        confidence: coverage of the interval, default `0.95`.
+        generator: the source of randomness; nothing global is touched.
+
+    Returns:
+        `(mean of b - a, lower bound, upper bound)`, in the scores' unit.
+    """
+    a, b = np.asarray(scores_a, dtype=np.float64), np.asarray(scores_b, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape or a.size == 0:
+        raise ValueError(f"Expected two equally long, non-empty rows of scores, got shapes {a.shape} and {b.shape}.")
+    if not 0 < confidence < 1 or resamples < 1:
+        raise ValueError(f"Expected 0 < confidence < 1 and resamples >= 1, got {confidence} and {resamples}.")
+    difference = b - a
+    means = np.empty(resamples)
+    chunk = max(1, RESAMPLED_VALUES_AT_ONCE // a.size)
+    for start in range(0, resamples, chunk):
+        stop = min(start + chunk, resamples)
+        rows = generator.integers(0, a.size, size=(stop - start, a.size))
+        means[start:stop] = difference[rows].mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(difference.mean()), float(low), float(high)
+
+
+def _checked_pair(predictions: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    if predictions.ndim != 1 or predictions.shape != labels.shape or labels.size == 0:
+        raise ValueError(
+            f"Expected equally many predictions and labels, at least one, got shapes {predictions.shape} and "
+            f"{labels.shape}."
+        )
+    if not (np.issubdtype(predictions.dtype, np.integer) and np.issubdtype(labels.dtype, np.integer)):
+        raise ValueError(f"Expected integer class indices, got {predictions.dtype} and {labels.dtype}.")
+    if min(predictions.min(), labels.min()) < 0:
+        raise ValueError("Expected class indices from 0 up: leave unlabeled rows (-1) out before evaluating.")
+    return predictions, labels

@@ -1,0 +1,189 @@
+"""Metrics against numbers worked out by hand (the working is in each test)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
+from hfssl.metrics.classification import (
+    accuracy,
+    class_scores,
+    confusion_matrix,
+    evaluate_probs,
+    macro_f1,
+    nll,
+    paired_bootstrap,
+)
+from hfssl.metrics.hub import METRICS
+
+# true   0 0 0 1 1 2      confusion (row = true)   0: [2 1 0]
+# guess  0 0 1 1 2 1                               1: [0 1 1]
+#                                                  2: [0 1 0]
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+PREDICTIONS = np.array([0, 0, 1, 1, 2, 1])
+
+
+def test_accuracy_counts_right_rows():
+    assert accuracy(PREDICTIONS, LABELS) == pytest.approx(3 / 6)
+
+
+def test_confusion_matrix_has_truth_in_rows():
+    assert confusion_matrix(PREDICTIONS, LABELS, 3).tolist() == [[2, 1, 0], [0, 1, 1], [0, 1, 0]]
+    assert confusion_matrix(PREDICTIONS, LABELS, 4).shape == (4, 4)
+    with pytest.raises(ValueError, match="below 2"):
+        confusion_matrix(PREDICTIONS, LABELS, 2)
+
+
+def test_class_scores_and_macro_f1_by_hand():
+    # class 0: TP 2, FP 0, FN 1: precision 1,   recall 2/3, F1 = 4 / (4 + 0 + 1) = 4/5
+    # class 1: TP 1, FP 2, FN 1: precision 1/3, recall 1/2, F1 = 2 / (2 + 2 + 1) = 2/5
+    # class 2: TP 0, FP 1, FN 1: all 0
+    scores = class_scores(confusion_matrix(PREDICTIONS, LABELS, 3))
+    np.testing.assert_allclose(scores.precision, [1, 1 / 3, 0])
+    np.testing.assert_allclose(scores.recall, [2 / 3, 1 / 2, 0])
+    np.testing.assert_allclose(scores.f1, [4 / 5, 2 / 5, 0])
+    assert macro_f1(PREDICTIONS, LABELS) == pytest.approx((4 / 5 + 2 / 5 + 0) / 3)
+
+
+def test_macro_f1_ignores_classes_that_never_occur():
+    # Only classes 0 and 3 occur; both are always right, so the mean is 1 and not 2/4.
+    assert macro_f1(np.array([0, 3]), np.array([0, 3])) == 1.0
+    # A class that is only predicted does count: class 0 has F1 = 2/3 (TP 1, FN 1), class 3 has F1 = 0.
+    assert macro_f1(np.array([0, 3]), np.array([0, 0])) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_macro_f1_is_scikit_learns():
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        labels, predictions = rng.integers(0, 7, 30), rng.integers(0, 7, 30)
+        assert macro_f1(predictions, labels) == pytest.approx(f1_score(labels, predictions, average="macro"))
+
+
+def test_nll_is_in_nats():
+    # -(ln 0.5 + ln 0.25) / 2 = (ln 2 + 2 ln 2) / 2 = 1.5 ln 2
+    assert nll([[0.5, 0.5], [0.75, 0.25]], np.array([0, 1])) == pytest.approx(1.5 * math.log(2))
+
+
+def test_nll_of_a_certain_mistake_is_finite():
+    assert nll([[1.0, 0.0]], np.array([1])) == pytest.approx(-math.log(1e-12))
+
+
+def test_ece_by_hand():
+    # Five bins. Confidences .9 .9 .9 .9 lie in (.8, 1]: accuracy 3/4, gap .15, share 4/6.
+    # Confidences .55 .55 lie in (.4, .6]: accuracy 2/2, gap .45, share 2/6. ECE = .15 * 4/6 + .45 * 2/6 = .25
+    probs = [[0.9, 0.1]] * 4 + [[0.55, 0.45]] * 2
+    labels = np.array([0, 0, 0, 1, 0, 0])
+    assert expected_calibration_error(probs, labels, bins=5) == pytest.approx(0.25)
+    bins = reliability_bins(probs, labels, bins=5)
+    assert [b.count for b in bins] == [0, 0, 2, 0, 4]
+    assert (bins[4].low, bins[4].high) == (0.8, 1.0)
+    assert bins[4].confidence == pytest.approx(0.9)
+    assert bins[4].accuracy == pytest.approx(0.75)
+    assert bins[0].confidence is None
+    assert bins[0].accuracy is None
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_lower_bin_and_one_to_the_last():
+    # Two bins, (0, .5] and (.5, 1]: .5 falls into the first, 1 into the second.
+    assert [b.count for b in reliability_bins([[0.5, 0.5], [1.0, 0.0]], np.array([0, 0]), bins=2)] == [1, 1]
+
+
+def test_sure_and_right_has_no_calibration_error_sure_and_wrong_has_all_of_it():
+    probs = np.eye(3)
+    assert expected_calibration_error(probs, np.array([0, 1, 2])) == 0.0
+    assert expected_calibration_error(probs, np.array([1, 2, 0])) == 1.0
+
+
+def test_evaluate_probs_holds_the_four_numbers():
+    # Predictions 0, 0, 1: two of three right. Class 0: TP 1 FP 0 FN ... labels 0, 1, 1:
+    # class 0: TP 1, FP 1, FN 0: F1 2/3; class 1: TP 1, FP 0, FN 1: F1 2/3.
+    # nll = -(ln .8 + ln .4 + ln .9) / 3. ECE over 15 bins: .8 in (.733, .8], .6 in (.533, .6], .9 in (.867, .933]:
+    # gaps .2, .6, .1, each with a third of the rows: .3
+    result = evaluate_probs(np.array([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9]]), np.array([0, 1, 1]))
+    assert result == {
+        "accuracy": pytest.approx(2 / 3),
+        "macro_f1": pytest.approx(2 / 3),
+        "nll": pytest.approx(-(math.log(0.8) + math.log(0.4) + math.log(0.9)) / 3),
+        "ece": pytest.approx(0.3),
+    }
+    assert all(type(value) is float for value in result.values())
+
+
+@pytest.mark.parametrize(
+    ("probs", "labels", "message"),
+    [
+        (np.zeros((0, 2)), np.zeros(0, dtype=int), "N >= 1"),
+        ([[0.5, 0.5]], np.array([-1]), "unlabeled"),
+        ([[0.5, 0.5]], np.array([2]), "0 to 1"),
+        ([[2.0, -1.0]], np.array([0]), "softmax"),
+        ([[math.nan, 0.5]], np.array([0]), "softmax"),
+        ([[0.5, 0.5]], np.array([0.0]), "integer"),
+        ([[0.5, 0.5]], np.array([0, 1]), "labels \\[N\\]"),
+    ],
+)
+def test_what_is_not_probabilities_and_labels_is_refused(probs, labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_probs(probs, labels)
+
+
+def test_paired_bootstrap_by_hand():
+    # Two rows, gains 0 and 1. A resample's mean is 0, 1/2, 1 with probability 1/4, 1/2, 1/4: the 95 % interval is
+    # [0, 1]; the 40 % interval runs from the 30 % to the 70 % quantile, both 1/2.
+    a, b = [True, False], [True, True]
+    gain, low, high = paired_bootstrap(a, b, resamples=4000, generator=np.random.default_rng(0))
+    assert (gain, low, high) == (0.5, 0.0, 1.0)
+    gain, low, high = paired_bootstrap(a, b, resamples=4000, confidence=0.4, generator=np.random.default_rng(0))
+    assert (gain, low, high) == (0.5, 0.5, 0.5)
+
+
+def test_paired_bootstrap_has_the_sign_of_b_minus_a():
+    a, b = np.ones(40), np.zeros(40)
+    assert paired_bootstrap(a, b, generator=np.random.default_rng(0)) == (-1.0, -1.0, -1.0)
+    assert paired_bootstrap(a, a, generator=np.random.default_rng(0)) == (0.0, 0.0, 0.0)
+
+
+def test_paired_bootstrap_width_is_that_of_the_normal_approximation():
+    # 400 rows: 100 gain, 60 lose, 240 the same. Mean .1, variance (160/400) - .01 = .39, standard error
+    # sqrt(.39 / 400) = .03122: the 95 % interval is about .1 -+ 1.96 * .03122 = [.0388, .1612].
+    difference = np.r_[np.ones(100), -np.ones(60), np.zeros(240)]
+    gain, low, high = paired_bootstrap(np.zeros(400), difference, resamples=20_000, generator=np.random.default_rng(1))
+    assert gain == pytest.approx(0.1)
+    assert low == pytest.approx(0.0388, abs=0.003)
+    assert high == pytest.approx(0.1612, abs=0.003)
+
+
+def test_paired_bootstrap_uses_its_own_generator_only():
+    scores = np.arange(10.0)
+    before = np.random.get_state()[1].copy()
+    first = paired_bootstrap(scores, scores[::-1], generator=np.random.default_rng(7))
+    assert first == paired_bootstrap(scores, scores[::-1], generator=np.random.default_rng(7))
+    assert (np.random.get_state()[1] == before).all()
+
+
+def test_paired_bootstrap_refuses_unpaired_scores():
+    with pytest.raises(ValueError, match="equally long"):
+        paired_bootstrap([1.0], [1.0, 0.0], generator=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="non-empty"):
+        paired_bootstrap([], [], generator=np.random.default_rng(0))
+
+
+def test_hub_metrics_give_the_same_numbers_offline():
+    probs = [[0.8, 0.2], [0.6, 0.4], [0.1, 0.9]]
+    labels = np.array([0, 1, 1])
+    expected = evaluate_probs(probs, labels)
+    for name, metric_class in METRICS.items():
+        predictions = probs if name in ("nll", "ece") else np.argmax(probs, axis=1)
+        result = metric_class().compute(predictions=predictions, references=labels)
+        assert result == {name: pytest.approx(expected[name])}
+
+
+def test_hub_metrics_accumulate_batches_and_pass_options_on():
+    metric = METRICS["ece"]()
+    metric.add_batch(predictions=[[0.9, 0.1]] * 4, references=[0, 0, 0, 1])
+    metric.add_batch(predictions=[[0.55, 0.45]] * 2, references=[0, 0])
+    assert metric.compute(bins=5) == {"ece": pytest.approx(0.25)}
