@@ -38,17 +38,24 @@ class DataArguments(_Checked):
 
     train: str = field(
         metadata={
+            "metavar": "TABLE",
             "help": "Table to learn from: CSV, TSV, JSONL or Parquet file, a folder of them, a folder written by "
             "`save_to_disk`, or a Hub data set. Rows without a label are unlabeled."
         }
     )
-    unlabeled: str | None = field(default=None, metadata={"help": "More unlabeled rows; any label in it is ignored."})
+    unlabeled: str | None = field(
+        default=None, metadata={"metavar": "TABLE", "help": "More unlabeled rows; any label in it is ignored."}
+    )
     validation: str | None = field(
         default=None,
-        metadata={"help": "Labeled rows to choose with. Without it a fifth of the labels is held back, if they allow."},
+        metadata={
+            "metavar": "TABLE",
+            "help": "Labeled rows to choose with. Without it a fifth of the labels is held back, if possible.",
+        },
     )
     test: str | None = field(
-        default=None, metadata={"help": "Labeled rows to report on; nothing is ever chosen or trained with them."}
+        default=None,
+        metadata={"metavar": "TABLE", "help": "Labeled rows to report on; nothing is chosen or trained with them."},
     )
     text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
     text_pair_column: str | None = field(
@@ -64,17 +71,17 @@ class DataArguments(_Checked):
     id_column: str | None = field(default=None, metadata={"help": "Column with a unique id of each row."})
     labels_per_class: int | None = field(
         default=None,
-        metadata={"help": "Play the few-label case on a fully labeled table: cut off a test part, keep this many "
-                  "labels a class, hide the others."},
+        metadata={
+            "help": "Play the few-label case on a fully labeled table: cut off a test part, keep this many labels a "
+            "class, hide the others."
+        },
     )
     max_unlabeled: int | None = field(default=None, metadata={"help": "Use at most this many unlabeled rows."})
     max_test: int | None = field(default=None, metadata={"help": "Use at most this many test rows."})
 
     def problems(self) -> list[str]:
         found = super().problems()
-        found += self._at_least(1, "max_test")
-        found += self._at_least(0, "max_unlabeled")
-        found += self._at_least(2, "labels_per_class")
+        found += self._at_least(1, "max_test", "labels_per_class") + self._at_least(0, "max_unlabeled")
         columns = ("text_column", "text_pair_column", "label_column", "group_column", "id_column")
         used: dict[str, str] = {}
         for name, column in ((name, value) for name, value in vars(self).items() if name in columns and value):
@@ -89,12 +96,15 @@ class ModelArguments(_Checked):
     """The model"""
 
     backbone: str = field(
-        default=DEFAULT_BACKBONE, metadata={"help": "Pretrained encoder to start from: a folder or a Hub model."}
+        default=DEFAULT_BACKBONE,
+        metadata={"metavar": "MODEL", "help": "Pretrained encoder to start from: a folder or a Hub model."},
     )
     pooling: Literal["stock", "mean"] = field(
         default="stock",
-        metadata={"help": "'stock' keeps the architecture's own head, so that plain transformers loads the result; "
-                  "'mean' averages the token vectors, and loading the result then needs hfssl."},
+        metadata={
+            "help": "'stock' keeps the architecture's own head, so that plain transformers loads the result; 'mean' "
+            "averages the token vectors, and loading the result then needs hfssl."
+        },
     )
 
 
@@ -122,7 +132,7 @@ class AdapterArguments(_Checked):
 class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     """The run"""
 
-    output_dir: str = field(default="runs/fit", metadata={"help": "Folder for the model, the report and all evidence."})
+    output_dir: str = field(kw_only=True, metadata={"help": "Folder for the model, the report and all evidence."})
     preset: Literal["quick", "standard", "thorough"] = field(
         default="standard", metadata={"help": "How much time to spend: minutes, tens of minutes, or hours."}
     )
@@ -152,11 +162,15 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
 
 @dataclass
 class PredictArguments(_Checked):
-    """Flags of `hfssl predict`"""
+    """The prediction"""
 
-    model: str = field(metadata={"help": "Folder of the model: `model/` or `adapter/` of a run, or a Hub model."})
-    input: str = field(metadata={"help": "Table to label: CSV, TSV, JSONL or Parquet."})
-    output: str = field(metadata={"help": "Table to write: the input's columns and three more; format by its ending."})
+    model: str = field(
+        metadata={"metavar": "DIR", "help": "The model: the folder `model/` or `adapter/` of a run, or a Hub model."}
+    )
+    input: str = field(metadata={"metavar": "FILE", "help": "Table to label: CSV, TSV, JSONL or Parquet."})
+    output: str = field(
+        metadata={"metavar": "FILE", "help": "Table to write: all columns of the input and three more."}
+    )
     text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
     text_pair_column: str | None = field(default=None, metadata={"help": "Column with a second text."})
     batch_size: int = field(default=64, metadata={"help": "Texts in one forward pass."})

@@ -1,0 +1,173 @@
+"""The one `main()` behind the `hfssl` command and `recipes/train.py`: parse, call one function, print one summary.
+
+What goes wrong ends here too: an error that the user can mend is one sentence on stderr and exit status 2, Ctrl-C is
+130 with the way to go on. Only defects of our own show a traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfssl.arguments import FitArguments, PredictArguments
+from hfssl.errors import ConfigurationError, HfsslError
+from hfssl.parsing import dataclass_parser, parse
+
+__all__ = ["FIT", "PREDICT", "TRAIN", "Verb", "closing_table", "main"]
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+STAGE_TITLES = {"labels_only": "labels only", "pretext": "pretext", "self_training": "self-trained"}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# safetensors and torch write in Rust and C++ and raise errors of their own that carry no errno.
+DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "failed writing file")
+NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+NOT_A_FOLDER = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What the command line can do: `run(argv)` does it, `go_on` says how to continue after it was stopped."""
+
+    purpose: str
+    run: Callable[[Sequence[str]], None]
+    go_on: str
+
+
+def main(verb: Verb, argv: Sequence[str]) -> int:
+    """Runs a verb with its options; returns the exit status: 0 done, 2 user error, 130 interrupted."""
+    try:
+        verb.run(argv)
+    except KeyboardInterrupt as stop:
+        _complain(f"{str(stop) or 'Interrupted.'} {verb.go_on}", "stopped")
+        return INTERRUPTED
+    except BrokenPipeError:  # `hfssl ... | head` closed our output: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ConfigurationError as error:
+        for problem in error.problems:
+            _complain(problem, "error")
+        return USER_ERROR
+    except HfsslError as error:
+        _complain(str(error), "error")
+        return USER_ERROR
+    except Exception as error:
+        sentence = _storage_problem(error)
+        if sentence is None:
+            raise
+        _complain(f"{sentence} {verb.go_on}", "error")
+        return USER_ERROR
+    return 0
+
+
+def run_fit(argv: Sequence[str]) -> None:
+    """`hfssl fit`: the main job from a table to a saved, explained model."""
+    usage = "hfssl fit --train TABLE --output-dir DIR [options]"
+    (arguments,) = parse([FitArguments], argv, parser=dataclass_parser([FitArguments], usage=usage))
+
+    from hfssl.pipeline import fit
+
+    results = fit(**arguments.keywords()).results
+    print()
+    print(closing_table(results))
+    print()
+    print(results["verdict"]["sentence"])
+    print()
+    folder = Path(arguments.output_dir)
+    print(f"Report:  {folder / 'report.html'}")
+    print(f"Model:   {folder / 'model'}")
+    print(f"Use it:  {_predict_command(arguments)}")
+
+
+def run_predict(argv: Sequence[str]) -> None:
+    """`hfssl predict`: a table with three more columns."""
+    usage = "hfssl predict --model DIR --input FILE --output FILE [options]"
+    (arguments,) = parse([PredictArguments], argv, parser=dataclass_parser([PredictArguments], usage=usage))
+
+    from hfssl.predict import predict
+
+    summary = predict(arguments)
+    print(f"{summary.rows:,} rows written to {arguments.output}; new columns: {', '.join(summary.columns)}.")
+    if summary.empty:
+        print(f"{summary.empty:,} rows have no text; their prediction is left empty.")
+
+
+def run_method(argv: Sequence[str]) -> None:
+    """`recipes/train.py`: trains one method as a YAML file says."""
+    from hfssl.recipe import train_recipe
+
+    train_recipe(argv)
+
+
+def closing_table(results: Mapping[str, Any]) -> str:
+    """The table that ends `hfssl fit`: one row a stage, in points (0-100), on test or else on validation rows."""
+    measured = next((split for split in ("test", "validation") if _metrics(results, split)), None)
+    if measured is None:
+        title = "There were no labeled rows to measure on; give --test or --validation to see accuracies."
+    else:
+        rows = sum(results["data"]["counts"][measured].values())
+        title = f"Measured on {rows:,} {measured} rows, in points (0-100); ECE is the calibration error."
+    header = ["", "accuracy", "macro-F1", "ECE", "seconds", ""]
+    table = [header]
+    for stage in results["stages"]:
+        metrics = (stage["metrics"][measured] if measured else None) or {}
+        numbers = [f"{100 * metrics[key]:.1f}" if key in metrics else "-" for key in ("accuracy", "macro_f1", "ece")]
+        kept = "<- kept" if stage["name"] == results["chosen"] else ""
+        name = STAGE_TITLES.get(stage["name"], stage["name"].replace("_", " "))
+        table.append([name, *numbers, f"{stage['seconds']:.0f}", kept])
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    lines = []
+    for name, *numbers, kept in table:
+        cells = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
+        lines.append("  ".join(["", name.ljust(widths[0]), *cells, kept]).rstrip())
+    return "\n".join([title, "", *lines])
+
+
+def _metrics(results: Mapping[str, Any], split: str) -> list[Mapping[str, float]]:
+    return [stage["metrics"][split] for stage in results["stages"] if stage["metrics"].get(split)]
+
+
+def _predict_command(arguments: FitArguments) -> str:
+    column = "" if arguments.text_column == "text" else f" --text-column {arguments.text_column}"
+    if arguments.text_pair_column:
+        column += f" --text-pair-column {arguments.text_pair_column}"
+    return f"hfssl predict --model {Path(arguments.output_dir) / 'model'} --input new.csv --output out.csv{column}"
+
+
+def _storage_problem(error: Exception) -> str | None:
+    """One sentence for an error whose cause is the disk rather than us; None for all others."""
+    where = f"'{error.filename}'" if isinstance(error, OSError) and error.filename else "the output folder"
+    link: BaseException | None = error
+    while link is not None:  # libraries wrap what the system told them
+        full = link.errno in DISK_FULL if isinstance(link, OSError) and link.errno else False
+        if full or any(words in str(link) for words in DISK_FULL_WORDS):
+            return f"There is no room on the disk for {where}: free some space."
+        link = link.__cause__ or link.__context__
+    if isinstance(error, OSError) and error.errno in NOT_ALLOWED:
+        return f"The system does not allow access to {where}: choose another folder or change its permissions."
+    if isinstance(error, OSError) and error.errno in NOT_A_FOLDER:
+        return f"{where} cannot be written: a file stands where a folder is expected, or the other way round."
+    return None
+
+
+def _complain(message: str, kind: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # every rank of a distributed run meets the same error
+        print(f"hfssl: {kind}: {message.strip()}", file=sys.stderr)
+
+
+FIT = Verb(
+    "from a table with a few labels to a trained, explained model",
+    run_fit,
+    "Finished work is kept: run the same command with --resume to go on.",
+)
+PREDICT = Verb("label new rows with a trained model", run_predict, "No output was written.")
+TRAIN = Verb(
+    "train one method as a recipe says",
+    run_method,
+    "Checkpoints are kept: run the same command with --resume_from_checkpoint true to go on.",
+)
