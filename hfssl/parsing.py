@@ -133,15 +133,14 @@ def parse(
     values: dict[str, Any] = {}
     bad: set[str] = set()
 
-    config = words.pop("config", None)
-    if config is not None:
-        yaml_path = config[1][0] if config[1] else None
-        problems += [] if config[1] else ["--config: expected the name of a YAML file, got nothing."]
+    from_file: dict[str, Any] = {}
     try:
+        yaml_path = _from_words(*words.pop("config")) if "config" in words else yaml_path
         from_file = read_yaml(yaml_path) if yaml_path else {}
     except ConfigurationError as error:
-        from_file = {}
         problems += error.problems
+    except ValueError as error:
+        problems.append(f"--config: {error}")
     hints = {name: hint for cls in dataclass_types for name, hint in get_type_hints(cls).items()}
     for name in [name for name in from_file if name not in ignore]:
         try:
