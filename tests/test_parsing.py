@@ -108,7 +108,8 @@ def test_checks_between_values_join_the_list():
 
 
 def test_a_word_without_an_option():
-    assert fit_problems(["reviews.csv", *NEEDED]) == ["'reviews.csv' does not follow any option; options start with --."]
+    problems = fit_problems(["reviews.csv", *NEEDED])
+    assert problems == ["'reviews.csv' does not follow any option; options start with --."]
 
 
 def test_a_flag_without_its_value():
