@@ -1,0 +1,345 @@
+"""The report: what it shows, that nothing in the data can break or leave it, and that missing evidence is said."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import re
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from hfssl.report import figures
+from hfssl.report.build import build_report
+from hfssl.report.sections import (
+    confusion_section,
+    data_section,
+    duration,
+    rounds_section,
+    stages_section,
+    wilson_interval,
+)
+
+VOID_TAGS = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes, the text outside <style>, and complains about tags that do not nest."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.texts = [], [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def make_results(names, rows: int = 60, seed: int = 0):
+    """Results and evidence of a made-up run with `len(names)` classes and `rows` test rows."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, len(names), rows)
+    probs = {}
+    for stage, strength in (("labels_only", 2.0), ("self_training", 4.0)):
+        logits = rng.normal(size=(rows, len(names)))
+        logits[np.arange(rows), labels] += strength
+        probs[stage] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    metrics = {"accuracy": 0.8125, "macro_f1": 0.75, "nll": 0.5, "ece": 0.0625}
+    results = {
+        "schema_version": 1,
+        "seed": 7,
+        "command": "hfssl fit --train a.csv",
+        "versions": {"torch": "2.13.0"},
+        "hardware": {"cpu": "2 cores", "accelerator": None},
+        "data": {
+            "counts": {
+                "labeled": dict.fromkeys(names, 16),
+                "unlabeled": {"(unlabeled)": 1234},
+                "validation": {},
+                "test": {name: int((labels == i).sum()) for i, name in enumerate(names)},
+            },
+            "label_names": list(names),
+            "warnings": ["3 rows were cut."],
+        },
+        "stages": [
+            {"name": "labels_only", "metrics": {"validation": None, "test": metrics}, "seconds": 3.21, "config": {}},
+            {
+                "name": "self_training",
+                "metrics": {"validation": None, "test": metrics | {"accuracy": 0.875}},
+                "seconds": 125.0,
+                "config": {"learning_rate": 5e-5, "lora": {"r": 16}},
+            },
+        ],
+        "verdict": {
+            "use_unlabeled": True,
+            "gain": 0.0625,
+            "interval": [-0.01, 0.135],
+            "reasons": ["It helped on the proxy."],
+            "sentence": "The unlabeled rows helped by 6.3 points.",
+        },
+        "chosen": "self_training",
+        "temperature": 1.25,
+    }
+    evidence = {
+        "curves": {
+            "labels_only": [{"step": s, "loss": 2.0 / (s + 1)} for s in range(5)],
+            "self_training": [{"step": s, "loss": 3.0 / (s + 1)} for s in range(60)]
+            + [{"step": 60, "eval_loss": 1.0}],
+        },
+        "predictions": {"test": {"labels": labels.tolist(), "probs": {s: p.tolist() for s, p in probs.items()}}},
+        "rounds": [
+            {
+                "round": 1, "selected": 100, "per_class": {}, "mean_weight": 0.5, "mean_bald": 0.1,
+                "pool_agreement": None, "pseudo_label_accuracy": 0.75, "validation": None, "seconds": 4.0,
+            },
+            {
+                "round": 2, "selected": 200, "per_class": {}, "mean_weight": 0.6, "mean_bald": 0.05,
+                "pool_agreement": 0.9, "pseudo_label_accuracy": 0.875, "validation": None, "seconds": 4.0,
+            },
+        ],
+        "examples": [
+            {"text": "surely wrong", "label": 0, "predicted": 1, "probability": 0.99},
+            {"text": "right", "label": 1, "predicted": 1, "probability": 0.995},
+            {"text": "less surely wrong", "label": names[1], "predicted": names[0], "probability": 0.6},
+        ],
+        "warnings": ["3 rows were cut.", "The pool is small."],
+    }  # fmt: skip
+    return results, evidence
+
+
+def built(tmp_path, results, evidence) -> str:
+    build_report(results, evidence, tmp_path / "report.html")
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_shows_every_part_that_is_owed(tmp_path):
+    page = Page(built(tmp_path, *make_results(["fresh", "rotten", "plot"])))
+    assert "The unlabeled rows helped by 6.3 points." in page.text
+    assert "It helped on the proxy." in page.text
+    # Closing table: accuracy .8125 and .875, macro-F1 .75, ECE .0625, seconds 3.21 and 125.
+    assert "Labels only 81.2 75.0 6.2 3.2 s" in page.text.replace("kept", "")
+    assert "87.5 75.0 6.2 2 min 5 s" in page.text
+    assert "+6.2 points" in page.text
+    assert "interval −1.0 to +13.5" in page.text
+    assert "1,234" in page.text
+    assert "temperature of 1.25" in page.text
+    assert "learning_rate" in page.text
+    assert "lora.r" in page.text
+    assert page.tags.count("img") == 6
+    assert page.text.count("3 rows were cut.") == 1  # the same warning from two sources is said once
+    assert "The pool is small." in page.text
+    assert "(first round: 75.0%)" in page.text
+
+
+def test_mistakes_are_the_wrong_ones_surest_first(tmp_path):
+    text = Page(built(tmp_path, *make_results(["fresh", "rotten"]))).text
+    assert text.index("surely wrong labeled fresh , predicted rotten with probability 99.0%") < text.index(
+        "less surely wrong labeled rotten , predicted fresh with probability 60.0%"
+    )
+    assert "99.5%" not in text
+
+
+def test_report_refers_to_nothing_outside_itself(tmp_path):
+    html = built(tmp_path, *make_results(["fresh", "rotten"]))
+    page = Page(html)
+    assert {"script", "link", "iframe", "object", "form", "base"}.isdisjoint(page.tags)
+    for tag, name, value in page.attributes:
+        assert name not in ("href", "srcset", "action", "background")
+        assert not name.startswith("on")
+        if name == "src":
+            assert value.startswith("data:image/png;base64,"), tag
+    style = re.search(r"<style>(.*)</style>", html, re.DOTALL).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "default-src 'none'" in html  # a browser would block whatever this test overlooks
+
+
+def test_pictures_are_pictures_with_text_for_those_who_cannot_see_them(tmp_path):
+    page = Page(built(tmp_path, *make_results(["fresh", "rotten"])))
+    images = [value for tag, name, value in page.attributes if tag == "img" and name == "src"]
+    for uri in images:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))))
+        assert pixels.std() > 0
+    assert all(len(value) > 40 for tag, name, value in page.attributes if name == "alt")
+
+
+NASTY = [
+    "<script>alert(1)</script>",
+    "{{ 7*7 }}",
+    "\"quoted\" & 'single'",
+    "$\\frac{1}{$",
+    "$x^2$",
+    "</td></table><b>out",
+    "a|b`c*d_e[f](g)#h",
+    "{% raw %}\\textbf{%d %s}",
+    "_leading underscore",
+    "   ",
+    "日本語の名前",
+    "line\nbreak\ttab\x00\u202enull and bidi",
+    "a very long name indeed, one that goes on and on",
+    "a very long name indeed, one that goes on elsewhere",
+]
+
+
+def test_label_names_and_texts_are_only_text(tmp_path, recwarn):
+    results, evidence = make_results(NASTY, rows=200)
+    evidence["examples"] = [{"text": t, "label": 0, "predicted": 1, "probability": 0.9} for t in NASTY[:8]]
+    evidence["warnings"] = list(NASTY)
+    results["verdict"]["sentence"], results["verdict"]["reasons"] = NASTY[0], [NASTY[1]]
+    results["command"] = ["hfssl", "fit", "--train", NASTY[0]]
+    html = built(tmp_path, results, evidence)
+    page = Page(html)  # raises where a name closed a tag that it did not open
+    assert "script" not in page.tags
+    assert "<script" not in html
+    assert "\x00" not in html
+    assert "{{ 7*7 }}" in page.text
+    assert "49" not in [word for text in page.texts for word in text.split()]
+    for name in NASTY[:9]:
+        assert " ".join(name.split()) in page.text
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]  # nothing was drawn that the font lacks
+
+
+def test_dollar_names_are_drawn_literally_and_no_setting_leaks():
+    # Were "$...$" read as mathematics, both names would be drawn the same (mathtext ignores spaces), and
+    # "$\\frac{1}{$" would raise.
+    before = dict(matplotlib.rcParams)
+    tight = figures.class_counts({"labeled": [1, 1]}, ["$ab$", "b"])
+    spaced = figures.class_counts({"labeled": [1, 1]}, ["$a b$", "b"])
+    assert tight.uri != spaced.uri
+    figures.class_counts({"labeled": [1, 1]}, ["$\\frac{1}{$", "\\undefined"])
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_names_that_cannot_be_drawn_become_numbers_that_a_table_resolves():
+    names = ["ok", "日本", "", "same long beginning of a name 1", "same long beginning of a name 2"]
+    assert figures.drawable_names(names) == ["ok", "#1", "#2", "#3", "#4"]
+    results, evidence = make_results(names)
+    table = data_section(results, evidence).tables[-1]
+    assert table.title == "All 5 classes"
+    assert table.rows[1][:2] == ["#1", "日本"]
+
+
+def test_lone_surrogates_do_not_stop_the_report(tmp_path):
+    results, evidence = make_results(["fresh", "rotten"])
+    evidence["examples"][0]["text"] = "broken \ud800 text"
+    assert "broken ? text" in built(tmp_path, results, evidence)
+
+
+@pytest.mark.parametrize("classes", [2, 13, 31, 150])
+def test_any_number_of_classes(tmp_path, classes):
+    names = [f"class {i}" for i in range(classes)]
+    results, evidence = make_results(names, rows=max(60, 4 * classes))
+    page = Page(built(tmp_path, results, evidence))
+    assert page.tags.count("img") == 6
+    assert ("All 150 classes" in page.text) == (classes == 150)
+
+
+def test_top_confusions_by_hand():
+    # Truth 0 0 0 1 1, guess 1 1 0 0 1: class 0 was taken for 1 twice of three times, class 1 for 0 once of twice.
+    results, evidence = make_results(["a", "b"])
+    guess = np.eye(2)[[1, 1, 0, 0, 1]]
+    evidence["predictions"] = {"test": {"labels": [0, 0, 0, 1, 1], "probs": {"self_training": guess}}}
+    section = confusion_section(results, evidence)
+    assert section.tables[0].rows == [["a", "b", "2", "66.7"], ["b", "a", "1", "50.0"]]
+    # Class a: precision 1/2, recall 1/3, F1 2/5. Class b: precision 1/3, recall 1/2, F1 2/5.
+    assert section.tables[1].rows == [["a", "3", "50.0", "33.3", "40.0"], ["b", "2", "33.3", "50.0", "40.0"]]
+
+
+def test_unlabeled_rows_among_the_predictions_are_left_out():
+    results, evidence = make_results(["a", "b"])
+    evidence["predictions"] = {"test": {"labels": [0, -1], "probs": {"self_training": [[0.9, 0.1], [0.2, 0.8]]}}}
+    assert confusion_section(results, evidence).tables[-1].rows[0][1] == "1"
+
+
+def test_wilson_interval_by_hand():
+    # p = 1/2, n = 4, z^2 = 3.8415: middle 1/2; half = z / (1 + z^2/4) * sqrt(1/16 + z^2/64)
+    # = 1.95996 / 1.96036 * sqrt(.0625 + .060023) = .99979 * .35003 = .34996.
+    assert wilson_interval(0.5, 4) == pytest.approx((0.15004, 0.84996), abs=1e-4)
+    # p = 1, n = 10: the upper end is 1, the lower one n / (n + z^2) = 10 / 13.8415 = .72246.
+    assert wilson_interval(1.0, 10) == pytest.approx((0.72246, 1.0), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (125, "2 min 5 s"), (7640, "2 h 7 min")]
+)
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_missing_evidence_is_said_and_nothing_is_drawn(tmp_path):
+    results, _ = make_results(["fresh", "rotten"])
+    page = Page(built(tmp_path, results, {}))
+    for reason in (
+        "No stage left a record of its loss.",
+        "No self-training rounds were run.",
+        "No predictions on held-out labels were kept.",
+        "No predictions of the kept model on held-out labels were kept.",
+        "There are no mistakes on held-out labels to show.",
+    ):
+        assert reason in page.text
+    assert page.tags.count("img") == 2  # accuracy by stage and class counts need no evidence
+
+
+def test_a_run_without_any_held_out_label_still_has_its_report(tmp_path):
+    results, _ = make_results(["fresh", "rotten"])
+    for stage in results["stages"]:
+        stage["metrics"] = {"validation": None, "test": None}
+    results["data"]["counts"] = {"labeled": {"fresh": 2, "rotten": 2}, "unlabeled": {"(unlabeled)": 9}}
+    results["verdict"] |= {"use_unlabeled": False, "gain": None, "interval": None, "reasons": []}
+    results["temperature"] = None
+    evidence = {"curves": {}, "predictions": {}, "rounds": [], "examples": [], "warnings": []}
+    text = Page(built(tmp_path, results, evidence)).text
+    assert "No labels were set aside" in text
+    assert "Gain" not in text
+    assert "temperature" not in text
+
+
+def test_validation_is_shown_where_there_is_no_test_part():
+    results, _ = make_results(["fresh", "rotten"])
+    for stage in results["stages"]:
+        stage["metrics"] = {"validation": stage["metrics"]["test"], "test": None}
+    results["data"]["counts"] |= {"validation": {"fresh": 3, "rotten": 5}, "test": {}}
+    section = stages_section(results)
+    assert section.tables[0].groups == [("", 1), ("validation (8 rows)", 3), ("", 1)]
+    assert section.caption.startswith("Accuracy on the 8 rows of the validation part")
+
+
+def test_losses_that_are_not_finite_are_counted_and_not_drawn(tmp_path):
+    results, evidence = make_results(["fresh", "rotten"])
+    evidence["curves"] = {"labels_only": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": float("nan")}]}
+    assert "1 recorded losses were not finite" in Page(built(tmp_path, results, evidence)).text
+
+
+def test_rounds_without_hidden_labels_say_so():
+    _, evidence = make_results(["fresh", "rotten"])
+    for record in evidence["rounds"]:
+        record["pseudo_label_accuracy"] = record["pool_agreement"] = None
+    section = rounds_section(evidence)
+    assert "unknown" in section.caption
+    assert section.figure is not None
+
+
+def test_inputs_are_left_as_they_were(tmp_path):
+    results, evidence = make_results(["fresh", "rotten"])
+    kept = copy.deepcopy((results, evidence))
+    built(tmp_path, results, evidence)
+    assert (results, evidence) == kept
