@@ -53,6 +53,8 @@ class SSLConfig(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # nothing to copy to; torch would warn at each loader
         problems = self.problems()
         if problems:
             raise ConfigurationError(problems)
@@ -139,7 +141,6 @@ class SelfTrainingConfig(SupervisedConfig):
         default="log_variance",
         metadata={"help": "'log_variance' (paper), 'one_minus_entropy', 'confidence', 'uniform'."},
     )
-    alpha: float = field(default=0.1, metadata={"help": "Scale of the log-variance weight (paper: 0.1)."})
     soft_targets: bool = field(default=False, metadata={"help": "Learn the teacher's probabilities, not its argmax."})
     stop_agreement: float = field(
         default=0.995,

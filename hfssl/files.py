@@ -7,12 +7,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["append_json_line", "atomic_directory", "atomic_file", "read_json_lines", "sha256_of", "write_json"]
+__all__ = [
+    "append_json_line",
+    "atomic_directory",
+    "atomic_file",
+    "read_json_lines",
+    "sha256_of",
+    "write_json",
+    "write_json_lines",
+]
 
 
 @contextmanager
@@ -61,20 +69,20 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def append_json_line(path: str | os.PathLike, value: Any) -> None:
-    """Appends one JSON line, flushed to the disk. A line that a kill cut short is dropped by `read_json_lines`."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Adds one JSON line. The file is written anew and renamed: a kill never leaves half a line behind."""
+    write_json_lines(path, [*read_json_lines(path), value])
+
+
+def write_json_lines(path: str | os.PathLike, values: Iterable[Any]) -> None:
+    """Writes one JSON line a value, whole or not at all."""
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values)
 
 
 def read_json_lines(path: str | os.PathLike) -> list[Any]:
-    """Reads a JSON-lines file; a missing file is an empty list, a last line without its newline is ignored."""
+    """Reads a JSON-lines file; a missing file is an empty list."""
     path = Path(path)
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
 
 
 def sha256_of(path: str | os.PathLike) -> str:

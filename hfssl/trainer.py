@@ -16,9 +16,18 @@ from datasets import Dataset
 from peft import PeftConfig
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+)
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import nested_gather
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 from transformers.utils import logging
 
 from hfssl.adapters import add_adapter
@@ -29,6 +38,7 @@ from hfssl.errors import Interrupted, TrainingError
 from hfssl.files import atomic_file
 from hfssl.modeling import head_parameter_names
 from hfssl.objectives.base import Objective
+from hfssl.progress import NamedProgress
 from hfssl.seeding import torch_generator
 
 __all__ = ["COMPLETE_MARKER", "SSLTrainer", "last_complete_checkpoint"]
@@ -51,6 +61,7 @@ class SSLTrainer(Trainer):
         eval_dataset (`Dataset`, *optional*): Labeled rows to evaluate on, in either form.
         processing_class (`PreTrainedTokenizerBase`): The tokenizer.
         peft_config (`PeftConfig`, *optional*): Trains a fresh adapter on the frozen model (see `hfssl.adapters`).
+        title (`str`): What the progress bar says is being done.
 
     Same seed, machine and library versions give the same bits, also after kill -9 and
     `train(resume_from_checkpoint=True)`. The first Ctrl-C finishes the step, saves, and raises `Interrupted`.
@@ -74,6 +85,7 @@ class SSLTrainer(Trainer):
         unlabeled_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
         peft_config: PeftConfig | None = None,
+        title: str = "training",
         **kwargs: Any,
     ):
         if peft_config is not None:
@@ -93,6 +105,10 @@ class SSLTrainer(Trainer):
         self.objective, self.unlabeled_dataset = objective, unlabeled_dataset
         objective.setup(self.model, args)
         self.add_callback(_AfterStep(self))
+        for stock in (ProgressCallback, PrinterCallback):  # bars without a name, and dicts printed line by line
+            self.remove_callback(stock)
+        if not args.disable_tqdm:
+            self.add_callback(NamedProgress(title))
         self._components: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
         self._component_count = 0
         self._first_bad_step = torch.tensor(-1, device=args.device)
@@ -248,6 +264,10 @@ class SSLTrainer(Trainer):
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
             if resume_from_checkpoint is None:
                 logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
+        if resume_from_checkpoint and self._is_finished(resume_from_checkpoint):
+            # The stock loop would take one more step before it notices that there are none left.
+            self._load_from_checkpoint(resume_from_checkpoint)
+            return TrainOutput(self.state.global_step, float("nan"), {})
         with self._interruptible():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         if self.interrupted:
@@ -256,6 +276,13 @@ class SSLTrainer(Trainer):
                 f"{last_complete_checkpoint(self.args.output_dir)}."
             )
         return output
+
+    def _is_finished(self, checkpoint: str) -> bool:
+        state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
+        finished = 0 < self.args.max_steps <= state.global_step
+        if finished:
+            self.state = state
+        return finished
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The stock checkpoint, marked complete once every rank has written its part; only then are old ones removed.

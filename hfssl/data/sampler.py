@@ -1,7 +1,7 @@
 """One batch sampler for two streams of rows, whose order is a pure function of the seed and the position.
 
 Both streams are endless: position `p` of a stream over `n` rows is entry `p % n` of its permutation number `p // n`.
-Nothing is dropped at the end of a pass, a pool smaller than a batch works, and one integer is the state to resume from.
+Nothing is dropped at the end of a pass, a pool smaller than a batch works, and one integer is all the state.
 """
 
 from __future__ import annotations

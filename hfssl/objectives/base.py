@@ -71,7 +71,7 @@ class Objective:
 
     def describe(self) -> dict[str, Any]:
         """Settings for the log, the report and the card: plain JSON values."""
-        return {"method": type(self).__name__, "paper": self.paper}
+        return {"method": type(self).__name__, "paper": self.paper, "citation": self.citation}
 
 
 def _model_inputs(batch: Batch) -> dict[str, torch.Tensor]:

@@ -1,0 +1,175 @@
+"""`fit`: the main job, stage by stage, each stage resumable and leaving its evidence."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from hfssl.arguments import FitArguments
+from hfssl.data.audit import audit, inspect_texts
+from hfssl.data.loading import load_table
+from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
+from hfssl.modeling import check_backbone, load_tokenizer
+from hfssl.presets import PRESETS
+from hfssl.run_folder import RunFolder
+from hfssl.saving import save_outcome
+from hfssl.stages import StageRunner
+from hfssl.verdict import Verdict, judge
+
+__all__ = ["FitResult", "fit"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` leaves: `results` is the content of `results.json`, `output_dir` the folder that holds everything."""
+
+    output_dir: Path
+    results: dict[str, Any]
+
+    def model(self) -> PreTrainedModel:
+        """The kept model, with its label names."""
+        from hfssl.modeling import from_pretrained
+
+        return from_pretrained(self.output_dir / "model")
+
+
+def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
+    """Turns a table with a few labels into a saved, explained model.
+
+    The stages: load and audit, split, pretext (by preset), labels only, self-training, verdict, calibration, and
+    evaluation with report, card and checkpoints. `output_dir` gets `results.json`, `report.html`, `README.md`,
+    `model/`, `adapter/` (with LoRA), `splits/` and `stages/`.
+
+    Args:
+        train (`str`): Table to learn from; rows without a label are unlabeled.
+        output_dir (`str`): Folder for everything; see `resume` and `overwrite_output_dir`.
+        options: The other fields of [`FitArguments`], which are the flags of `hfssl fit`.
+
+    Raises:
+        ConfigurationError: options that do not fit together or a folder that holds another run; all at once.
+        DataError: a table that cannot be used as given.
+        ModelError: a backbone that cannot be used as given.
+        TrainingError: a loss that is not finite.
+    """
+    arguments = FitArguments(train=train, output_dir=output_dir, **options)
+    run = RunFolder(
+        output_dir, arguments.keywords(), resume=arguments.resume, overwrite=arguments.overwrite_output_dir
+    )
+    check_backbone(arguments.backbone)
+    splits, warnings = _data(arguments, run)
+    stages = StageRunner(arguments, PRESETS[arguments.preset], run, splits, load_tokenizer(arguments.backbone))
+    records = stages.run()
+    audit(
+        [splits.manifest, *(manifest for record in records.values() for manifest in record["manifests"])]
+    ).raise_if_leaky()
+    labels = np.asarray(splits["validation"]["label"], dtype=np.int64)
+    verdict = judge(
+        {name: stages.predictions(name)["validation"] for name in records},
+        labels,
+        alarms=stages.alarms(),
+        seed=arguments.seed,
+    )
+    results = _results(arguments, splits, warnings, records, verdict)
+    save_outcome(arguments, run, splits, stages, results)
+    return FitResult(run.path, results)
+
+
+def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits, list[str]]:
+    """Stages 1 and 2: the split is made once and then read from the folder, also when the tables change later."""
+    folder = run.path / "splits"
+    if not folder.exists():
+        _split(arguments).save(folder)
+    splits = SemiSupervisedSplits.load(folder)
+    return splits, [*splits.manifest["warnings"]]
+
+
+def _split(arguments: FitArguments) -> SemiSupervisedSplits:
+    columns = {
+        "text_column": arguments.text_column,
+        "text_pair_column": arguments.text_pair_column,
+        "group_column": arguments.group_column,
+        "id_column": arguments.id_column,
+    }
+    table = load_table(arguments.train, label_column=arguments.label_column, **columns)
+    names = table.features["label"].names
+    parts: dict[str, Dataset | None] = {"validation": None, "test": None}
+    for name in parts:
+        if path := getattr(arguments, name):
+            parts[name] = load_table(path, label_column=arguments.label_column, label_names=names, **columns)
+    unlabeled = None
+    if arguments.unlabeled:
+        unlabeled = load_table(arguments.unlabeled, label_column=None, label_names=names, **columns)
+    splits = few_label_splits(
+        table,
+        labels_per_class=arguments.labels_per_class,
+        unlabeled=unlabeled,
+        max_unlabeled=arguments.max_unlabeled,
+        max_test=arguments.max_test,
+        seed=arguments.seed,
+        **parts,
+    )
+    splits.manifest["warnings"] += inspect_texts(splits, names)
+    return splits
+
+
+def _results(
+    arguments: FitArguments,
+    splits: SemiSupervisedSplits,
+    warnings: list[str],
+    records: Mapping[str, Mapping[str, Any]],
+    verdict: Verdict,
+) -> dict[str, Any]:
+    """The content of `results.json`; `temperature` is filled in by calibration."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "seed": arguments.seed,
+        "command": fit_command(arguments),
+        "versions": {
+            name: version(name) for name in ("hfssl", "torch", "transformers", "datasets", "peft", "accelerate")
+        },
+        "hardware": {"machine": platform.machine(), "threads": _threads(), "python": platform.python_version()},
+        "data": {
+            "counts": splits.manifest["counts"],
+            "label_names": splits.manifest["label_names"],
+            "warnings": warnings,
+        },
+        "stages": [
+            {"name": name, **{key: record[key] for key in ("metrics", "seconds", "attempts", "config")}}
+            for name, record in records.items()
+        ],
+        "verdict": verdict.as_dict(),
+        "chosen": verdict.chosen,
+        "temperature": None,
+    }
+
+
+def fit_command(arguments: FitArguments) -> str:
+    """The `hfssl fit` command line that repeats this run."""
+    words = ["hfssl", "fit"]
+    for entry in fields(arguments):
+        value = getattr(arguments, entry.name)
+        if value is None or value == entry.default or entry.name in ("resume", "overwrite_output_dir", "quiet"):
+            continue
+        flag = "--" + entry.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words += [flag, str(value)]
+    return shlex.join(words)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

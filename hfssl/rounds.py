@@ -1,0 +1,271 @@
+"""Rounds of self-training: teacher -> pseudo-labels with uncertainty -> student -> next teacher.
+
+The driver around the trainers, in scikit-learn's manner: settings in, `fit`, fitted attributes with a trailing
+underscore. Every round leaves a line in `rounds.jsonl` and its student on disk, so that a killed run goes on with the
+round (and, inside it, with the step) where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from hfssl.adapters import save_checkpoint
+from hfssl.configs import SelfTrainingConfig
+from hfssl.errors import TrainingError
+from hfssl.files import append_json_line, atomic_file, read_json_lines, write_json_lines
+from hfssl.metrics.classification import evaluate_probs
+from hfssl.modeling import from_pretrained
+from hfssl.objectives import SelfTrainingObjective
+from hfssl.scoring import MCDropoutResult, mc_dropout, predict_probs
+from hfssl.seeding import derive_seed, numpy_generator
+from hfssl.selection import DRAWS, Candidates
+from hfssl.trainers import SelfTrainingTrainer
+from hfssl.weighting import pseudo_label_weights
+
+__all__ = ["PseudoLabels", "SelfTraining", "pseudo_label"]
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What a teacher hands to its student.
+
+    Attributes:
+        rows: `[S]` row numbers in the pool, ascending.
+        target_probs: `[S, K]`, one-hot or soft.
+        weights: `[S]` with mean 1.
+        predicted: `[N]` the teacher's label of *every* row of the pool.
+        bald: `[N]` in nats.
+    """
+
+    rows: np.ndarray
+    target_probs: np.ndarray
+    weights: np.ndarray
+    predicted: np.ndarray
+    bald: np.ndarray
+
+
+def pseudo_label(scores: MCDropoutResult, args: SelfTrainingConfig, generator: np.random.Generator) -> PseudoLabels:
+    """Selects rows, labels and weighs them from a teacher's stochastic passes (UST, sections 3.1-3.3)."""
+    num_rows, num_classes = scores.mean_probs.shape
+    candidates = Candidates(
+        predicted=scores.predicted,
+        confidence=scores.mean_probs[np.arange(num_rows), scores.predicted],
+        bald=scores.bald,
+        num_classes=num_classes,
+    )
+    size = max(1, round(args.selection_fraction * num_rows))
+    rows = DRAWS[args.draw](candidates, size, generator)
+    if args.soft_targets:
+        targets = scores.mean_probs[rows]
+    else:
+        targets = np.eye(num_classes, dtype=np.float32)[scores.predicted[rows]]
+    weights = np.zeros(0, dtype=np.float32)
+    if len(rows):
+        tensors = (scores.mean_probs, scores.predicted_class_variance, scores.bald)
+        weights = pseudo_label_weights(args.weighting, *(torch.from_numpy(values[rows]) for values in tensors)).numpy()
+    return PseudoLabels(rows, targets, weights, scores.predicted, scores.bald)
+
+
+class SelfTraining:
+    """Runs rounds of self-training and keeps the last student.
+
+    Args:
+        make_student (`Callable[[int], PreTrainedModel]`): Returns a fresh student for a seed.
+        args (`SelfTrainingConfig`): Training arguments of each student, and the settings of the rounds.
+        processing_class (`PreTrainedTokenizerBase`): The tokenizer.
+        label_names (`list[str]`): K names.
+        output_dir (`Path`): Gets `rounds.jsonl` and a folder a round.
+        peft_config (*optional*): Adapter settings; each student then is a fresh adapter.
+        title (`str`): Names the progress bars.
+
+    Attributes:
+        student_: The last round's student.
+        transduction_: `[N]` label of each row of the pool, by the last teacher that looked at it.
+        labeled_iter_: `[N]` first round in which a row was taught from; -1 for never.
+        n_iter_: Rounds that were run.
+        termination_condition_: `"max_rounds"`, `"labels_stable"` or `"nothing_selected"`.
+        rounds_: The records of `rounds.jsonl`.
+        curves_: The students' training logs, with the round in each entry.
+    """
+
+    def __init__(
+        self,
+        make_student: Callable[[int], PreTrainedModel],
+        args: SelfTrainingConfig,
+        *,
+        processing_class: PreTrainedTokenizerBase,
+        label_names: list[str],
+        output_dir: str | Path,
+        peft_config: Any = None,
+        title: str = "self-training",
+    ):
+        self.make_student, self.args, self.tokenizer = make_student, args, processing_class
+        self.label_names, self.output_dir = label_names, Path(output_dir)
+        self.peft_config, self.title = peft_config, title
+
+    def fit(
+        self,
+        teacher: PreTrainedModel,
+        labeled: Dataset,
+        pool: Dataset,
+        *,
+        validation: Dataset | None = None,
+        hidden_labels: np.ndarray | None = None,
+    ) -> SelfTraining:
+        """Runs the rounds, or what is left of them when `output_dir` holds earlier ones.
+
+        Args:
+            teacher: The first teacher, fine-tuned on the labels.
+            labeled: Tokenized rows with `labels`.
+            pool: Tokenized rows; labels in it are not looked at.
+            validation: Tokenized rows with `labels`, measured after each round and never trained on.
+            hidden_labels: `[N]` true labels of the pool where known, else -1; used for the records only.
+        """
+        if len(pool) == 0:
+            raise TrainingError(
+                "Self-training needs unlabeled rows, got none; add --unlabeled or train on labels only."
+            )
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.rounds_: list[dict] = read_json_lines(self.output_dir / "rounds.jsonl")
+        self.labeled_iter_ = np.full(len(pool), -1)
+        self.transduction_: np.ndarray | None = None
+        self.student_, self.termination_condition_ = teacher, ""
+        self.curves_: list[dict] = []
+        for record in self.rounds_:
+            self._recall(record)
+        while not self.termination_condition_:
+            self._run_round(len(self.rounds_), labeled, pool, validation, hidden_labels)
+        self.n_iter_ = len(self.rounds_)
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Settings and outcome for the report and the card."""
+        return {
+            "method": type(self).__name__,
+            "paper": SelfTrainingObjective.paper,
+            "citation": SelfTrainingObjective.citation,
+            "rounds_run": self.n_iter_,
+            "termination_condition": self.termination_condition_,
+        }
+
+    def _round_dir(self, number: int) -> Path:
+        return self.output_dir / f"round-{number}"
+
+    def _recall(self, record: dict) -> None:
+        """Takes up a finished round from disk."""
+        number = record["round"]
+        saved = np.load(self._round_dir(number) / "pseudo_labels.npz", allow_pickle=False)
+        self._remember(number, saved["rows"], saved["predicted"])
+        if record["selected"]:
+            self.student_ = from_pretrained(self._round_dir(number) / "student")
+            self.curves_ += read_json_lines(self._round_dir(number) / "curve.jsonl")
+        self.termination_condition_ = record["termination_condition"]
+
+    def _remember(self, number: int, rows: np.ndarray, predicted: np.ndarray) -> None:
+        fresh = rows[self.labeled_iter_[rows] < 0]
+        self.labeled_iter_[fresh] = number
+        self.transduction_ = predicted
+
+    def _run_round(
+        self,
+        number: int,
+        labeled: Dataset,
+        pool: Dataset,
+        validation: Dataset | None,
+        hidden_labels: np.ndarray | None,
+    ) -> None:
+        started = time.perf_counter()
+        folder = self._round_dir(number)
+        title = f"{self.title}, round {number + 1} of {self.args.rounds}"
+        scores = mc_dropout(
+            self.student_,
+            pool,
+            self.tokenizer,
+            passes=self.args.mc_passes,
+            seed=derive_seed(self.args.seed, "mc_dropout", number),
+            progress=None if self.args.disable_tqdm else f"{title}: {self.args.mc_passes} passes over the pool",
+        )
+        labels = pseudo_label(scores, self.args, numpy_generator(self.args.seed, "selection", number))
+        with atomic_file(folder / "pseudo_labels.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, rows=labels.rows, weights=labels.weights, predicted=labels.predicted, bald=labels.bald)
+        record = self._describe(number, labels, hidden_labels)
+        self._remember(number, labels.rows, labels.predicted)
+        if len(labels.rows):
+            self.student_ = self._train_student(number, title, labels, labeled, pool)
+        else:
+            logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
+        record["validation"] = self._measure(validation)
+        record["seconds"] = time.perf_counter() - started
+        record["termination_condition"] = self.termination_condition_ = self._termination(record)
+        append_json_line(self.output_dir / "rounds.jsonl", record)
+        self.rounds_.append(record)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the student is saved; these are 3x its size
+
+    def _describe(self, number: int, labels: PseudoLabels, hidden_labels: np.ndarray | None) -> dict[str, Any]:
+        """What a reader of `rounds.jsonl` wants to know about the pseudo-labels; hidden labels are used here only."""
+        rows, predicted = labels.rows, labels.predicted
+        counts = np.bincount(predicted[rows], minlength=len(self.label_names))
+        accuracy = None
+        if hidden_labels is not None and (hidden_labels[rows] >= 0).any():
+            known = rows[hidden_labels[rows] >= 0]
+            accuracy = float((predicted[known] == hidden_labels[known]).mean())
+        agreement = None if self.transduction_ is None else float((self.transduction_ == predicted).mean())
+        return {
+            "round": number,
+            "selected": len(rows),
+            "per_class": dict(zip(self.label_names, counts.tolist(), strict=True)),
+            "mean_weight": float(labels.weights.mean()) if len(rows) else 0.0,
+            "mean_bald": float(labels.bald.mean()),
+            "pool_agreement": agreement,
+            "pseudo_label_accuracy": accuracy,
+        }
+
+    def _train_student(
+        self, number: int, title: str, labels: PseudoLabels, labeled: Dataset, pool: Dataset
+    ) -> PreTrainedModel:
+        folder = self._round_dir(number)
+        seed = derive_seed(self.args.seed, "student", number) % 2**31
+        selected = pool.select(labels.rows).remove_columns([c for c in ("labels", "label") if c in pool.column_names])
+        selected = selected.add_column("pseudo_probs", labels.target_probs.tolist())
+        selected = selected.add_column("weight", labels.weights.tolist())
+        trainer = SelfTrainingTrainer(
+            self.make_student(seed),
+            replace(self.args, output_dir=str(folder / "checkpoints"), seed=seed),
+            train_dataset=labeled,
+            unlabeled_dataset=selected,
+            processing_class=self.tokenizer,
+            peft_config=self.peft_config,
+            title=f"{title}: student",
+        )
+        trainer.train(resume_from_checkpoint=True)
+        curve = [{**entry, "round": number} for entry in trainer.state.log_history]
+        write_json_lines(folder / "curve.jsonl", curve)
+        self.curves_ += curve
+        save_checkpoint(trainer.model, self.tokenizer, folder / "student", self.label_names)
+        return trainer.model.eval()
+
+    def _measure(self, validation: Dataset | None) -> dict[str, float] | None:
+        if validation is None or len(validation) == 0:
+            return None
+        return evaluate_probs(predict_probs(self.student_, validation, self.tokenizer), np.array(validation["labels"]))
+
+    def _termination(self, record: dict[str, Any]) -> str:
+        """Why the rounds end after this one, or an empty string."""
+        if record["selected"] == 0:
+            return "nothing_selected"
+        if record["pool_agreement"] is not None and record["pool_agreement"] >= self.args.stop_agreement:
+            return "labels_stable"
+        return "max_rounds" if record["round"] + 1 >= self.args.rounds else ""

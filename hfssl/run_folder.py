@@ -1,0 +1,98 @@
+"""The folder of one run of `fit`: what it was asked, which stages are done, and what they left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hfssl.errors import ConfigurationError
+from hfssl.files import write_json
+
+__all__ = ["RunFolder"]
+
+SETTINGS = "settings.json"
+DONE = "done.json"
+# Flags that say how to run, not what: a resumed run may change them.
+HOW = ("resume", "overwrite_output_dir", "quiet", "output_dir")
+
+
+class RunFolder:
+    """Opens the output folder of a run, new or resumed.
+
+    Args:
+        path (`str | Path`): The folder.
+        settings (`dict`): Everything that decides the result; a resumed run must be asked the same.
+        resume (`bool`): Go on with the run that the folder holds.
+        overwrite (`bool`): Delete the run that the folder holds. Only folders that `fit` made are ever deleted.
+
+    Raises:
+        ConfigurationError: when the folder holds another run, or the wrong one.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any], *, resume: bool, overwrite: bool):
+        self.path = Path(path)
+        settings = {name: value for name, value in settings.items() if name not in HOW}
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigurationError(f"output_dir must be a folder, but '{path}' is a file; choose another name.")
+        if self.path.exists() and any(self.path.iterdir()):
+            self._take_over(settings, resume=resume, overwrite=overwrite)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / SETTINGS, settings)
+
+    def _take_over(self, settings: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+        if not (self.path / SETTINGS).exists():
+            raise ConfigurationError(
+                f"output_dir '{self.path}' is not empty and holds no hfssl run; choose an empty or a new folder."
+            )
+        if overwrite:
+            shutil.rmtree(self.path)
+        elif not resume:
+            raise ConfigurationError(
+                f"output_dir '{self.path}' already holds a run; add --resume to go on with it, "
+                "--overwrite-output-dir to delete it, or choose another folder."
+            )
+        else:
+            before = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+            differing = sorted(name for name in settings.keys() | before if settings.get(name) != before.get(name))
+            if differing:
+                raise ConfigurationError(
+                    [
+                        f"--resume goes on with the run in '{self.path}', which had {name}={before.get(name)!r}; "
+                        f"got {settings.get(name)!r}. Give the same value, or start anew with --overwrite-output-dir."
+                        for name in differing
+                    ]
+                )
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.path / "stages" / name
+
+    def done(self, name: str) -> dict[str, Any] | None:
+        """What a finished stage recorded, or `None`."""
+        marker = self.stage(name) / DONE
+        return json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else None
+
+    def run_once(self, name: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """Runs `work(folder)` unless the stage is done, and records its result with the seconds that it took.
+
+        The marker is written last: a stage that was killed is run again, and its trainers go on from their newest
+        complete checkpoint. `seconds` then counts the last attempt only, and `attempts` says so.
+        """
+        recorded = self.done(name)
+        if recorded is not None:
+            return recorded
+        folder = self.stage(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        attempts = folder / "attempts"
+        count = int(attempts.read_text()) + 1 if attempts.exists() else 1
+        attempts.write_text(str(count))
+        started = time.perf_counter()
+        result = work(folder)
+        result = {**result, "seconds": time.perf_counter() - started, "attempts": count}
+        write_json(folder / DONE, result)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the stage's model is saved; these are 3x its size
+        return result

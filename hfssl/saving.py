@@ -1,0 +1,127 @@
+"""What a finished run hands over: calibrated checkpoint, adapter, report, card and `results.json`, in this order.
+
+`results.json` is written last: where it exists, everything else does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+
+from hfssl.adapters import merge, save_checkpoint
+from hfssl.arguments import FitArguments
+from hfssl.calibration import fit_temperature, fold_temperature
+from hfssl.cards import build_model_card
+from hfssl.data.splits import SemiSupervisedSplits
+from hfssl.files import atomic_file, write_json
+from hfssl.metrics.classification import evaluate_probs
+from hfssl.modeling import from_pretrained
+from hfssl.report.build import build_report
+from hfssl.run_folder import RunFolder
+from hfssl.stages import StageRunner, softmax
+
+__all__ = ["save_outcome"]
+
+EXAMPLES = 8
+
+
+def save_outcome(
+    arguments: FitArguments,
+    run: RunFolder,
+    splits: SemiSupervisedSplits,
+    stages: StageRunner,
+    results: dict[str, Any],
+) -> None:
+    """Stages 7 and 8: calibrates the kept model and writes what the user takes away; completes `results` in place."""
+    chosen = results["chosen"]
+    model = from_pretrained(run.stage(chosen) / "model")
+    uses_adapter = isinstance(model, PeftModel)
+    if uses_adapter:
+        save_checkpoint(model, stages.tokenizer, run.path / "adapter", stages.label_names)
+        model = merge(model)
+    results["temperature"] = _calibrate(model, stages, chosen)
+    results["calibrated"] = _calibrated_metrics(splits, stages, results)
+    save_checkpoint(model, stages.tokenizer, run.path / "model", stages.label_names)
+    evidence = _evidence(run, splits, stages, results)
+    build_report(results, evidence, run.path / "report.html")
+    card = build_model_card(
+        results,
+        base_model=arguments.backbone,
+        license=None,
+        dataset_name=Path(arguments.train).name,
+        label_names=stages.label_names,
+        stages_config={stage["name"]: stage["config"] for stage in results["stages"]},
+        uses_adapter=uses_adapter,
+        pooling=arguments.pooling,
+    )
+    with atomic_file(run.path / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    write_json(run.path / "results.json", results)
+
+
+def _calibrate(model: Any, stages: StageRunner, chosen: str) -> float | None:
+    """Fits a temperature on the held-out labels and folds it into the head; `None` without held-out labels."""
+    labels = np.asarray(stages.tokens["validation"]["labels"], dtype=np.int64)
+    if not len(labels):
+        return None
+    temperature = fit_temperature(stages.logits(chosen)["validation"], labels)
+    fold_temperature(model, temperature)
+    return temperature
+
+
+def _calibrated_metrics(splits: SemiSupervisedSplits, stages: StageRunner, results: dict[str, Any]) -> dict[str, Any]:
+    """The kept model's metrics with its temperature (accuracy and macro-F1 cannot change by it)."""
+    logits = stages.logits(results["chosen"])
+    temperature = results["temperature"] or 1.0
+    return {
+        name: evaluate_probs(softmax(values / temperature), np.asarray(splits[name]["label"], dtype=np.int64))
+        if len(values)
+        else None
+        for name, values in logits.items()
+    }
+
+
+def _evidence(
+    run: RunFolder, splits: SemiSupervisedSplits, stages: StageRunner, results: dict[str, Any]
+) -> dict[str, Any]:
+    names = [stage["name"] for stage in results["stages"]]
+    predictions = {}
+    for split in ("validation", "test"):
+        labels = np.asarray(splits[split]["label"], dtype=np.int64)
+        if len(labels):
+            probs = {name: stages.predictions(name)[split] for name in names}
+            predictions[split] = {"labels": labels, "probs": probs}
+    curves = {name: (run.done(name) or {}).get("curves", []) for name in ("adapted_backbone", *names)}
+    return {
+        "curves": {name: curve for name, curve in curves.items() if curve},
+        "predictions": predictions,
+        "rounds": (run.done("self_training") or {}).get("rounds", []),
+        "examples": _confident_mistakes(splits, stages, results["chosen"], predictions),
+        "warnings": results["data"]["warnings"],
+    }
+
+
+def _confident_mistakes(
+    splits: SemiSupervisedSplits, stages: StageRunner, chosen: str, predictions: dict[str, Any]
+) -> list[dict[str, Any]]:
+    split = next((name for name in ("test", "validation") if name in predictions), None)
+    if split is None:
+        return []
+    labels, probs = predictions[split]["labels"], predictions[split]["probs"][chosen]
+    predicted = probs.argmax(axis=1)
+    confidence = probs.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:EXAMPLES]
+    texts = splits[split].select(wrong)["text"]
+    return [
+        {
+            "text": text,
+            "label": stages.label_names[labels[row]],
+            "predicted": stages.label_names[predicted[row]],
+            "probability": float(confidence[row]),
+        }
+        for row, text in zip(wrong.tolist(), texts, strict=True)
+    ]

@@ -1,0 +1,296 @@
+"""The training stages of `fit`: pretext, labels only, self-training. Each runs once and leaves its evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from peft import PeftConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from hfssl.adapters import build_lora_config, merge, save_checkpoint
+from hfssl.arguments import FitArguments
+from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.data.audit import training_manifest
+from hfssl.data.splits import SemiSupervisedSplits
+from hfssl.data.streams import tokenize_dataset
+from hfssl.files import atomic_file
+from hfssl.metrics.classification import evaluate_probs
+from hfssl.modeling import from_pretrained, load_classifier, load_encoder, load_masked_lm, transfer_encoder
+from hfssl.presets import PRETEXT_ON_REQUEST, Preset
+from hfssl.rounds import SelfTraining
+from hfssl.run_folder import RunFolder
+from hfssl.scoring import predict_logits
+from hfssl.seeding import derive_seed
+from hfssl.trainers import MaskedSpanTrainer, SupervisedTrainer
+from hfssl.verdict import BASELINE, judge
+
+__all__ = ["StageRunner"]
+
+logger = logging.get_logger(__name__)
+
+MEASURED = ("validation", "test")
+
+
+class StageRunner:
+    """Runs the training stages that the preset and the arguments ask for, each into its folder below `stages/`.
+
+    Args:
+        arguments (`FitArguments`): The run's arguments.
+        preset (`Preset`): Settings of the stages.
+        run (`RunFolder`): Where the evidence goes.
+        splits (`SemiSupervisedSplits`): The data.
+        tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
+    """
+
+    def __init__(
+        self,
+        arguments: FitArguments,
+        preset: Preset,
+        run: RunFolder,
+        splits: SemiSupervisedSplits,
+        tokenizer: PreTrainedTokenizerBase,
+    ):
+        self.arguments, self.preset, self.run_folder = arguments, preset, run
+        self.splits, self.tokenizer = splits, tokenizer
+        self.label_names: list[str] = splits.manifest["label_names"]
+        self.tokens = {name: tokenize_dataset(part, tokenizer, arguments.max_length) for name, part in splits.items()}
+        self.pretext = preset.pretext is not None if arguments.pretext is None else arguments.pretext
+        self.rounds = preset.self_training.get("rounds", 0) if arguments.rounds is None else arguments.rounds
+        if len(splits["unlabeled"]) == 0:
+            self.pretext, self.rounds = False, 0
+        self.titles = self._titles()
+
+    def _titles(self) -> dict[str, str]:
+        names = ["pretext on the raw text"] * self.pretext + ["labels only"]
+        names += ["labels only, adapted backbone"] * self.pretext + ["self-training"] * (self.rounds > 0)
+        return {name: f"[{i}/{len(names)}] {name}" for i, name in enumerate(names, start=1)}
+
+    def run(self) -> dict[str, dict[str, Any]]:
+        """Runs what is not done yet; returns the record of each stage by name, in the order of the closing table."""
+        records: dict[str, dict[str, Any]] = {}
+        if self.pretext:
+            self.run_folder.run_once("adapted_backbone", self._adapt_backbone)
+        records[BASELINE] = self.run_folder.run_once(BASELINE, self._labels_only)
+        if self.pretext:
+            records["pretext"] = self.run_folder.run_once("pretext", self._labels_only_on_adapted)
+            adapting = self.run_folder.done("adapted_backbone")
+            records["pretext"] = {
+                **records["pretext"],
+                "seconds": records["pretext"]["seconds"] + adapting["seconds"],
+                "manifests": adapting["manifests"] + records["pretext"]["manifests"],
+                "config": adapting["config"] | records["pretext"]["config"],
+            }
+        if self.rounds:
+            records["self_training"] = self.run_folder.run_once("self_training", self._self_training)
+        return records
+
+    # --- stages ------------------------------------------------------------------------------------------------------
+
+    def _adapt_backbone(self, folder: Path) -> dict[str, Any]:
+        """Masked-span training on all training texts, watched on `proxy`, which it never trains on."""
+        config = self._config(
+            MaskedSpanConfig, folder, self.preset.pretext or PRETEXT_ON_REQUEST, seed=self._seed("pretext")
+        )
+        model = load_masked_lm(self.arguments.backbone, seed=config.seed)
+        texts = concatenate_datasets(
+            [self.splits[name].remove_columns(_other_columns(self.splits[name])) for name in ("labeled", "unlabeled")]
+        )
+        trainer = MaskedSpanTrainer(
+            model,
+            config,
+            unlabeled_dataset=texts,
+            eval_dataset=self.splits["proxy"] if len(self.splits["proxy"]) else None,
+            processing_class=self.tokenizer,
+            peft_config=self._peft_config(model, "masked_lm"),
+            title=self.titles["pretext on the raw text"],
+        )
+        trainer.train(resume_from_checkpoint=True)
+        # Saved as a headless encoder, the shape of the backbone itself, so that every later stage, LoRA included, just
+        # starts from another folder. What the masked LM lacks (a pooler) stays as it was in the backbone.
+        encoder = load_encoder(self.arguments.backbone)
+        transfer_encoder(merge(trainer.model), encoder)
+        save_checkpoint(encoder, self.tokenizer, folder / "encoder")
+        return {
+            "manifests": [training_manifest("pretext", texts, "text")],
+            "config": {"pretext": trainer.objective.describe() | _settings(config)},
+            "curves": trainer.state.log_history,
+        }
+
+    def _labels_only(self, folder: Path) -> dict[str, Any]:
+        return self._supervised(folder, BASELINE, "labels only", adapted=False)
+
+    def _labels_only_on_adapted(self, folder: Path) -> dict[str, Any]:
+        return self._supervised(folder, "pretext", "labels only, adapted backbone", adapted=True)
+
+    def _supervised(self, folder: Path, name: str, title: str, *, adapted: bool) -> dict[str, Any]:
+        # The same seed with and without pretext: the two differ in the backbone and in nothing else.
+        config = self._config(SupervisedConfig, folder, self.preset.supervised, seed=self._seed("supervised"))
+        model = self._classifier(config.seed, adapted=adapted)
+        trainer = SupervisedTrainer(
+            model,
+            config,
+            train_dataset=self.tokens["labeled"],
+            processing_class=self.tokenizer,
+            peft_config=self._peft_config(model, "sequence_classification"),
+            title=self.titles[title],
+        )
+        trainer.train(resume_from_checkpoint=True)
+        return {
+            "metrics": self._finish(folder, trainer.model),
+            "manifests": [training_manifest(name, self.splits["labeled"], "label")],
+            "config": {"supervised": trainer.objective.describe() | _settings(config)},
+            "curves": trainer.state.log_history,
+        }
+
+    def _self_training(self, folder: Path) -> dict[str, Any]:
+        adapted = self._start_from_adapted()
+        settings = self.preset.supervised | self.preset.self_training | {"rounds": self.rounds}
+        config = self._config(SelfTrainingConfig, folder, settings, seed=self._seed("self_training"))
+        teacher = from_pretrained(self.run_folder.stage("pretext" if adapted else BASELINE) / "model")
+        rounds = SelfTraining(
+            lambda seed: self._classifier(seed, adapted=adapted),
+            config,
+            processing_class=self.tokenizer,
+            label_names=self.label_names,
+            output_dir=folder,
+            peft_config=self._peft_config(teacher, "sequence_classification"),
+            title=self.titles["self-training"],
+        )
+        pool = self.tokens["unlabeled"]
+        rounds.fit(
+            teacher,
+            self.tokens["labeled"],
+            pool,
+            validation=self.tokens["validation"],
+            hidden_labels=np.asarray(pool["hidden_label"]),
+        )
+        used = self.splits["unlabeled"].select(np.flatnonzero(rounds.labeled_iter_ >= 0))
+        return {
+            "metrics": self._finish(folder, rounds.student_),
+            "manifests": [
+                training_manifest("self_training", self.splits["labeled"], "label"),
+                training_manifest("self_training", used, "pseudo_label"),
+            ],
+            "config": {"self_training": rounds.describe() | _settings(config) | {"adapted_backbone": adapted}},
+            "curves": rounds.curves_,
+            "rounds": rounds.rounds_,
+            "alarms": self._lost_classes(rounds.transduction_),
+        }
+
+    def _start_from_adapted(self) -> bool:
+        """Whether self-training starts from the adapted backbone: unless held-out labels speak against it."""
+        if not self.pretext:
+            return False
+        probs = {name: self.predictions(name)["validation"] for name in (BASELINE, "pretext")}
+        verdict = judge(probs, np.asarray(self.splits["validation"]["label"]), seed=self.arguments.seed)
+        return verdict.use_unlabeled
+
+    def _lost_classes(self, pseudo_labels: np.ndarray) -> list[str]:
+        """Alarms: classes with labels that no row of the pool was given."""
+        counts = np.bincount(pseudo_labels, minlength=len(self.label_names))
+        labeled = np.bincount(self.splits["labeled"]["label"], minlength=len(self.label_names))
+        lost = [name for name, n, known in zip(self.label_names, counts, labeled, strict=True) if known and not n]
+        return [f"No row of the pool was labeled {', '.join(map(repr, lost))}: the classes collapsed."] if lost else []
+
+    # --- evidence ----------------------------------------------------------------------------------------------------
+
+    def _finish(self, folder: Path, model: PreTrainedModel) -> dict[str, dict[str, float] | None]:
+        """Saves the model and its probabilities on the held-out splits; returns their metrics."""
+        metrics: dict[str, dict[str, float] | None] = {}
+        logits = {}
+        for name in MEASURED:
+            part = self.tokens[name]
+            labels = np.asarray(part["labels"], dtype=np.int64)
+            logits[name] = (
+                predict_logits(model, part, self.tokenizer)
+                if len(part)
+                else np.zeros((0, len(self.label_names)), np.float32)
+            )
+            metrics[name] = evaluate_probs(softmax(logits[name]), labels) if len(part) else None
+        with atomic_file(folder / "logits.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, **logits)
+        save_checkpoint(model, self.tokenizer, folder / "model", self.label_names)
+        return metrics
+
+    def logits(self, stage: str) -> dict[str, np.ndarray]:
+        """Split name -> `[N, K]` logits of a finished stage."""
+        with np.load(self.run_folder.stage(stage) / "logits.npz", allow_pickle=False) as saved:
+            return dict(saved)
+
+    def predictions(self, stage: str) -> dict[str, np.ndarray]:
+        """Split name -> `[N, K]` probabilities of a finished stage."""
+        return {name: softmax(values) for name, values in self.logits(stage).items()}
+
+    def alarms(self) -> list[str]:
+        """What self-training raised against its own result."""
+        return (self.run_folder.done("self_training") or {}).get("alarms", [])
+
+    # --- settings ----------------------------------------------------------------------------------------------------
+
+    def _seed(self, name: str) -> int:
+        return derive_seed(self.arguments.seed, name) % 2**31  # transformers takes 32-bit seeds
+
+    def _config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
+        return kind(
+            **settings,
+            output_dir=str(folder / "checkpoints"),
+            seed=seed,
+            max_length=self.arguments.max_length,
+            report_to="none",
+            disable_tqdm=self.arguments.quiet,
+        )
+
+    def _classifier(self, seed: int, *, adapted: bool) -> PreTrainedModel:
+        backbone = self.run_folder.stage("adapted_backbone") / "encoder" if adapted else self.arguments.backbone
+        return load_classifier(backbone, self.label_names, pooling=self.arguments.pooling, seed=seed)
+
+    def _peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
+        if self.arguments.adapter == "none":
+            return None
+        return build_lora_config(
+            model,
+            r=self.arguments.lora_r,
+            alpha=self.arguments.lora_alpha,
+            dropout=self.arguments.lora_dropout,
+            task=task,
+        )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _other_columns(dataset: Dataset) -> list[str]:
+    return [name for name in dataset.column_names if name not in ("text", "text_pair")]
+
+
+SHOWN = (
+    "learning_rate",
+    "head_learning_rate",
+    "max_steps",
+    "per_device_train_batch_size",
+    "unlabeled_ratio",
+    "weight_decay",
+    "warmup_steps",
+    "lambda_u",
+    "rounds",
+    "mc_passes",
+    "selection_fraction",
+    "draw",
+    "weighting",
+    "soft_targets",
+    "masking",
+    "mask_probability",
+)
+
+
+def _settings(config: SSLConfig) -> dict[str, Any]:
+    """The settings worth a line in the report and the card."""
+    values = vars(config)
+    return {name: values[name] for name in SHOWN if name in values}
