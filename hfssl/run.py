@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,6 @@ def main(verb: Verb, argv: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         _complain(f"{str(stop) or 'Interrupted.'} {verb.go_on}", "stopped")
         return INTERRUPTED
-    except BrokenPipeError:  # `hfssl ... | head` closed our output: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except ConfigurationError as error:
         for problem in error.problems:
             _complain(problem, "error")
@@ -91,17 +88,26 @@ def run_predict(argv: Sequence[str]) -> None:
 
     from hfssl.predict import predict
 
-    summary = predict(arguments)
+    summary = predict(**asdict(arguments))
     print(f"{summary.rows:,} rows written to {arguments.output}; new columns: {', '.join(summary.columns)}.")
     if summary.empty:
-        print(f"{summary.empty:,} rows have no text; their prediction is left empty.")
+        have = "row has" if summary.empty == 1 else "rows have"
+        print(f"{summary.empty:,} {have} no text; the prediction is left empty there.")
 
 
 def run_method(argv: Sequence[str]) -> None:
-    """`recipes/train.py`: trains one method as a YAML file says."""
-    from hfssl.recipe import train_recipe
+    """`recipes/train.py`: trains one method as a YAML file and the flags say."""
+    from hfssl.recipe import parse_recipe, train_recipe
 
-    train_recipe(argv)
+    recipe = parse_recipe(argv)
+    results = train_recipe(recipe)
+    if recipe.config.process_index != 0:
+        return
+    for split, metrics in results["metrics"].items():
+        if metrics:
+            numbers = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            print(f"{recipe.method} on {split}: {numbers}")
+    print(f"Model:   {Path(recipe.config.output_dir) / 'model'}")
 
 
 def closing_table(results: Mapping[str, Any]) -> str:

@@ -1,0 +1,124 @@
+"""Writers of table files, a few rows at a time: the counterpart of `hfssl.data.tables`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hfssl.data.tables import parquet_schema
+from hfssl.errors import ConfigurationError, DataError
+
+__all__ = ["TableWriter", "table_writer"]
+
+Row = dict[str, Any]
+
+
+class TableWriter(Protocol):
+    """A context manager that takes rows and closes its file at the end."""
+
+    def __enter__(self) -> TableWriter: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def write(self, rows: list[Row]) -> None:
+        """Appends rows; each has the columns that were announced, or (JSON lines) some of them."""
+        ...
+
+
+def table_writer(
+    path: Path, suffix: str, source: Path, columns: Sequence[str], added: Mapping[str, pa.DataType]
+) -> TableWriter:
+    """A writer to `path` of the kind that `suffix` names.
+
+    Args:
+        path: File to write; may have any name.
+        suffix: `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`.
+        source: The table that the rows come from; a Parquet source lends its column types to a Parquet target.
+        columns: The source's columns in order.
+        added: Columns that the rows have beyond those, with their types.
+
+    Raises:
+        ConfigurationError: `suffix` is none of these.
+    """
+    kind = suffix.lower()
+    if kind in (".csv", ".tsv"):
+        return _DelimitedWriter(path, [*columns, *added], "," if kind == ".csv" else "\t")
+    if kind in (".jsonl", ".ndjson"):
+        return _JsonLinesWriter(path)
+    if kind == ".parquet":
+        kept = parquet_schema(source) if source.suffix.lower() == ".parquet" else None
+        return _ParquetWriter(path, kept, columns, added)
+    raise ConfigurationError(
+        f"Expected an output file ending in .csv, .tsv, .jsonl, .ndjson or .parquet, got '{suffix}'; rename it."
+    )
+
+
+class _TextWriter:
+    def __init__(self, path: Path):
+        self.file = open(path, "w", encoding="utf-8", newline="")
+
+    def __enter__(self) -> _TextWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+
+class _DelimitedWriter(_TextWriter):
+    def __init__(self, path: Path, columns: Sequence[str], delimiter: str):
+        super().__init__(path)
+        self.writer = csv.DictWriter(self.file, columns, delimiter=delimiter, lineterminator="\n")
+        self.writer.writeheader()
+
+    def write(self, rows: list[Row]) -> None:
+        self.writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+
+
+class _JsonLinesWriter(_TextWriter):
+    def write(self, rows: list[Row]) -> None:
+        self.file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """Lists and objects, which only JSON lines and Parquet know, stand in a cell as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+
+
+class _ParquetWriter:
+    """Keeps the types of a Parquet source; otherwise they follow from the first rows."""
+
+    def __init__(
+        self, path: Path, kept: pa.Schema | None, columns: Sequence[str], added: Mapping[str, pa.DataType]
+    ):
+        self.path, self.kept, self.columns, self.added = path, kept, columns, pa.schema(list(added.items()))
+        self.writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> _ParquetWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def write(self, rows: list[Row]) -> None:
+        try:
+            if self.writer is None:
+                kept = self._guess(rows) if self.kept is None else self.kept
+                self.schema = pa.schema([*kept, *self.added])  # without metadata: it describes the old columns
+                self.writer = pq.ParquetWriter(self.path, self.schema)
+            self.writer.write_table(pa.Table.from_pylist(rows, schema=self.schema))
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(
+                f"Expected values of one kind in each column, as Parquet needs, got a mixture ({error}); choose an "
+                "output file that ends in .jsonl."
+            ) from error
+
+    def _guess(self, rows: list[Row]) -> pa.Schema:
+        types = {name: pa.array([row.get(name) for row in rows]).type for name in self.columns}
+        return pa.schema([(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()])

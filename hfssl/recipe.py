@@ -1,0 +1,229 @@
+"""What `recipes/train.py` does: reads a recipe, trains its one method, measures, saves."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
+
+from hfssl.adapters import build_lora_config
+from hfssl.arguments import AdapterArguments, DataArguments, ModelArguments
+from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.data.prepare import make_splits
+from hfssl.data.splits import SemiSupervisedSplits
+from hfssl.data.streams import tokenize_dataset
+from hfssl.errors import ConfigurationError, near_matches
+from hfssl.files import atomic_directory, write_json
+from hfssl.metrics.classification import evaluate_probs
+from hfssl.modeling import load_classifier, load_masked_lm, load_tokenizer
+from hfssl.parsing import parse, read_yaml
+from hfssl.rounds import SelfTraining
+from hfssl.scoring import predict_probs
+from hfssl.trainers import MaskedSpanTrainer, SupervisedTrainer
+
+__all__ = ["CONFIGS", "Recipe", "parse_recipe", "train_recipe"]
+
+CONFIGS: dict[str, type[SSLConfig]] = {
+    "supervised": SupervisedConfig,
+    "masked_span": MaskedSpanConfig,
+    "self_training": SelfTrainingConfig,
+}
+
+
+class Recipe(NamedTuple):
+    """One method and everything that its YAML file and the flags set."""
+
+    method: str
+    data: DataArguments
+    model: ModelArguments
+    adapter: AdapterArguments
+    config: SSLConfig
+
+
+def parse_recipe(argv: Sequence[str]) -> Recipe:
+    """Reads `--config FILE`, `--method NAME` (over the file's `method`) and the options of that method.
+
+    Raises:
+        ConfigurationError: every unknown key, bad value and missing value at once.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", nargs="?")
+    first.add_argument("--method", nargs="?")
+    known, _ = first.parse_known_args(list(argv))
+    method = known.method or (read_yaml(known.config).get("method") if known.config else None)
+    if method not in CONFIGS:
+        got = "nothing" if method is None else f"'{method}'"
+        hint = near_matches(str(method), list(CONFIGS))
+        raise ConfigurationError(
+            f"method: expected one of {', '.join(CONFIGS)}; got {got}. Give it in the YAML file or by --method.{hint}"
+        )
+    kinds = [DataArguments, ModelArguments, AdapterArguments, CONFIGS[method]]
+    parser = HfArgumentParser(kinds, allow_abbrev=False)
+    parser.add_argument("--method", choices=list(CONFIGS), help="The method; its options are among those below.")
+    return Recipe(method, *parse(kinds, argv, parser=parser, ignore=["method"]))
+
+
+def train_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Trains, measures and saves; returns the content of `results.json`.
+
+    `output_dir` gets `splits/`, `model/` (an adapter with LoRA) with its tokenizer, and `results.json`.
+
+    Raises:
+        ConfigurationError: `output_dir` holds a run and `resume_from_checkpoint` is not given.
+        DataError, ModelError, TrainingError: see `hfssl.fit`.
+    """
+    config, folder = recipe.config, Path(recipe.config.output_dir)
+    resume = config.resume_from_checkpoint is not None
+    if config.process_index == 0:
+        if not resume and folder.is_dir() and any(folder.iterdir()):
+            raise ConfigurationError(
+                f"output_dir '{folder}' already holds a run; add --resume_from_checkpoint true to go on with it, "
+                "delete it, or choose another folder."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+    splits = make_splits(recipe.data, config.seed)
+    if config.process_index == 0 and not (folder / "splits").exists():
+        splits.save(folder / "splits")
+    outcome = METHODS[recipe.method](_Job(recipe, splits))
+    results = {
+        "method": recipe.method,
+        "seed": config.seed,
+        "counts": splits.manifest["counts"],
+        "warnings": splits.manifest["warnings"],
+        **outcome,
+    }
+    if config.process_index == 0:
+        write_json(folder / "results.json", results)
+    return results
+
+
+@dataclass
+class _Job:
+    """What the methods below share: the recipe, its data, and how models are made and measured."""
+
+    recipe: Recipe
+    splits: SemiSupervisedSplits
+
+    def __post_init__(self):
+        self.config = self.recipe.config
+        self.label_names: list[str] = self.splits.manifest["label_names"]
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(self.recipe.model.backbone)
+        self.tokens = {
+            name: tokenize_dataset(part, self.tokenizer, self.config.max_length) for name, part in self.splits.items()
+        }
+
+    def classifier(self, seed: int) -> PreTrainedModel:
+        model = self.recipe.model
+        return load_classifier(model.backbone, self.label_names, pooling=model.pooling, seed=seed)
+
+    def peft_config(self, model: PreTrainedModel, task: str) -> Any:
+        adapter = self.recipe.adapter
+        if adapter.adapter == "none":
+            return None
+        return build_lora_config(
+            model, r=adapter.lora_r, alpha=adapter.lora_alpha, dropout=adapter.lora_dropout, task=task
+        )
+
+    @property
+    def resume(self) -> str | bool:
+        """`--resume_from_checkpoint true` finds the newest complete checkpoint; a folder names one."""
+        given = self.config.resume_from_checkpoint
+        return True if given is not None and given.lower() == "true" else given or False
+
+    def measure(self, model: PreTrainedModel) -> dict[str, Any]:
+        metrics: dict[str, dict[str, float] | None] = {}
+        for name in ("validation", "test"):
+            part = self.tokens[name]
+            labels = np.asarray(part["labels"], dtype=np.int64)
+            metrics[name] = evaluate_probs(predict_probs(model, part, self.tokenizer), labels) if len(part) else None
+        return metrics
+
+
+def _supervised(job: _Job) -> dict[str, Any]:
+    model = job.classifier(job.config.seed)
+    trainer = SupervisedTrainer(
+        model,
+        job.config,
+        train_dataset=job.tokens["labeled"],
+        eval_dataset=job.tokens["validation"] if len(job.tokens["validation"]) else None,
+        processing_class=job.tokenizer,
+        peft_config=job.peft_config(model, "sequence_classification"),
+    )
+    trainer.train(resume_from_checkpoint=job.resume)
+    trainer.save_model(str(Path(job.config.output_dir) / "model"))
+    return {"metrics": job.measure(trainer.model)}
+
+
+def _masked_span(job: _Job) -> dict[str, Any]:
+    model = load_masked_lm(job.recipe.model.backbone, seed=job.config.seed)
+    trainer = MaskedSpanTrainer(
+        model,
+        job.config,
+        unlabeled_dataset=concatenate_datasets([_texts(job.splits[name]) for name in ("labeled", "unlabeled")]),
+        eval_dataset=_texts(job.splits["proxy"]) if len(job.splits["proxy"]) else None,
+        processing_class=job.tokenizer,
+        peft_config=job.peft_config(model, "masked_lm"),
+    )
+    trainer.train(resume_from_checkpoint=job.resume)
+    trainer.save_model(str(Path(job.config.output_dir) / "model"))
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    return {"metrics": {"proxy": {"loss": losses[-1], "best_loss": min(losses)} if losses else None}}
+
+
+def _self_training(job: _Job) -> dict[str, Any]:
+    """A teacher on the labels alone, by the same settings, and then the rounds."""
+    config, folder = job.config, Path(job.config.output_dir)
+    model = job.classifier(config.seed)
+    peft_config = job.peft_config(model, "sequence_classification")
+    teacher = SupervisedTrainer(
+        model,
+        replace(config, output_dir=str(folder / "teacher")),
+        train_dataset=job.tokens["labeled"],
+        processing_class=job.tokenizer,
+        peft_config=peft_config,
+    )
+    teacher.train(resume_from_checkpoint=True)
+    rounds = SelfTraining(
+        job.classifier,
+        config,
+        processing_class=job.tokenizer,
+        label_names=job.label_names,
+        output_dir=folder / "rounds",
+        peft_config=peft_config,
+    )
+    pool = job.tokens["unlabeled"]
+    rounds.fit(
+        teacher.model.eval(),
+        job.tokens["labeled"],
+        pool,
+        validation=job.tokens["validation"],
+        hidden_labels=np.asarray(pool["hidden_label"]),
+    )
+    if config.process_index == 0:
+        with atomic_directory(folder / "model") as temporary:
+            rounds.student_.save_pretrained(temporary)
+            job.tokenizer.save_pretrained(temporary)
+    return {
+        "metrics": job.measure(rounds.student_),
+        "teacher": job.measure(teacher.model),
+        "rounds": rounds.rounds_,
+        "termination_condition": rounds.termination_condition_,
+    }
+
+
+def _texts(dataset: Dataset) -> Dataset:
+    """The raw text alone: neither labels nor hidden labels reach the pretext."""
+    return dataset.remove_columns([name for name in dataset.column_names if name not in ("text", "text_pair")])
+
+
+METHODS: dict[str, Callable[[_Job], dict[str, Any]]] = {
+    "supervised": _supervised,
+    "masked_span": _masked_span,
+    "self_training": _self_training,
+}

@@ -1,0 +1,27 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hfssl"]
+# ///
+"""Trains one method as a YAML file says, in one process or in many.
+
+One process (a CPU, or one GPU):
+
+    python recipes/train.py --config recipes/supervised/trec6.yaml
+
+Several processes (GPUs, hosts), with any option of the file overridden by a flag:
+
+    accelerate launch --config_file recipes/accelerate/two_gpus.yaml recipes/train.py \
+        --config recipes/self_training/reviews.yaml --seed 1 --output_dir runs/self-training-reviews-1
+
+`--help` lists every option: those of the data, the model and the adapter, and those of the method, which extend
+`transformers.TrainingArguments`. The paths in the files are relative to the root of the repository.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from hfssl.run import TRAIN, main
+
+if __name__ == "__main__":
+    sys.exit(main(TRAIN, sys.argv[1:]))

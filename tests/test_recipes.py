@@ -1,0 +1,78 @@
+"""Every recipe file is read by the very parser that `recipes/train.py` uses, and every method has a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hfssl.errors import ConfigurationError
+from hfssl.recipe import CONFIGS, parse_recipe
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "accelerate")
+
+
+def name_of(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def test_every_method_has_a_recipe_and_a_readme():
+    assert {path.parent.name for path in RECIPES} == set(CONFIGS)
+    for method in CONFIGS:
+        assert (ROOT / "recipes" / method / "README.md").is_file()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_recipe_parses(path):
+    recipe = parse_recipe(["--config", str(path)])
+    assert recipe.method == path.parent.name
+    assert type(recipe.config) is CONFIGS[recipe.method]
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    parsed = {"method": recipe.method}
+    for part in (recipe.data, recipe.model, recipe.adapter, recipe.config):
+        parsed |= vars(part)
+    for key, value in given.items():  # nothing in the file is lost or changed on the way
+        if isinstance(value, str) and isinstance(parsed[key], float):
+            value = float(value)  # YAML 1.1 reads 1e-4 as text
+        assert parsed[key] == value, key
+
+
+def test_output_dirs_differ():
+    folders = [yaml.safe_load(path.read_text(encoding="utf-8"))["output_dir"] for path in RECIPES]
+    assert len(set(folders)) == len(folders)
+
+
+def test_flags_win_over_the_recipe():
+    path = ROOT / "recipes/self_training/trec6.yaml"
+    recipe = parse_recipe(["--config", str(path), "--seed", "4", "--learning_rate", "3e-5", "--adapter", "lora"])
+    assert (recipe.config.seed, recipe.config.learning_rate, recipe.adapter.adapter) == (4, 3e-5, "lora")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "method: expected one of supervised, masked_span, self_training; got nothing"),
+        (["--method", "self-trainin"], "Did you mean 'self_training'?"),
+        (["--method"], "method: expected one of"),
+    ],
+)
+def test_unknown_method(argv, expected):
+    with pytest.raises(ConfigurationError) as caught:
+        parse_recipe(argv)
+    assert expected in str(caught.value)
+
+
+def test_option_of_another_method_is_unknown():
+    path = ROOT / "recipes/supervised/trec6.yaml"
+    with pytest.raises(ConfigurationError) as caught:
+        parse_recipe(["--config", str(path), "--rounds", "3", "--max-steps", "many", "--labels-per-class", "0"])
+    assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes/accelerate").glob("*.yaml")), ids=name_of)
+def test_accelerate_files_load(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    assert load_config_from_file(str(path)).num_processes >= 1
