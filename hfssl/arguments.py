@@ -173,12 +173,12 @@ class PredictArguments(_Checked):
     )
     text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
     text_pair_column: str | None = field(default=None, metadata={"help": "Column with a second text."})
-    batch_size: int = field(default=64, metadata={"help": "Texts in one forward pass."})
     max_length: int | None = field(
-        default=None, metadata={"help": "Tokens kept of each text. Default: as the model was trained."}
+        default=None, metadata={"help": "Tokens kept of each text. Default: as the model's tokenizer says."}
     )
+    max_tokens: int = field(default=8192, metadata={"help": "Most tokens in one forward pass, padding included."})
     overwrite: bool = field(default=False, metadata={"help": "Replace the output file if it is there."})
     quiet: bool = field(default=False, metadata={"help": "No progress bar."})
 
     def problems(self) -> list[str]:
-        return super().problems() + self._at_least(1, "batch_size") + self._at_least(4, "max_length")
+        return super().problems() + self._at_least(4, "max_length", "max_tokens")

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -22,7 +21,7 @@ from hfssl.data.writing import table_writer
 from hfssl.errors import DataError, near_matches
 from hfssl.files import atomic_file
 from hfssl.modeling import from_pretrained
-from hfssl.scoring import predict_probs
+from hfssl.scoring import predict_logits
 from hfssl.uncertainty import entropy
 
 __all__ = ["NEW_COLUMNS", "PredictionSummary", "predict"]
@@ -53,8 +52,8 @@ def predict(
     *,
     text_column: str = "text",
     text_pair_column: str | None = None,
-    batch_size: int = 64,
     max_length: int | None = None,
+    max_tokens: int = 8192,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> PredictionSummary:
@@ -70,8 +69,8 @@ def predict(
         output: File of one of these kinds.
         text_column: Column that holds the text.
         text_pair_column: Column that holds the second text of a pair.
-        batch_size: Rows in a forward pass.
         max_length: Tokens kept of each text; default: what the model's tokenizer says.
+        max_tokens: Most tokens in one forward pass, padding included.
         overwrite: Replace `output` if it exists.
         quiet: No progress bar.
 
@@ -88,7 +87,7 @@ def predict(
     names = _free_names(columns)
     kinds = dict(zip(names, NEW_COLUMNS.values(), strict=True))
     with atomic_file(target) as temporary, table_writer(temporary, target.suffix, source, columns, kinds) as writer:
-        classifier = _Classifier(model, batch_size, max_length)
+        classifier = _Classifier(model, max_length, max_tokens)
         rows, empty = read_rows(source), 0
         with tqdm(total=count, desc="Predicting", unit=" rows", disable=True if quiet else None) as bar:
             while chunk := [row for _, row in islice(rows, CHUNK_ROWS)]:
@@ -107,25 +106,25 @@ def predict(
 class _Classifier:
     """A saved model as a function from texts (or pairs) to (label, probability, entropy in nats)."""
 
-    def __init__(self, model: str | os.PathLike, batch_size: int, max_length: int | None):
+    def __init__(self, model: str | os.PathLike, max_length: int | None, max_tokens: int):
         device = torch.accelerator.current_accelerator(check_available=True)
         self.model = from_pretrained(model).to(device or "cpu").eval()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         longest = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
-        self.max_length, self.batch_size = min(max_length or longest, longest), batch_size
+        self.max_length, self.max_tokens = min(max_length or longest, longest), max_tokens
 
     def __call__(self, texts: list[tuple[str, ...]]) -> list[tuple[str, float, float]]:
         if not texts:
             return []
         columns = [list(column) for column in zip(*texts, strict=True)]
         encoded = dict(self.tokenizer(*columns, truncation=True, max_length=self.max_length))
-        dataset = Dataset.from_dict(encoded)
-        probs = np.asarray(predict_probs(self.model, dataset, self.tokenizer, batch_size=self.batch_size))  # [N, K]
-        best = probs.argmax(axis=-1)
-        entropies = entropy(torch.from_numpy(probs)).tolist()
+        logits = predict_logits(self.model, Dataset.from_dict(encoded), self.tokenizer, max_tokens=self.max_tokens)
+        probs = torch.from_numpy(logits).softmax(dim=-1)  # [N, K]
+        best = probs.max(dim=-1)
+        columns = (best.indices.tolist(), best.values.tolist(), entropy(probs).tolist())
         return [
-            (self.model.config.id2label[int(label)], round(float(row[label]), 6), round(nats, 6))
-            for label, row, nats in zip(best, probs, entropies, strict=True)
+            (self.model.config.id2label[label], round(probability, 6), round(nats, 6))
+            for label, probability, nats in zip(*columns, strict=True)
         ]
 
 

@@ -24,7 +24,8 @@ from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import load_classifier, load_masked_lm, load_tokenizer
 from hfssl.parsing import parse, read_yaml
 from hfssl.rounds import SelfTraining
-from hfssl.scoring import predict_probs
+from hfssl.scoring import predict_logits
+from hfssl.stages import softmax
 from hfssl.trainers import MaskedSpanTrainer, SupervisedTrainer
 
 __all__ = ["CONFIGS", "Recipe", "parse_recipe", "train_recipe"]
@@ -141,7 +142,8 @@ class _Job:
         for name in ("validation", "test"):
             part = self.tokens[name]
             labels = np.asarray(part["labels"], dtype=np.int64)
-            metrics[name] = evaluate_probs(predict_probs(model, part, self.tokenizer), labels) if len(part) else None
+            probs = softmax(predict_logits(model, part, self.tokenizer)) if len(part) else None
+            metrics[name] = None if probs is None else evaluate_probs(probs, labels)
         return metrics
 
 

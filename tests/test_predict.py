@@ -84,7 +84,7 @@ def test_the_numbers_are_those_of_plain_transformers(classifier, table, tmp_path
 def test_chunks_change_nothing(classifier, table, tmp_path, monkeypatch):
     predict(classifier, table, tmp_path / "whole.jsonl", quiet=True)
     monkeypatch.setattr(predict_module, "CHUNK_ROWS", 2)
-    predict(classifier, table, tmp_path / "chunks.jsonl", quiet=True, batch_size=1)
+    predict(classifier, table, tmp_path / "chunks.jsonl", quiet=True, max_tokens=8)
     for whole, chunked in zip(rows_of(tmp_path / "whole.jsonl"), rows_of(tmp_path / "chunks.jsonl"), strict=True):
         assert whole["predicted_label"] == chunked["predicted_label"]
         assert whole["probability"] == pytest.approx(chunked["probability"], abs=2e-6)
