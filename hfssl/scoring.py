@@ -1,7 +1,7 @@
 """Fast inference over pools: logits of every row, and MC dropout reduced batch by batch.
 
-Scoring changes nothing: the model's training flags come back as they were and the global random state is not touched, so a
-pool may be scored in the middle of a training run.
+Scoring changes nothing: the model's training flags come back as they were and the global random state is not touched,
+so a pool may be scored in the middle of a training run.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from hfssl.errors import ModelError
 from hfssl.uncertainty import bald, entropy, predicted_class_variance
 
 __all__ = ["MCDropoutResult", "dropout_active", "evaluating", "mc_dropout", "predict_logits", "token_budget_batches"]
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def dropout_active(model: nn.Module) -> Iterator[None]:
     """Within the block dropout draws, and all else of the model is in eval mode (batch norm, LayerDrop, ...).
 
-    Switched on are the `nn.Dropout*` modules, which include LoRA's `lora_dropout`, and the attention modules' own flag: the
-    attention functions of transformers (eager, SDPA, flash) take their dropout from the module's config and from nothing but
-    `self.training`. Only the flag of the attention module itself is set, never that of what it contains. Dropout that a
-    model calls as a function in other places (BART's layers) stays off: there the flag also switches LayerDrop.
+    Switched on are the `nn.Dropout*` modules, LoRA's `lora_dropout` among them, and the attention modules' own flag:
+    the attention functions of transformers (eager, SDPA, flash) drop if and only if `self.training` of the attention
+    module is set. Only that module's flag is set, not those of what it contains. Dropout that a model calls as a
+    function in other places (BART's layers) stays off.
     """
     with evaluating(model):
         for module in model.modules():
-            is_dropout = isinstance(module, nn.modules.dropout._DropoutNd)
-            # All of transformers' modules that compute attention are named so; their containers have no use for the flag.
-            if is_dropout or "Attention" in type(module).__name__:
+            # transformers names every module that computes attention so; containers of that name ignore the flag.
+            if isinstance(module, DROPOUTS) or "Attention" in type(module).__name__:
                 module.training = True
         yield
 
@@ -225,9 +226,9 @@ def _finite_logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
 def _check_dropout_acts(stochastic: Tensor, deterministic: Tensor) -> None:
     if torch.allclose(stochastic, deterministic.expand_as(stochastic), rtol=1e-4, atol=1e-5):
         raise ModelError(
-            "Expected MC dropout's passes to differ, but all are equal to the pass without dropout, so uncertainty would "
-            "be 0 for every row: the model has no dropout; give it some (hidden_dropout_prob or classifier_dropout of "
-            "its config, or the adapter's dropout), or use a method without uncertainty."
+            "Expected MC dropout's passes to differ, but all are equal to the pass without dropout, so uncertainty "
+            "would be 0 for every row: the model has no dropout; give it some (hidden_dropout_prob or "
+            "classifier_dropout of its config, or the adapter's dropout), or use a method without uncertainty."
         )
 
 

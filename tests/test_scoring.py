@@ -191,12 +191,12 @@ ATTENTION_ONLY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ATTENTION_ONLY)
+WAYS = [(name, way) for name in ATTENTION_ONLY for way in ("eager", "sdpa") if (name, way) != ("deberta", "sdpa")]
+
+
+@pytest.mark.parametrize(("name", "attention"), WAYS)
 def test_attention_dropout_is_active(name, attention):
     model_class, config = ATTENTION_ONLY[name]
-    if name == "deberta" and attention == "sdpa":
-        pytest.skip("DeBERTa has its own attention only")
     config._attn_implementation = attention
     model = build(model_class, config).eval()
     ids = torch.arange(5, 25).reshape(2, 10)
