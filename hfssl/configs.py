@@ -104,6 +104,7 @@ class MaskedSpanConfig(SSLConfig):
         default=0.2, metadata={"help": "p of the geometric span length, in words."}
     )
     max_span_words: int = field(default=10, metadata={"help": "Longest span, in words."})
+    eval_steps: float | None = field(default=100, metadata={"help": "Measure the held-out span loss so often."})
     early_stopping_patience: int = field(
         default=3, metadata={"help": "Stop after so many evaluations without a lower held-out span loss; 0: never."}
     )

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from transformers import PreTrainedModel
 
 from hfssl.arguments import FitArguments
-from hfssl.data.audit import audit, inspect_texts
-from hfssl.data.loading import load_table
-from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
+from hfssl.data.audit import audit
+from hfssl.data.prepare import make_splits
+from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.modeling import check_backbone, load_tokenizer
 from hfssl.presets import PRESETS
 from hfssl.run_folder import RunFolder
@@ -67,7 +66,7 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
         output_dir, arguments.keywords(), resume=arguments.resume, overwrite=arguments.overwrite_output_dir
     )
     check_backbone(arguments.backbone)
-    splits, warnings = _data(arguments, run)
+    splits = _data(arguments, run)
     stages = StageRunner(arguments, PRESETS[arguments.preset], run, splits, load_tokenizer(arguments.backbone))
     records = stages.run()
     audit(
@@ -80,53 +79,22 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
         alarms=stages.alarms(),
         seed=arguments.seed,
     )
-    results = _results(arguments, splits, warnings, records, verdict)
+    results = _results(arguments, splits, records, verdict)
     save_outcome(arguments, run, splits, stages, results)
     return FitResult(run.path, results)
 
 
-def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits, list[str]]:
+def _data(arguments: FitArguments, run: RunFolder) -> SemiSupervisedSplits:
     """Stages 1 and 2: the split is made once and then read from the folder, also when the tables change later."""
     folder = run.path / "splits"
     if not folder.exists():
-        _split(arguments).save(folder)
-    splits = SemiSupervisedSplits.load(folder)
-    return splits, [*splits.manifest["warnings"]]
-
-
-def _split(arguments: FitArguments) -> SemiSupervisedSplits:
-    columns = {
-        "text_column": arguments.text_column,
-        "text_pair_column": arguments.text_pair_column,
-        "group_column": arguments.group_column,
-        "id_column": arguments.id_column,
-    }
-    table = load_table(arguments.train, label_column=arguments.label_column, **columns)
-    names = table.features["label"].names
-    parts: dict[str, Dataset | None] = {"validation": None, "test": None}
-    for name in parts:
-        if path := getattr(arguments, name):
-            parts[name] = load_table(path, label_column=arguments.label_column, label_names=names, **columns)
-    unlabeled = None
-    if arguments.unlabeled:
-        unlabeled = load_table(arguments.unlabeled, label_column=None, label_names=names, **columns)
-    splits = few_label_splits(
-        table,
-        labels_per_class=arguments.labels_per_class,
-        unlabeled=unlabeled,
-        max_unlabeled=arguments.max_unlabeled,
-        max_test=arguments.max_test,
-        seed=arguments.seed,
-        **parts,
-    )
-    splits.manifest["warnings"] += inspect_texts(splits, names)
-    return splits
+        make_splits(arguments, arguments.seed).save(folder)
+    return SemiSupervisedSplits.load(folder)
 
 
 def _results(
     arguments: FitArguments,
     splits: SemiSupervisedSplits,
-    warnings: list[str],
     records: Mapping[str, Mapping[str, Any]],
     verdict: Verdict,
 ) -> dict[str, Any]:
@@ -142,7 +110,7 @@ def _results(
         "data": {
             "counts": splits.manifest["counts"],
             "label_names": splits.manifest["label_names"],
-            "warnings": warnings,
+            "warnings": splits.manifest["warnings"],
         },
         "stages": [
             {"name": name, **{key: record[key] for key in ("metrics", "seconds", "attempts", "config")}}

@@ -27,7 +27,7 @@ from hfssl.files import append_json_line, atomic_file, read_json_lines, write_js
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.objectives import SelfTrainingObjective
-from hfssl.scoring import MCDropoutResult, mc_dropout, predict_probs
+from hfssl.scoring import MCDropoutResult, mc_dropout, predict_logits
 from hfssl.seeding import derive_seed, numpy_generator
 from hfssl.selection import DRAWS, Candidates
 from hfssl.trainers import SelfTrainingTrainer
@@ -260,7 +260,8 @@ class SelfTraining:
     def _measure(self, validation: Dataset | None) -> dict[str, float] | None:
         if validation is None or len(validation) == 0:
             return None
-        return evaluate_probs(predict_probs(self.student_, validation, self.tokenizer), np.array(validation["labels"]))
+        logits = torch.from_numpy(predict_logits(self.student_, validation, self.tokenizer))
+        return evaluate_probs(logits.softmax(-1).numpy(), np.array(validation["labels"]))
 
     def _termination(self, record: dict[str, Any]) -> str:
         """Why the rounds end after this one, or an empty string."""

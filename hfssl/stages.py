@@ -115,7 +115,7 @@ class StageRunner:
         transfer_encoder(merge(trainer.model), encoder)
         save_checkpoint(encoder, self.tokenizer, folder / "encoder")
         return {
-            "manifests": [training_manifest("pretext", texts, "text")],
+            "manifests": [training_manifest("pretext", texts, "unlabeled")],
             "config": {"pretext": trainer.objective.describe() | _settings(config)},
             "curves": trainer.state.log_history,
         }
@@ -141,7 +141,7 @@ class StageRunner:
         trainer.train(resume_from_checkpoint=True)
         return {
             "metrics": self._finish(folder, trainer.model),
-            "manifests": [training_manifest(name, self.splits["labeled"], "label")],
+            "manifests": [training_manifest(name, self.splits["labeled"], "labeled")],
             "config": {"supervised": trainer.objective.describe() | _settings(config)},
             "curves": trainer.state.log_history,
         }
@@ -172,8 +172,8 @@ class StageRunner:
         return {
             "metrics": self._finish(folder, rounds.student_),
             "manifests": [
-                training_manifest("self_training", self.splits["labeled"], "label"),
-                training_manifest("self_training", used, "pseudo_label"),
+                training_manifest("self_training", self.splits["labeled"], "labeled"),
+                training_manifest("self_training", used, "unlabeled"),
             ],
             "config": {"self_training": rounds.describe() | _settings(config) | {"adapted_backbone": adapted}},
             "curves": rounds.curves_,

@@ -102,7 +102,7 @@ class SSLTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
-        self.objective, self.unlabeled_dataset = objective, unlabeled_dataset
+        self.objective, self.unlabeled_dataset, self.title = objective, unlabeled_dataset, title
         objective.setup(self.model, args)
         self.add_callback(_AfterStep(self))
         for stock in (ProgressCallback, PrinterCallback):  # bars without a name, and dicts printed line by line
@@ -265,8 +265,9 @@ class SSLTrainer(Trainer):
             if resume_from_checkpoint is None:
                 logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
         if resume_from_checkpoint and self._is_finished(resume_from_checkpoint):
-            # The stock loop would take one more step before it notices that there are none left.
             self._load_from_checkpoint(resume_from_checkpoint)
+            if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+                self._load_best_model()
             return TrainOutput(self.state.global_step, float("nan"), {})
         with self._interruptible():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
@@ -278,8 +279,10 @@ class SSLTrainer(Trainer):
         return output
 
     def _is_finished(self, checkpoint: str) -> bool:
+        """Whether this run had ended there; the stock loop would go on after an early stop, or take one step more."""
         state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
-        finished = 0 < self.args.max_steps <= state.global_step
+        stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+        finished = stopped or 0 < self.args.max_steps <= state.global_step
         if finished:
             self.state = state
         return finished
@@ -291,10 +294,13 @@ class SSLTrainer(Trainer):
         """
         self._raise_if_not_finite()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
+        stopping = self.control.should_training_stop
+        if self.interrupted:  # to be resumed, unlike a run that an early stop has ended
+            self.control.should_training_stop = False
         try:
             super()._save_checkpoint(model, trial)
         finally:
-            self.args.save_total_limit = limit
+            self.args.save_total_limit, self.control.should_training_stop = limit, stopping
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             run_dir = self._get_output_dir(trial=trial)

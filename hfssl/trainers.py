@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from hfssl.configs import SelfTrainingConfig, SSLConfig, SupervisedConfig
-from hfssl.objectives import SelfTrainingObjective, SupervisedObjective
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase
+
+from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.data.masking import tokenize_for_masking
+from hfssl.objectives import MaskedSpanObjective, SelfTrainingObjective, SupervisedObjective
 from hfssl.objectives.base import Objective
+from hfssl.objectives.masked_span import held_out_span_loss
 from hfssl.trainer import SSLTrainer
 
-__all__ = ["TRAINERS", "SelfTrainingTrainer", "SupervisedTrainer"]
+__all__ = ["TRAINERS", "MaskedSpanTrainer", "SelfTrainingTrainer", "SupervisedTrainer"]
 
 
 class _MethodTrainer(SSLTrainer):
@@ -37,4 +43,53 @@ class SelfTrainingTrainer(_MethodTrainer):
     config_class = SelfTrainingConfig
 
 
-TRAINERS = {"supervised": SupervisedTrainer, "self_training": SelfTrainingTrainer}
+class MaskedSpanTrainer(_MethodTrainer):
+    """Masked-span pretext training of a masked language model (see `load_masked_lm`) on `unlabeled_dataset`.
+
+    With an `eval_dataset` (texts that are not trained on) the span loss on it is measured every `eval_steps`, training
+    stops after `early_stopping_patience` evaluations without a lower one, and the best model is what is kept.
+    """
+
+    objective_class = MaskedSpanObjective
+    config_class = MaskedSpanConfig
+
+    def __init__(
+        self, model: PreTrainedModel, args: MaskedSpanConfig, *, eval_dataset: Dataset | None = None, **kwargs: Any
+    ):
+        early = eval_dataset is not None and args.early_stopping_patience > 0
+        if early:
+            args = replace(
+                args,
+                eval_strategy="steps",
+                save_strategy="steps",
+                save_steps=args.eval_steps,  # the best model is one that was saved
+                load_best_model_at_end=True,
+                metric_for_best_model="eval_loss",
+                greater_is_better=False,
+            )
+        super().__init__(model, args, eval_dataset=eval_dataset, **kwargs)
+        if early:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
+        """Tokenizes with the word boundaries that span masking needs."""
+        return tokenize_for_masking(dataset, tokenizer, args.max_length)
+
+    def evaluate(
+        self, eval_dataset: Dataset | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """`{"eval_loss": nats per masked token}` under masks that are the same at every call."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        view = self.objective.held_out_view(self.processing_class, self.args)
+        loss = held_out_span_loss(self.model, dataset, view, self.args.per_device_eval_batch_size)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+TRAINERS: dict[str, type[SSLTrainer]] = {
+    "supervised": SupervisedTrainer,
+    "masked_span": MaskedSpanTrainer,
+    "self_training": SelfTrainingTrainer,
+}

@@ -75,11 +75,10 @@ def judge(
     counts = f"{right[best].sum()} of {len(labels)} held-out rows right with, {right[BASELINE].sum()} without it"
     reasons = [f"{_title(best)}: {counts}.", *alarms]
     if gain == 0:
-        with_, without = (nll(probs[name], labels) for name in (best, BASELINE))
-        reasons.insert(
-            1, f"A tie in accuracy, decided by the log-likelihood: {with_:.3f} nats with, {without:.3f} without."
-        )
-    spread = f"{100 * gain:+.1f} points on {len(labels)} held-out labels, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+        costs = "{:.3f} nats with, {:.3f} without".format(*(nll(probs[name], labels) for name in (best, BASELINE)))
+        reasons.insert(1, f"A tie in accuracy, decided by the log-likelihood: {costs}.")
+    interval = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    spread = f"{100 * gain:+.1f} points on {len(labels)} held-out labels, {interval}"
     if use:
         certainty = "helped" if low > 0 else "seems to have helped"
         sentence = f"The unlabeled data {certainty} ({spread}): the {_title(best)} model is kept."

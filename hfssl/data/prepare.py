@@ -5,7 +5,6 @@ from __future__ import annotations
 from datasets import Dataset
 
 from hfssl.arguments import DataArguments
-from hfssl.data.audit import inspect_texts
 from hfssl.data.loading import load_table
 from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
 
@@ -31,7 +30,7 @@ def make_splits(arguments: DataArguments, seed: int) -> SemiSupervisedSplits:
     names: list[str] | None = None
     table = load(arguments.train, arguments.label_column)
     names = table.features["label"].names
-    splits = few_label_splits(
+    return few_label_splits(
         table,
         labels_per_class=arguments.labels_per_class,
         test=load(arguments.test, arguments.label_column),
@@ -41,5 +40,3 @@ def make_splits(arguments: DataArguments, seed: int) -> SemiSupervisedSplits:
         max_test=arguments.max_test,
         seed=seed,
     )
-    splits.manifest["warnings"] += inspect_texts(splits, names)
-    return splits

@@ -1,0 +1,46 @@
+"""A run of `fit` in a process of its own, for tests that kill it; not a test itself.
+
+Usage: python fit_tiny.py '{"options": {...}, "kill": {"title": "round 2", "step": 3}}'
+Kills itself with SIGKILL in that step of the first training run whose title holds these words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+import torch
+
+import hfssl.presets
+from hfssl.presets import Preset
+from hfssl.trainer import SSLTrainer
+
+TINY = Preset(
+    supervised={"max_steps": 12, "save_steps": 5, "logging_steps": 4, "per_device_train_batch_size": 6},
+    pretext={"max_steps": 10, "save_steps": 4, "logging_steps": 5, "eval_steps": 5, "per_device_train_batch_size": 8},
+    self_training={"max_steps": 8, "save_steps": 3, "logging_steps": 4, "rounds": 2, "mc_passes": 3},
+)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    request = json.loads(sys.argv[1])
+    hfssl.presets.PRESETS["quick"] = TINY
+    if kill := request.get("kill"):
+        training_step = SSLTrainer.training_step
+
+        def deadly(self, *args, **kwargs):
+            if kill["title"] in self.title and self.state.global_step == kill["step"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return training_step(self, *args, **kwargs)
+
+        SSLTrainer.training_step = deadly
+    from hfssl.pipeline import fit
+
+    fit(**request["options"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The main job, end to end, on a tiny backbone: what it writes, what it survives, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fit_tiny import TINY
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+import hfssl.presets
+from hfssl.errors import ConfigurationError
+from hfssl.files import sha256_of
+from hfssl.pipeline import fit
+
+SCRIPT = Path(__file__).with_name("fit_tiny.py")
+CUES = {"good": "great fun love joy", "bad": "awful dull hate fear", "plot": "story actor city river"}
+FILLERS = "the a of to and in is was it film movie who what when".split()
+
+
+def make_text(i: int, label: str) -> str:
+    cue = CUES[label].split()
+    words = [FILLERS[(i * 3 + j * 5 + i // 7) % len(FILLERS)] for j in range(4 + i % 4)]
+    words.insert(i % 4, cue[i % len(cue)])
+    words.insert(2, cue[(i // 3) % len(cue)])
+    return " ".join(words)
+
+
+def write_csv(path: Path, rows: list[dict]) -> Path:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory) -> Path:
+    names = list(CUES)
+    rows = [{"text": make_text(i, names[i % 3]), "label": names[i % 3]} for i in range(240)]
+    return write_csv(tmp_path_factory.mktemp("table") / "reviews.csv", rows)
+
+
+@pytest.fixture
+def tiny_preset(monkeypatch):
+    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+
+
+@pytest.fixture
+def options(table, tiny_backbone, tmp_path) -> dict:
+    return {
+        "train": str(table),
+        "backbone": str(tiny_backbone),
+        "preset": "quick",
+        "labels_per_class": 10,
+        "output_dir": str(tmp_path / "run"),
+        "quiet": True,
+        "max_length": 32,
+    }
+
+
+@pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(options, adapter):
+    result = fit(**options, adapter=adapter)
+    folder = Path(options["output_dir"])
+    results = json.loads((folder / "results.json").read_text())
+    assert results == json.loads(json.dumps(result.results))
+    assert results["schema_version"] == 1
+    assert [stage["name"] for stage in results["stages"]] == ["labels_only", "pretext", "self_training"]
+    for stage in results["stages"]:
+        assert set(stage["metrics"]["test"]) == {"accuracy", "macro_f1", "nll", "ece"}
+        assert stage["seconds"] > 0
+    assert set(results["verdict"]) >= {"use_unlabeled", "gain", "interval", "reasons"}
+    assert results["chosen"] in {"labels_only", "pretext", "self_training"}
+    assert results["verdict"]["use_unlabeled"] == (results["chosen"] != "labels_only")
+    counts = results["data"]["counts"]
+    assert sum(counts["labeled"].values()) + sum(counts["validation"].values()) == 30
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert (folder / "README.md").read_text().startswith("---\n")
+    assert (folder / "splits").is_dir()
+    assert (folder / "adapter").is_dir() == (adapter == "lora")
+    assert not list(folder.rglob("checkpoints"))
+    assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_probabilities(options):
+    result = fit(**options)
+    folder = Path(options["output_dir"]) / "model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert set(model.config.label2id) == set(CUES)
+    classify = pipeline("text-classification", model=str(folder), tokenizer=str(folder))
+    answer = classify("the film was great fun")[0]
+    assert answer["label"] in CUES
+    with np.load(Path(options["output_dir"]) / "stages" / result.results["chosen"] / "logits.npz") as saved:
+        logits = saved["test"]
+    from datasets import load_from_disk
+
+    texts = load_from_disk(str(Path(options["output_dir"]) / "splits"))["test"]["text"][:5]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    scores = model(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits.detach().numpy()
+    np.testing.assert_allclose(scores * result.results["temperature"], logits[:5], atol=1e-4)
+
+
+def run_in_process(options: dict, kill: dict | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), json.dumps({"options": options, "kill": kill})],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        skipped = ("seconds", "attempts", "command")
+        return {key: without_times(entry) for key, entry in value.items() if key not in skipped}
+    return [without_times(entry) for entry in value] if isinstance(value, list) else value
+
+
+def test_killed_three_times_and_resumed_is_as_if_never_killed(options, tmp_path):
+    """In the pretext stage, inside a round, and at the first step of the next round; compared with one quiet run."""
+    undisturbed = run_in_process({**options, "output_dir": str(tmp_path / "whole")})
+    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
+    for number, kill in enumerate(
+        [
+            {"title": "pretext", "step": 6},
+            {"title": "round 1", "step": 5},
+            {"title": "round 2", "step": 0},
+        ]
+    ):
+        killed = run_in_process({**options, "resume": number > 0}, kill)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+        assert not (Path(options["output_dir"]) / "results.json").exists()
+    assert run_in_process({**options, "resume": True}).returncode == 0
+    weights = "model/model.safetensors"
+    assert sha256_of(Path(options["output_dir"]) / weights) == sha256_of(tmp_path / "whole" / weights)
+    first, second = (
+        json.loads((folder / "results.json").read_text())
+        for folder in (Path(options["output_dir"]), tmp_path / "whole")
+    )
+    assert without_times(first) == without_times(second)
+    with (
+        np.load(Path(options["output_dir"]) / "stages/self_training/logits.npz") as a,
+        np.load(tmp_path / "whole/stages/self_training/logits.npz") as b,
+    ):
+        assert all((a[name] == b[name]).all() for name in ("validation", "test"))
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_a_folder_with_another_run_is_refused_resumed_or_replaced(options):
+    fit(**options, pretext=False, rounds=0)
+    with pytest.raises(ConfigurationError, match=r"--resume.*--overwrite-output-dir"):
+        fit(**options, pretext=False, rounds=0)
+    with pytest.raises(ConfigurationError, match=r"had seed=0; got 5"):
+        fit(**options, pretext=False, rounds=0, seed=5, resume=True)
+    before = sha256_of(Path(options["output_dir"]) / "model" / "model.safetensors")
+    again = fit(**options, pretext=False, rounds=0, resume=True)
+    assert [stage["attempts"] for stage in again.results["stages"]] == [1]  # nothing was trained a second time
+    fit(**options, pretext=False, rounds=0, seed=5, overwrite_output_dir=True)
+    assert sha256_of(Path(options["output_dir"]) / "model" / "model.safetensors") != before
+
+
+def test_a_folder_that_fit_did_not_make_is_never_deleted(options):
+    folder = Path(options["output_dir"])
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("ten years of work")
+    for flag in ({}, {"resume": True}, {"overwrite_output_dir": True}):
+        with pytest.raises(ConfigurationError, match="holds no hfssl run"):
+            fit(**options, **flag)
+    assert (folder / "thesis.txt").read_text() == "ten years of work"
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_without_unlabeled_rows_fit_trains_on_labels_only_and_says_so(options, tmp_path):
+    rows = [{"text": make_text(i, name), "label": name} for i in range(12) for name in CUES]
+    train = write_csv(tmp_path / "labels.csv", rows)
+    result = fit(**{**options, "train": str(train), "labels_per_class": None})
+    assert [stage["name"] for stage in result.results["stages"]] == ["labels_only"]
+    assert result.results["chosen"] == "labels_only"
+    assert result.results["verdict"]["use_unlabeled"] is False
+    assert result.results["stages"][0]["metrics"]["test"] is None
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
+    result = fit(**{**options, "labels_per_class": 5})
+    assert result.results["data"]["counts"]["validation"] == {} or not sum(
+        result.results["data"]["counts"]["validation"].values()
+    )
+    assert result.results["verdict"]["gain"] is None
+    assert any("rests on no labels" in reason for reason in result.results["verdict"]["reasons"])
+    assert result.results["temperature"] is None
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_mean_pooling_loads_through_hfssl_only(options):
+    result = fit(**options, pooling="mean", rounds=1, pretext=False)
+    assert result.model().config.id2label == dict(enumerate(result.results["data"]["label_names"]))
+    assert "hfssl" in (Path(options["output_dir"]) / "README.md").read_text()
+    # A process that never imports hfssl must fail, not load other weights silently.
+    folder = str(Path(options["output_dir"]) / "model")
+    script = f"from transformers import AutoModelForSequenceClassification as A; A.from_pretrained({folder!r})"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "hfssl" in run.stderr
