@@ -10,6 +10,7 @@ import pytest
 from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
 from hfssl.metrics.classification import (
     accuracy,
+    accuracy_interval,
     class_scores,
     confusion_matrix,
     evaluate_probs,
@@ -170,6 +171,14 @@ def test_paired_bootstrap_refuses_unpaired_scores():
         paired_bootstrap([1.0], [1.0, 0.0], generator=np.random.default_rng(0))
     with pytest.raises(ValueError, match="non-empty"):
         paired_bootstrap([], [], generator=np.random.default_rng(0))
+
+
+def test_accuracy_interval_by_hand():
+    # p = 1/2, n = 4, z^2 = 3.8415: middle 1/2; half = z / (1 + z^2/4) * sqrt(1/16 + z^2/64)
+    # = 1.95996 / 1.96036 * sqrt(.0625 + .060023) = .99979 * .35003 = .34996.
+    assert accuracy_interval(0.5, 4) == pytest.approx((0.15004, 0.84996), abs=1e-4)
+    # p = 1, n = 10: the upper end is 1, the lower one n / (n + z^2) = 10 / 13.8415 = .72246.
+    assert accuracy_interval(1.0, 10) == pytest.approx((0.72246, 1.0), abs=1e-4)
 
 
 def test_hub_metrics_give_the_same_numbers_offline():

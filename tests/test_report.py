@@ -16,13 +16,13 @@ from PIL import Image
 from hfssl.report import figures
 from hfssl.report.build import build_report
 from hfssl.report.sections import (
+    calibration_section,
     confusion_section,
     data_section,
-    duration,
     rounds_section,
     stages_section,
-    wilson_interval,
 )
+from hfssl.report.wording import duration
 
 VOID_TAGS = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -264,18 +264,24 @@ def test_top_confusions_by_hand():
     assert section.tables[1].rows == [["a", "3", "50.0", "33.3", "40.0"], ["b", "2", "33.3", "50.0", "40.0"]]
 
 
+def test_the_saved_models_reliability_includes_its_temperature():
+    # Logit gaps ln 9 (p = .9). Divided by T = 2: ln 3, p = .75. Three of four rows are right: ECE .15 before, 0 after.
+    results, evidence = make_results(["a", "b"])
+    results["temperature"] = 2.0
+    evidence["predictions"] = {"test": {"labels": [0, 0, 0, 1], "probs": {"self_training": [[0.9, 0.1]] * 4}}}
+    assert (
+        "claims 75.0% on average and is right on 75.0%: about right" in calibration_section(results, evidence).caption
+    )
+    results["temperature"] = None
+    assert "claims 90.0% on average and is right on 75.0%: 15.0 points too high" in (
+        calibration_section(results, evidence).caption
+    )
+
+
 def test_unlabeled_rows_among_the_predictions_are_left_out():
     results, evidence = make_results(["a", "b"])
     evidence["predictions"] = {"test": {"labels": [0, -1], "probs": {"self_training": [[0.9, 0.1], [0.2, 0.8]]}}}
     assert confusion_section(results, evidence).tables[-1].rows[0][1] == "1"
-
-
-def test_wilson_interval_by_hand():
-    # p = 1/2, n = 4, z^2 = 3.8415: middle 1/2; half = z / (1 + z^2/4) * sqrt(1/16 + z^2/64)
-    # = 1.95996 / 1.96036 * sqrt(.0625 + .060023) = .99979 * .35003 = .34996.
-    assert wilson_interval(0.5, 4) == pytest.approx((0.15004, 0.84996), abs=1e-4)
-    # p = 1, n = 10: the upper end is 1, the lower one n / (n + z^2) = 10 / 13.8415 = .72246.
-    assert wilson_interval(1.0, 10) == pytest.approx((0.72246, 1.0), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +297,6 @@ def test_missing_evidence_is_said_and_nothing_is_drawn(tmp_path):
     for reason in (
         "No stage left a record of its loss.",
         "No self-training rounds were run.",
-        "No predictions on held-out labels were kept.",
         "No predictions of the kept model on held-out labels were kept.",
         "There are no mistakes on held-out labels to show.",
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from hfssl.metrics.calibration import checked_probs_and_labels, expected_calibra
 __all__ = [
     "ClassScores",
     "accuracy",
+    "accuracy_interval",
     "class_scores",
     "confusion_matrix",
     "evaluate_probs",
@@ -129,6 +131,14 @@ def evaluate_probs(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         "nll": nll(probs, labels),
         "ece": expected_calibration_error(probs, labels),
     }
+
+
+def accuracy_interval(accuracy: float, rows: int) -> tuple[float, float]:
+    """95% interval of a proportion (Wilson 1927); stays within `[0, 1]` and is usable for few rows."""
+    z = 1.959964
+    middle = (accuracy + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * math.sqrt(accuracy * (1 - accuracy) / rows + z**2 / (4 * rows**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def paired_bootstrap(

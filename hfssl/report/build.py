@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hfssl.files import atomic_file
 from hfssl.report import sections
 from hfssl.report.sections import Section, Table
+from hfssl.report.wording import percent, primary_split, rows_of, signed_points, stage_title
 
 __all__ = ["build_report"]
 
@@ -26,9 +27,9 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
     Args:
         results: what `results.json` holds.
         evidence: `curves` (stage -> records with `step` and `loss`, `eval_loss` where measured), `predictions`
-            (`"test"` or `"validation"` -> `labels` `[N]` and `probs`, stage -> `[N, K]`), `rounds` (the records of
-            `rounds.jsonl`), `examples` (`text`, `label`, `predicted`, `probability`; labels as names or indices) and
-            `warnings`. Any part may be missing or empty: its section then says why.
+            (`"test"` or `"validation"` -> `labels` `[N]` and `probs`, stage -> `[N, K]`, before any temperature),
+            `rounds` (the records of `rounds.jsonl`), `examples` (`text`, `label`, `predicted`, `probability`; labels
+            as names or indices) and `warnings`. Any part may be missing or empty: its section then says why.
         path: where to write.
     """
     # Autoescape is what keeps a text like "<script>" in the data a text.
@@ -57,30 +58,26 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
 
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The few numbers at the top: (name, value, remark)."""
-    verdict, split = results["verdict"], sections.primary_split(results)
-    labels = sections.rows_of(results, "labeled")
+    verdict, split = results["verdict"], primary_split(results)
+    labels = rows_of(results, "labeled")
     classes = len(results["data"]["label_names"])
-    facts = [("Kept model", sections.stage_title(results["chosen"]), "")]
+    facts = [("Kept model", stage_title(results["chosen"]), "")]
     chosen = next((s for s in results["stages"] if s["name"] == results["chosen"]), None)
     metrics = (chosen["metrics"].get(split) if chosen and split else None) or {}
     if metrics:
-        remark = f"{split}, {sections.rows_of(results, split):,} rows"
-        facts.append(("Accuracy", sections.percent(metrics["accuracy"]) + "%", remark))
+        remark = f"{split}, {rows_of(results, split):,} rows"
+        facts.append(("Accuracy", percent(metrics["accuracy"]) + "%", remark))
     if verdict["gain"] is not None:
         remark = "compared row by row"
         if verdict["interval"] is not None:
             low, high = verdict["interval"]
-            remark = f"interval {_signed(low)} to {_signed(high)}"
-        facts.append(("Gain from the pool", _signed(verdict["gain"]) + " points", remark))
-    validating = sections.rows_of(results, "validation")
+            remark = f"interval {signed_points(low)} to {signed_points(high)}"
+        facts.append(("Gain from the pool", signed_points(verdict["gain"]) + " points", remark))
+    validating = rows_of(results, "validation")
     remark = f"{classes} classes" + (f"; {validating:,} more to validate" if validating else "")
     facts.append(("Labels used", f"{labels:,}", remark))
-    facts.append(("Unlabeled rows", f"{sections.rows_of(results, 'unlabeled', labeled_only=False):,}", "in the pool"))
+    facts.append(("Unlabeled rows", f"{rows_of(results, 'unlabeled', labeled_only=False):,}", "in the pool"))
     return facts
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _record_section(results: Mapping[str, Any]) -> Section:
@@ -95,7 +92,7 @@ def _record_section(results: Mapping[str, Any]) -> Section:
         config = _flat(stage["config"], "")
         if config:
             settings = [[name, _plain(value)] for name, value in config.items()]
-            title = f"Settings: {sections.stage_title(stage['name'])}"
+            title = f"Settings: {stage_title(stage['name'])}"
             tables.append(Table(["setting", "value"], settings, 2, title=title))
     return Section("How this was made", tables=tables, caption="The same facts, machine-readable: results.json.")
 

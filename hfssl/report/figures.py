@@ -43,7 +43,7 @@ MOST_NAMED_CLASSES = 30  # past this many, names would be too small to read
 MOST_ANNOTATED_CLASSES = 12
 INK, MUTED, RULE, PALE = "#1f2933", "#66707c", "#dfe3e8", "#eef1f4"
 ACCENT, GREEN, AMBER, QUIET = "#27598c", "#3b8272", "#b7791f", "#a9bacb"
-STAGE_COLORS = {"labels_only": "#8b95a1", "pretext": GREEN, "self_training": ACCENT}
+STAGE_COLORS = {"labels_only": "#8b95a1", "adapted_backbone": GREEN, "pretext": GREEN, "self_training": ACCENT}
 OTHER_COLORS = (AMBER, "#8a5a83", "#a1553f")
 # `bad`: a class without a true row has no shares to show.
 BLUES = LinearSegmentedColormap.from_list(

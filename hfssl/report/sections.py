@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
-from hfssl.metrics.classification import class_scores, confusion_matrix
+from hfssl.metrics.classification import accuracy_interval, class_scores, confusion_matrix
 from hfssl.report import figures
+from hfssl.report.wording import duration, percent, primary_split, rows_of, stage_title
 
 __all__ = [
     "Example",
@@ -24,21 +25,11 @@ __all__ = [
     "confusion_section",
     "curves_section",
     "data_section",
-    "duration",
     "examples_section",
-    "percent",
-    "primary_split",
     "rounds_section",
-    "stage_title",
     "stages_section",
 ]
 
-STAGE_TITLES = {
-    "labels_only": "Labels only",
-    "pretext": "Pretext, then labels",
-    "self_training": "Self-training",
-}
-UNLABELED = "(unlabeled)"
 SPLITS = ("labeled", "unlabeled", "validation", "proxy", "test")
 TOP_CONFUSIONS = 10
 MOST_EXAMPLES = 8
@@ -80,39 +71,6 @@ class Section:
     missing: str | None = None
 
 
-def stage_title(stage: str) -> str:
-    return STAGE_TITLES.get(stage) or stage.replace("_", " ").capitalize()
-
-
-def percent(value: float | None) -> str:
-    """`0.8432` -> `84.3`; a dash where there is no number."""
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def duration(seconds: float) -> str:
-    """`3.2 s`, `4 min 5 s` or `2 h 7 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def primary_split(results: Mapping[str, Any]) -> str | None:
-    """`"test"` where any stage was measured on it, else `"validation"`, else `None`."""
-    for split in ("test", "validation"):
-        if any(stage["metrics"].get(split) for stage in results["stages"]):
-            return split
-    return None
-
-
-def rows_of(results: Mapping[str, Any], split: str, labeled_only: bool = True) -> int:
-    """Number of rows of a split, without the unlabeled ones by default."""
-    counts = results["data"]["counts"].get(split, {})
-    return sum(number for name, number in counts.items() if not (labeled_only and name == UNLABELED))
-
-
 def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Labels `[N]` and stage -> probs `[N, K]` of a split; rows without a label are dropped, N may be 0."""
     found = evidence.get("predictions", {}).get(split)
@@ -121,14 +79,6 @@ def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.n
     labels = np.asarray(found["labels"], dtype=np.int64)
     known = labels >= 0
     return labels[known], {stage: np.asarray(probs)[known] for stage, probs in found["probs"].items()}
-
-
-def wilson_interval(accuracy: float, rows: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson 1927); stays within `[0, 1]` and is usable for few rows."""
-    z = 1.959964
-    middle = (accuracy + z**2 / (2 * rows)) / (1 + z**2 / rows)
-    half = z / (1 + z**2 / rows) * math.sqrt(accuracy * (1 - accuracy) / rows + z**2 / (4 * rows**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def stages_section(results: Mapping[str, Any]) -> Section:
@@ -157,7 +107,7 @@ def stages_section(results: Mapping[str, Any]) -> Section:
     for stage in stages:
         if stage["metrics"].get(split):
             value = stage["metrics"][split]["accuracy"]
-            interval = wilson_interval(value, count) if count else (None, None)
+            interval = accuracy_interval(value, count) if count else (None, None)
             points.append(figures.AccuracyRow(stage["name"], stage_title(stage["name"]), value, *interval))
     caption = (
         f"Accuracy on the {count:,} rows of the {split} part, with 95% intervals for that number of rows; the filled "
@@ -257,32 +207,44 @@ def rounds_section(evidence: Mapping[str, Any]) -> Section:
 
 
 def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
-    """Reliability diagrams of the baseline and of the kept stage."""
-    title, split = "Can the probabilities be trusted?", primary_split(results)
+    """Reliability diagrams: the kept model before and after its temperature, or beside labels only if it has none."""
+    title, split, temperature = "Can the probabilities be trusted?", primary_split(results), results.get("temperature")
     labels, probs = predictions_of(evidence, split)
-    shown = [s for s in dict.fromkeys(["labels_only", results["chosen"]]) if s in probs]
-    if not len(labels) or not shown:
-        return Section(title, missing="No predictions on held-out labels were kept.")
-    panels = []
-    for stage in shown:
-        error = expected_calibration_error(probs[stage], labels)
-        panels.append((stage, f"{stage_title(stage)}: ECE {percent(error)}%", reliability_bins(probs[stage], labels)))
-    kept = probs[shown[-1]]
+    chosen = results["chosen"]
+    if not len(labels) or chosen not in probs:
+        return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
+    if temperature:
+        kept = _with_temperature(probs[chosen], temperature)
+        shown = [(chosen, "As trained", probs[chosen]), (chosen, "As saved, with its temperature", kept)]
+    else:
+        kept = probs[chosen]
+        names = [stage for stage in dict.fromkeys(["labels_only", chosen]) if stage in probs]
+        shown = [(stage, stage_title(stage), probs[stage]) for stage in names]
+    panels = [
+        (stage, f"{name}: ECE {percent(expected_calibration_error(p, labels))}%", reliability_bins(p, labels))
+        for stage, name, p in shown
+    ]
     confidence, accuracy = float(kept.max(axis=1).mean()), float((kept.argmax(axis=1) == labels).mean())
     gap = 100 * (confidence - accuracy)
     tendency = "about right" if abs(gap) < 1 else f"{abs(gap):.1f} points too {'high' if gap > 0 else 'low'}"
     caption = (
         f"Above: accuracy of the {split} rows by confidence, larger dots for more rows; on the dashed line, "
-        "probabilities mean what they say. Below: how many rows have that confidence. "
-        f"{stage_title(shown[-1])} claims {100 * confidence:.1f}% on average and is right on {100 * accuracy:.1f}%: "
-        f"{tendency}."
+        f"probabilities mean what they say. Below: how many rows have that confidence. The saved model claims "
+        f"{100 * confidence:.1f}% on average and is right on {100 * accuracy:.1f}%: {tendency}."
     )
+    if temperature:
+        caption += f" It divides its logits by a temperature of {temperature:.3g}, fitted on the validation labels"
+        caption += ", the same rows as here, which flatters it." if split == "validation" else "."
     if len(labels) < 200:
         caption += f" With {len(labels)} rows, single bins are noisy."
-    temperature = results.get("temperature")
-    if temperature:
-        caption += f" A temperature of {temperature:.3g}, fitted on held-out labels, is built into the saved model."
     return Section(title, figures.reliability(panels), caption)
+
+
+def _with_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(logits / T) from softmax(logits) `[N, K]`: the constant that the softmax took away cancels again."""
+    scaled = np.log(np.clip(probs, np.finfo(np.float64).tiny, 1.0)) / temperature
+    powered = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return powered / powered.sum(axis=1, keepdims=True)
 
 
 def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
@@ -339,6 +301,8 @@ def examples_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) ->
         for e in wrong
     ]  # fmt: skip
     caption = "Held-out texts on which the kept model is surest and wrong. Some may be labels to correct."
+    if results.get("temperature"):
+        caption += " Probabilities are those before the temperature."
     return Section(title, caption=caption, examples=examples)
 
 

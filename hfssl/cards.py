@@ -1,0 +1,249 @@
+"""The model card: what was done, on what, with what result, and what the model is not for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hfssl.metrics.classification import accuracy_interval
+from hfssl.report.wording import duration, percent, primary_split, rows_of, signed_points, stage_title
+
+__all__ = ["build_model_card", "escape_markdown"]
+
+MOST_NAMED_LABELS = 30
+METRIC_NAMES = {
+    "accuracy": ("accuracy", "Accuracy"),
+    "macro_f1": ("f1", "Macro F1"),
+    "nll": ("nll", "Negative log-likelihood (nats)"),
+    "ece": ("ece", "Expected calibration error"),
+}
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+PROSE_KEYS = ("citation", "paper")  # shown elsewhere than among the settings
+
+
+def build_model_card(
+    results: Mapping[str, Any],
+    *,
+    base_model: str,
+    license: str | None,
+    dataset_name: str,
+    label_names: Sequence[str],
+    stages_config: Mapping[str, Mapping[str, Any]],
+    uses_adapter: bool,
+    pooling: Literal["stock", "mean"],
+    model_path: str = "model",
+    adapter_path: str = "adapter",
+) -> str:
+    """Renders the card (`README.md`). Its metadata holds the kept model's evaluation as a `model-index`.
+
+    Args:
+        results: what `results.json` holds; where it has `calibrated` (split -> metrics), these are the saved model's.
+        base_model: Hub id or folder of the backbone; a folder is named in the text, not in the metadata.
+        license: a Hub license id such as `"apache-2.0"`; `None` leaves it open and the card says so.
+        dataset_name: Hub id or file name of the data.
+        label_names: K class names in the order of the logits.
+        stages_config: stage -> its settings; `citation` (BibTeX) and `paper`, where given, are cited.
+        uses_adapter: whether `adapter_path` holds a LoRA adapter beside the merged model.
+        pooling: `"stock"`: plain `transformers` loads the model; `"mean"`: loading needs hfssl, and the card says so.
+        model_path: folder or Hub id that the snippet loads, default `"model"` (relative to the card).
+        adapter_path: folder or Hub id of the adapter, default `"adapter"`.
+
+    Returns:
+        Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
+    """
+    # No autoescape: this is Markdown. Whatever comes from the user passes through `md` or a code fence instead.
+    environment = Environment(
+        loader=PackageLoader("hfssl", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"md": escape_markdown, "fence": _fenced, "percent": percent, "duration": duration}
+    environment.filters |= {"stage": stage_title, "literal": json.dumps}
+    split = primary_split(results)
+    body = environment.get_template("model_card.md").render(
+        results=results,
+        verdict=results["verdict"],
+        base_model=_shown_base_model(base_model),
+        base_is_local=_hub_id(base_model) is None,
+        license=license,
+        dataset_name=dataset_name,
+        label_names=label_names[:MOST_NAMED_LABELS],
+        num_labels=len(label_names),
+        gain=_gain(results["verdict"]),
+        split=split,
+        split_rows=rows_of(results, split) if split else 0,
+        labels_used=rows_of(results, "labeled"),
+        validation_rows=rows_of(results, "validation"),
+        pool=rows_of(results, "unlabeled", labeled_only=False),
+        saved_metrics=_saved_metrics(results, split),
+        limits=_limits(results, split),
+        command=_command(results["command"]),
+        settings={stage: _settings(config) for stage, config in stages_config.items()},
+        papers={stage: config["paper"] for stage, config in stages_config.items() if config.get("paper")},
+        citations=list(dict.fromkeys(c["citation"].strip() for c in stages_config.values() if c.get("citation"))),
+        uses_adapter=uses_adapter,
+        stock=pooling == "stock",
+        model_path=model_path,
+        adapter_path=adapter_path,
+    )
+    metadata = _metadata(results, base_model, license, dataset_name, uses_adapter)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
+
+
+def escape_markdown(text: object) -> str:
+    """The text as one line of Markdown that shows it literally: no emphasis, link, list, table cell, HTML or formula.
+
+    What Markdown could act on gets a backslash, and only there, so that the source stays readable; `&`, `<` and `>`
+    become entities, so that no renderer takes them for HTML whatever it thinks of backslashes.
+    """
+    line = "".join(character for character in " ".join(str(text).split()) if character.isprintable())
+    line = re.sub(r"([\\`*_\[\]|~$@])", r"\\\1", line)
+    line = re.sub(r":(?=\S)", r"\:", line)  # addresses and emoji names
+    line = re.sub(r"(?i)\b(www)\.", r"\1\.", line)
+    line = re.sub(r"^([#+\-=]|\d+(?=[.)]))", _at_line_start, line)
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _at_line_start(match: re.Match[str]) -> str:
+    """Headings, lists and underlines begin a line; of a numbered list, the period or parenthesis is what counts."""
+    return match[0] + "\\" if match[0].isdigit() else "\\" + match[0]
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """A code block whose fence is longer than any run of backticks in the text, so that the text cannot end it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.strip()}\n{fence}"
+
+
+def _metadata(
+    results: Mapping[str, Any], base_model: str, license: str | None, dataset_name: str, uses_adapter: bool
+) -> ModelCardData:
+    methods = [stage["name"].replace("_", "-") for stage in results["stages"]]
+    base, dataset = _hub_id(base_model), _hub_id(dataset_name)
+    return ModelCardData(
+        base_model=base,
+        base_model_relation="finetune" if base else None,
+        datasets=[dataset] if dataset and "/" in dataset else None,
+        library_name="transformers",
+        license=license,
+        pipeline_tag="text-classification",
+        tags=["text-classification", "semi-supervised-learning", "hfssl", *methods, *(["lora"] * uses_adapter)],
+        metrics=["accuracy", "f1"],
+        model_name=f"{_slug(_shown_base_model(base_model))}-{_slug(dataset_name)}",
+        eval_results=_eval_results(results, dataset_name),
+    )
+
+
+def _eval_results(results: Mapping[str, Any], dataset_name: str) -> list[EvalResult] | None:
+    """The saved model's metrics on `test`, else on `validation`; `None` without any."""
+    split = primary_split(results)
+    metrics = _saved_metrics(results, split)
+    if not metrics:
+        return None
+    return [
+        EvalResult(
+            task_type="text-classification",
+            task_name="Text Classification",
+            dataset_type=_slug(dataset_name),
+            dataset_name=" ".join(dataset_name.split()),
+            dataset_split=split,
+            metric_type=metric_type,
+            metric_name=name,
+            metric_value=round(metrics[key], 6),
+        )
+        for key, (metric_type, name) in METRIC_NAMES.items()
+    ]
+
+
+def _saved_metrics(results: Mapping[str, Any], split: str | None) -> Mapping[str, float] | None:
+    """Metrics of what lies in `model/`: with its temperature where known, else those of the kept stage."""
+    calibrated = results.get("calibrated", {}).get(split)
+    kept = [stage["metrics"].get(split) for stage in results["stages"] if stage["name"] == results["chosen"]]
+    return calibrated or (kept[0] if kept else None)
+
+
+def _gain(verdict: Mapping[str, Any]) -> str | None:
+    if verdict["gain"] is None:
+        return None
+    text = f"{signed_points(verdict['gain'])} points"
+    if verdict["interval"] is None:
+        return text
+    low, high = verdict["interval"]
+    return f"{text} (interval {signed_points(low)} to {signed_points(high)})"
+
+
+def _limits(results: Mapping[str, Any], split: str | None) -> list[str]:
+    """What follows from these very numbers; the limits of every such model are in the template."""
+    metrics, rows = _saved_metrics(results, split), rows_of(results, split) if split else 0
+    limits = []
+    if metrics and rows:
+        low, high = accuracy_interval(metrics["accuracy"], rows)
+        limits.append(
+            f"Its accuracy was measured on {rows:,} rows: the 95% interval for rows like these is {percent(low)}% to "
+            f"{percent(high)}%."
+        )
+    if split == "validation":
+        limits.append(
+            "There was no test part. The validation rows also decided which model to keep, so its numbers here are "
+            "somewhat too good."
+        )
+    if split is None:
+        limits.append("No labels were held out: nothing here says how accurate it is.")
+    if results["temperature"] is None:
+        limits.append("Its probabilities are not calibrated, for want of held-out labels: use them for ranking only.")
+    interval = results["verdict"]["interval"]
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        limits.append("The interval of the gain from unlabeled data includes zero.")
+    limits.append(f"This is one run, with seed {results['seed']}. With few labels, other seeds give other numbers.")
+    return limits
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    shown = {name: _private(value) for name, value in config.items() if name not in PROSE_KEYS}
+    return json.dumps(shown, indent=2, ensure_ascii=False, default=str) if shown else ""
+
+
+def _command(command: str | Sequence[str]) -> str:
+    words = shlex.split(command) if isinstance(command, str) else command
+    return shlex.join(_private(word) for word in words)
+
+
+def _private(value: Any) -> Any:
+    """The value with absolute paths cut to their last part: a card gets published, home folders need not be."""
+    if isinstance(value, Mapping):
+        return {name: _private(item) for name, item in value.items()}
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return Path(value).name
+    return value
+
+
+def _hub_id(name: str) -> str | None:
+    """`name` if it can be a Hub id and is no local path."""
+    if Path(name).exists() or Path(name).suffix in TABLE_SUFFIXES:
+        return None
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name
+
+
+def _shown_base_model(base_model: str) -> str:
+    return _hub_id(base_model) or Path(base_model).resolve().name
+
+
+def _slug(name: str) -> str:
+    stem = Path(name).stem if Path(name).suffix in TABLE_SUFFIXES else name
+    return re.sub(r"[^A-Za-z0-9._]+", "-", stem).strip("-.") or "data"

@@ -1,0 +1,55 @@
+"""How results are put into words and read from `results.json`; shared by the report and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["duration", "percent", "primary_split", "rows_of", "signed_points", "stage_title"]
+
+STAGE_TITLES = {
+    "labels_only": "Labels only",
+    "adapted_backbone": "Pretext task",
+    "pretext": "Pretext, then labels",
+    "self_training": "Self-training",
+}
+UNLABELED = "(unlabeled)"
+
+
+def stage_title(stage: str) -> str:
+    """`"self_training"` -> `"Self-training"`; names that we do not know are made readable."""
+    return STAGE_TITLES.get(stage) or stage.replace("_", " ").capitalize()
+
+
+def percent(value: float | None) -> str:
+    """`0.8432` -> `"84.3"`; a dash where there is no number."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def signed_points(value: float) -> str:
+    """`-0.0124` -> `"−1.2"`, with a real minus sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """`3.2 s`, `4 min 5 s` or `2 h 7 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def primary_split(results: Mapping[str, Any]) -> str | None:
+    """`"test"` where any stage was measured on it, else `"validation"`, else `None`."""
+    for split in ("test", "validation"):
+        if any(stage["metrics"].get(split) for stage in results["stages"]):
+            return split
+    return None
+
+
+def rows_of(results: Mapping[str, Any], split: str, labeled_only: bool = True) -> int:
+    """Number of rows of a split, without the unlabeled ones by default."""
+    counts = results["data"]["counts"].get(split, {})
+    return sum(number for name, number in counts.items() if not (labeled_only and name == UNLABELED))
