@@ -69,6 +69,7 @@ def run_fit(argv: Sequence[str]) -> None:
 
     from hfssl.pipeline import fit
 
+    _silence_libraries()
     results = fit(**arguments.keywords()).results
     print()
     print(closing_table(results))
@@ -88,6 +89,7 @@ def run_predict(argv: Sequence[str]) -> None:
 
     from hfssl.predict import predict
 
+    _silence_libraries()
     summary = predict(**asdict(arguments))
     print(f"{summary.rows:,} rows written to {arguments.output}; new columns: {', '.join(summary.columns)}.")
     if summary.empty:
@@ -132,6 +134,15 @@ def closing_table(results: Mapping[str, Any]) -> str:
         cells = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
         lines.append("  ".join(["", name.ljust(widths[0]), *cells, kept]).rstrip())
     return "\n".join([title, "", *lines])
+
+
+def _silence_libraries() -> None:
+    """Turns off the progress bars of loading and mapping: a user wants to see the bars of the work, which are ours."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
 
 
 def _metrics(results: Mapping[str, Any], split: str) -> list[Mapping[str, float]]:

@@ -9,6 +9,7 @@ import math
 import resource
 import subprocess
 import sys
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,7 +75,7 @@ def test_the_numbers_are_those_of_plain_transformers(classifier, table, tmp_path
     for row in rows_of(tmp_path / "out.jsonl"):
         if not row["text"]:
             continue
-        scores = {entry["label"]: entry["score"] for entry in plain(row["text"])}
+        scores = {entry["label"]: entry["score"] for entry in plain([row["text"]])[0]}
         best = max(scores, key=scores.get)
         assert row["predicted_label"] == best
         assert row["probability"] == pytest.approx(scores[best], abs=2e-5)
@@ -88,6 +89,20 @@ def test_chunks_change_nothing(classifier, table, tmp_path, monkeypatch):
     for whole, chunked in zip(rows_of(tmp_path / "whole.jsonl"), rows_of(tmp_path / "chunks.jsonl"), strict=True):
         assert whole["predicted_label"] == chunked["predicted_label"]
         assert whole["probability"] == pytest.approx(chunked["probability"], abs=2e-6)
+
+
+def test_memory_does_not_grow_with_the_table(classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_module, "CHUNK_ROWS", 128)
+    peaks, sizes = {}, {}
+    for count in (256, 256, 4096):  # the first run pays for what is loaded once
+        table = tmp_path / f"{count}.jsonl"
+        table.write_text("".join(json.dumps({"text": "who", "note": "x" * 400}) + "\n" for _ in range(count)))
+        tracemalloc.start()
+        predict(classifier, table, tmp_path / "out.csv", quiet=True, overwrite=True)
+        peaks[count], sizes[count] = tracemalloc.get_traced_memory()[1], table.stat().st_size
+        tracemalloc.stop()
+    # Some garbage waits for its collection; rows that were kept would take more than their size on disk.
+    assert peaks[4096] - peaks[256] < 0.3 * (sizes[4096] - sizes[256])
 
 
 def test_parquet_keeps_its_types(classifier, tmp_path):
