@@ -60,6 +60,42 @@ def build_model_card(
     Returns:
         Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
     """
+    split = primary_split(results)
+    body = (
+        _environment()
+        .get_template("model_card.md")
+        .render(
+            results=results,
+            verdict=results["verdict"],
+            base_model=_shown_base_model(base_model),
+            base_is_local=_hub_id(base_model) is None,
+            license=license,
+            dataset_name=dataset_name,
+            label_names=label_names[:MOST_NAMED_LABELS],
+            num_labels=len(label_names),
+            gain=_gain(results["verdict"]),
+            split=split,
+            split_rows=rows_of(results, split) if split else 0,
+            labels_used=rows_of(results, "labeled"),
+            validation_rows=rows_of(results, "validation"),
+            pool=rows_of(results, "unlabeled", labeled_only=False),
+            saved_metrics=_saved_metrics(results, split),
+            limits=_limits(results, split),
+            command=_command(results["command"]),
+            settings={stage: _settings(config) for stage, config in stages_config.items()},
+            papers={stage: config["paper"] for stage, config in stages_config.items() if config.get("paper")},
+            citations=list(dict.fromkeys(c["citation"].strip() for c in stages_config.values() if c.get("citation"))),
+            uses_adapter=uses_adapter,
+            stock=pooling == "stock",
+            model_path=model_path,
+            adapter_path=adapter_path,
+        )
+    )
+    metadata = _metadata(results, base_model, license, dataset_name, uses_adapter)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
+
+
+def _environment() -> Environment:
     # No autoescape: this is Markdown. Whatever comes from the user passes through `md` or a code fence instead.
     environment = Environment(
         loader=PackageLoader("hfssl", "templates"),
@@ -70,35 +106,7 @@ def build_model_card(
     )
     environment.filters |= {"md": escape_markdown, "fence": _fenced, "percent": percent, "duration": duration}
     environment.filters |= {"stage": stage_title, "literal": json.dumps}
-    split = primary_split(results)
-    body = environment.get_template("model_card.md").render(
-        results=results,
-        verdict=results["verdict"],
-        base_model=_shown_base_model(base_model),
-        base_is_local=_hub_id(base_model) is None,
-        license=license,
-        dataset_name=dataset_name,
-        label_names=label_names[:MOST_NAMED_LABELS],
-        num_labels=len(label_names),
-        gain=_gain(results["verdict"]),
-        split=split,
-        split_rows=rows_of(results, split) if split else 0,
-        labels_used=rows_of(results, "labeled"),
-        validation_rows=rows_of(results, "validation"),
-        pool=rows_of(results, "unlabeled", labeled_only=False),
-        saved_metrics=_saved_metrics(results, split),
-        limits=_limits(results, split),
-        command=_command(results["command"]),
-        settings={stage: _settings(config) for stage, config in stages_config.items()},
-        papers={stage: config["paper"] for stage, config in stages_config.items() if config.get("paper")},
-        citations=list(dict.fromkeys(c["citation"].strip() for c in stages_config.values() if c.get("citation"))),
-        uses_adapter=uses_adapter,
-        stock=pooling == "stock",
-        model_path=model_path,
-        adapter_path=adapter_path,
-    )
-    metadata = _metadata(results, base_model, license, dataset_name, uses_adapter)
-    return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
+    return environment
 
 
 def escape_markdown(text: object) -> str:
