@@ -1,0 +1,329 @@
+"""Which row plays which part, as bookkeeping on arrays of integers: no texts, no tables.
+
+Rows stay together in *units*: a group (one film's reviews) or, without groups, a component of near duplicates. A unit
+is on one side only: test, validation, proxy, or training. With groups a near duplicate may sit in another group; then
+the copy on the training side is left out.
+
+All draws are made in an order that does not depend on `labels_per_class`, each from a generator of its own, so that a
+larger label budget contains the smaller ones:
+
+* `test` does not depend on the budget at all;
+* the rows whose labels are visible (`labeled` and `validation`) at K a class are among those at any larger K;
+* from K = 10 on `labeled` and `validation` each grow with K, and `labeled` at K <= 8 is part of every larger one. (At
+  9 all nine rows a class are labeled, at 10 two of ten go to `validation`: no scheme can nest `labeled` there.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfssl.errors import DataError
+
+__all__ = ["Assignment", "RowTable", "SplitOptions", "assign_roles"]
+
+UNLABELED = -1
+MAIN, EXTRA, VALIDATION_TABLE, TEST_TABLE = range(4)  # where a row came from
+ROLES = ("labeled", "unlabeled", "validation", "proxy", "test")
+LABELED, POOL, VALIDATION, PROXY, TEST = range(5)
+FREE, REMOVED = -1, -2
+TABLE_OF_ROLE = {VALIDATION: VALIDATION_TABLE, TEST: TEST_TABLE}
+STREAMS = ("test", "test_cap", "sides", "labels", "pool")
+VALIDATION_SHARE = 5  # one labeled row in five
+MIN_VALIDATION = 2  # rows a class
+LABELED_SIDE, VALIDATION_SIDE, BLOCKED = range(3)
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """The choices that `few_label_splits` documents."""
+
+    labels_per_class: int | None
+    test_fraction: float
+    proxy_fraction: float
+    max_unlabeled: int | None
+    max_test: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """All rows of all given tables, one after the other.
+
+    Attributes:
+        label: [N] class, -1 = unlabeled.
+        source: [N] `MAIN`, `EXTRA` (the unlabeled table), `VALIDATION_TABLE` or `TEST_TABLE`.
+        exact: [N] number shared by rows with the same normalised text, -1 = no text.
+        near: [N] number shared by rows that are linked by near duplicates.
+        unit: [N] number shared by rows that may not be split apart.
+        label_names: [K].
+    """
+
+    label: Ints
+    source: Ints
+    exact: Ints
+    near: Ints
+    unit: Ints
+    label_names: Sequence[str]
+
+
+@dataclass
+class Assignment:
+    """Attributes:
+    role: [N] position in `ROLES`; -2 = in no part.
+    removed: How many rows were left out, by reason.
+    conflicts: Groups of row numbers with the same text and different labels.
+    """
+
+    role: Ints
+    removed: Counter[str] = field(default_factory=Counter)
+    conflicts: list[list[int]] = field(default_factory=list)
+
+    def remove(self, rows: Ints, reason: str) -> None:
+        self.role[rows] = REMOVED
+        if len(rows):
+            self.removed[reason] += len(rows)
+
+
+def assign_roles(rows: RowTable, options: SplitOptions) -> Assignment:
+    """Gives each row its part.
+
+    Raises:
+        DataError: A class has fewer labeled rows than asked for.
+    """
+    result = Assignment(np.full(len(rows.label), FREE, dtype=np.int64))
+    _place_given_parts(rows, options, result)
+    _collapse_duplicates(rows, result)
+    remove_neighbours(rows, result, TEST)
+    remove_neighbours(rows, result, VALIDATION)
+    if options.labels_per_class is not None and options.test_fraction > 0 and not np.any(rows.source == TEST_TABLE):
+        _cut_test(rows, options, result)
+        remove_neighbours(rows, result, TEST)
+    _place_labels(rows, options, result)
+    remove_neighbours(rows, result, VALIDATION)
+    _place_pool(rows, options, result)
+    return result
+
+
+def _place_given_parts(rows: RowTable, options: SplitOptions, result: Assignment) -> None:
+    for source, role in ((TEST_TABLE, TEST), (VALIDATION_TABLE, VALIDATION)):
+        given = np.flatnonzero(rows.source == source)
+        result.role[given] = role
+        result.remove(given[rows.label[given] == UNLABELED], f"{ROLES[role]}_row_without_label")
+    _cap_test(rows, options, result)
+    near_test = np.isin(rows.near, rows.near[rows.source == TEST_TABLE])
+    same_unit = np.isin(rows.unit, rows.unit[rows.source == TEST_TABLE])
+    result.remove(np.flatnonzero((result.role == VALIDATION) & near_test), "duplicate_of_test")
+    result.remove(np.flatnonzero((result.role == VALIDATION) & same_unit), "group_of_test")
+
+
+def _cap_test(rows: RowTable, options: SplitOptions, result: Assignment) -> None:
+    test = np.flatnonzero(result.role == TEST)
+    if options.max_test is None or len(test) <= options.max_test:
+        return
+    order = _generator(options.seed, "test_cap").permutation(test)
+    counts = np.bincount(rows.label[test], minlength=len(rows.label_names))
+    shares = _apportioned(counts, options.max_test)
+    kept = [order[rows.label[order] == c][:share] for c, share in enumerate(shares)]
+    result.remove(np.setdiff1d(test, np.concatenate(kept)), "over_max_test")
+
+
+def _collapse_duplicates(rows: RowTable, result: Assignment) -> None:
+    """Keeps one training row of each text: a labeled one with the most frequent label, else the first."""
+    training = np.flatnonzero(result.role == FREE)
+    result.remove(training[rows.exact[training] < 0], "empty_text")
+    training = training[rows.exact[training] >= 0]
+    _, first, counts = np.unique(rows.exact[training], return_index=True, return_counts=True)
+    repeated = set(rows.exact[training[first[counts > 1]]].tolist())
+    copies: dict[int, list[int]] = {}
+    for row in training[np.isin(rows.exact[training], list(repeated))].tolist():
+        copies.setdefault(int(rows.exact[row]), []).append(row)
+    for same in copies.values():
+        labeled = [row for row in same if rows.source[row] == MAIN and rows.label[row] != UNLABELED]
+        votes = Counter(int(rows.label[row]) for row in labeled)  # most_common keeps the first of equals
+        kept = next(r for r in labeled if rows.label[r] == votes.most_common(1)[0][0]) if labeled else same[0]
+        if len(votes) > 1:
+            result.conflicts.append(labeled)
+        result.remove(np.array([row for row in same if row != kept]), "exact_duplicate")
+
+
+def remove_neighbours(rows: RowTable, result: Assignment, role: int) -> None:
+    """Takes the duplicates and the group mates of a held-out part away from the training side."""
+    held_out = (result.role == role) | (rows.source == TABLE_OF_ROLE.get(role))  # also the rows a cap left out
+    free = result.role == FREE
+    near = free & np.isin(rows.near, rows.near[held_out])
+    grouped = free & ~near & np.isin(rows.unit, rows.unit[held_out])
+    result.remove(np.flatnonzero(near), f"duplicate_of_{ROLES[role]}")
+    result.remove(np.flatnonzero(grouped), f"group_of_{ROLES[role]}")
+
+
+def _labelable(rows: RowTable, result: Assignment) -> Ints:
+    """Training rows that may show their label. Labels that an extra, unlabeled table happens to hold do not count."""
+    return np.flatnonzero((result.role == FREE) & (rows.source == MAIN) & (rows.label != UNLABELED))
+
+
+def _cut_test(rows: RowTable, options: SplitOptions, result: Assignment) -> None:
+    candidates = _labelable(rows, result)
+    counts = np.bincount(rows.label[candidates], minlength=len(rows.label_names))
+    targets = np.clip(np.round(options.test_fraction * counts).astype(np.int64), 1, np.maximum(counts - 1, 0))
+    if options.max_test is not None:
+        targets = _apportioned(targets, options.max_test)
+    order = _generator(options.seed, "test").permutation(candidates)
+    result.role[_pick_units(order, rows.label, rows.unit, targets)] = TEST
+    _cap_test(rows, options, result)  # whole groups may have brought more than the targets
+
+
+def _place_labels(rows: RowTable, options: SplitOptions, result: Assignment) -> None:
+    candidates = _labelable(rows, result)
+    side = _sides(rows, options, candidates, own_validation=not np.any(rows.source == VALIDATION_TABLE))
+    visible = candidates
+    if options.labels_per_class is not None:
+        visible = _visible(rows, options, candidates, side)
+    classes = np.unique(rows.label[visible])
+    in_validation = visible[side[visible] == VALIDATION_SIDE]
+    counts = np.bincount(rows.label[in_validation], minlength=len(rows.label_names))
+    if len(classes) and np.all(counts[classes] >= MIN_VALIDATION):
+        result.role[in_validation] = VALIDATION
+        if options.labels_per_class is None:  # else they stay in the pool, unless a neighbour is in validation
+            result.remove(visible[side[visible] == BLOCKED], "near_duplicate_across_groups")
+    result.role[visible[result.role[visible] == FREE]] = LABELED
+
+
+def _sides(rows: RowTable, options: SplitOptions, candidates: Ints, own_validation: bool) -> Ints:
+    """[N] the side of each labelable row, whatever the label budget: a fifth is kept for validation."""
+    side = np.full(len(rows.label), LABELED_SIDE, dtype=np.int64)
+    counts = np.bincount(rows.label[candidates], minlength=len(rows.label_names))
+    targets = counts // VALIDATION_SHARE
+    if not own_validation or np.any(targets[counts > 0] < MIN_VALIDATION):
+        return side
+    order = _generator(options.seed, "sides").permutation(candidates)
+    chosen = _pick_units(order, rows.label, rows.unit, targets)
+    side[chosen] = VALIDATION_SIDE
+    others = candidates[side[candidates] == LABELED_SIDE]
+    side[chosen[np.isin(rows.near[chosen], rows.near[others])]] = BLOCKED
+    return side
+
+
+def _visible(rows: RowTable, options: SplitOptions, candidates: Ints, side: Ints) -> Ints:
+    """The rows that show their label: the first `labels_per_class` of an order of each class."""
+    budget = options.labels_per_class
+    order = _generator(options.seed, "labels").permutation(candidates)
+    classes = np.unique(rows.label[(rows.source == MAIN) & (rows.label != UNLABELED)])
+    queues = {
+        (c, s): deque(order[(rows.label[order] == c) & (side[order] == s)].tolist())
+        for c in classes.tolist()
+        for s in (LABELED_SIDE, VALIDATION_SIDE)
+    }
+    left = {c: sum(len(queues[c, s]) for s in (LABELED_SIDE, VALIDATION_SIDE)) for c in classes.tolist()}
+    short = {c: count for c, count in left.items() if count < budget}
+    if short:
+        named = ", ".join(f"'{rows.label_names[c]}' has {count}" for c, count in sorted(short.items()))
+        raise DataError(
+            f"expected {budget} labeled rows in each class for labels_per_class={budget}, got fewer once test rows "
+            f"and duplicates are set apart ({named}): ask for at most {min(short.values())}, or label more rows."
+        )
+    visible = []
+    for c in classes.tolist():
+        for position in range(budget):
+            wanted = VALIDATION_SIDE if _is_validation_position(position) else LABELED_SIDE
+            queue = queues[c, wanted] or queues[c, LABELED_SIDE + VALIDATION_SIDE - wanted]
+            visible.append(queue.popleft())
+    return np.array(sorted(visible), dtype=np.int64)
+
+
+def _is_validation_position(position: int) -> bool:
+    # Every fifth, but for the first block: five labels a class give no validation part, so those five stay labeled.
+    return position == 8 or (position >= 9 and position % VALIDATION_SHARE == VALIDATION_SHARE - 1)
+
+
+def _place_pool(rows: RowTable, options: SplitOptions, result: Assignment) -> None:
+    pool = np.flatnonzero(result.role == FREE)
+    size = len(pool) if options.max_unlabeled is None else min(len(pool), options.max_unlabeled)
+    order = _generator(options.seed, "pool").permutation(pool)
+    proxy_size = round(options.proxy_fraction * size)
+    labeled = result.role == LABELED
+    beside_labels = np.isin(rows.unit, rows.unit[labeled]) | np.isin(rows.near, rows.near[labeled])
+    result.role[_first_units(order[~beside_labels[order]], rows.unit, proxy_size)] = PROXY
+    remove_neighbours(rows, result, PROXY)
+    left = order[result.role[order] == FREE]
+    kept = left[: size - int(np.sum(result.role == PROXY))]
+    result.role[kept] = POOL
+    result.remove(left[len(kept) :], "over_max_unlabeled")
+
+
+def _by_unit(order: Ints, unit: Ints) -> Iterable[list[int]]:
+    """The rows of `order` unit by unit, in the order in which the units first appear."""
+    units: dict[int, list[int]] = {}
+    for row, number in zip(order.tolist(), unit[order].tolist(), strict=True):
+        units.setdefault(number, []).append(row)
+    return units.values()
+
+
+def _first_units(order: Ints, unit: Ints, size: int) -> Ints:
+    """The first `size` rows of whole units; a unit that would waste more than `size` rows is passed over."""
+    chosen: list[int] = []
+    for members in _by_unit(order, unit):
+        if len(chosen) >= size:
+            break
+        taken = members[: size - len(chosen)]
+        if len(members) - len(taken) <= size:
+            chosen += taken
+    return np.array(chosen, dtype=np.int64)
+
+
+def _pick_units(order: Ints, label: Ints, unit: Ints, targets: Ints) -> Ints:
+    """Whole units, first come first served, that bring each class to its target or close to it.
+
+    A unit is taken if it brings more wanted rows than unwanted ones and leaves each class at least one row. A class
+    that got nothing that way takes the unit that costs the other classes least.
+    """
+    need = targets.copy()
+    left = np.bincount(label[order], minlength=len(targets))
+    chosen: list[int] = []
+
+    def take(members: list[int], counts: Counter[int]) -> None:
+        chosen.extend(members)
+        for c, count in counts.items():
+            need[c] -= count
+            left[c] -= count
+
+    def spares_each_class(counts: Counter[int]) -> bool:
+        return all(count < left[c] for c, count in counts.items())
+
+    passed_over: list[tuple[list[int], Counter[int]]] = []
+    for members in _by_unit(order, unit):
+        counts = Counter(label[members].tolist())
+        wanted = sum(min(count, max(need[c], 0)) for c, count in counts.items())
+        if 2 * wanted > len(members) and spares_each_class(counts):
+            take(members, counts)
+        elif wanted:
+            passed_over.append((members, counts))
+    for c in np.flatnonzero((targets > 0) & (need == targets)).tolist():
+        fits = [pair for pair in passed_over if pair[1][c] and spares_each_class(pair[1])]
+        if fits and need[c] == targets[c]:  # another class may have brought some in the meantime
+            best = min(fits, key=lambda pair: len(pair[0]) - pair[1][c])
+            passed_over.remove(best)
+            take(*best)
+    return np.array(chosen, dtype=np.int64)
+
+
+def _generator(seed: int, stream: str) -> np.random.Generator:
+    """A generator of its own for each kind of draw, so that the size of one never shifts another."""
+    return np.random.default_rng([seed, STREAMS.index(stream)])
+
+
+def _apportioned(counts: Ints, total: int) -> Ints:
+    """Scales counts down to about `total` in proportion; a class that has rows keeps at least one."""
+    if counts.sum() <= total:
+        return counts
+    exact = counts * total / counts.sum()
+    shares = np.floor(exact).astype(np.int64)
+    for c in np.argsort(shares - exact, kind="stable")[: total - shares.sum()]:
+        shares[c] += 1
+    return np.maximum(shares, np.minimum(counts, 1))

@@ -1,0 +1,251 @@
+"""Proof that no phase trained on `validation`, `proxy` or `test`, and a first look at the texts.
+
+A row's *fingerprint* is a hash of its normalised text (see `duplicates.exact_key`), so a leaked row is found under
+another id, in another case, or with other spacing. The manifest of the splits lists the fingerprints of every part;
+each phase writes down the fingerprints that it trained on; `audit` compares the two, with no need of the data itself.
+Near duplicates cannot be told from fingerprints: `few_label_splits` keeps them apart when it makes the parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from hfssl.data.duplicates import exact_key
+from hfssl.errors import DataError
+
+__all__ = ["AuditReport", "audit", "fingerprint", "inspect_texts", "load_manifest", "training_manifest"]
+
+MANIFEST_SCHEMA_VERSION = 1
+TRAINING_ROLES = ("labeled", "unlabeled")
+HELD_OUT_ROLES = ("validation", "proxy", "test")
+SCRIPT_SAMPLE = 2000  # texts looked at on either side
+COMMON_SCRIPT = 0.05  # a script counts as the labels' own from this share of labeled texts on
+FOREIGN_SHARE = 0.2  # of the unlabeled texts, from which on we warn
+
+
+def fingerprint(text: str, text_pair: str | None = None) -> str:
+    """BLAKE2b-128 of the normalised text or pair of texts, as 32 hexadecimal digits."""
+    key = exact_key(text, text_pair).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(key, digest_size=16).hexdigest()
+
+
+def fingerprints(dataset: Dataset) -> list[str]:
+    """[N] the fingerprint of each row of a data set with the columns `text` and, optionally, `text_pair`."""
+    if "text_pair" in dataset.column_names:
+        return list(map(fingerprint, dataset["text"], dataset["text_pair"]))
+    return list(map(fingerprint, dataset["text"]))
+
+
+def training_manifest(stage: str, dataset: Dataset, role: str) -> dict[str, Any]:
+    """What one phase trains on, as a dict that JSON can hold.
+
+    Args:
+        stage: Name of the phase, as in `results.json`.
+        dataset: The rows that it trains on, still with their `text` (and `text_pair`) columns.
+        role: The part that these rows are meant to be: `labeled` or `unlabeled`.
+    """
+    return {
+        "schema_version": MANIFEST_SCHEMA_VERSION,
+        "stage": stage,
+        "role": role,
+        "fingerprints": fingerprints(dataset),
+    }
+
+
+@dataclass
+class AuditReport:
+    """What `audit` found.
+
+    Attributes:
+        stages: The phases that were compared with the splits.
+        leaks: One `{"stage", "role", "fingerprint", "row"}` for each held-out row that a phase trained on: `role` is
+            the part it belongs to and `row` its id. The stage `splits` means that the parts themselves overlap.
+        unknown: One `{"stage", "role", "fingerprint", "row"}` for each training row that is in no part at all, so that
+            nothing can be proved of it: `row` is its position in what the phase trained on, `role` how it was used.
+    """
+
+    stages: list[str]
+    leaks: list[dict[str, Any]] = field(default_factory=list)
+    unknown: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether every row that was trained on is known to be a training row."""
+        return not self.leaks and not self.unknown
+
+    def raise_if_leaky(self) -> None:
+        """Raises:
+        DataError: A phase trained on held-out or on unknown rows; the message names the first of them.
+        """
+        if self.leaks:
+            named = _first([f"{leak['role']} row {leak['row']} in stage '{leak['stage']}'" for leak in self.leaks])
+            raise DataError(
+                f"expected no phase to train on validation, proxy or test rows, got {len(self.leaks)} leaked: {named}."
+                " Make the splits again and train afresh: the scores of this run cannot be trusted."
+            )
+        if self.unknown:
+            named = _first([f"row {row['row']} of stage '{row['stage']}'" for row in self.unknown])
+            raise DataError(
+                f"expected each phase to train on rows of the splits, got {len(self.unknown)} foreign ones: {named}. "
+                "Train on the saved splits, or make the splits again with these rows."
+            )
+
+
+def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditReport:
+    """Compares what the phases trained on with the parts of the data.
+
+    Args:
+        manifests: First the manifest of the splits (`SemiSupervisedSplits.manifest`), then any number of
+            `training_manifest`s; each a dict or the path of a JSON file.
+
+    Raises:
+        DataError: A manifest is missing or is not one.
+    """
+    if not manifests:
+        raise DataError("expected the manifest of the splits and those of the phases, got no manifest at all.")
+    splits, *phases = [load_manifest(manifest) for manifest in manifests]
+    if "roles" not in splits:
+        raise DataError("expected the manifest of the splits first, got one without 'roles': put manifest.json first.")
+    if any("fingerprints" not in phase for phase in phases):
+        raise DataError("expected training manifests after that of the splits, got one without 'fingerprints'.")
+    held_out: dict[str, list[tuple[str, str]]] = {}
+    for role in HELD_OUT_ROLES:
+        part = splits["roles"][role]
+        for key, row in zip(part["fingerprints"], part["ids"], strict=True):
+            held_out.setdefault(key, []).append((role, row))
+    allowed = {key for role in TRAINING_ROLES for key in splits["roles"][role]["fingerprints"]}
+
+    own_rows = [{"stage": "splits", "role": r, **splits["roles"][r]} for r in TRAINING_ROLES]
+    report = AuditReport(stages=list(dict.fromkeys(phase["stage"] for phase in phases)))
+    for phase in (*own_rows, *phases):
+        seen: set[str] = set()
+        for position, key in enumerate(phase["fingerprints"]):
+            if key in held_out and key not in seen:
+                for role, row in held_out[key]:
+                    report.leaks.append({"stage": phase["stage"], "role": role, "fingerprint": key, "row": row})
+            elif key not in allowed and key not in seen:
+                report.unknown.append(
+                    {"stage": phase["stage"], "role": phase["role"], "fingerprint": key, "row": position}
+                )
+            seen.add(key)
+    return report
+
+
+def load_manifest(manifest: Mapping[str, Any] | str | os.PathLike) -> Mapping[str, Any]:
+    """Reads a manifest from a JSON file, or passes a dict through, after checking its version.
+
+    Raises:
+        DataError: There is no such file, it is not JSON, or another version of hfssl wrote it.
+    """
+    name = "the manifest"
+    if not isinstance(manifest, Mapping):
+        name = f"'{os.fspath(manifest)}'"
+        try:
+            manifest = json.loads(Path(manifest).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"expected a manifest in {name}, got {error}: make the splits again.") from error
+    version = manifest.get("schema_version") if isinstance(manifest, Mapping) else None
+    if version != MANIFEST_SCHEMA_VERSION:
+        raise DataError(
+            f"expected schema_version {MANIFEST_SCHEMA_VERSION} in {name}, got {version}: make the splits again with "
+            "this version of hfssl."
+        )
+    return manifest
+
+
+def inspect_texts(dataset: Dataset, label_names: Sequence[str]) -> list[str]:
+    """Looks for likely mistakes in a table and says each in one sentence.
+
+    Args:
+        dataset: Columns `text`, `label` (-1 = unlabeled) and, optionally, `truncated`.
+        label_names: [K] names of the classes.
+
+    Returns:
+        Warnings: classes with no or one label, empty texts, texts that were cut, unlabeled texts in another script
+        (alphabet) than the labeled ones.
+
+    Raises:
+        DataError: All texts are empty.
+    """
+    texts, labels = list(dataset["text"]), np.asarray(dataset["label"], dtype=np.int64)
+    empty = sum(not text.strip() for text in texts)
+    if empty == len(texts):
+        raise DataError(
+            f"expected texts, got {len(texts)} rows whose text is empty: check the name of the text column."
+        )
+    warnings = _label_warnings(labels, label_names)
+    if empty:
+        warnings.append(f"{empty} of {len(texts)} texts are empty; nothing can be learned from them.")
+    cut = sum(dataset["truncated"]) if "truncated" in dataset.column_names else 0
+    if cut:
+        warnings.append(
+            f"{cut} of {len(texts)} texts were longer than max_characters and were cut there; raise max_characters if "
+            "what matters stands at their end."
+        )
+    labeled = [text for text, label in zip(texts, labels, strict=True) if label >= 0]
+    unlabeled = [text for text, label in zip(texts, labels, strict=True) if label < 0]
+    return warnings + _script_warnings(labeled, unlabeled)
+
+
+def _label_warnings(labels: np.ndarray, label_names: Sequence[str]) -> list[str]:
+    warnings = []
+    for number, name in enumerate(label_names):
+        count = int(np.sum(labels == number))
+        if count == 0 and np.any(labels >= 0):
+            warnings.append(f"the class '{name}' has no labeled row and will never be predicted rightly; label some.")
+        if count == 1:
+            warnings.append(
+                f"the class '{name}' has one labeled row, from which little can be learned; label a few more."
+            )
+    return warnings
+
+
+def _script_warnings(labeled: Sequence[str], unlabeled: Sequence[str]) -> list[str]:
+    known, found = _script_shares(labeled), _script_shares(unlabeled)
+    common = {script for script, share in known.items() if share >= COMMON_SCRIPT}
+    foreign = {script: share for script, share in found.items() if script not in common}
+    share = sum(foreign.values())
+    if not common or share <= FOREIGN_SHARE:
+        return []
+    largest = max(foreign, key=foreign.__getitem__)
+    return [
+        f"{share:.0%} of the unlabeled texts are in another script than the labeled ones (mostly {largest}, not "
+        f"{' or '.join(sorted(common))}); check that the unlabeled table is the right one."
+    ]
+
+
+def _script_shares(texts: Sequence[str]) -> dict[str, float]:
+    step = max(1, len(texts) // SCRIPT_SAMPLE)
+    scripts = Counter(script for text in texts[::step] if (script := _dominant_script(text)) is not None)
+    return {script: count / scripts.total() for script, count in scripts.items()}
+
+
+def _dominant_script(text: str) -> str | None:
+    counts = Counter(script for character in text[:300] if (script := _script(character)) is not None)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+@lru_cache(maxsize=65_536)
+def _script(character: str) -> str | None:
+    """The script of a letter by the first word of its Unicode name; one name for the scripts that Japanese mixes."""
+    if not character.isalpha():
+        return None
+    first = unicodedata.name(character, "UNKNOWN").split(" ")[0].split("-")[0].title()
+    return {"Cjk": "Han or Kana", "Hiragana": "Han or Kana", "Katakana": "Han or Kana"}.get(first, first)
+
+
+def _first(names: Iterable[str], limit: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

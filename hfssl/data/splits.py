@@ -1,0 +1,353 @@
+"""The five parts of the data: `labeled`, `unlabeled`, `validation`, `proxy` and `test`, and a manifest of every row.
+
+This module turns tables into arrays and back and keeps the record; `assignment.py` decides which row goes where.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets
+
+from hfssl.data.assignment import (
+    EXTRA,
+    MAIN,
+    ROLES,
+    TEST_TABLE,
+    UNLABELED,
+    VALIDATION_TABLE,
+    Assignment,
+    RowTable,
+    SplitOptions,
+    assign_roles,
+)
+from hfssl.data.audit import MANIFEST_SCHEMA_VERSION, fingerprints, inspect_texts, load_manifest
+from hfssl.data.duplicates import PAIR_SEPARATOR, exact_key, near_duplicate_components
+from hfssl.errors import ConfigurationError, DataError, near_matches
+from hfssl.files import atomic_directory, write_json
+
+__all__ = ["SemiSupervisedSplits", "few_label_splits"]
+
+MANIFEST_FILE = "manifest.json"
+NO_LABEL_NAME = "(unlabeled)"
+TABLE_NAMES = {MAIN: "dataset", EXTRA: "unlabeled", VALIDATION_TABLE: "validation", TEST_TABLE: "test"}
+HIDDEN = ("unlabeled", "proxy")  # parts whose labels must not be seen
+NOTABLE_LOSS = 0.1  # share of training rows left out as neighbours of held-out rows, from which on we warn
+
+
+class SemiSupervisedSplits(DatasetDict):
+    """`labeled`, `unlabeled`, `validation`, `proxy` and `test`, each with `load_table`'s columns.
+
+    A part may be empty. In `unlabeled` and `proxy` the label is -1, and a further column `hidden_label` holds the true
+    one where it is known (-1 elsewhere), to report the quality of pseudo-labels and for nothing else.
+
+    Attributes:
+        manifest: `schema_version`, `seed`, `options`, `label_names`, `counts` (by part and label name), `roles` (for
+            each part the `ids` and `fingerprints` of its rows), `removed` (rows left out, by reason) and `warnings`.
+    """
+
+    manifest: dict[str, Any]
+
+    def __init__(self, parts: Mapping[str, Dataset], manifest: Mapping[str, Any]):
+        super().__init__(parts)
+        self.manifest = dict(manifest)
+
+    @property
+    def label_names(self) -> list[str]:
+        """[K] names of the classes."""
+        return list(self.manifest["label_names"])
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes the parts as `save_to_disk` does, with `manifest.json` beside them, whole or not at all."""
+        with atomic_directory(directory) as folder:
+            # datasets 5.2 writes no shard at all for an empty part and then cannot load it: ask for one.
+            self.save_to_disk(str(folder), num_shards=dict.fromkeys(self, 1))
+            write_json(folder / MANIFEST_FILE, self.manifest)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike) -> SemiSupervisedSplits:
+        """Reads what `save` wrote.
+
+        Raises:
+            DataError: The folder does not hold saved splits.
+        """
+        manifest = load_manifest(Path(directory) / MANIFEST_FILE)
+        try:
+            parts = DatasetDict.load_from_disk(str(directory))
+        except (OSError, ValueError, LookupError) as error:
+            raise DataError(f"expected saved splits in '{directory}', got {error}: make the splits again.") from error
+        return cls(parts, manifest)
+
+
+def few_label_splits(
+    dataset: Dataset,
+    *,
+    labels_per_class: int | None = None,
+    test: Dataset | None = None,
+    validation: Dataset | None = None,
+    unlabeled: Dataset | None = None,
+    test_fraction: float = 0.2,
+    proxy_fraction: float = 0.1,
+    max_unlabeled: int | None = None,
+    max_test: int | None = None,
+    group: bool = True,
+    seed: int = 0,
+) -> SemiSupervisedSplits:
+    """Makes the five parts from tables that `load_table` returned.
+
+    Without `labels_per_class` each labeled row stays labeled, and there is a test part only if `test` is given. With
+    it, a fully labeled table plays the few-label case: a stratified test part is cut off (unless `test` is given), K
+    rows a class keep their label, and the others join the pool with their labels hidden.
+
+    A fifth of the labeled rows (of the K, too) become `validation`, unless it is given, if that makes at least two
+    rows in every class; else `validation` stays empty. Exact duplicates among training rows are collapsed to one.
+    Exact and near duplicates of held-out rows, and rows of their groups, are left out of training; `test` goes before
+    `validation`, and `validation` before `proxy`. Labeled rows at K a class are nested in those at any larger K; see
+    `assignment.py` for what exactly is nested. A class with a single label is trained on, with a warning; it keeps
+    `validation` from being cut off, and asking for more labels a class than it has is an error.
+
+    Args:
+        dataset: The training table: labeled rows, unlabeled rows (label -1), or both.
+        labels_per_class: The label budget K, `validation` included.
+        test: Held-out labeled rows; rows without a label are left out.
+        validation: Labeled rows for choices along the way.
+        unlabeled: More rows for the pool; labels that they may hold are hidden.
+        test_fraction: Share of the labeled rows of each class that is cut off as `test`.
+        proxy_fraction: Share of the pool that becomes `proxy`.
+        max_unlabeled: Upper bound of `unlabeled` and `proxy` together.
+        max_test: Upper bound of `test`, stratified.
+        group: Whether to keep rows with the same `group` on one side.
+        seed: Same seed, same tables: same parts.
+
+    Raises:
+        ConfigurationError: An option is out of range; all such problems are reported at once.
+        DataError: No labels at all, only one class, a label in `validation` or `test` that was never labeled, fewer
+            rows of a class than `labels_per_class`, or a class whose every labeled row repeats a held-out one.
+    """
+    options = SplitOptions(labels_per_class, test_fraction, proxy_fraction, max_unlabeled, max_test, seed)
+    _check_options(options)
+    tables = _Tables.joined({MAIN: dataset, EXTRA: unlabeled, VALIDATION_TABLE: validation, TEST_TABLE: test})
+    _check_labels(tables)
+    rows = _row_table(tables, group)
+    assignment = assign_roles(rows, options)
+
+    parts = {role: tables.part(np.flatnonzero(assignment.role == n), role) for n, role in enumerate(ROLES)}
+    _check_trainable(tables, parts["labeled"])
+    warnings = _warnings(tables, rows, assignment, parts)
+    manifest = {
+        "schema_version": MANIFEST_SCHEMA_VERSION,
+        "seed": seed,
+        "options": asdict(options) | {"group": group},
+        "label_names": tables.label_names,
+        "counts": {role: _counts(part, tables.label_names) for role, part in parts.items()},
+        "roles": {role: {"ids": list(part["id"]), "fingerprints": fingerprints(part)} for role, part in parts.items()},
+        "removed": dict(sorted(assignment.removed.items())),
+        "warnings": warnings,
+    }
+    return SemiSupervisedSplits(parts, manifest)
+
+
+@dataclass
+class _Tables:
+    """The given tables, one after the other, as plain columns."""
+
+    columns: dict[str, list[Any]]
+    source: np.ndarray  # [N]
+    label_names: list[str]
+
+    @classmethod
+    def joined(cls, tables: Mapping[int, Dataset | None]) -> _Tables:
+        given = {source: table for source, table in tables.items() if table is not None}
+        for source, table in given.items():
+            _check_table(table, TABLE_NAMES[source], with_pair="text_pair" in given[MAIN].column_names)
+        label_names = list(given[MAIN].features["label"].names)
+        grouped = any("group" in table.column_names for table in given.values())
+        columns: dict[str, list[Any]] = {}
+        source: list[int] = []
+        for number, table in given.items():
+            own = _own_columns(table, TABLE_NAMES[number], label_names, grouped)
+            if number == EXTRA and not set(own["id"]).isdisjoint(columns["id"]):
+                own["id"] = [f"unlabeled:{name}" for name in own["id"]]  # both were numbered from 0
+            for column, values in own.items():
+                columns.setdefault(column, []).extend(values)
+            source += [number] * len(table)
+        return cls(columns, np.array(source, dtype=np.int64), label_names)
+
+    def part(self, rows: np.ndarray, role: str) -> Dataset:
+        """The rows as a data set; labels hidden where the role demands it."""
+        features = {column: Value("string") for column in self.columns}
+        features |= {"label": ClassLabel(names=self.label_names), "truncated": Value("bool")}
+        columns = {column: [values[row] for row in rows] for column, values in self.columns.items()}
+        if role in HIDDEN:
+            columns["hidden_label"], features["hidden_label"] = columns["label"], features["label"]
+            columns["label"] = [UNLABELED] * len(rows)
+        return Dataset.from_dict(columns, features=Features(features))
+
+
+def _check_table(table: Dataset, name: str, with_pair: bool) -> None:
+    if not {"text", "label"} <= set(table.column_names) or not isinstance(table.features["label"], ClassLabel):
+        raise DataError(
+            f"expected `{name}` to have a column `text` and a `ClassLabel` column `label`, got the columns "
+            f"{', '.join(table.column_names)}: load it with load_table."
+        )
+    if with_pair != ("text_pair" in table.column_names):
+        raise DataError(
+            f"expected a second text in all tables or in none, got one in only one of `dataset` and `{name}`: load "
+            "both with the same text_pair_column."
+        )
+
+
+def _own_columns(table: Dataset, name: str, label_names: list[str], grouped: bool) -> dict[str, list[Any]]:
+    size, known = len(table), set(table.column_names)
+    columns = {"text": list(table["text"])}
+    if "text_pair" in known:
+        columns["text_pair"] = list(table["text_pair"])
+    columns["label"] = _translated(table, name, label_names)
+    if grouped:
+        columns["group"] = list(table["group"]) if "group" in known else [""] * size
+    columns["id"] = list(map(str, table["id"] if "id" in known else range(size)))
+    columns["truncated"] = list(table["truncated"]) if "truncated" in known else [False] * size
+    return columns
+
+
+def _translated(table: Dataset, name: str, label_names: list[str]) -> list[int]:
+    """Labels by name as positions in `label_names`: two files loaded apart may number their classes differently."""
+    index = {label: position for position, label in enumerate(label_names)}
+    position = [index.get(label, UNLABELED) for label in table.features["label"].names]
+    labels = [UNLABELED if label is None else label for label in table["label"]]
+    if name in (TABLE_NAMES[VALIDATION_TABLE], TABLE_NAMES[TEST_TABLE]):
+        strange = Counter(label for label in labels if label >= 0 and position[label] == UNLABELED)
+        for label, count in strange.most_common(1):
+            raise _never_labeled(table.features["label"].names[label], count, name, label_names)
+    return [UNLABELED if label < 0 else position[label] for label in labels]
+
+
+def _never_labeled(label: str, count: int, table: str, known: Sequence[str]) -> DataError:
+    return DataError(
+        f"expected `{table}` to hold only labels that training rows have, got '{label}' in {count} of its rows."
+        f"{near_matches(label, known)} Label training rows as '{label}', or remove these rows from `{table}`."
+    )
+
+
+def _check_options(options: SplitOptions) -> None:
+    problems = []
+    if options.labels_per_class is not None and options.labels_per_class < 1:
+        problems.append(f"expected labels_per_class of at least 1, got {options.labels_per_class}.")
+    for name, value in (("test_fraction", options.test_fraction), ("proxy_fraction", options.proxy_fraction)):
+        if not 0 <= value < 1:
+            problems.append(f"expected {name} in [0, 1), got {value}.")
+    for name, value in (("max_unlabeled", options.max_unlabeled), ("max_test", options.max_test)):
+        if value is not None and value < 1:
+            problems.append(f"expected {name} of at least 1, or None for no bound, got {value}.")
+    if options.seed < 0:
+        problems.append(f"expected a seed of 0 or more, got {options.seed}.")
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def _check_labels(tables: _Tables) -> None:
+    labels = np.array(tables.columns["label"], dtype=np.int64)
+    labeled = labels[(tables.source == MAIN) & (labels != UNLABELED)]
+    classes = np.unique(labeled)
+    rows = int(np.sum(tables.source == MAIN))
+    if len(classes) == 0:
+        raise DataError(
+            f"expected some labeled rows, got {rows} rows without a label (missing, empty, null and -1 all mean "
+            "unlabeled): label a few rows of each class, or check the name of the label column."
+        )
+    if len(classes) == 1:
+        raise DataError(
+            f"expected labels of at least two classes, got only '{tables.label_names[classes[0]]}' in {len(labeled)} "
+            "rows (missing, empty, null and -1 all mean unlabeled): label rows of another class."
+        )
+    for source in (VALIDATION_TABLE, TEST_TABLE):
+        held_out = Counter(labels[(tables.source == source) & (labels != UNLABELED)].tolist())
+        for label, count in held_out.most_common():
+            if label not in classes:
+                known = [tables.label_names[c] for c in classes]
+                raise _never_labeled(tables.label_names[label], count, TABLE_NAMES[source], known)
+
+
+def _check_trainable(tables: _Tables, labeled: Dataset) -> None:
+    given = {label for label, source in zip(tables.columns["label"], tables.source, strict=True) if source == MAIN}
+    lost = sorted(given - set(labeled["label"]) - {UNLABELED})
+    if lost:
+        raise DataError(
+            f"expected labeled training rows of every class, got none of '{tables.label_names[lost[0]]}' once rows "
+            "that repeat held-out rows, share their group or have no text are left out: label others of that class."
+        )
+
+
+def _row_table(tables: _Tables, group: bool) -> RowTable:
+    texts, pairs = tables.columns["text"], tables.columns.get("text_pair")
+    keys = map(exact_key, texts) if pairs is None else map(exact_key, texts, pairs)
+    numbers: dict[str, int] = {}
+    exact = [numbers.setdefault(key, len(numbers)) if _has_content(key) else -1 for key in keys]
+    near = near_duplicate_components(texts, pairs)
+    units = near
+    if group and "group" in tables.columns:
+        # Rows without a group form units by their near duplicates; N + g keeps the groups' numbers apart from those.
+        groups: dict[str, int] = {}
+        numbered = [groups.setdefault(name, len(groups)) if name.strip() else -1 for name in tables.columns["group"]]
+        units = np.where(np.array(numbered) >= 0, len(near) + np.array(numbered), near)
+    return RowTable(
+        label=np.array(tables.columns["label"], dtype=np.int64),
+        source=tables.source,
+        exact=np.array(exact, dtype=np.int64),
+        near=near,
+        unit=units,
+        label_names=tables.label_names,
+    )
+
+
+def _counts(part: Dataset, label_names: list[str]) -> dict[str, int]:
+    counts = Counter(part["label"])
+    named = {name: counts[number] for number, name in enumerate(label_names)}
+    return named | {NO_LABEL_NAME: counts[UNLABELED]}
+
+
+def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Mapping[str, Dataset]) -> list[str]:
+    looked_at = ["text", "label", "truncated"]
+    training = [part.select_columns(looked_at) for role, part in parts.items() if role != "test"]
+    warnings = inspect_texts(concatenate_datasets(training), tables.label_names)
+    removed = assignment.removed
+    if removed["empty_text"]:
+        warnings.append(f"{removed['empty_text']} training rows have an empty text and were left out.")
+    if assignment.conflicts:
+        same = assignment.conflicts[0]
+        example = " and ".join(f"{tables.columns['id'][r]} ('{tables.label_names[rows.label[r]]}')" for r in same[:3])
+        warnings.append(
+            f"{len(assignment.conflicts)} texts occur with different labels, for example in the rows {example}; the "
+            "most frequent label of each was kept. Correct them if they are mistakes."
+        )
+    lost = sum(count for reason, count in removed.items() if reason.startswith(("duplicate_of_", "group_of_")))
+    if lost > NOTABLE_LOSS * np.sum((rows.source == MAIN) | (rows.source == EXTRA)):
+        warnings.append(
+            f"{lost} rows were left out because they repeat held-out rows or belong to their groups; check that the "
+            "tables are not copies of one another."
+        )
+    if not len(parts["validation"]):
+        warnings.append(
+            "there is no validation part: give one, or label at least ten rows of each class, of which a fifth is set "
+            "apart; until then the verdict rests on no labels."
+        )
+    if not len(parts["unlabeled"]):
+        warnings.append("there are no unlabeled rows, so nothing can be gained beyond the labels; add some.")
+    elif not len(parts["proxy"]):
+        warnings.append(
+            "there is no proxy part: the pool is too small, or its groups are too large, to set rows apart."
+        )
+    if len(parts["test"]):
+        absent = sorted(set(parts["labeled"]["label"]) - set(parts["test"]["label"]))
+        warnings += [f"the class '{tables.label_names[c]}' has no row in the test part." for c in absent]
+    return warnings
+
+
+def _has_content(key: str) -> bool:
+    return bool(key.strip(PAIR_SEPARATOR))
