@@ -12,16 +12,16 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.adapters import build_lora_config
+from hfssl.adapters import build_lora_config, merge, save_checkpoint
 from hfssl.arguments import AdapterArguments, DataArguments, ModelArguments
 from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
 from hfssl.errors import ConfigurationError, near_matches
-from hfssl.files import atomic_directory, write_json
+from hfssl.files import write_json
 from hfssl.metrics.classification import evaluate_probs
-from hfssl.modeling import load_classifier, load_masked_lm, load_tokenizer
+from hfssl.modeling import load_classifier, load_encoder, load_masked_lm, load_tokenizer, transfer_encoder
 from hfssl.parsing import parse, read_yaml
 from hfssl.rounds import SelfTraining
 from hfssl.scoring import predict_logits
@@ -137,6 +137,10 @@ class _Job:
         given = self.config.resume_from_checkpoint
         return True if given is not None and given.lower() == "true" else given or False
 
+    def save(self, model: PreTrainedModel, label_names: list[str] | None = None) -> None:
+        if self.config.process_index == 0:
+            save_checkpoint(model, self.tokenizer, Path(self.config.output_dir) / "model", label_names)
+
     def measure(self, model: PreTrainedModel) -> dict[str, Any]:
         metrics: dict[str, dict[str, float] | None] = {}
         for name in ("validation", "test"):
@@ -156,14 +160,17 @@ def _supervised(job: _Job) -> dict[str, Any]:
         eval_dataset=job.tokens["validation"] if len(job.tokens["validation"]) else None,
         processing_class=job.tokenizer,
         peft_config=job.peft_config(model, "sequence_classification"),
+        title="labels only",
     )
     trainer.train(resume_from_checkpoint=job.resume)
-    trainer.save_model(str(Path(job.config.output_dir) / "model"))
+    job.save(trainer.model, job.label_names)
     return {"metrics": job.measure(trainer.model)}
 
 
 def _masked_span(job: _Job) -> dict[str, Any]:
-    model = load_masked_lm(job.recipe.model.backbone, seed=job.config.seed)
+    """Saves the adapted encoder without a head: a backbone like the one it started from, for `--backbone`."""
+    backbone = job.recipe.model.backbone
+    model = load_masked_lm(backbone, seed=job.config.seed)
     trainer = MaskedSpanTrainer(
         model,
         job.config,
@@ -171,11 +178,14 @@ def _masked_span(job: _Job) -> dict[str, Any]:
         eval_dataset=_texts(job.splits["proxy"]) if len(job.splits["proxy"]) else None,
         processing_class=job.tokenizer,
         peft_config=job.peft_config(model, "masked_lm"),
+        title="pretext",
     )
     trainer.train(resume_from_checkpoint=job.resume)
-    trainer.save_model(str(Path(job.config.output_dir) / "model"))
+    encoder = load_encoder(backbone)
+    transfer_encoder(merge(trainer.model), encoder)
+    job.save(encoder)
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    return {"metrics": {"proxy": {"loss": losses[-1], "best_loss": min(losses)} if losses else None}}
+    return {"metrics": {"proxy": {"loss": min(losses)} if losses else None}}
 
 
 def _self_training(job: _Job) -> dict[str, Any]:
@@ -189,6 +199,7 @@ def _self_training(job: _Job) -> dict[str, Any]:
         train_dataset=job.tokens["labeled"],
         processing_class=job.tokenizer,
         peft_config=peft_config,
+        title="teacher",
     )
     teacher.train(resume_from_checkpoint=True)
     rounds = SelfTraining(
@@ -207,10 +218,7 @@ def _self_training(job: _Job) -> dict[str, Any]:
         validation=job.tokens["validation"],
         hidden_labels=np.asarray(pool["hidden_label"]),
     )
-    if config.process_index == 0:
-        with atomic_directory(folder / "model") as temporary:
-            rounds.student_.save_pretrained(temporary)
-            job.tokenizer.save_pretrained(temporary)
+    job.save(rounds.student_, job.label_names)
     return {
         "metrics": job.measure(rounds.student_),
         "teacher": job.measure(teacher.model),

