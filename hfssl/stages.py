@@ -19,7 +19,7 @@ from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
 from hfssl.files import atomic_file
 from hfssl.metrics.classification import evaluate_probs
-from hfssl.modeling import from_pretrained, load_classifier, load_encoder, load_masked_lm, transfer_encoder
+from hfssl.modeling import from_pretrained, load_classifier, load_masked_lm, transfer_encoder
 from hfssl.presets import PRETEXT_ON_REQUEST, Preset
 from hfssl.rounds import SelfTraining
 from hfssl.run_folder import RunFolder
@@ -111,7 +111,7 @@ class StageRunner:
         trainer.train(resume_from_checkpoint=True)
         # Saved as a headless encoder, the shape of the backbone itself, so that every later stage, LoRA included, just
         # starts from another folder. What the masked LM lacks (a pooler) stays as it was in the backbone.
-        encoder = load_encoder(self.arguments.backbone)
+        encoder = self._classifier(config.seed, adapted=False).base_model
         transfer_encoder(merge(trainer.model), encoder)
         save_checkpoint(encoder, self.tokenizer, folder / "encoder")
         return {

@@ -36,7 +36,7 @@ from hfssl.data.sampler import LABELED, UNLABELED, RowStream, TwoStreamBatchSamp
 from hfssl.data.streams import PlainView, TwoStreamCollator, TwoStreamDataset, tokenize_dataset
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.files import atomic_file
-from hfssl.modeling import head_parameter_names
+from hfssl.modeling import body_and_head_parameters
 from hfssl.objectives.base import Objective
 from hfssl.progress import NamedProgress
 from hfssl.seeding import torch_generator
@@ -228,7 +228,8 @@ class SSLTrainer(Trainer):
         if rate is None or rate == self.args.learning_rate or len(optimizer.param_groups) > 2:
             return optimizer
         target = self.model if model is None else model
-        names = head_parameter_names(target)
+        _, names = body_and_head_parameters(target)
+        names = set(names)
         head = {id(parameter) for name, parameter in target.named_parameters() if name in names}
         for group in list(optimizer.param_groups):
             inside = [parameter for parameter in group["params"] if id(parameter) in head]

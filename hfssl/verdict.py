@@ -26,7 +26,7 @@ class Verdict:
         use_unlabeled: Whether that stage used the unlabeled rows.
         gain: Accuracy of the best stage that used them minus that of labels only, on the held-out labels, in
             `[-1, 1]`; `None` without held-out labels.
-        interval: 95 % interval of `gain` by a paired bootstrap over the held-out rows.
+        interval: 95% interval of `gain` by a paired bootstrap over the held-out rows.
         reasons: Sentences.
         sentence: The verdict in one sentence.
     """
@@ -77,7 +77,7 @@ def judge(
     if gain == 0:
         costs = "{:.3f} nats with, {:.3f} without".format(*(nll(probs[name], labels) for name in (best, BASELINE)))
         reasons.insert(1, f"A tie in accuracy, decided by the log-likelihood: {costs}.")
-    interval = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    interval = f"95% interval {100 * low:+.1f} to {100 * high:+.1f}"
     spread = f"{100 * gain:+.1f} points on {len(labels)} held-out labels, {interval}"
     if use:
         certainty = "helped" if low > 0 else "seems to have helped"
