@@ -1,0 +1,397 @@
+"""Backbones and heads: what may be loaded, with which head, and what went from one model to another.
+
+Only safetensors are read. A head that the checkpoint lacks is expected and drawn from `seed`, apart from the global
+random state; body weights that it lacks are an error, because a body that is random by mistake trains without a word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from hfssl.errors import ModelError
+from hfssl.pooling import MeanPooledConfig
+
+__all__ = [
+    "Pooling",
+    "body_and_head_parameters",
+    "check_backbone",
+    "from_pretrained",
+    "load_classifier",
+    "load_masked_lm",
+    "load_tokenizer",
+    "own_random_state",
+    "transfer_encoder",
+    "transformers_model",
+]
+
+Pooling = Literal["stock", "mean"]
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# Pickles, which can run code when they are read, and formats that transformers 5 no longer reads.
+REFUSED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+# Where the dropout before the head is not called `classifier_dropout`.
+CLASSIFIER_DROPOUT = {
+    "albert": "classifier_dropout_prob",
+    "deberta": "cls_dropout",
+    "deberta-v2": "cls_dropout",
+    "distilbert": "seq_classif_dropout",
+}
+NOISY_LOADERS = ("transformers.modeling_utils", "transformers.distributed.tensor_parallel")
+READING_ERRORS = (OSError, ValueError, SafetensorError)
+
+
+def check_backbone(
+    backbone: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """Makes sure that a backbone can be loaded and given a classification head, without reading its weights.
+
+    Args:
+        backbone: a folder with `config.json` and `model.safetensors`, or a Hub id.
+        revision: of a Hub id.
+        trust_remote_code: whether code that comes with the model may run. Default `False`.
+
+    Returns:
+        The backbone's configuration.
+
+    Raises:
+        ModelError: if it is neither a folder nor a known id, lacks files, or has no classification head.
+    """
+    _check_exists(backbone)
+    folder = Path(backbone)
+    if folder.is_dir():
+        _check_files(folder)
+    try:
+        config = AutoConfig.from_pretrained(backbone, revision=revision, trust_remote_code=trust_remote_code)
+    except READING_ERRORS as error:
+        if folder.is_dir():
+            raise ModelError(
+                f"Expected '{folder / 'config.json'}' to describe a model, but: {_first_line(error)}"
+            ) from error
+        raise ModelError(
+            f"Expected the backbone '{backbone}' to be a folder or a Hub id, but there is no such folder, and the "
+            "id is neither in the local cache nor can it be reached (offline, or misspelled): give a folder with "
+            "config.json, model.safetensors and the tokenizer's files."
+        ) from error
+    remote = config.to_dict().get("auto_map", {}) if trust_remote_code else {}
+    if "AutoModelForSequenceClassification" not in remote and not (
+        type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and type(config) in MODEL_MAPPING
+    ):
+        raise ModelError(
+            f"Expected a text encoder, but transformers has no sequence-classification head for the architecture "
+            f"'{config.model_type}' of '{backbone}': use an encoder such as BERT, RoBERTa, DeBERTa or ModernBERT."
+        )
+    return config
+
+
+def load_tokenizer(
+    path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a backbone or of a saved model.
+
+    Raises:
+        ModelError: if its files are missing (transformers would make up an empty one), or it cannot pad.
+    """
+    _check_exists(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except READING_ERRORS as error:
+        raise ModelError(f"Expected a tokenizer in '{path}', but: {_first_line(error)}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ModelError(
+            f"Expected a tokenizer in '{path}', but its vocabulary is missing: copy tokenizer.json (or vocab.txt, or "
+            "the SentencePiece model) of the backbone there."
+        )
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"Expected a tokenizer that can pad, but that of '{path}' has no padding token: use an encoder."
+        )
+    return tokenizer
+
+
+def load_classifier(
+    backbone: str | Path,
+    label_names: Sequence[str],
+    *,
+    pooling: Pooling = "stock",
+    dtype: torch.dtype = torch.float32,
+    seed: int,
+    classifier_dropout: float | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A classifier with the backbone's body and a fresh head: the same head for the same seed.
+
+    Args:
+        backbone: folder or Hub id. A head in it is ignored.
+        label_names: in the order of the class numbers.
+        pooling: `"stock"` is the architecture's own head, so that plain transformers loads the saved model; `"mean"`
+            averages over the tokens, and the saved model needs hfssl.
+        dtype: of the weights; a checkpoint's own may be bfloat16, which is no good for tuning on few rows.
+        seed: of the head.
+        classifier_dropout: dropout before the head. Default: the architecture's.
+        revision: of a Hub id.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Raises:
+        ModelError: see `check_backbone`; and if body weights are missing or do not fit.
+    """
+    config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
+    encoder, missing = _load(AutoModel, backbone, seed, dtype, revision=revision, trust_remote_code=trust_remote_code)
+    _check_body_complete(encoder, missing, backbone)
+    labels = {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: index for index, name in enumerate(label_names)},
+        "problem_type": "single_label_classification",
+    }
+    if pooling == "mean":
+        dropout = {} if classifier_dropout is None else {"classifier_dropout": classifier_dropout}
+        config = MeanPooledConfig(text_config=config.to_dict(), **dropout, **labels)
+        config.name_or_path = str(backbone)
+    else:
+        for name, value in labels.items():
+            setattr(config, name, value)
+        if classifier_dropout is not None:
+            _set_classifier_dropout(config, classifier_dropout)
+    with own_random_state(seed):
+        model = AutoModelForSequenceClassification.from_config(
+            config, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+    _copy_body(encoder, model.base_model, keep=missing)
+    return model.eval()
+
+
+def load_masked_lm(
+    backbone: str | Path,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """The backbone with a masked-language head: the checkpoint's, or else one tied to the input embeddings.
+
+    MiniLM and other sentence encoders come without a head. What is then fresh is the head's transform and bias (drawn
+    from `seed`); the decoder's weights are the input embeddings themselves.
+
+    Raises:
+        ModelError: see `check_backbone`; if the architecture has no masked-language head, or body weights are missing.
+    """
+    config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ModelError(
+            f"Expected an encoder with a masked-language head for the pretext task, but transformers has none for the "
+            f"architecture '{config.model_type}' of '{backbone}': use another backbone or skip the pretext stage."
+        )
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    model, missing = _load(AutoModelForMaskedLM, backbone, seed, dtype, **options)
+    _check_body_complete(model, missing, backbone)
+    fresh_head = bool(missing - set(_names_below(model, model.base_model)))
+    decoder, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if fresh_head and decoder.weight is not embeddings.weight:
+        raise ModelError(
+            f"Expected the new masked-language head of '{backbone}' to share its decoder with the input embeddings, "
+            f"but its architecture '{config.model_type}' keeps them apart (tie_word_embeddings): use a checkpoint "
+            "that has a masked-language head, or skip the pretext stage."
+        )
+    return model.eval()
+
+
+def from_pretrained(path: str | Path) -> PreTrainedModel:
+    """Loads what hfssl saved, with its label names: a full model (folder or Hub id) or an adapter's folder.
+
+    Raises:
+        ModelError: if weights are missing, so that some would be random.
+    """
+    if (Path(path) / "adapter_config.json").is_file():
+        from hfssl.adapters import load_adapter  # adapters.py is built on this module; and peft is slow to import
+
+        return load_adapter(path)
+    if Path(path).is_dir():
+        _check_files(Path(path))
+    model, missing = _load(AutoModelForSequenceClassification, path, seed=0, dtype="auto")
+    if missing:
+        raise ModelError(
+            f"Expected a trained classifier in '{path}', but {len(missing)} of its weights are missing, for example "
+            f"'{min(missing)}': give the folder that training saved, not a backbone."
+        )
+    return model
+
+
+def transfer_encoder(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Copies the body's weights from `source` into `target`, for example from a masked LM into a classifier.
+
+    Args:
+        source: keeps its weights. With an adapter: merge it first.
+        target: of the same architecture and sizes. Its head stays, and so does its pooler where the source has none.
+
+    Raises:
+        ModelError: if the two bodies do not have the same weights in the same shapes; nothing is copied then.
+    """
+    _copy_body(source.base_model, target.base_model)
+
+
+def body_and_head_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
+    """Names of the parameters of the body (`base_model`, pooler and LoRA weights included) and of the head.
+
+    Args:
+        model: a transformers model, plain, with an adapter, or wrapped for several devices.
+
+    Returns:
+        Two lists that together are the names in `model.named_parameters()`. A tied weight belongs to the body.
+    """
+    body = {id(parameter) for parameter in transformers_model(model).base_model.parameters()}
+    names: tuple[list[str], list[str]] = ([], [])
+    for name, parameter in model.named_parameters():
+        names[id(parameter) not in body].append(name)
+    return names
+
+
+def transformers_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside peft's, torch's or accelerate's wrappers; a plain model is itself."""
+    return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+
+
+@contextmanager
+def own_random_state(seed: int) -> Iterator[None]:
+    """Within the block the CPU's global generator starts from `seed`; afterwards it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators, too
+        yield
+
+
+def _check_exists(path: str | Path) -> None:
+    """Refuses what looks like a path but is no folder, before it is taken for a Hub id."""
+    looks_like_path = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
+    if (looks_like_path or Path(path).exists()) and not Path(path).is_dir():
+        raise ModelError(f"Expected '{path}' to be a model's folder or a Hub id, but there is no such folder.")
+
+
+def _check_files(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"Expected a full model in '{folder}', but it holds an adapter: load it with "
+            "hfssl.modeling.from_pretrained, or give the folder of its merged model."
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"Expected a model in the folder '{folder}', but it has no config.json: is it the right folder?"
+        )
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        refused = [path.name for path in sorted(folder.iterdir()) if path.name in REFUSED_WEIGHTS]
+        found = (
+            f"only {', '.join(refused)}, which hfssl does not read (pickles can run code)" if refused else "no weights"
+        )
+        raise ModelError(
+            f"Expected model.safetensors in the folder '{folder}', but there is {found}: save the model with "
+            "save_pretrained of a current transformers, which writes safetensors."
+        )
+
+
+def _set_classifier_dropout(config: PreTrainedConfig, value: float) -> None:
+    name = CLASSIFIER_DROPOUT.get(config.model_type, "classifier_dropout")
+    if name not in config.to_dict():
+        raise ModelError(
+            f"Expected an architecture with dropout before its head, but '{config.model_type}' has none in its "
+            "configuration: leave classifier_dropout out."
+        )
+    setattr(config, name, value)
+
+
+def _load(auto_class, path, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
+    """Loads from safetensors, drawing missing weights from `seed`; returns the model and those weights' names."""
+    try:
+        with own_random_state(seed), _quiet_loading():
+            model, info = auto_class.from_pretrained(
+                path,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, in our words
+                **options,
+            )
+    except READING_ERRORS as error:
+        raise ModelError(f"Expected readable safetensors weights in '{path}', but: {_first_line(error)}") from error
+    return model, set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Silences the table of fresh weights (the caller checks them), "not sharded" and the progress bar."""
+    loggers = [logging.getLogger(name) for name in NOISY_LOADERS]
+    levels, bar = [logger.level for logger in loggers], transformers_logging.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _names_below(model: nn.Module, part: nn.Module) -> Iterable[str]:
+    """Names, as seen from `model`, of the weights in `part`."""
+    prefix = next(name for name, module in model.named_modules() if module is part)
+    return (f"{prefix}.{name}" if prefix else name for name in part.state_dict())
+
+
+def _check_body_complete(model: PreTrainedModel, missing: set[str], backbone: str | Path) -> None:
+    """A missing pooler is fine: checkpoints of masked LMs have none, and the classifier trains its own."""
+    absent = sorted(name for name in missing & set(_names_below(model, model.base_model)) if not _in_pooler(name))
+    if absent:
+        raise ModelError(
+            f"Expected all weights of the encoder in '{backbone}', but {len(absent)} are missing or have another "
+            f"shape than config.json says, for example '{absent[0]}': the folder mixes files of two models, or its "
+            "weights were saved under other names."
+        )
+
+
+def _in_pooler(name: str) -> bool:
+    return "pooler" in name.split(".")
+
+
+def _copy_body(source: nn.Module, target: nn.Module, keep: Iterable[str] = ()) -> None:
+    """Copies `source`'s weights into `target`, but for the names in `keep` and for a pooler that only one has."""
+    given, wanted = source.state_dict(), target.state_dict()
+    differing = sorted(
+        name
+        for name in given.keys() | wanted.keys()
+        if not (name in given and name in wanted and given[name].shape == wanted[name].shape) and not _in_pooler(name)
+    )
+    if differing or type(source) is not type(target):
+        example = f", for example '{differing[0]}'" if differing else ""
+        raise ModelError(
+            f"Expected two models with the same encoder, but {type(source).__name__} and {type(target).__name__} "
+            f"differ in {len(differing)} weights{example}: start both from one backbone, and merge adapters first."
+        )
+    with torch.no_grad():
+        for name in (given.keys() & wanted.keys()) - set(keep):
+            wanted[name].copy_(given[name])
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
