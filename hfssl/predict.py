@@ -14,13 +14,12 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer
 
 from hfssl.data.tables import parquet_schema, read_rows
 from hfssl.data.writing import table_writer
 from hfssl.errors import DataError, near_matches
 from hfssl.files import atomic_file
-from hfssl.modeling import from_pretrained
+from hfssl.modeling import from_pretrained, load_tokenizer
 from hfssl.scoring import predict_logits
 from hfssl.uncertainty import entropy
 
@@ -109,7 +108,7 @@ class _Classifier:
     def __init__(self, model: str | os.PathLike, max_length: int | None, max_tokens: int):
         device = torch.accelerator.current_accelerator(check_available=True)
         self.model = from_pretrained(model).to(device or "cpu").eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.tokenizer = load_tokenizer(model)
         longest = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
         self.max_length, self.max_tokens = min(max_length or longest, longest), max_tokens
 
