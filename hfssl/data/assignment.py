@@ -11,6 +11,7 @@ larger label budget contains the smaller ones:
 * the rows whose labels are visible (`labeled` and `validation`) at K a class are among those at any larger K;
 * from K = 10 on `labeled` and `validation` each grow with K, and `labeled` at K <= 8 is part of every larger one. (At
   9 all nine rows a class are labeled, at 10 two of ten go to `validation`: no scheme can nest `labeled` there.)
+* `proxy` changes only by the rows (with groups: by the groups) that a larger budget puts a label on.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ROLES = ("labeled", "unlabeled", "validation", "proxy", "test")
 LABELED, POOL, VALIDATION, PROXY, TEST = range(5)
 FREE, REMOVED = -1, -2
 TABLE_OF_ROLE = {VALIDATION: VALIDATION_TABLE, TEST: TEST_TABLE}
-STREAMS = ("test", "test_cap", "sides", "labels", "pool")
+STREAMS = ("test", "test_cap", "sides", "labels", "proxy", "pool")
 VALIDATION_SHARE = 5  # one labeled row in five
 MIN_VALIDATION = 2  # rows a class
 LABELED_SIDE, VALIDATION_SIDE, BLOCKED = range(3)
@@ -174,7 +175,7 @@ def _cut_test(rows: RowTable, options: SplitOptions, result: Assignment) -> None
     targets = np.clip(np.round(options.test_fraction * counts).astype(np.int64), 1, np.maximum(counts - 1, 0))
     if options.max_test is not None:
         targets = _apportioned(targets, options.max_test)
-    order = _generator(options.seed, "test").permutation(candidates)
+    order = _unit_by_unit(candidates, rows.unit, options.seed, "test")
     result.role[_pick_units(order, rows.label, rows.unit, targets)] = TEST
     _cap_test(rows, options, result)  # whole groups may have brought more than the targets
 
@@ -202,7 +203,7 @@ def _sides(rows: RowTable, options: SplitOptions, candidates: Ints, own_validati
     targets = counts // VALIDATION_SHARE
     if not own_validation or np.any(targets[counts > 0] < MIN_VALIDATION):
         return side
-    order = _generator(options.seed, "sides").permutation(candidates)
+    order = _unit_by_unit(candidates, rows.unit, options.seed, "sides")
     chosen = _pick_units(order, rows.label, rows.unit, targets)
     side[chosen] = VALIDATION_SIDE
     others = candidates[side[candidates] == LABELED_SIDE]
@@ -245,16 +246,26 @@ def _is_validation_position(position: int) -> bool:
 def _place_pool(rows: RowTable, options: SplitOptions, result: Assignment) -> None:
     pool = np.flatnonzero(result.role == FREE)
     size = len(pool) if options.max_unlabeled is None else min(len(pool), options.max_unlabeled)
-    order = _generator(options.seed, "pool").permutation(pool)
-    proxy_size = round(options.proxy_fraction * size)
     labeled = result.role == LABELED
     beside_labels = np.isin(rows.unit, rows.unit[labeled]) | np.isin(rows.near, rows.near[labeled])
-    result.role[_first_units(order[~beside_labels[order]], rows.unit, proxy_size)] = PROXY
+    order = _unit_by_unit(pool[~beside_labels[pool]], rows.unit, options.seed, "proxy")
+    result.role[_first_units(order, rows.unit, round(options.proxy_fraction * size))] = PROXY
     remove_neighbours(rows, result, PROXY)
+    order = _generator(options.seed, "pool").permutation(len(rows.label))  # of all rows: the same for each budget
     left = order[result.role[order] == FREE]
     kept = left[: size - int(np.sum(result.role == PROXY))]
     result.role[kept] = POOL
     result.remove(left[len(kept) :], "over_max_unlabeled")
+
+
+def _unit_by_unit(chosen: Ints, unit: Ints, seed: int, stream: str) -> Ints:
+    """The chosen rows in a random order of their units.
+
+    Each unit has the same chance to come early. In a random order of rows, units with many rows would come first, and
+    the held-out parts would be full of them.
+    """
+    place = _generator(seed, stream).permutation(int(unit.max(initial=0)) + 1)
+    return chosen[np.argsort(place[unit[chosen]], kind="stable")]
 
 
 def _by_unit(order: Ints, unit: Ints) -> Iterable[list[int]]:

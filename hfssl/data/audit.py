@@ -44,8 +44,8 @@ def fingerprint(text: str, text_pair: str | None = None) -> str:
 def fingerprints(dataset: Dataset) -> list[str]:
     """[N] the fingerprint of each row of a data set with the columns `text` and, optionally, `text_pair`."""
     if "text_pair" in dataset.column_names:
-        return list(map(fingerprint, dataset["text"], dataset["text_pair"]))
-    return list(map(fingerprint, dataset["text"]))
+        return list(map(fingerprint, dataset["text"][:], dataset["text_pair"][:]))
+    return list(map(fingerprint, dataset["text"][:]))
 
 
 def training_manifest(stage: str, dataset: Dataset, role: str) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def inspect_texts(dataset: Dataset, label_names: Sequence[str]) -> list[str]:
     Raises:
         DataError: All texts are empty.
     """
-    texts, labels = list(dataset["text"]), np.asarray(dataset["label"], dtype=np.int64)
+    texts, labels = dataset["text"][:], np.array(dataset["label"][:], dtype=np.int64)
     empty = sum(not text.strip() for text in texts)
     if empty == len(texts):
         raise DataError(
@@ -188,7 +188,7 @@ def inspect_texts(dataset: Dataset, label_names: Sequence[str]) -> list[str]:
     warnings = _label_warnings(labels, label_names)
     if empty:
         warnings.append(f"{empty} of {len(texts)} texts are empty; nothing can be learned from them.")
-    cut = sum(dataset["truncated"]) if "truncated" in dataset.column_names else 0
+    cut = sum(dataset["truncated"][:]) if "truncated" in dataset.column_names else 0
     if cut:
         warnings.append(
             f"{cut} of {len(texts)} texts were longer than max_characters and were cut there; raise max_characters if "

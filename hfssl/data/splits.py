@@ -146,7 +146,7 @@ def few_label_splits(
         "options": asdict(options) | {"group": group},
         "label_names": tables.label_names,
         "counts": {role: _counts(part, tables.label_names) for role, part in parts.items()},
-        "roles": {role: {"ids": list(part["id"]), "fingerprints": fingerprints(part)} for role, part in parts.items()},
+        "roles": {role: {"ids": part["id"][:], "fingerprints": fingerprints(part)} for role, part in parts.items()},
         "removed": dict(sorted(assignment.removed.items())),
         "warnings": warnings,
     }
@@ -205,14 +205,14 @@ def _check_table(table: Dataset, name: str, with_pair: bool) -> None:
 
 def _own_columns(table: Dataset, name: str, label_names: list[str], grouped: bool) -> dict[str, list[Any]]:
     size, known = len(table), set(table.column_names)
-    columns = {"text": list(table["text"])}
+    columns = {"text": table["text"][:]}
     if "text_pair" in known:
-        columns["text_pair"] = list(table["text_pair"])
+        columns["text_pair"] = table["text_pair"][:]
     columns["label"] = _translated(table, name, label_names)
     if grouped:
-        columns["group"] = list(table["group"]) if "group" in known else [""] * size
-    columns["id"] = list(map(str, table["id"] if "id" in known else range(size)))
-    columns["truncated"] = list(table["truncated"]) if "truncated" in known else [False] * size
+        columns["group"] = table["group"][:] if "group" in known else [""] * size
+    columns["id"] = list(map(str, table["id"][:] if "id" in known else range(size)))
+    columns["truncated"] = table["truncated"][:] if "truncated" in known else [False] * size
     return columns
 
 
@@ -220,7 +220,7 @@ def _translated(table: Dataset, name: str, label_names: list[str]) -> list[int]:
     """Labels by name as positions in `label_names`: two files loaded apart may number their classes differently."""
     index = {label: position for position, label in enumerate(label_names)}
     position = [index.get(label, UNLABELED) for label in table.features["label"].names]
-    labels = [UNLABELED if label is None else label for label in table["label"]]
+    labels = [UNLABELED if label is None else label for label in table["label"][:]]
     if name in (TABLE_NAMES[VALIDATION_TABLE], TABLE_NAMES[TEST_TABLE]):
         strange = Counter(label for label in labels if label >= 0 and position[label] == UNLABELED)
         for label, count in strange.most_common(1):
@@ -276,7 +276,7 @@ def _check_labels(tables: _Tables) -> None:
 
 def _check_trainable(tables: _Tables, labeled: Dataset) -> None:
     given = {label for label, source in zip(tables.columns["label"], tables.source, strict=True) if source == MAIN}
-    lost = sorted(given - set(labeled["label"]) - {UNLABELED})
+    lost = sorted(given - set(labeled["label"][:]) - {UNLABELED})
     if lost:
         raise DataError(
             f"expected labeled training rows of every class, got none of '{tables.label_names[lost[0]]}' once rows "
@@ -307,7 +307,7 @@ def _row_table(tables: _Tables, group: bool) -> RowTable:
 
 
 def _counts(part: Dataset, label_names: list[str]) -> dict[str, int]:
-    counts = Counter(part["label"])
+    counts = Counter(part["label"][:])
     named = {name: counts[number] for number, name in enumerate(label_names)}
     return named | {NO_LABEL_NAME: counts[UNLABELED]}
 
@@ -344,7 +344,7 @@ def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Ma
             "there is no proxy part: the pool is too small, or its groups are too large, to set rows apart."
         )
     if len(parts["test"]):
-        absent = sorted(set(parts["labeled"]["label"]) - set(parts["test"]["label"]))
+        absent = sorted(set(parts["labeled"]["label"][:]) - set(parts["test"]["label"][:]))
         warnings += [f"the class '{tables.label_names[c]}' has no row in the test part." for c in absent]
     return warnings
 

@@ -1,0 +1,502 @@
+"""The five parts: sizes, nesting, groups, duplicates; and the refusals."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value, load_from_disk
+
+from hfssl.data.assignment import MAIN, ROLES, RowTable, SplitOptions, assign_roles
+from hfssl.data.audit import audit
+from hfssl.data.duplicates import exact_key, near_duplicate_components
+from hfssl.data.loading import load_table
+from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
+from hfssl.errors import ConfigurationError, DataError
+
+TREC = Path(__file__).parents[1] / ".." / "shared" / "data" / "trec6"
+TREC_NAMES = ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]
+HELD_OUT = ("test", "validation", "proxy")
+
+
+def sentence(generator, words=8):
+    """Random words, so that no two sentences are near duplicates."""
+    return " ".join("".join(generator.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(words))
+
+
+def table(texts, labels, names=("a", "b", "c"), **columns):
+    features = {"text": Value("string"), "label": ClassLabel(names=list(names))}
+    features |= {column: Value("string") for column in columns}
+    return Dataset.from_dict({"text": texts, "label": labels, **columns}, features=Features(features))
+
+
+def random_table(seed, rows=240, shares=(0.5, 0.3, 0.2), unlabeled=0.0, groups=None):
+    generator = np.random.default_rng(seed)
+    labels = generator.choice(len(shares), rows, p=shares)
+    labels = np.where(generator.random(rows) < unlabeled, -1, labels)
+    columns = {} if groups is None else {"group": [f"g{g}" for g in generator.integers(groups, size=rows)]}
+    return table([sentence(generator) for _ in range(rows)], labels.tolist(), **columns)
+
+
+def ids(splits, *parts):
+    return {row for part in parts for row in splits[part]["id"]}
+
+
+def per_class(part):
+    return Counter(part["label"])
+
+
+def refusal(*args, **kwargs) -> str:
+    with pytest.raises(DataError) as caught:
+        few_label_splits(*args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("expected ")
+    return message
+
+
+# What the parts are
+
+
+def test_a_budget_is_spent_on_labeled_and_validation_rows():
+    data = random_table(0, rows=400)
+    splits = few_label_splits(data, labels_per_class=16, seed=3)
+    assert list(splits) == ["labeled", "unlabeled", "validation", "proxy", "test"]
+    assert per_class(splits["labeled"]) == dict.fromkeys(range(3), 13)
+    assert per_class(splits["validation"]) == dict.fromkeys(range(3), 3)
+    totals = per_class(data)
+    assert per_class(splits["test"]) == {c: round(0.2 * n) for c, n in totals.items()}
+    pool = len(data) - 48 - len(splits["test"])
+    assert len(splits["proxy"]) == round(0.1 * pool)
+    assert len(splits["unlabeled"]) == pool - len(splits["proxy"])
+
+
+def test_the_parts_are_disjoint_and_complete_and_hide_the_labels():
+    data = random_table(1, unlabeled=0.3)
+    splits = few_label_splits(data, labels_per_class=12)
+    every = [row for part in splits.values() for row in part["id"]]
+    assert sorted(every) == sorted(map(str, range(len(data))))
+    for part in ("unlabeled", "proxy"):
+        assert set(splits[part]["label"]) == {-1}
+        assert splits[part]["hidden_label"] == [data["label"][int(row)] for row in splits[part]["id"]]
+    for part in ("labeled", "validation", "test"):
+        assert splits[part]["label"] == [data["label"][int(row)] for row in splits[part]["id"]]
+        assert "hidden_label" not in splits[part].column_names
+    assert all(part.features["label"].names == ["a", "b", "c"] for part in splits.values())
+
+
+def test_without_a_budget_labels_stay_and_nothing_is_cut_off_for_test():
+    data = random_table(2, unlabeled=0.5)
+    splits = few_label_splits(data)
+    totals = per_class(data)
+    assert len(splits["test"]) == 0
+    assert splits["test"].features["label"].names == ["a", "b", "c"]
+    assert per_class(splits["validation"]) == {c: totals[c] // 5 for c in range(3)}
+    assert per_class(splits["labeled"]) == {c: totals[c] - totals[c] // 5 for c in range(3)}
+    assert len(splits["unlabeled"]) + len(splits["proxy"]) == totals[-1]
+
+
+@pytest.mark.parametrize(("smallest", "validation"), [(9, 0), (10, 2)])
+def test_validation_needs_two_rows_in_every_class(smallest, validation):
+    generator = np.random.default_rng(0)
+    labels = [0] * 50 + [1] * smallest
+    splits = few_label_splits(table([sentence(generator) for _ in labels], labels, names="ab"))
+    assert per_class(splits["validation"])[1] == validation
+    assert bool(len(splits["validation"])) == bool(validation)
+    assert any("no validation part" in w for w in splits.manifest["warnings"]) == (not validation)
+
+
+def test_given_parts_are_used_and_their_labels_are_matched_by_name():
+    data = random_table(3)
+    generator = np.random.default_rng(99)
+    test = table([sentence(generator) for _ in range(6)], [0, 1, 2, 0, 1, -1], names=("c", "b", "a"))
+    validation = table([sentence(generator) for _ in range(4)], [0, 0, 1, 1], names=("b", "a"))
+    extra = table([sentence(generator) for _ in range(9)], [0, 1, 0] * 3, names=("c", "zebra"))
+    splits = few_label_splits(data, labels_per_class=10, test=test, validation=validation, unlabeled=extra)
+    assert splits["test"]["label"] == [2, 1, 0, 2, 1]
+    assert splits.manifest["removed"] == {"test_row_without_label": 1}
+    assert splits["validation"]["label"] == [1, 1, 0, 0]
+    assert per_class(splits["labeled"]) == dict.fromkeys(range(3), 10)  # none are spent on validation
+    pool = {
+        row: label
+        for part in ("unlabeled", "proxy")
+        for row, label in zip(splits[part]["id"], splits[part]["hidden_label"], strict=True)
+    }
+    assert {row: label for row, label in pool.items() if row.startswith("unlabeled:")} == {
+        f"unlabeled:{row}": (-1 if row % 3 == 1 else 2) for row in range(9)
+    }
+
+
+def test_caps():
+    splits = few_label_splits(random_table(4, rows=400), labels_per_class=10, max_unlabeled=100, max_test=30)
+    assert len(splits["proxy"]) == 10
+    assert len(splits["unlabeled"]) == 90
+    assert len(splits["test"]) == 30
+    grouped = few_label_splits(random_table(5, rows=400, groups=30), labels_per_class=10, max_test=30)
+    assert len(grouped["test"]) <= 30
+    given = few_label_splits(random_table(6), test=random_table(7), max_test=31)
+    assert 30 <= len(given["test"]) <= 31
+    assert set(given["test"]["label"]) == {0, 1, 2}
+
+
+# Seeds and nesting
+
+
+def test_same_seed_same_parts_other_seed_other_parts():
+    data = random_table(8)
+    first, again, other = (few_label_splits(data, labels_per_class=10, seed=s) for s in (5, 5, 6))
+    assert first.manifest == again.manifest
+    assert ids(first, "labeled") != ids(other, "labeled")
+    assert ids(first, "test") != ids(other, "test")
+
+
+def random_rows(seed, grouped):
+    """Arrays as `few_label_splits` makes them: some unlabeled rows, some exact and some linked near duplicates."""
+    generator = np.random.default_rng([seed, 2])
+    size = 300
+    label = np.where(generator.random(size) < 0.1, -1, generator.choice(3, size, p=(0.5, 0.3, 0.2)))
+    near = np.where(generator.random(size) < 0.15, generator.integers(size, size=size), np.arange(size))
+    near = near[near]
+    exact = np.where(generator.random(size) < 0.5, near, np.arange(size))
+    unit = size + generator.integers(60, size=size) if grouped else near
+    return RowTable(label, np.full(size, MAIN), exact, near, unit, "abc")
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_nested_across_label_budgets(grouped):
+    for seed in range(60):
+        rows = random_rows(seed, grouped)
+        roles = {k: assign_roles(rows, SplitOptions(k, 0.2, 0.1, None, None, seed)).role for k in range(1, 21)}
+        of = {k: {part: set(np.flatnonzero(role == n)) for n, part in enumerate(ROLES)} for k, role in roles.items()}
+        for small, large in combinations(of, 2):
+            a, b = of[small], of[large]
+            assert a["labeled"] | a["validation"] < b["labeled"] | b["validation"]
+            if small != 9:  # nine of nine rows are labeled, but eight of ten: see assignment.py
+                assert a["labeled"] <= b["labeled"]
+                assert not a["labeled"] & b["validation"]  # never trained on here and held out there
+            assert a["validation"] <= b["validation"]
+            assert a["test"] == b["test"]
+        assert {len(of[k]["labeled"]) for k in (8, 10)} == {24}
+        assert len(of[10]["validation"]) == 6
+        if not grouped:  # a group that a larger budget labels a row of cannot stay proxy
+            assert len(of[1]["proxy"] & of[20]["proxy"]) >= 0.6 * len(of[20]["proxy"])
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_units_and_duplicates_stay_on_one_side(grouped):
+    for seed in range(60):
+        rows = random_rows(seed, grouped)
+        for budget in (None, 5, 12):
+            role = assign_roles(rows, SplitOptions(budget, 0.2, 0.1, 100, 40, seed)).role
+            side = np.where(np.isin(role, (ROLES.index("labeled"), ROLES.index("unlabeled"))), 99, role)
+            for number in (rows.unit, rows.near):
+                kept = role >= 0
+                assert len(set(zip(number[kept], side[kept], strict=True))) == len(set(number[kept]))
+            training = rows.exact[side == 99]
+            assert len(training) == len(set(training))
+
+
+def test_tables_with_texts_are_nested_too():
+    data = random_table(0, rows=300, unlabeled=0.1, groups=60)
+    five, ten, sixteen = (few_label_splits(data, labels_per_class=k) for k in (5, 10, 16))
+    assert ids(five, "labeled") < ids(ten, "labeled") < ids(sixteen, "labeled")
+    assert ids(ten, "validation") < ids(sixteen, "validation")
+    assert ids(five, "test") == ids(sixteen, "test")
+
+
+def test_proxy_is_a_random_part_of_the_pool():
+    rows = random_rows(0, grouped=False)
+    drawn = sum(
+        assign_roles(rows, SplitOptions(5, 0.0, 0.1, None, None, s)).role == ROLES.index("proxy") for s in range(400)
+    )
+    # A row in the pool is drawn with a probability of about 0.1: 40 of 400 times, standard deviation 6. Rows that have
+    # near duplicates are not drawn more often than others.
+    assert max(drawn) < 70
+    single = np.bincount(rows.near, minlength=300)[rows.near] == 1
+    assert min(drawn[single]) > 14
+    assert np.mean(drawn[~single]) < 1.2 * np.mean(drawn[single])
+
+
+# Groups
+
+
+def sides(splits):
+    """Which sides each group stands on; training is one side."""
+    found: dict[str, set[str]] = {}
+    for part, rows in splits.items():
+        for group in rows["group"]:
+            if group:
+                found.setdefault(group, set()).add(part if part in HELD_OUT else "training")
+    return found
+
+
+def test_rows_of_a_group_stay_on_one_side():
+    for seed in range(3):
+        data = random_table(seed, rows=300, unlabeled=0.3, groups=50)
+        for budget in (None, 5, 12):
+            splits = few_label_splits(data, labels_per_class=budget, seed=seed)
+            assert all(len(stands) == 1 for stands in sides(splits).values())
+            # With every label kept, no group is without labels, so that none can be set apart as proxy.
+            empty = {part for part in splits if not len(splits[part])}
+            assert empty - {"proxy"} == {None: {"test"}, 5: {"validation"}, 12: set()}[budget]
+            assert ("proxy" in empty) == any("no proxy part" in w for w in splits.manifest["warnings"])
+            assert budget is None or "proxy" not in empty
+            if budget is None:
+                assert np.isclose(len(splits["validation"]) / len(splits["labeled"]), 0.25, atol=0.1)
+
+
+def test_rows_without_a_group_are_free():
+    data = random_table(0, rows=300, groups=40)
+    loose = data.remove_columns("group").add_column("group", [""] * 300)
+    splits = few_label_splits(loose, labels_per_class=10)
+    assert sum(map(len, splits.values())) == 300
+
+
+def test_groups_can_be_ignored():
+    splits = few_label_splits(random_table(0, rows=300, groups=20), labels_per_class=10, group=False)
+    assert any(len(stands) > 1 for stands in sides(splits).values())
+    assert sum(map(len, splits.values())) == 300
+
+
+def test_groups_of_given_parts_leave_training():
+    generator = np.random.default_rng(0)
+    train = table([sentence(generator) for _ in range(40)], [0, 1] * 20, "ab", group=["x", "x", "y", "y"] * 10)
+    test = table([sentence(generator)], [0], "ab", group=["x"])
+    splits = few_label_splits(train, test=test)
+    assert {group for part in ("labeled", "validation") for group in splits[part]["group"]} == {"y"}
+    assert splits.manifest["removed"] == {"group_of_test": 20}
+
+
+# Duplicates
+
+
+def with_copies(seed, groups=None):
+    """A table where every fourth text has an exact copy or a near one elsewhere, often in another group."""
+    data = random_table(seed, rows=240, unlabeled=0.3, groups=groups)
+    generator = np.random.default_rng([seed, 1])
+    texts, labels = list(data["text"]), list(data["label"])
+    for row in range(0, 240, 4):
+        copy = int(generator.integers(240)) // 4 * 4 + 1
+        texts[copy] = generator.choice([f"  {texts[row].upper()} !", texts[row] + " s", texts[row]])
+        labels[copy] = generator.choice([labels[row], -1])
+    columns = {"group": list(data["group"])} if groups else {}
+    return table(texts, labels, **columns)
+
+
+@pytest.mark.parametrize("groups", [None, 40])
+def test_no_duplicate_of_a_held_out_row_is_trained_on(groups):
+    for seed in range(4):
+        data = with_copies(seed, groups)
+        for budget in (None, 6, 12):
+            splits = few_label_splits(data, labels_per_class=budget, seed=seed)
+            texts = [text for part in splits.values() for text in part["text"]]
+            side = [
+                part if part in HELD_OUT else "training" for part, rows in splits.items() for _ in range(len(rows))
+            ]
+            stands: dict[int, set[str]] = {}
+            for component, where in zip(near_duplicate_components(texts), side, strict=True):
+                stands.setdefault(component, set()).add(where)
+            assert all(len(where) == 1 for where in stands.values())
+            keys = Counter(exact_key(text) for part in ("labeled", "unlabeled") for text in splits[part]["text"])
+            assert max(keys.values()) == 1
+            assert audit([splits.manifest]).clean
+            assert sum(map(len, splits.values())) + sum(splits.manifest["removed"].values()) == len(data)
+
+
+def test_a_labeled_copy_wins_and_conflicts_are_reported():
+    generator = np.random.default_rng(0)
+    texts = [sentence(generator) for _ in range(20)]
+    data = table(
+        [*texts, texts[0], texts[1].upper(), texts[2], texts[2], ""],
+        [-1, *[0, 1] * 9, 1, 0, 1, 0, 0, 0],
+        names="ab",
+    )
+    splits = few_label_splits(data)
+    labels = dict(zip(splits["labeled"]["id"], splits["labeled"]["label"], strict=True))
+    assert labels["20"] == 0  # the labeled copy of the unlabeled row 0
+    assert "0" not in ids(splits, *splits)
+    assert labels["1"] == 0  # one vote each for 0 (row 1) and 1 (row 21): the first stays
+    assert labels["22"] == 0  # two votes to one against row 2
+    assert splits.manifest["removed"] == {"empty_text": 1, "exact_duplicate": 4}
+    warnings = " ".join(splits.manifest["warnings"])
+    assert "2 texts occur with different labels, for example in the rows 1 ('a') and 21 ('b')" in warnings
+    assert "1 training rows have an empty text" in warnings
+
+
+def test_copies_of_test_rows_leave_training_and_validation():
+    data = random_table(0, rows=60, shares=(0.5, 0.5, 0.0))
+    test = table([data["text"][0].upper(), data["text"][1] + " s"], [0, 1])
+    validation = table([data["text"][0], data["text"][2], data["text"][3]], [0, 1, 0])
+    splits = few_label_splits(data, test=test, validation=validation)
+    assert splits["test"]["id"] == ["0", "1"]
+    assert splits["validation"]["id"] == ["1", "2"]
+    assert not {"0", "1", "2", "3"} & ids(splits, "labeled")
+    assert splits.manifest["removed"] == {"duplicate_of_test": 3, "duplicate_of_validation": 2}
+
+
+def test_losing_much_of_the_training_table_is_a_warning():
+    data = random_table(0, rows=60, shares=(0.5, 0.5, 0.0))
+    splits = few_label_splits(data, test=data.select(range(20)))
+    assert any("20 rows were left out because they repeat held-out rows" in w for w in splits.manifest["warnings"])
+
+
+def test_second_texts_are_part_of_what_is_compared():
+    generator = np.random.default_rng(0)
+    firsts = [sentence(generator)] * 40
+    seconds = [sentence(generator) for _ in range(40)]
+    data = table(firsts, [0, 1] * 20, "ab", text_pair=seconds)
+    splits = few_label_splits(data)
+    assert sum(map(len, splits.values())) == 40
+    assert splits["labeled"]["text_pair"][0] in seconds
+    message = refusal(data, test=data.remove_columns("text_pair"))
+    assert "a second text in all tables or in none" in message
+
+
+# The manifest, saved and loaded
+
+
+def test_manifest_counts_and_round_trip(tmp_path):
+    data = random_table(0)
+    splits = few_label_splits(data, labels_per_class=8, seed=4)  # validation is empty here
+    assert splits.manifest["counts"]["labeled"] == {"a": 8, "b": 8, "c": 8, "(unlabeled)": 0}
+    assert splits.manifest["counts"]["unlabeled"]["(unlabeled)"] == len(splits["unlabeled"])
+    assert splits.manifest["schema_version"] == 1
+    assert splits.manifest["seed"] == 4
+    splits.save(tmp_path / "splits")
+    loaded = SemiSupervisedSplits.load(tmp_path / "splits")
+    assert loaded.manifest == splits.manifest == json.loads((tmp_path / "splits" / "manifest.json").read_text())
+    assert loaded.label_names == ["a", "b", "c"]
+    for part in splits:
+        assert loaded[part].features == splits[part].features
+        assert loaded[part].to_dict() == splits[part].to_dict()
+    assert load_from_disk(tmp_path / "splits")["labeled"].num_rows == 24  # plain `datasets` reads it, too
+    loaded.save(tmp_path / "splits")  # over the files that it is reading from
+    assert SemiSupervisedSplits.load(tmp_path / "splits").manifest == splits.manifest
+    assert [path.name for path in tmp_path.iterdir()] == ["splits"]
+
+
+def test_loading_what_is_not_there_or_of_another_version(tmp_path):
+    with pytest.raises(DataError, match="make the splits again"):
+        SemiSupervisedSplits.load(tmp_path / "nothing")
+    few_label_splits(random_table(0)).save(tmp_path / "splits")
+    (tmp_path / "splits" / "manifest.json").write_text('{"schema_version": 99}')
+    with pytest.raises(DataError, match="expected schema_version 1 in .* got 99"):
+        SemiSupervisedSplits.load(tmp_path / "splits")
+
+
+# Bad input
+
+
+def test_no_labels_at_all():
+    data = table(["one", "two"], [-1, -1])
+    assert "got 2 rows without a label" in refusal(data)
+    assert "expected some labeled rows" in refusal(data, unlabeled=random_table(0))
+
+
+def test_only_one_class():
+    data = table(["one", "two", "three"], [1, 1, -1])
+    assert "expected labels of at least two classes, got only 'b' in 2 rows" in refusal(data)
+
+
+def test_a_class_with_one_label_is_trained_on_with_a_warning():
+    generator = np.random.default_rng(0)
+    data = table([sentence(generator) for _ in range(31)], [0] * 15 + [1] * 15 + [2])
+    splits = few_label_splits(data)
+    assert per_class(splits["labeled"])[2] == 1
+    assert len(splits["validation"]) == 0
+    assert any("the class 'c' has one labeled row" in w for w in splits.manifest["warnings"])
+    message = refusal(data, labels_per_class=2)
+    assert "'c' has 1" in message
+    assert "ask for at most 1, or label more rows" in message
+
+
+def test_a_class_without_labels_is_a_warning():
+    splits = few_label_splits(random_table(0, shares=(0.5, 0.5, 0.0)))
+    assert any("the class 'c' has no labeled row" in w for w in splits.manifest["warnings"])
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_a_label_that_was_never_labeled(part):
+    data = random_table(0, shares=(0.5, 0.5, 0.0))
+    strange = table(["x y z", "u v w"], [0, 1], names=("a", "bb"))
+    message = refusal(data, **{part: strange})
+    assert f"expected `{part}` to hold only labels that training rows have, got 'bb' in 1 of its rows" in message
+    assert "Did you mean 'b'?" in message
+    known_but_unused = table(["x y z", "u v w"], [0, 2])
+    assert "got 'c' in 1 of its rows" in refusal(data, **{part: known_but_unused})
+
+
+def test_more_labels_asked_for_than_there_are():
+    data = random_table(0, rows=100)
+    count = per_class(data)[2]
+    left = count - round(0.2 * count)
+    message = refusal(data, labels_per_class=left + 1)
+    assert f"'c' has {left}" in message
+    assert f"ask for at most {left}" in message
+    assert per_class(few_label_splits(data, labels_per_class=left)["labeled"])[2] + left // 5 == left
+
+
+def test_a_class_whose_every_row_repeats_the_test_part():
+    generator = np.random.default_rng(0)
+    texts = [sentence(generator) for _ in range(30)]
+    data = table(texts, [0] * 28 + [1] * 2, "ab")
+    message = refusal(data, test=table(texts[27:], [0, 1, 1], "ab"))
+    assert "got none of 'b' once rows that repeat held-out rows" in message
+
+
+def test_a_table_that_load_table_did_not_make():
+    assert "load it with load_table" in refusal(Dataset.from_dict({"text": ["a"], "label": [0]}))
+
+
+def test_all_bad_options_are_reported_at_once():
+    with pytest.raises(ConfigurationError) as caught:
+        few_label_splits(
+            random_table(0), labels_per_class=0, test_fraction=1.5, proxy_fraction=-1, max_test=0, seed=-1
+        )
+    assert len(caught.value.problems) == 5
+
+
+def test_another_script_in_the_unlabeled_file_is_a_warning():
+    generator = np.random.default_rng(0)
+    russian = ["".join(chr(0x430 + c) for c in generator.integers(32, size=40)) for _ in range(30)]
+    extra = table(russian, [-1] * 30)
+    data = random_table(0)
+    assert any("Cyrillic, not Latin" in w for w in few_label_splits(data, unlabeled=extra).manifest["warnings"])
+    assert not any("script" in w for w in few_label_splits(data, labels_per_class=5).manifest["warnings"])
+
+
+def test_cut_texts_are_counted(tmp_path):
+    generator = np.random.default_rng(0)
+    lines = [f"{sentence(generator)},{'ab'[row % 2]}" for row in range(20)]
+    lines += [f"{sentence(generator, 15_000)},a"]  # 100,000 characters and more
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["text,label", *lines]))
+    splits = few_label_splits(load_table(path))
+    assert max(len(text) for text in splits["labeled"]["text"]) == 20_000
+    assert any("1 of 21 texts were longer than max_characters" in w for w in splits.manifest["warnings"])
+
+
+@pytest.mark.shared_data
+def test_trec_at_several_budgets():
+    if not TREC.exists():
+        pytest.skip("needs ../shared/data/trec6")
+    train = load_table(TREC, label_names=TREC_NAMES)
+    test = load_table(TREC, label_names=TREC_NAMES, split="test")
+    splits = {k: few_label_splits(train, test=test, labels_per_class=k) for k in (5, 10, 16)}
+    sixteen = splits[16]
+    assert per_class(sixteen["labeled"]) == dict.fromkeys(range(6), 13)
+    assert per_class(sixteen["validation"]) == dict.fromkeys(range(6), 3)
+    assert len(sixteen["test"]) == 500
+    assert sixteen.manifest["removed"]["duplicate_of_test"] >= 10  # the ten that META.json of the data set counts
+    pool = len(train) - 96 - sum(sixteen.manifest["removed"].values())
+    assert len(sixteen["proxy"]) == round(0.1 * pool)
+    assert len(sixteen["unlabeled"]) == pool - len(sixteen["proxy"])
+    assert ids(splits[5], "labeled") < ids(splits[10], "labeled") < ids(sixteen, "labeled")
+    assert ids(splits[10], "validation") < ids(sixteen, "validation")
+    assert all(audit([s.manifest]).clean for s in splits.values())
+    held_out = {exact_key(text) for part in HELD_OUT for text in sixteen[part]["text"]}
+    assert held_out.isdisjoint(exact_key(t) for part in ("labeled", "unlabeled") for t in sixteen[part]["text"])
