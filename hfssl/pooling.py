@@ -58,10 +58,14 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         self.encoder = AutoModel.from_config(config.text_config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
-        for name, child in self.encoder.named_children():
-            if name == "pooler":  # some encoders have one; nothing reads it here, so it must not ask for gradients
-                child.requires_grad_(False)
+        self.freeze_unused()
         self.post_init()
+
+    def freeze_unused(self) -> None:
+        """Takes the gradient from the pooler that some encoders have: nothing reads it here."""
+        for name, child in self.encoder.named_children():
+            if name == "pooler":
+                child.requires_grad_(False)
 
     def forward(
         self,
