@@ -12,8 +12,9 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.adapters import build_lora_config, merge, save_checkpoint
+from hfssl.adapters import build_lora_config
 from hfssl.arguments import AdapterArguments, DataArguments, ModelArguments
+from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
@@ -21,7 +22,7 @@ from hfssl.data.streams import tokenize_dataset
 from hfssl.errors import ConfigurationError, near_matches
 from hfssl.files import write_json
 from hfssl.metrics.classification import evaluate_probs
-from hfssl.modeling import load_classifier, load_encoder, load_masked_lm, load_tokenizer, transfer_encoder
+from hfssl.modeling import load_classifier, load_masked_lm, load_tokenizer, transfer_encoder
 from hfssl.parsing import parse, read_yaml
 from hfssl.rounds import SelfTraining
 from hfssl.scoring import predict_logits
@@ -174,8 +175,7 @@ def _supervised(job: _Job) -> dict[str, Any]:
 
 def _masked_span(job: _Job) -> dict[str, Any]:
     """Saves the adapted encoder without a head: a backbone like the one it started from, for `--backbone`."""
-    backbone = job.recipe.model.backbone
-    model = load_masked_lm(backbone, seed=job.config.seed)
+    model = load_masked_lm(job.recipe.model.backbone, seed=job.config.seed)
     trainer = MaskedSpanTrainer(
         model,
         job.config,
@@ -186,8 +186,8 @@ def _masked_span(job: _Job) -> dict[str, Any]:
         title="pretext",
     )
     trainer.train(resume_from_checkpoint=job.resume)
-    encoder = load_encoder(backbone)
-    transfer_encoder(merge(trainer.model), encoder)
+    encoder = job.classifier(job.config.seed).base_model  # what the masked LM lacks (a pooler) stays the backbone's
+    transfer_encoder(plain_model(trainer.model), encoder)
     job.save(encoder)
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     return {"metrics": {"proxy": {"loss": min(losses)} if losses else None}}
