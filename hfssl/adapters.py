@@ -117,6 +117,8 @@ def save_adapter(
             f"Expected {inner.config.num_labels} label names for the adapter, but got {len(label_names)}."
         )
     base_model = str(base_model or inner.name_or_path)
+    if Path(base_model).is_dir():
+        base_model = str(Path(base_model).resolve())  # the adapter may be loaded from another working directory
     labels = {
         "schema_version": 1,
         "base_model": base_model,

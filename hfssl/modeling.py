@@ -39,6 +39,7 @@ __all__ = [
     "check_backbone",
     "from_pretrained",
     "load_classifier",
+    "load_encoder",
     "load_masked_lm",
     "load_tokenizer",
     "own_random_state",
@@ -158,8 +159,8 @@ def load_classifier(
         ModelError: see `check_backbone`; and if body weights are missing or do not fit.
     """
     config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
-    encoder, missing = _load(AutoModel, backbone, seed, dtype, revision=revision, trust_remote_code=trust_remote_code)
-    _check_body_complete(encoder, missing, backbone)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    encoder, missing = _load_whole_body(AutoModel, backbone, seed, dtype, **options)
     labels = {
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: index for index, name in enumerate(label_names)},
@@ -180,6 +181,24 @@ def load_classifier(
         )
     _copy_body(encoder, model.base_model, keep=missing)
     return model.eval()
+
+
+def load_encoder(
+    backbone: str | Path,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """The backbone without any head; a pooler that the checkpoint lacks is drawn from `seed`.
+
+    Raises:
+        ModelError: see `check_backbone`; and if body weights are missing or do not fit.
+    """
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    check_backbone(backbone, **options)
+    return _load_whole_body(AutoModel, backbone, seed, dtype, **options)[0].eval()
 
 
 def load_masked_lm(
@@ -205,8 +224,7 @@ def load_masked_lm(
             f"architecture '{config.model_type}' of '{backbone}': use another backbone or skip the pretext stage."
         )
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    model, missing = _load(AutoModelForMaskedLM, backbone, seed, dtype, **options)
-    _check_body_complete(model, missing, backbone)
+    model, missing = _load_whole_body(AutoModelForMaskedLM, backbone, seed, dtype, **options)
     fresh_head = bool(missing - set(_names_below(model, model.base_model)))
     decoder, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if fresh_head and decoder.weight is not embeddings.weight:
@@ -359,8 +377,9 @@ def _names_below(model: nn.Module, part: nn.Module) -> Iterable[str]:
     return (f"{prefix}.{name}" if prefix else name for name in part.state_dict())
 
 
-def _check_body_complete(model: PreTrainedModel, missing: set[str], backbone: str | Path) -> None:
-    """A missing pooler is fine: checkpoints of masked LMs have none, and the classifier trains its own."""
+def _load_whole_body(auto_class, backbone, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
+    """As `_load`, but of the body no more than the pooler may be missing: checkpoints of masked LMs have none."""
+    model, missing = _load(auto_class, backbone, seed, dtype, **options)
     absent = sorted(name for name in missing & set(_names_below(model, model.base_model)) if not _in_pooler(name))
     if absent:
         raise ModelError(
@@ -368,6 +387,7 @@ def _check_body_complete(model: PreTrainedModel, missing: set[str], backbone: st
             f"shape than config.json says, for example '{absent[0]}': the folder mixes files of two models, or its "
             "weights were saved under other names."
         )
+    return model, missing
 
 
 def _in_pooler(name: str) -> bool:

@@ -245,3 +245,11 @@ def test_folders_that_hold_no_adapter_of_ours(two_label_base, tmp_path):
     (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter" / "adapter_model.bin")
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors is missing"):
         load_adapter(tmp_path / "adapter")
+
+
+def test_a_base_given_by_a_relative_path_is_found_from_elsewhere(two_label_base, tmp_path, batch, monkeypatch):
+    monkeypatch.chdir(two_label_base.parent)
+    model = trained(two_label_base.name)
+    save_adapter(model, tmp_path / "adapter", NAMES)
+    monkeypatch.chdir("/")
+    assert torch.equal(logits(load_adapter(tmp_path / "adapter"), batch), logits(model, batch))

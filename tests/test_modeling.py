@@ -37,6 +37,7 @@ from hfssl.modeling import (
     check_backbone,
     from_pretrained,
     load_classifier,
+    load_encoder,
     load_masked_lm,
     load_tokenizer,
     transfer_encoder,
@@ -214,6 +215,18 @@ def test_the_adapted_encoder_goes_on_to_the_classifier(tiny_backbone, pooling):
         assert torch.equal(value, classifier.base_model.state_dict()[name]), name
     assert torch.equal(pooler, classifier.base_model.pooler.dense.weight)
     assert torch.equal(head, classifier.classifier.weight)
+
+
+def test_the_adapted_encoder_can_be_kept_as_a_backbone_like_the_one_it_came_from(tiny_backbone, tmp_path):
+    language_model, encoder = load_masked_lm(tiny_backbone, seed=0), load_encoder(tiny_backbone)
+    pooler = encoder.pooler.dense.weight.clone()
+    with torch.no_grad():
+        language_model.bert.encoder.layer[0].output.dense.weight.add_(0.01)
+    transfer_encoder(language_model, encoder)
+    encoder.save_pretrained(tmp_path)
+    again = load_classifier(tmp_path, NAMES, seed=0).bert.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in language_model.bert.state_dict().items())
+    assert torch.equal(pooler, again["pooler.dense.weight"])
 
 
 def test_encoders_that_do_not_match_are_refused_and_nothing_is_copied(tiny_backbone):
