@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import WORDS, tiny_bert_config
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from torch import nn
 from transformers import (
     BertForSequenceClassification,
@@ -21,6 +21,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from hfssl.adapters import add_adapter
 from hfssl.errors import ModelError
 from hfssl.scoring import dropout_active, mc_dropout, predict_logits, token_budget_batches
 
@@ -154,11 +155,10 @@ def test_lora_and_frozen_body_both_drop(dataset, tiny_tokenizer):
     batch = tiny_tokenizer(dataset["text"][:8], padding=True, return_tensors="pt")
     for body, adapter, differ in ((0.0, 0.0, False), (0.0, 0.5, True), (0.5, 0.0, True)):
         config = LoraConfig(target_modules=["query", "value"], lora_dropout=adapter, init_lora_weights=False)
-        model = get_peft_model(tiny_bert(len(tiny_tokenizer), dropout=body), config)
+        model = add_adapter(tiny_bert(len(tiny_tokenizer), dropout=body), config, seed=0)
         assert (spread(model, batch) > 1e-3) is differ
-    both = get_peft_model(
-        tiny_bert(len(tiny_tokenizer), dropout=0.1), LoraConfig(target_modules=["query"], lora_dropout=0.1)
-    )
+    both = LoraConfig(target_modules=["query"], lora_dropout=0.1)
+    both = add_adapter(tiny_bert(len(tiny_tokenizer), dropout=0.1), both, seed=0)
     assert mc_dropout(both, dataset, tiny_tokenizer, passes=3, seed=0).bald.max() > 0
 
 
