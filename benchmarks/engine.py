@@ -73,7 +73,7 @@ class StepTimes(TrainerCallback):
 def make_tokenizer(folder: Path) -> BertTokenizerFast:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(30_517))]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    return BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=128)
+    return BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=128)
 
 
 def make_texts(rows: int) -> Dataset:

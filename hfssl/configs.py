@@ -105,6 +105,9 @@ class MaskedSpanConfig(SSLConfig):
     )
     max_span_words: int = field(default=10, metadata={"help": "Longest span, in words."})
     eval_steps: float | None = field(default=100, metadata={"help": "Measure the held-out span loss so often."})
+    replacement: str = field(
+        default="span", metadata={"help": "Decide mask / random / keep once a 'span' (SpanBERT) or for each 'token'."}
+    )
     early_stopping_patience: int = field(
         default=3, metadata={"help": "Stop after so many evaluations without a lower held-out span loss; 0: never."}
     )
@@ -113,6 +116,8 @@ class MaskedSpanConfig(SSLConfig):
         found = super().problems()
         if self.masking not in ("span", "token"):
             found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")
+        if self.replacement not in ("span", "token"):
+            found.append(f"replacement must be 'span' or 'token', got '{self.replacement}'.")
         if not 0 < self.mask_probability < 1:
             found.append(f"mask_probability must be between 0 and 1, got {self.mask_probability}.")
         if not 0 < self.span_success_probability <= 1:

@@ -115,7 +115,8 @@ def parse(
 
     Args:
         dataclass_types: The dataclasses; no two may share a field.
-        argv: Command-line words. `--config FILE` names a YAML file, and `--help` prints the help and exits.
+        argv: Command-line words. `--config FILE` names a YAML file, `--help` prints the help and exits, and an empty
+            value (`--test=`) sets an option to None if it may be that.
         yaml_path: YAML file that is used when `argv` names none.
         parser: Says how each option is converted; default `dataclass_parser(dataclass_types)`.
         ignore: Options and YAML keys that somebody else reads.
@@ -151,7 +152,8 @@ def parse(
     for name in [name for name in words if name not in ignore]:
         action, given = words[name]
         try:
-            values[name] = _from_words(action, given)
+            empty = given == [""] and type(None) in _kinds(hints[name])  # `--test=` takes back what the file says
+            values[name] = None if empty else _from_words(action, given)
         except ValueError as error:
             problems.append(f"{action.option_strings[-1]}: {error}")
             bad.add(name)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import datasets
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
+from transformers.utils import logging as transformers_logging
 
-__all__ = ["NamedProgress", "progress_bar"]
+__all__ = ["NamedProgress", "library_bars", "progress_bar"]
 
 
 def progress_bar(
@@ -42,3 +45,28 @@ class NamedProgress(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+LONG_WORK_ROWS = 20_000
+
+
+@contextmanager
+def library_bars(rows: int = 0) -> Iterator[None]:
+    """Hides the progress bars of datasets and transformers within the block, unless at least 20,000 rows are at work.
+
+    They are many, without a word on whose step they belong to, and most are gone before they can be read. What takes
+    long in hfssl has a bar of its own.
+    """
+    if rows >= LONG_WORK_ROWS:
+        yield
+        return
+    shown = datasets.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown[0]:
+            datasets.enable_progress_bars()
+        if shown[1]:
+            transformers_logging.enable_progress_bar()

@@ -20,13 +20,14 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hfssl.adapters import save_checkpoint
+from hfssl.checkpoints import save_checkpoint
 from hfssl.configs import SelfTrainingConfig
 from hfssl.errors import TrainingError
 from hfssl.files import append_json_line, atomic_file, read_json_lines, write_json_lines
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.objectives import SelfTrainingObjective
+from hfssl.progress import library_bars
 from hfssl.scoring import MCDropoutResult, mc_dropout, predict_logits
 from hfssl.seeding import derive_seed, numpy_generator
 from hfssl.selection import DRAWS, Candidates
@@ -238,9 +239,11 @@ class SelfTraining:
     ) -> PreTrainedModel:
         folder = self._round_dir(number)
         seed = derive_seed(self.args.seed, "student", number) % 2**31
-        selected = pool.select(labels.rows).remove_columns([c for c in ("labels", "label") if c in pool.column_names])
-        selected = selected.add_column("pseudo_probs", labels.target_probs.tolist())
-        selected = selected.add_column("weight", labels.weights.tolist())
+        columns = [name for name in pool.column_names if name in self.tokenizer.model_input_names]
+        with library_bars():
+            selected = pool.select_columns(columns).select(labels.rows)  # no label column reaches the student
+            selected = selected.add_column("pseudo_probs", labels.target_probs.tolist())
+            selected = selected.add_column("weight", labels.weights.tolist())
         trainer = SelfTrainingTrainer(
             self.make_student(seed),
             replace(self.args, output_dir=str(folder / "checkpoints"), seed=seed),

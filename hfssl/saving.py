@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from peft import PeftModel
 
-from hfssl.adapters import merge, save_checkpoint
 from hfssl.arguments import FitArguments
 from hfssl.calibration import fit_temperature, fold_temperature
 from hfssl.cards import build_model_card
+from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.files import atomic_file, write_json
 from hfssl.metrics.classification import evaluate_probs
@@ -41,7 +41,7 @@ def save_outcome(
     uses_adapter = isinstance(model, PeftModel)
     if uses_adapter:
         save_checkpoint(model, stages.tokenizer, run.path / "adapter", stages.label_names)
-        model = merge(model)
+    model = plain_model(model)
     results["temperature"] = _calibrate(model, stages, chosen)
     results["calibrated"] = _calibrated_metrics(splits, stages, results)
     save_checkpoint(model, stages.tokenizer, run.path / "model", stages.label_names)

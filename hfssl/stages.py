@@ -11,8 +11,9 @@ from peft import PeftConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hfssl.adapters import build_lora_config, merge, save_checkpoint
+from hfssl.adapters import build_lora_config
 from hfssl.arguments import FitArguments
+from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.audit import training_manifest
 from hfssl.data.splits import SemiSupervisedSplits
@@ -112,7 +113,7 @@ class StageRunner:
         # Saved as a headless encoder, the shape of the backbone itself, so that every later stage, LoRA included, just
         # starts from another folder. What the masked LM lacks (a pooler) stays as it was in the backbone.
         encoder = self._classifier(config.seed, adapted=False).base_model
-        transfer_encoder(merge(trainer.model), encoder)
+        transfer_encoder(plain_model(trainer.model), encoder)
         save_checkpoint(encoder, self.tokenizer, folder / "encoder")
         return {
             "manifests": [training_manifest("pretext", texts, "unlabeled")],
@@ -157,7 +158,7 @@ class StageRunner:
             processing_class=self.tokenizer,
             label_names=self.label_names,
             output_dir=folder,
-            peft_config=self._peft_config(teacher, "sequence_classification"),
+            peft_config=self._peft_config(self._classifier(config.seed, adapted=adapted), "sequence_classification"),
             title=self.titles["self-training"],
         )
         pool = self.tokens["unlabeled"]

@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from hfssl.files import atomic_file
 from hfssl.modeling import body_and_head_parameters
 from hfssl.objectives.base import Objective
 from hfssl.progress import NamedProgress
-from hfssl.seeding import torch_generator
+from hfssl.seeding import derive_seed, torch_generator
 
 __all__ = ["COMPLETE_MARKER", "SSLTrainer", "last_complete_checkpoint"]
 
@@ -89,7 +90,7 @@ class SSLTrainer(Trainer):
         **kwargs: Any,
     ):
         if peft_config is not None:
-            model = add_adapter(model, peft_config)
+            model = add_adapter(model, deepcopy(peft_config), seed=derive_seed(args.seed, "adapter"))
         train_dataset, unlabeled_dataset, eval_dataset = (
             None if part is None else self.prepare_dataset(part, processing_class, args)
             for part in (train_dataset, unlabeled_dataset, eval_dataset)
@@ -176,7 +177,7 @@ class SSLTrainer(Trainer):
         if num_items_in_batch is not None:
             # The trainer divides by the accumulation steps and DDP by the ranks; undo both, then divide by all items.
             batches = self.current_gradient_accumulation_steps * self.args.world_size
-            share = self.objective.num_items(labeled, unlabeled) * batches / num_items_in_batch
+            share = self.objective.num_items(labeled, unlabeled) * batches / num_items_in_batch.clamp(min=1)
         for name, value in parts.items():
             self._components[name] = self._components[name] + value.detach() * share
         self._component_count += 1

@@ -40,7 +40,9 @@ def tiny_tokenizer_dir(tmp_path_factory):
     ]
     vocabulary = list(dict.fromkeys(pieces))
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64)
+    assert len(tokenizer) == len(vocabulary)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

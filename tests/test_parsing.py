@@ -107,6 +107,13 @@ def test_checks_between_values_join_the_list():
     assert any("text_column and label_column both name the column 'text'" in problem for problem in problems)
 
 
+def test_an_empty_value_takes_back_what_the_file_says(write):
+    path = write("test: b.csv\nmax_test: 5\n")
+    arguments = fit("--test=", "--max-test", "", yaml_path=path)
+    assert (arguments.test, arguments.max_test) == (None, None)
+    assert fit_problems([*NEEDED, "--seed="]) == ["--seed: expected a whole number, got ''."]
+
+
 def test_a_word_without_an_option():
     problems = fit_problems(["reviews.csv", *NEEDED])
     assert problems == ["'reviews.csv' does not follow any option; options start with --."]

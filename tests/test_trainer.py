@@ -76,10 +76,14 @@ def test_lambda_u_zero_is_supervised_to_the_last_bit(tiny_backbone, tmp_path):
 def test_evaluating_does_not_change_training(tiny_backbone, tmp_path, lora):
     silent = train(tiny_backbone, tmp_path / "a", max_steps=6, lora=lora, save_strategy="no")
     watched = make_trainer(
-        tiny_backbone, tmp_path / "b", max_steps=6, lora=lora, save_strategy="no", eval_strategy="steps", eval_steps=2
-    )
-    watched.eval_dataset = watched.prepare_dataset(
-        make_dataset(9, labels=True), watched.processing_class, watched.args
+        tiny_backbone,
+        tmp_path / "b",
+        eval_dataset=make_dataset(9, labels=True),
+        max_steps=6,
+        lora=lora,
+        save_strategy="no",
+        eval_strategy="steps",
+        eval_steps=2,
     )
     watched.train()
     assert sum("eval_loss" in log for log in watched.state.log_history) == 3

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from hfssl.adapters import build_lora_config
-from hfssl.modeling import load_classifier, load_masked_lm, load_tokenizer
 
+from hfssl.modeling import load_classifier, load_masked_lm, load_tokenizer
 from hfssl.trainers import TRAINERS
 
 LABEL_NAMES = ["bad", "good", "plot"]
@@ -59,7 +59,12 @@ def make_pool(rows: int) -> Dataset:
 
 
 def make_trainer(
-    backbone: str | Path, output_dir: str | Path, method: str = "supervised", lora: bool = False, **settings
+    backbone: str | Path,
+    output_dir: str | Path,
+    method: str = "supervised",
+    lora: bool = False,
+    eval_dataset: Dataset | None = None,
+    **settings,
 ):
     """A trainer on the tiny backbone; `settings` are training arguments."""
     trainer_class = TRAINERS[method]
@@ -81,6 +86,7 @@ def make_trainer(
         args,
         train_dataset=None if masked else make_dataset(11, labels=True),
         unlabeled_dataset={"masked_span": make_dataset(40, labels=False), "self_training": make_pool(30)}.get(method),
+        eval_dataset=eval_dataset,
         processing_class=load_tokenizer(backbone),
         peft_config=build_lora_config(model, r=2, alpha=4, dropout=0.1, task=task) if lora else None,
     )

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hfssl.data.streams import Row, pad_tokens
 from hfssl.errors import ConfigurationError, DataError, ModelError
+from hfssl.progress import library_bars
 from hfssl.seeding import numpy_generator
 
 __all__ = [
@@ -312,10 +313,15 @@ def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, m
         return columns
 
     # In memory and without a fingerprint: a cache keyed by a hash of the tokenizer object would go stale silently.
-    return dataset.map(
-        encode, batched=True, remove_columns=dataset.column_names, keep_in_memory=True, load_from_cache_file=False,
-        desc="Tokenizing for masking",
-    )  # fmt: skip
+    with library_bars(len(dataset)):
+        return dataset.map(
+            encode,
+            batched=True,
+            remove_columns=dataset.column_names,
+            keep_in_memory=True,
+            load_from_cache_file=False,
+            desc="tokenizing for masking",
+        )
 
 
 def _split_long_words(word_ids: list[int | None]) -> list[int]:

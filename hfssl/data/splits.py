@@ -31,6 +31,7 @@ from hfssl.data.audit import MANIFEST_SCHEMA_VERSION, fingerprints, inspect_text
 from hfssl.data.duplicates import PAIR_SEPARATOR, exact_key, near_duplicate_components
 from hfssl.errors import ConfigurationError, DataError, near_matches
 from hfssl.files import atomic_directory, write_json
+from hfssl.progress import library_bars
 
 __all__ = ["SemiSupervisedSplits", "few_label_splits"]
 
@@ -65,7 +66,7 @@ class SemiSupervisedSplits(DatasetDict):
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the parts as `save_to_disk` does, with `manifest.json` beside them, whole or not at all."""
-        with atomic_directory(directory) as folder:
+        with atomic_directory(directory) as folder, library_bars(sum(map(len, self.values()))):
             # datasets 5.2 writes no shard at all for an empty part and then cannot load it: ask for one.
             self.save_to_disk(str(folder), num_shards=dict.fromkeys(self, 1))
             write_json(folder / MANIFEST_FILE, self.manifest)

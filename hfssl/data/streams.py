@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from datasets import Dataset
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from hfssl.data.sampler import LABELED, UNLABELED, RowKey
+from hfssl.progress import library_bars
 
 __all__ = ["PlainView", "TwoStreamCollator", "TwoStreamDataset", "View", "pad_tokens", "tokenize_dataset"]
 
@@ -73,19 +74,21 @@ class PlainView:
 def pad_tokens(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """The tokenizer's columns of `rows` as `[B, L]` tensors, padded to the longest row on the tokenizer's side.
 
-    Does what `tokenizer.pad` does, without its Python loop over every column of every row.
+    Does what `tokenizer.pad` does, several times as fast.
     """
     fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    return {
-        name: pad_sequence(
-            [torch.tensor(row[name]) for row in rows],
-            batch_first=True,
-            padding_value=fill.get(name, 0),
-            padding_side=tokenizer.padding_side,
-        )
-        for name in tokenizer.model_input_names
-        if name in rows[0]
-    }
+    length = max(len(row["input_ids"]) for row in rows)
+    left = tokenizer.padding_side == "left"
+    batch = {}
+    for name in tokenizer.model_input_names:
+        if name not in rows[0]:
+            continue
+        padded = np.full((len(rows), length), fill.get(name, 0), dtype=np.int64)
+        for i, row in enumerate(rows):
+            own = len(row[name])
+            padded[i, length - own if left else 0 : length if left else own] = row[name]
+        batch[name] = torch.from_numpy(padded)
+    return batch
 
 
 def _is_numeric(value: Any) -> bool:
@@ -124,5 +127,8 @@ def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_l
         return dict(tokenizer(batch["text"], pairs, truncation=True, max_length=max_length))
 
     # In memory and without a fingerprint: a cache keyed by a hash of the tokenizer object would go stale silently.
-    tokenized = dataset.map(encode, batched=True, keep_in_memory=True, load_from_cache_file=False)
+    with library_bars(len(dataset)):
+        tokenized = dataset.map(
+            encode, batched=True, keep_in_memory=True, load_from_cache_file=False, desc="tokenizing"
+        )
     return tokenized.rename_column("label", "labels") if "label" in tokenized.column_names else tokenized

@@ -164,6 +164,7 @@ class MaskedSpanObjective(Objective):
             mask_probability=args.mask_probability,
             span_success_probability=args.span_success_probability,
             max_span_words=args.max_span_words,
+            replacement=args.replacement,
         )
 
     def loss(
