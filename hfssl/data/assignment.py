@@ -76,10 +76,12 @@ class RowTable:
 
 @dataclass
 class Assignment:
-    """Attributes:
-    role: [N] position in `ROLES`; -2 = in no part.
-    removed: How many rows were left out, by reason.
-    conflicts: Groups of row numbers with the same text and different labels.
+    """Who plays which part, and why the others play none.
+
+    Attributes:
+        role: [N] position in `ROLES`; -2 = in no part.
+        removed: How many rows were left out, by reason.
+        conflicts: Groups of row numbers with the same text and different labels.
     """
 
     role: Ints

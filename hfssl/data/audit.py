@@ -86,8 +86,10 @@ class AuditReport:
         return not self.leaks and not self.unknown
 
     def raise_if_leaky(self) -> None:
-        """Raises:
-        DataError: A phase trained on held-out or on unknown rows; the message names the first of them.
+        """Does nothing if the report is clean.
+
+        Raises:
+            DataError: A phase trained on held-out or on unknown rows; the message names the first of them.
         """
         if self.leaks:
             named = _first([f"{leak['role']} row {leak['row']} in stage '{leak['stage']}'" for leak in self.leaks])
