@@ -93,11 +93,11 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
                 f"output_dir '{folder}' already holds a run; add --resume_from_checkpoint true to go on with it, "
                 "delete it, or choose another folder."
             )
-        folder.mkdir(parents=True, exist_ok=True)
     splits = make_splits(recipe.data, config.seed)
+    job = _Job(recipe, splits)
     if config.process_index == 0 and not (folder / "splits").exists():
-        splits.save(folder / "splits")
-    outcome = METHODS[recipe.method](_Job(recipe, splits))
+        splits.save(folder / "splits")  # the first file of the run: nothing is left behind when the input is bad
+    outcome = METHODS[recipe.method](job)
     results = {
         "method": recipe.method,
         "seed": config.seed,
@@ -221,7 +221,7 @@ def _self_training(job: _Job) -> dict[str, Any]:
         job.tokens["labeled"],
         pool,
         validation=job.tokens["validation"],
-        hidden_labels=np.asarray(pool["hidden_label"]),
+        hidden_labels=np.asarray(pool["hidden_label"][:]),
     )
     job.save(rounds.student_, job.label_names)
     return {

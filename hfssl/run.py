@@ -101,6 +101,7 @@ def run_method(argv: Sequence[str]) -> None:
     """`recipes/train.py`: trains one method as a YAML file and the flags say."""
     from hfssl.recipe import parse_recipe, train_recipe
 
+    _silence_libraries()
     recipe = parse_recipe(argv)
     results = train_recipe(recipe)
     if recipe.config.process_index != 0:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from importlib.util import module_from_spec, spec_from_file_location
@@ -14,8 +17,11 @@ import yaml
 
 from hfssl.arguments import FitArguments
 from hfssl.errors import ConfigurationError
+from hfssl.modeling import from_pretrained
 from hfssl.parsing import parse
 from hfssl.recipe import CONFIGS, parse_recipe
+from hfssl.run import TRAIN, main
+from tests.conftest import WORDS
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "accelerate")
@@ -83,6 +89,42 @@ def test_accelerate_files_load(path):
     from accelerate.commands.config.config_args import load_config_from_file
 
     assert load_config_from_file(str(path)).num_processes >= 1
+
+
+@pytest.fixture(scope="module")
+def small_table(tmp_path_factory):
+    """60 rows of three classes, each told by words of its own."""
+    path = tmp_path_factory.mktemp("table") / "small.csv"
+    words = {"praise": ["good", "great", "fun"], "blame": ["bad", "awful", "dull"], "ask": ["who", "what", "when"]}
+    rows = [
+        f"{words[label][i % 3]} {words[label][i % 2]} the {WORDS[(7 * i) % len(WORDS)]} {WORDS[i]} of it,{label}\n"
+        for label in words
+        for i in range(20)
+    ]
+    path.write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_accelerate_launch(method, small_table, tiny_backbone, tmp_path, capsys):
+    """The second command of the docstring, in a process of its own; a second run does not destroy the first."""
+    out = tmp_path / "out"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    argv = ["--config", str(ROOT / f"recipes/{method}/trec6.yaml"), "--train", str(small_table), "--test="]
+    argv += ["--backbone", str(tiny_backbone), "--output_dir", str(out), "--labels_per_class", "4"]
+    argv += ["--max_steps", "3", "--per_device_train_batch_size", "4", "--max_length", "16", "--use_cpu", "true"]
+    command = [*launch, str(ROOT / "recipes/train.py"), *argv]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert results["method"] == method
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (out / "model" / name).is_file()
+    if method != "masked_span":
+        assert from_pretrained(out / "model").config.id2label == {0: "ask", 1: "blame", 2: "praise"}
+    assert main(TRAIN, argv) == 2  # the folder holds a run
+    assert "add --resume_from_checkpoint true to go on" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
