@@ -3,6 +3,10 @@
 The driver around the trainers, in scikit-learn's manner: settings in, `fit`, fitted attributes with a trailing
 underscore. Every round leaves a line in `rounds.jsonl` and its student on disk, so that a killed run goes on with the
 round (and, inside it, with the step) where it stopped.
+
+Under several ranks every rank scores the pool, and the main process's pseudo-labels count: waiting for one rank to
+score would take as long, while labels that each rank keeps for itself could differ by a last bit between two devices,
+and with them the length of the students' epochs. Only the main process writes files.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.objectives import SelfTrainingObjective
 from hfssl.progress import library_bars
+from hfssl.ranks import from_main, is_main, wait_for_everyone
 from hfssl.scoring import MCDropoutResult, mc_dropout, predict_logits
 from hfssl.seeding import derive_seed, numpy_generator
 from hfssl.selection import DRAWS, Candidates
@@ -139,11 +144,11 @@ class SelfTraining:
             raise TrainingError(
                 "Self-training needs unlabeled rows, got none; add --unlabeled or train on labels only."
             )
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        self.rounds_: list[dict] = read_json_lines(self.output_dir / "rounds.jsonl")
+        device = self.args.device  # also starts the process group, before the ranks talk
+        self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
-        self.student_, self.termination_condition_ = teacher, ""
+        self.student_, self.termination_condition_ = teacher.to(device), ""
         self.curves_: list[dict] = []
         for record in self.rounds_:
             self._recall(record)
@@ -171,9 +176,15 @@ class SelfTraining:
         saved = np.load(self._round_dir(number) / "pseudo_labels.npz", allow_pickle=False)
         self._remember(number, saved["rows"], saved["predicted"])
         if record["selected"]:
-            self.student_ = from_pretrained(self._round_dir(number) / "student")
+            self.student_ = from_pretrained(self._round_dir(number) / "student").to(self.args.device)
             self.curves_ += read_json_lines(self._round_dir(number) / "curve.jsonl")
         self.termination_condition_ = record["termination_condition"]
+        if is_main():
+            self._tidy(number)  # a kill may have come before it
+
+    def _tidy(self, number: int) -> None:
+        """Removes a finished round's checkpoints: the student is saved, and these are 3x its size."""
+        shutil.rmtree(self._round_dir(number) / "checkpoints", ignore_errors=True)
 
     def _remember(self, number: int, rows: np.ndarray, predicted: np.ndarray) -> None:
         fresh = rows[self.labeled_iter_[rows] < 0]
@@ -191,29 +202,36 @@ class SelfTraining:
         started = time.perf_counter()
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
+        quiet = self.args.disable_tqdm or not is_main()
         scores = mc_dropout(
             self.student_,
             pool,
             self.tokenizer,
             passes=self.args.mc_passes,
             seed=derive_seed(self.args.seed, "mc_dropout", number),
-            progress=None if self.args.disable_tqdm else f"{title}: {self.args.mc_passes} passes over the pool",
+            progress=None if quiet else f"{title}: {self.args.mc_passes} passes over the pool",
         )
-        labels = pseudo_label(scores, self.args, numpy_generator(self.args.seed, "selection", number))
-        with atomic_file(folder / "pseudo_labels.npz") as temporary, open(temporary, "wb") as file:
-            np.savez(file, rows=labels.rows, weights=labels.weights, predicted=labels.predicted, bald=labels.bald)
+        labels = from_main(pseudo_label(scores, self.args, numpy_generator(self.args.seed, "selection", number)))
+        if is_main():
+            with atomic_file(folder / "pseudo_labels.npz") as temporary, open(temporary, "wb") as file:
+                np.savez(file, rows=labels.rows, weights=labels.weights, predicted=labels.predicted, bald=labels.bald)
         record = self._describe(number, labels, hidden_labels)
         self._remember(number, labels.rows, labels.predicted)
         if len(labels.rows):
             self.student_ = self._train_student(number, title, labels, labeled, pool)
-        else:
+        elif is_main():
             logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
         record["validation"] = self._measure(validation)
         record["seconds"] = time.perf_counter() - started
-        record["termination_condition"] = self.termination_condition_ = self._termination(record)
-        append_json_line(self.output_dir / "rounds.jsonl", record)
+        record["termination_condition"] = self._termination(record)
+        record = from_main(record)  # the seconds differ
+        wait_for_everyone()  # no rank needs the checkpoints any more
+        if is_main():
+            append_json_line(self.output_dir / "rounds.jsonl", record)
+            self._tidy(number)
         self.rounds_.append(record)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the student is saved; these are 3x its size
+        self.termination_condition_ = record["termination_condition"]
+        wait_for_everyone()  # whoever goes on finds the round on disk
 
     def _describe(self, number: int, labels: PseudoLabels, hidden_labels: np.ndarray | None) -> dict[str, Any]:
         """What a reader of `rounds.jsonl` wants to know about the pseudo-labels; hidden labels are used here only."""
@@ -255,9 +273,10 @@ class SelfTraining:
         )
         trainer.train(resume_from_checkpoint=True)
         curve = [{**entry, "round": number} for entry in trainer.state.log_history]
-        write_json_lines(folder / "curve.jsonl", curve)
         self.curves_ += curve
-        save_checkpoint(trainer.model, self.tokenizer, folder / "student", self.label_names)
+        if is_main():
+            write_json_lines(folder / "curve.jsonl", curve)
+            save_checkpoint(trainer.model, self.tokenizer, folder / "student", self.label_names)
         return trainer.model.eval()
 
     def _measure(self, validation: Dataset | None) -> dict[str, float] | None:

@@ -24,6 +24,7 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
 )
 from transformers.trainer import TRAINER_STATE_NAME
@@ -40,6 +41,7 @@ from hfssl.files import atomic_file
 from hfssl.modeling import body_and_head_parameters
 from hfssl.objectives.base import Objective
 from hfssl.progress import NamedProgress
+from hfssl.ranks import any_rank, from_main
 from hfssl.seeding import derive_seed, torch_generator
 
 __all__ = ["COMPLETE_MARKER", "SSLTrainer", "last_complete_checkpoint"]
@@ -66,6 +68,7 @@ class SSLTrainer(Trainer):
 
     Same seed, machine and library versions give the same bits, also after kill -9 and
     `train(resume_from_checkpoint=True)`. The first Ctrl-C finishes the step, saves, and raises `Interrupted`.
+    What one rank meets, Ctrl-C or a loss that is not finite, stops all ranks at the same step.
 
     Raises:
         TrainingError: when a loss is not finite. The newest checkpoint on disk is from before that step.
@@ -113,7 +116,8 @@ class SSLTrainer(Trainer):
         self._components: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
         self._component_count = 0
         self._first_bad_step = torch.tensor(-1, device=args.device)
-        self.interrupted = False
+        self._asked_to_stop = False  # this rank got a Ctrl-C
+        self.interrupted = False  # all ranks know, and stop after this step
 
     def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
         """Tokenizes a dataset of texts; subclasses whose views need more columns override this."""
@@ -127,7 +131,7 @@ class SSLTrainer(Trainer):
         seed = args.seed if args.data_seed is None else args.data_seed
         lengths = None
         if unlabeled is not None and args.length_bucketing:
-            lengths = [len(ids) for ids in unlabeled["input_ids"]]
+            lengths = [len(ids) for ids in unlabeled["input_ids"][:]]  # [:] decodes all at once
         only_pool = labeled is None
         sampler = TwoStreamBatchSampler(
             None if labeled is None else RowStream(len(labeled), seed, LABELED),
@@ -212,9 +216,11 @@ class SSLTrainer(Trainer):
         return loss
 
     def _raise_if_not_finite(self) -> None:
-        step = int(self._first_bad_step)
-        if step < 0:
+        steps = self.accelerator.gather(self._first_bad_step.view(1))  # [ranks]
+        bad = steps[steps >= 0]
+        if not len(bad):
             return
+        step = int(bad.min())
         kept = last_complete_checkpoint(self.args.output_dir)
         where = f"the last good state is in {kept}" if kept else "no checkpoint had been written yet"
         raise TrainingError(
@@ -263,7 +269,7 @@ class SSLTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts without one."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = from_main(last_complete_checkpoint(self.args.output_dir))
             if resume_from_checkpoint is None:
                 logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
         if resume_from_checkpoint and self._is_finished(resume_from_checkpoint):
@@ -273,6 +279,7 @@ class SSLTrainer(Trainer):
             return TrainOutput(self.state.global_step, float("nan"), {})
         with self._interruptible():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            self.interrupted = any_rank(self._asked_to_stop)  # also when it came after the last look
         if self.interrupted:
             raise Interrupted(
                 f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
@@ -310,6 +317,8 @@ class SSLTrainer(Trainer):
                 temporary.write_text(f"{self.state.global_step}\n", encoding="utf-8")
             best = self.state.best_model_checkpoint
             rotate_checkpoints(output_dir=run_dir, save_total_limit=limit, best_model_checkpoint=best, use_mtime=True)
+        # A rank that stops here (interrupted) must not be gone, and the launcher end the others, before the marker is.
+        self.accelerator.wait_for_everyone()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -327,15 +336,18 @@ class SSLTrainer(Trainer):
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C asks for a save and a stop after the current step; the second stops at once."""
+        """The first Ctrl-C asks for a save and a stop after the current step; the second stops at once.
+
+        The handler only takes a note: ranks get the signal at different moments, and each would stop at another step.
+        """
         if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
             yield
             return
 
         def ask_to_stop(signum: int, frame: Any) -> None:
-            if self.interrupted:
+            if self._asked_to_stop:
                 raise KeyboardInterrupt
-            self.interrupted = True
+            self._asked_to_stop = True
             logger.warning("Interrupted: saving after this step (press Ctrl-C again to stop at once).")
 
         previous = signal.signal(signal.SIGINT, ask_to_stop)
@@ -343,6 +355,13 @@ class SSLTrainer(Trainer):
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
+
+    def look_for_interrupt(self, control: TrainerControl) -> bool:
+        """Whether any rank was asked to stop; the ranks of several accelerators look only when they log or save."""
+        free = self.args.world_size == 1 or self.args.device.type == "cpu"
+        if free or control.should_log or control.should_save or control.should_training_stop:
+            self.interrupted = any_rank(self._asked_to_stop)
+        return self.interrupted
 
 
 class _AfterStep(TrainerCallback):
@@ -353,7 +372,7 @@ class _AfterStep(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.trainer.objective.after_step(model, state.global_step)
-        if self.trainer.interrupted:
+        if self.trainer.look_for_interrupt(control):
             control.should_save = control.should_training_stop = True
 
 
