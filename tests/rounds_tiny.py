@@ -1,0 +1,149 @@
+"""Rounds of self-training of a tiny model, for tests that run them in processes of their own; not a test itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from train_tiny import LABEL_NAMES, make_dataset
+
+import hfssl.rounds
+from hfssl.adapters import build_lora_config
+from hfssl.configs import SelfTrainingConfig
+from hfssl.data.streams import tokenize_dataset
+from hfssl.modeling import from_pretrained, load_classifier, load_tokenizer
+from hfssl.rounds import SelfTraining
+from hfssl.trainer import SSLTrainer
+
+POOL_ROWS = 40
+MAX_LENGTH = 16
+
+
+def hidden_labels(rows: int = POOL_ROWS) -> np.ndarray:
+    """True labels of the pool; every fifth is not known."""
+    return np.array([-1 if i % 5 == 0 else i % 3 for i in range(rows)])
+
+
+def digest(model: torch.nn.Module) -> str:
+    """Hash of all weights that the model uses, bit for bit."""
+    result = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if "original_module" not in name:  # peft keeps the head that it replaced, and a reloaded one is another
+            result.update(name.encode() + tensor.numpy().tobytes())
+    return result.hexdigest()
+
+
+def run_rounds(
+    backbone: str | Path,
+    teacher: str | Path,
+    folder: str | Path,
+    *,
+    pool_rows: int = POOL_ROWS,
+    pool_labels: bool = False,
+    hidden: np.ndarray | None = None,
+    lora: bool = False,
+    validation: bool = True,
+    **settings: Any,
+) -> SelfTraining:
+    """Runs the rounds, or what is left of them in `folder`; `settings` are training arguments."""
+    defaults = {"max_steps": 6, "save_steps": 2, "logging_steps": 3, "per_device_train_batch_size": 4, "seed": 7}
+    defaults |= {"rounds": 2, "mc_passes": 3, "learning_rate": 1e-3}
+    config = SelfTrainingConfig(
+        output_dir=str(Path(folder) / "checkpoints"),
+        use_cpu=True,
+        disable_tqdm=True,
+        max_length=MAX_LENGTH,
+        **(defaults | settings),
+    )
+    tokenizer = load_tokenizer(backbone)
+
+    def tokens(rows: int, *, labels: bool, offset: int = 0):
+        return tokenize_dataset(make_dataset(rows, labels=labels, offset=offset), tokenizer, MAX_LENGTH)
+
+    def student(seed: int):
+        return load_classifier(backbone, LABEL_NAMES, seed=seed)
+
+    rounds = SelfTraining(
+        student,
+        config,
+        processing_class=tokenizer,
+        label_names=LABEL_NAMES,
+        output_dir=folder,
+        peft_config=build_lora_config(student(0), r=2, alpha=4, dropout=0.1) if lora else None,
+    )
+    return rounds.fit(
+        from_pretrained(teacher),
+        tokens(11, labels=True),
+        tokens(pool_rows, labels=pool_labels, offset=3),
+        validation=tokens(9, labels=True, offset=5) if validation else None,
+        hidden_labels=hidden,
+    )
+
+
+def rounds_that_die(kill: dict | None, backbone: str, teacher: str, folder: str, options: dict) -> None:
+    """`run_rounds` in a rank of its own: rank `kill["rank"]` kills itself in round `kill["round"]` at `kill["at"]`.
+
+    Without `kill` it writes `rank-N.json` below `folder`: what this rank holds in the end.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    if kill is not None and kill["rank"] == rank:
+        PLACES[kill["at"]](kill["round"])
+    hidden = hidden_labels(options.get("pool_rows", POOL_ROWS))
+    rounds = run_rounds(backbone, teacher, folder, hidden=hidden, **options)
+    held = {
+        "digest": digest(rounds.student_),
+        "transduction": rounds.transduction_.tolist(),
+        "labeled_iter": rounds.labeled_iter_.tolist(),
+        "termination_condition": rounds.termination_condition_,
+        "rounds": rounds.rounds_,
+    }
+    (Path(folder) / f"rank-{rank}.json").write_text(json.dumps(held))
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _before(owner: Any, name: str, is_the_moment: Callable[..., bool]) -> None:
+    work = getattr(owner, name)
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        if is_the_moment(*args):
+            _die()
+        return work(*args, **kwargs)
+
+    setattr(owner, name, deadly)
+
+
+def _mid_step(number: int) -> None:
+    def fifth_step(trainer: SSLTrainer, *_: Any) -> bool:
+        return f"round {number + 1} of" in trainer.title and trainer.state.global_step == 4
+
+    _before(SSLTrainer, "training_step", fifth_step)
+
+
+def _after_pseudo_labels(number: int) -> None:
+    _before(SelfTraining, "_train_student", lambda rounds, current, *_: current == number)
+
+
+def _before_the_line(number: int) -> None:
+    _before(hfssl.rounds, "append_json_line", lambda path, record: record["round"] == number)
+
+
+def _after_the_line(number: int) -> None:
+    _before(SelfTraining, "_tidy", lambda rounds, current: current == number)
+
+
+PLACES = {
+    "mid_step": _mid_step,
+    "after_pseudo_labels": _after_pseudo_labels,
+    "before_the_line": _before_the_line,
+    "after_the_line": _after_the_line,
+}
