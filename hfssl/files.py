@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ __all__ = [
     "append_json_line",
     "atomic_directory",
     "atomic_file",
+    "make_folder",
     "read_json_lines",
     "sha256_of",
     "write_json",
@@ -23,12 +25,31 @@ __all__ = [
 ]
 
 
+def make_folder(path: str | os.PathLike) -> None:
+    """Creates a folder and those above it, unless it is there.
+
+    Raises:
+        PermissionError: naming `path`, also where the file system (`/proc`) says "no such file" to mean that.
+    """
+    with _refusal_named(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _refusal_named(folder: str | os.PathLike) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        raise PermissionError(errno.EACCES, "not writable", os.fspath(folder)) from error
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, else removed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    make_folder(path.parent)
+    with _refusal_named(path.parent):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -45,8 +66,9 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
     """Yields an empty temporary folder beside `path`; on success it replaces `path` as a whole."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    make_folder(path.parent)
+    with _refusal_named(path.parent):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     temporary.chmod(0o755)
     try:
         yield temporary

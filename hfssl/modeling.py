@@ -37,6 +37,7 @@ __all__ = [
     "Pooling",
     "body_and_head_parameters",
     "check_backbone",
+    "check_masked_lm",
     "from_pretrained",
     "load_classifier",
     "load_encoder",
@@ -46,6 +47,8 @@ __all__ = [
     "transfer_encoder",
     "transformers_model",
 ]
+
+logger = transformers_logging.get_logger(__name__)
 
 Pooling = Literal["stock", "mean"]
 
@@ -106,10 +109,35 @@ def check_backbone(
     return config
 
 
+def check_masked_lm(
+    backbone: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """As `check_backbone`, for a masked-language head on top of the backbone.
+
+    Raises:
+        ModelError: see `check_backbone`; and if the architecture has no masked-language head.
+    """
+    config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ModelError(
+            f"Expected an encoder with a masked-language head for the pretext task, but transformers has none for the "
+            f"architecture '{config.model_type}' of '{backbone}': use another backbone or skip the pretext stage "
+            "(--no-pretext)."
+        )
+    return config
+
+
 def load_tokenizer(
-    path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+    path: str | Path, *, max_length: int | None = None, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
     """Loads the tokenizer of a backbone or of a saved model.
+
+    Args:
+        path: folder or Hub id.
+        max_length: tokens a text; saved with the tokenizer, so that whoever loads it cuts texts as training did.
+            Backbones that read fewer tokens lower it. Default: as the tokenizer says.
+        revision: of a Hub id.
+        trust_remote_code: whether code that comes with the model may run.
 
     Raises:
         ModelError: if its files are missing (transformers would make up an empty one), or it cannot pad.
@@ -128,6 +156,12 @@ def load_tokenizer(
         raise ModelError(
             f"Expected a tokenizer that can pad, but that of '{path}' has no padding token: use an encoder."
         )
+    if max_length is not None:
+        config = check_backbone(path, revision=revision, trust_remote_code=trust_remote_code)
+        limit = min(tokenizer.model_max_length, config.to_dict().get("max_position_embeddings", max_length))
+        if max_length > limit:
+            logger.info("max_length is %d, but '%s' reads %d tokens: texts are cut there.", max_length, path, limit)
+        tokenizer.model_max_length = min(max_length, limit)
     return tokenizer
 
 
@@ -217,13 +251,8 @@ def load_masked_lm(
     Raises:
         ModelError: see `check_backbone`; if the architecture has no masked-language head, or body weights are missing.
     """
-    config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
-    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
-        raise ModelError(
-            f"Expected an encoder with a masked-language head for the pretext task, but transformers has none for the "
-            f"architecture '{config.model_type}' of '{backbone}': use another backbone or skip the pretext stage."
-        )
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = check_masked_lm(backbone, **options)
     model, missing = _load_whole_body(AutoModelForMaskedLM, backbone, seed, dtype, **options)
     fresh_head = bool(missing - set(_names_below(model, model.base_model)))
     decoder, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
@@ -322,7 +351,7 @@ def _check_files(folder: Path) -> None:
             f"only {', '.join(refused)}, which hfssl does not read (pickles can run code)" if refused else "no weights"
         )
         raise ModelError(
-            f"Expected model.safetensors in the folder '{folder}', but there is {found}: save the model with "
+            f"Expected model.safetensors in the folder '{folder}', but found {found}: save the model with "
             "save_pretrained of a current transformers, which writes safetensors."
         )
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from hfssl.arguments import FitArguments
 from hfssl.data.audit import audit
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
-from hfssl.modeling import check_backbone, load_tokenizer
+from hfssl.modeling import check_backbone, check_masked_lm, load_tokenizer
 from hfssl.presets import PRESETS
 from hfssl.run_folder import RunFolder
 from hfssl.saving import save_outcome
@@ -25,6 +26,8 @@ from hfssl.stages import StageRunner
 from hfssl.verdict import Verdict, judge
 
 __all__ = ["FitResult", "fit"]
+
+logger = logging.get_logger(__name__)
 
 SCHEMA_VERSION = 1
 
@@ -66,8 +69,9 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
         output_dir, arguments.keywords(), resume=arguments.resume, overwrite=arguments.overwrite_output_dir
     )
     check_backbone(arguments.backbone)
+    tokenizer = load_tokenizer(arguments.backbone, max_length=arguments.max_length)
     splits = _data(arguments, run)
-    stages = StageRunner(arguments, PRESETS[arguments.preset], run, splits, load_tokenizer(arguments.backbone))
+    stages = StageRunner(arguments, PRESETS[arguments.preset], run, splits, tokenizer)
     records = stages.run()
     audit(
         [splits.manifest, *(manifest for record in records.values() for manifest in record["manifests"])]
@@ -86,10 +90,17 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
 
 def _data(arguments: FitArguments, run: RunFolder) -> SemiSupervisedSplits:
     """Stages 1 and 2: the split is made once and then read from the folder, also when the tables change later."""
-    folder = run.path / "splits"
-    if not folder.exists():
-        make_splits(arguments, arguments.seed).save(folder)
-    return SemiSupervisedSplits.load(folder)
+    if not run.resumed:
+        splits = make_splits(arguments, arguments.seed)
+        by_preset = PRESETS[arguments.preset].pretext is not None
+        if len(splits["unlabeled"]) and (by_preset if arguments.pretext is None else arguments.pretext):
+            check_masked_lm(arguments.backbone)
+        run.open()  # not before all input is known to be good
+        splits.save(run.splits)
+    splits = SemiSupervisedSplits.load(run.splits)
+    for warning in splits.manifest["warnings"]:
+        logger.warning(warning)
+    return splits
 
 
 def _results(

@@ -82,11 +82,6 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
     """
     config, folder = recipe.config, Path(recipe.config.output_dir)
     resume = config.resume_from_checkpoint is not None
-    if recipe.method == "self_training" and config.world_size > 1:
-        # Every rank would score the pool by itself and write the same files of the rounds.
-        raise ConfigurationError(
-            f"method self_training runs in one process, got {config.world_size}; start it with --num_processes 1."
-        )
     if config.process_index == 0:
         if not resume and folder.is_dir() and any(folder.iterdir()):
             raise ConfigurationError(
@@ -120,7 +115,9 @@ class _Job:
     def __post_init__(self):
         self.config = self.recipe.config
         self.label_names: list[str] = self.splits.manifest["label_names"]
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(self.recipe.model.backbone)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(
+            self.recipe.model.backbone, max_length=self.config.max_length
+        )
         self.tokens = {
             name: tokenize_dataset(part, self.tokenizer, self.config.max_length) for name, part in self.splits.items()
         }

@@ -7,6 +7,7 @@ What goes wrong ends here too: an error that the user can mend is one sentence o
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,7 @@ class Verb:
 
 def main(verb: Verb, argv: Sequence[str]) -> int:
     """Runs a verb with its options; returns the exit status: 0 done, 2 user error, 130 interrupted."""
+    logging.getLogger("hfssl").addHandler(_WARNINGS)
     try:
         verb.run(argv)
     except KeyboardInterrupt as stop:
@@ -54,10 +56,10 @@ def main(verb: Verb, argv: Sequence[str]) -> int:
         _complain(str(error), "error")
         return USER_ERROR
     except Exception as error:
-        sentence = _storage_problem(error)
+        sentence = _storage_problem(error, verb.go_on)
         if sentence is None:
             raise
-        _complain(f"{sentence} {verb.go_on}", "error")
+        _complain(sentence, "error")
         return USER_ERROR
     return 0
 
@@ -157,20 +159,36 @@ def _predict_command(arguments: FitArguments) -> str:
     return f"hfssl predict --model {Path(arguments.output_dir) / 'model'} --input new.csv --output out.csv{column}"
 
 
-def _storage_problem(error: Exception) -> str | None:
+def _storage_problem(error: Exception, go_on: str) -> str | None:
     """One sentence for an error whose cause is the disk rather than us; None for all others."""
     where = f"'{error.filename}'" if isinstance(error, OSError) and error.filename else "the output folder"
     link: BaseException | None = error
     while link is not None:  # libraries wrap what the system told them
         full = link.errno in DISK_FULL if isinstance(link, OSError) and link.errno else False
         if full or any(words in str(link) for words in DISK_FULL_WORDS):
-            return f"There is no room on the disk for {where}: free some space."
+            return f"There is no room on the disk for {where}: free some space. {go_on}"
         link = link.__cause__ or link.__context__
     if isinstance(error, OSError) and error.errno in NOT_ALLOWED:
         return f"The system does not allow access to {where}: choose another folder or change its permissions."
     if isinstance(error, OSError) and error.errno in NOT_A_FOLDER:
-        return f"{where} cannot be written: a file stands where a folder is expected, or the other way round."
+        return (
+            f"{where} cannot be written: a file stands where a folder is expected, or the other way round; choose "
+            "another name."
+        )
     return None
+
+
+class _Warnings(logging.Handler):
+    """Shows our own warnings as the command's other messages are shown, without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        if os.environ.get("RANK", "0") == "0":
+            tqdm.write(f"hfssl: warning: {record.getMessage()}", file=sys.stderr)
+
+
+_WARNINGS = _Warnings(logging.WARNING)
 
 
 def _complain(message: str, kind: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfssl.errors import ConfigurationError
-from hfssl.files import write_json
+from hfssl.files import make_folder, write_json
 
 __all__ = ["RunFolder"]
 
@@ -29,34 +29,41 @@ class RunFolder:
         resume (`bool`): Go on with the run that the folder holds.
         overwrite (`bool`): Delete the run that the folder holds. Only folders that `fit` made are ever deleted.
 
+    Nothing is written or deleted before `open` is called, so that bad input costs nobody an earlier run, and leaves
+    nothing in the way of the corrected command.
+
+    Attributes:
+        resumed: Whether the folder holds the splits of this very run already.
+
     Raises:
         ConfigurationError: when the folder holds another run, or the wrong one.
     """
 
     def __init__(self, path: str | Path, settings: dict[str, Any], *, resume: bool, overwrite: bool):
         self.path = Path(path)
-        settings = {name: value for name, value in settings.items() if name not in HOW}
+        self.resumed = self._replace = False
+        self._settings = {name: value for name, value in settings.items() if name not in HOW}
         if self.path.exists() and not self.path.is_dir():
             raise ConfigurationError(f"output_dir must be a folder, but '{path}' is a file; choose another name.")
         if self.path.exists() and any(self.path.iterdir()):
-            self._take_over(settings, resume=resume, overwrite=overwrite)
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / SETTINGS, settings)
+            self._take_over(resume=resume, overwrite=overwrite)
 
-    def _take_over(self, settings: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+    def _take_over(self, *, resume: bool, overwrite: bool) -> None:
         if not (self.path / SETTINGS).exists():
             raise ConfigurationError(
                 f"output_dir '{self.path}' is not empty and holds no hfssl run; choose an empty or a new folder."
             )
+        if not self.splits.exists():
+            return  # a run that ended before its data was saved: there is nothing to go on with and nothing to lose
         if overwrite:
-            shutil.rmtree(self.path)
+            self._replace = True
         elif not resume:
             raise ConfigurationError(
                 f"output_dir '{self.path}' already holds a run; add --resume to go on with it, "
                 "--overwrite-output-dir to delete it, or choose another folder."
             )
         else:
-            before = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+            settings, before = self._settings, json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
             differing = sorted(name for name in settings.keys() | before if settings.get(name) != before.get(name))
             if differing:
                 raise ConfigurationError(
@@ -66,6 +73,22 @@ class RunFolder:
                         for name in differing
                     ]
                 )
+            self.resumed = True
+
+    def open(self) -> None:
+        """Makes the folder ready to be written to; deletes the run that is to be replaced."""
+        if self._replace:
+            shutil.rmtree(self.path)
+        make_folder(self.path)
+        if not self.resumed:
+            for leftover in self.path.glob(".*.tmp"):  # of a run that was killed while it saved its splits
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            write_json(self.path / SETTINGS, self._settings)
+
+    @property
+    def splits(self) -> Path:
+        """The folder of the splits, the first thing that a run saves."""
+        return self.path / "splits"
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""

@@ -1,7 +1,8 @@
 """A run of `fit` in a process of its own, for tests that kill it; not a test itself.
 
 Usage: python fit_tiny.py '{"options": {...}, "kill": {"title": "round 2", "step": 3}}'
-Kills itself with SIGKILL in that step of the first training run whose title holds these words.
+Kills itself with SIGKILL in that step of the first training run whose title holds these words. `"signal": "SIGINT"` in
+`kill` presses Ctrl-C instead; `"argv": [...]` in place of `options` goes through the command line.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ def main() -> None:
 
         def deadly(self, *args, **kwargs):
             if kill["title"] in self.title and self.state.global_step == kill["step"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.Signals[kill.get("signal", "SIGKILL")])
             return training_step(self, *args, **kwargs)
 
         SSLTrainer.training_step = deadly
+    if "argv" in request:
+        from hfssl.cli import main as command
+
+        sys.exit(command(request["argv"]))
     from hfssl.pipeline import fit
 
     fit(**request["options"])

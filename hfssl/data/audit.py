@@ -25,7 +25,15 @@ from datasets import Dataset
 from hfssl.data.duplicates import exact_key
 from hfssl.errors import DataError
 
-__all__ = ["AuditReport", "audit", "fingerprint", "inspect_texts", "load_manifest", "training_manifest"]
+__all__ = [
+    "AuditReport",
+    "audit",
+    "fingerprint",
+    "inspect_texts",
+    "load_manifest",
+    "training_manifest",
+    "truncation_warnings",
+]
 
 MANIFEST_SCHEMA_VERSION = 1
 TRAINING_ROLES = ("labeled", "unlabeled")
@@ -190,15 +198,21 @@ def inspect_texts(dataset: Dataset, label_names: Sequence[str]) -> list[str]:
     warnings = _label_warnings(labels, label_names)
     if empty:
         warnings.append(f"{empty} of {len(texts)} texts are empty; nothing can be learned from them.")
-    cut = sum(dataset["truncated"][:]) if "truncated" in dataset.column_names else 0
-    if cut:
-        warnings.append(
-            f"{cut} of {len(texts)} texts were longer than max_characters and were cut there; raise max_characters if "
-            "what matters stands at their end."
-        )
+    if "truncated" in dataset.column_names:
+        warnings += truncation_warnings(sum(dataset["truncated"][:]), len(texts))
     labeled = [text for text, label in zip(texts, labels, strict=True) if label >= 0]
     unlabeled = [text for text, label in zip(texts, labels, strict=True) if label < 0]
     return warnings + _script_warnings(labeled, unlabeled)
+
+
+def truncation_warnings(cut: int, total: int) -> list[str]:
+    """One sentence about `cut` of `total` texts that the loader shortened; none if there are none."""
+    if cut == 0:
+        return []
+    return [
+        f"{cut:,} of {total:,} texts were longer than max_characters (20,000 by default) and were cut there; split "
+        "such texts into parts if what matters stands at their end."
+    ]
 
 
 def _label_warnings(labels: np.ndarray, label_names: Sequence[str]) -> list[str]:

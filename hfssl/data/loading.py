@@ -51,6 +51,7 @@ def load_table(
     split: str = "train",
     revision: str | None = None,
     max_characters: int = 20_000,
+    optional: Sequence[str] = (),
 ) -> Dataset:
     """Loads a table of texts, with or without labels.
 
@@ -68,6 +69,8 @@ def load_table(
         split: Which split of a folder with named splits, of a saved `DatasetDict`, or of a Hub data set.
         revision: Commit, tag or branch of a Hub data set.
         max_characters: Longer texts are cut there, which bounds the tokenizer's memory; `truncated` marks such rows.
+        optional: `"group_column"`, `"id_column"` or both: where the table lacks that column, load it as if the column
+            had not been asked for.
 
     Returns:
         A `Dataset` with the columns `text`, `text_pair` (only if asked), `label` (`ClassLabel`, -1 = unlabeled),
@@ -83,7 +86,7 @@ def load_table(
     options |= {"group_column": group_column, "id_column": id_column}
     wanted = {option: column for option, column in options.items() if column is not None}
     source = _open_source(path_or_hub_id, list(dict.fromkeys(wanted.values())), split, revision)
-    values, places = _collect(source, wanted)
+    values, places = _collect(source, wanted, optional)
 
     columns, truncated = _text_columns(values, places, source.name, wanted, max_characters)
     if label_column is None:
@@ -92,10 +95,10 @@ def load_table(
         own_names = source.class_names.get(label_column)
         labels = [_label(value, own_names, place) for value, place in zip(values["label_column"], places, strict=True)]
         columns["label"], names = _encode_labels(labels, label_names or own_names, places, source.name)
-    if group_column is not None:
+    if "group_column" in values:
         columns["group"] = _as_texts(values["group_column"], places, group_column)
     columns["id"] = [str(number) for number in range(len(places))]
-    if id_column is not None:
+    if "id_column" in values:
         columns["id"] = _checked_ids(values["id_column"], places, id_column)
     columns["truncated"] = truncated
     kinds = {"label": ClassLabel(names=names), "truncated": Value("bool")}
@@ -168,7 +171,9 @@ def _hub_dataset(name: str, split: str, revision: str | None) -> Dataset:
         ) from error
 
 
-def _collect(source: _Source, wanted: dict[str, str]) -> tuple[dict[str, list[Any]], list[Place]]:
+def _collect(
+    source: _Source, wanted: dict[str, str], optional: Sequence[str]
+) -> tuple[dict[str, list[Any]], list[Place]]:
     """Reads the wanted columns, and where each row stands.
 
     JSON lines may leave a key out of some rows, so a column is missing only if no row has it.
@@ -183,7 +188,9 @@ def _collect(source: _Source, wanted: dict[str, str]) -> tuple[dict[str, list[An
     if not places:
         raise DataError(f"expected rows in '{source.name}', got none below its header: check how it was written.")
     for option, column in wanted.items():
-        if column not in seen:
+        if column not in seen and option in optional:
+            del values[option]
+        elif column not in seen:
             raise DataError(
                 f"expected a column '{column}' in '{source.name}', found {_listed(seen)}."
                 f"{near_matches(column, list(seen))} Name the right one with --{option.replace('_', '-')} ({option}=)."

@@ -300,11 +300,12 @@ def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, m
             "save the fast version beside the model, or use masking='token'."
         )
     has_pairs = "text_pair" in dataset.column_names
+    longest = min(max_length, tokenizer.model_max_length)
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
         pairs = batch["text_pair"] if has_pairs else None
         encoded = tokenizer(
-            batch["text"], pairs, truncation=True, max_length=max_length, return_attention_mask=True,
+            batch["text"], pairs, truncation=True, max_length=longest, return_attention_mask=True,
             return_token_type_ids=has_pairs and "token_type_ids" in tokenizer.model_input_names,
         )  # fmt: skip
         columns: dict[str, list[Any]] = dict(encoded)

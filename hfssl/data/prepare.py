@@ -14,6 +14,8 @@ __all__ = ["make_splits"]
 def make_splits(arguments: DataArguments, seed: int) -> SemiSupervisedSplits:
     """Loads the tables that `arguments` name and splits them; all tables share the label names of the first one.
 
+    Only the first table must have the group and the id column: others often come from elsewhere, without them.
+
     Raises:
         DataError: a table, a column or a label that cannot be used as given.
     """
@@ -25,10 +27,12 @@ def make_splits(arguments: DataArguments, seed: int) -> SemiSupervisedSplits:
     }
 
     def load(path: str | None, label_column: str | None) -> Dataset | None:
-        return None if path is None else load_table(path, label_column=label_column, label_names=names, **columns)
+        if path is None:
+            return None
+        optional = ("group_column", "id_column")
+        return load_table(path, label_column=label_column, label_names=names, optional=optional, **columns)
 
-    names: list[str] | None = None
-    table = load(arguments.train, arguments.label_column)
+    table = load_table(arguments.train, label_column=arguments.label_column, **columns)
     names = table.features["label"].names
     return few_label_splits(
         table,

@@ -27,7 +27,7 @@ from hfssl.data.assignment import (
     SplitOptions,
     assign_roles,
 )
-from hfssl.data.audit import MANIFEST_SCHEMA_VERSION, fingerprints, inspect_texts, load_manifest
+from hfssl.data.audit import MANIFEST_SCHEMA_VERSION, fingerprints, inspect_texts, load_manifest, truncation_warnings
 from hfssl.data.duplicates import PAIR_SEPARATOR, exact_key, near_duplicate_components
 from hfssl.errors import ConfigurationError, DataError, near_matches
 from hfssl.files import atomic_directory, write_json
@@ -314,9 +314,10 @@ def _counts(part: Dataset, label_names: list[str]) -> dict[str, int]:
 
 
 def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Mapping[str, Dataset]) -> list[str]:
-    looked_at = ["text", "label", "truncated"]
+    looked_at = ["text", "label"]
     training = [part.select_columns(looked_at) for role, part in parts.items() if role != "test"]
     warnings = inspect_texts(concatenate_datasets(training), tables.label_names)
+    warnings += truncation_warnings(sum(tables.columns["truncated"]), len(rows.label))
     removed = assignment.removed
     if removed["empty_text"]:
         warnings.append(f"{removed['empty_text']} training rows have an empty text and were left out.")

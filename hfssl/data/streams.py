@@ -114,17 +114,19 @@ class TwoStreamCollator:
 
 
 def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """Adds the tokenizer's columns to a dataset with `text` (and optionally `text_pair`); truncates to `max_length`.
+    """Adds the tokenizer's columns to a dataset with `text` (and optionally `text_pair`).
 
-    A column `label` becomes `labels`. All other columns are kept. A dataset that already has `input_ids` is returned
-    unchanged.
+    Texts are cut at `max_length` tokens, or at what the tokenizer itself allows if that is less: a longer row would
+    reach beyond the model's positions. A column `label` becomes `labels`. All other columns are kept. A dataset that
+    already has `input_ids` is returned unchanged.
     """
     if "input_ids" in dataset.column_names:
         return dataset
+    longest = min(max_length, tokenizer.model_max_length)
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
         pairs = batch["text_pair"] if "text_pair" in batch else None
-        return dict(tokenizer(batch["text"], pairs, truncation=True, max_length=max_length))
+        return dict(tokenizer(batch["text"], pairs, truncation=True, max_length=longest))
 
     # In memory and without a fingerprint: a cache keyed by a hash of the tokenizer object would go stale silently.
     with library_bars(len(dataset)):
