@@ -1,7 +1,12 @@
-"""Shared fixtures: tiny models and tokenizers made on the spot, one thread, no network."""
+"""Shared fixtures: tiny models and tokenizers made on the spot, one thread, no network.
+
+Also the gate against deprecated calls. What upstream says by `warnings` becomes an error (`filterwarnings` in
+pyproject.toml; `PYTHONWARNINGS` in processes that tests start); what it says by its loggers fails the test here.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads at test time
@@ -11,6 +16,35 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # a 3-step tiny training takes 0.4 s instead of 10 s on a loaded 2-core machine
+
+UPSTREAM = ("transformers", "peft", "accelerate", "datasets", "huggingface_hub", "torch")
+
+
+class _DeprecationRecords(logging.Handler):
+    """Keeps what upstream loggers say about deprecated calls."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if "deprecated" in message.lower():
+            self.messages.append(f"{record.name}: {message}")
+
+
+_deprecations = _DeprecationRecords()
+for _name in UPSTREAM:  # directly, because some of them do not hand their records on to the root logger
+    logging.getLogger(_name).addHandler(_deprecations)
+
+
+@pytest.fixture(autouse=True)
+def no_deprecated_calls():
+    """Fails the first test after which a library has logged that something is deprecated."""
+    yield
+    messages, _deprecations.messages = _deprecations.messages, []
+    assert not messages, "deprecated upstream calls:\n" + "\n".join(messages)
+
 
 WORDS = (
     "the a of to and in is was it film movie plot good bad great awful fun dull story actor love hate joy fear who "
