@@ -26,15 +26,16 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def teacher(tiny_backbone, tmp_path_factory):
-    """A folder with a classifier that had a short look at the labels."""
+    """A folder with a classifier that predicts each class for some rows of the pool."""
     folder = tmp_path_factory.mktemp("teacher")
     tokenizer = load_tokenizer(tiny_backbone)
     trainer = SupervisedTrainer(
         load_classifier(tiny_backbone, LABEL_NAMES, seed=3),
         SupervisedConfig(
             output_dir=str(folder / "checkpoints"),
-            max_steps=12,
-            learning_rate=1e-3,
+            max_steps=40,
+            learning_rate=3e-3,
+            head_learning_rate=3e-3,
             max_length=MAX_LENGTH,
             save_strategy="no",
             use_cpu=True,
@@ -120,7 +121,7 @@ def test_two_ranks_killed_at_every_turn_and_resumed_give_the_same_bits(tiny_back
 
     whole = run("whole")
     kills = [("after_pseudo_labels", 0, 0), ("after_the_line", 0, 0), ("mid_step", 1, 1), ("before_the_line", 1, 0)]
-    for at, number, rank in kills[1:3] if lora else kills:
+    for at, number, rank in kills[2:3] if lora else kills:
         killed = run("killed", {"at": at, "round": number, "rank": rank})
         assert not (killed / "rank-0.json").exists()
     run("killed")
@@ -186,12 +187,12 @@ def test_the_rounds_end_with_the_last_that_was_asked_for(undisturbed):
     assert undisturbed.n_iter_ == len(undisturbed.rounds_) == 2
     assert [record["termination_condition"] for record in undisturbed.rounds_] == ["", "max_rounds"]
     assert undisturbed.rounds_[0]["pool_agreement"] is None
-    assert 0 <= undisturbed.rounds_[1]["pool_agreement"] < 0.995
+    assert 0 < undisturbed.rounds_[1]["pool_agreement"] < 0.995
 
 
 def test_the_rounds_end_when_labels_are_stable(tiny_backbone, teacher, undisturbed, tmp_path):
     agreement = undisturbed.rounds_[1]["pool_agreement"]
-    stable = run_rounds(tiny_backbone, teacher, tmp_path / "a", rounds=3, stop_agreement=max(agreement, 1e-9))
+    stable = run_rounds(tiny_backbone, teacher, tmp_path / "a", rounds=3, stop_agreement=agreement)
     assert (stable.termination_condition_, stable.n_iter_) == ("labels_stable", 2)
     assert stable.rounds_[1]["pool_agreement"] == agreement
     restless = run_rounds(tiny_backbone, teacher, tmp_path / "b", rounds=3, stop_agreement=agreement + 0.01)
