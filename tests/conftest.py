@@ -11,6 +11,9 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads at test time
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["PYTHONWARNINGS"] = ",".join(
+    f"error::{name}" for name in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
+)
 
 import pytest
 import torch
