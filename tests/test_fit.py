@@ -110,6 +110,27 @@ def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_
     np.testing.assert_allclose(scores * result.results["temperature"], logits[:5], atol=1e-4)
 
 
+@pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.parametrize(("asked", "used"), [(16, 16), (128, 64)], ids=["as asked", "as many as the backbone reads"])
+def test_the_saved_tokenizer_cuts_texts_where_training_cut_them(options, tmp_path, asked, used):
+    rows = [
+        {"text": f"{make_text(i, name)} {FILLERS[i % 9]} " * 30, "label": name} for i in range(10) for name in CUES
+    ]
+    train = write_csv(tmp_path / "long.csv", rows)
+    test = write_csv(tmp_path / "test.csv", [{"text": "who was it " * 40, "label": "good"}])
+    changed = {"train": str(train), "test": str(test), "labels_per_class": None, "max_length": asked}
+    fit(**(options | changed), pretext=False, rounds=0)
+    folder = Path(options["output_dir"]) / "model"
+    assert AutoTokenizer.from_pretrained(folder).model_max_length == used
+    classify = pipeline("text-classification", model=str(folder), top_k=None)
+    scores = {entry["label"]: entry["score"] for entry in classify(["who was it " * 40], truncation=True)[0]}
+    temperature = json.loads((Path(options["output_dir"]) / "results.json").read_text())["temperature"] or 1.0
+    with np.load(Path(options["output_dir"]) / "stages" / "labels_only" / "logits.npz") as saved:
+        logits = saved["test"][0] / temperature
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose([scores[name] for name in sorted(CUES)], expected, atol=1e-5)
+
+
 def run_in_process(options: dict, kill: dict | None = None) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(SCRIPT), json.dumps({"options": options, "kill": kill})],

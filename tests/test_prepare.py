@@ -1,0 +1,58 @@
+"""From the arguments to the splits: what the first table must have and the others may lack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hfssl.arguments import DataArguments
+from hfssl.data.prepare import make_splits
+from hfssl.errors import DataError
+
+
+def write(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def options(tmp_path) -> dict:
+    names = ["good", "bad"]
+    words = "river city actor story plot who what when where why one two three four".split()
+    rows = [
+        {"body": f"{names[i % 2]} {words[i]} film", "label": names[i % 2], "movie": f"m{i // 2}", "key": f"r{i}"}
+        for i in range(14)
+    ]
+    return {"train": write(tmp_path / "train.jsonl", rows), "text_column": "body", "group_column": "movie"}
+
+
+def test_further_tables_may_lack_the_group_and_the_id(options, tmp_path):
+    pool = [{"body": f"{word} seen last night"} for word in ("comedy", "drama", "western", "thriller")]
+    test = [{"body": f"a {word} evening", "label": word} for word in ("good", "bad")]
+    tables = {"unlabeled": write(tmp_path / "pool.jsonl", pool), "test": write(tmp_path / "test.jsonl", test)}
+    splits = make_splits(DataArguments(**options, **tables, id_column="key"), seed=0)
+    assert sorted(splits["test"]["text"]) == sorted(row["body"] for row in test)
+    assert set(splits["unlabeled"]["text"]) | set(splits["proxy"]["text"]) == {row["body"] for row in pool}
+    assert set(splits["unlabeled"]["group"]) == {""}
+    assert set(splits["labeled"]["group"]) == {f"m{i}" for i in range(7)}
+    assert set(splits["labeled"]["id"]) | set(splits["validation"]["id"]) == {f"r{i}" for i in range(14)}
+
+
+def test_further_tables_that_have_the_group_are_held_to_it(options, tmp_path):
+    test = [{"body": f"a {word} evening", "label": word, "movie": "m0"} for word in ("good", "bad")]
+    splits = make_splits(DataArguments(**options, test=write(tmp_path / "test.jsonl", test)), seed=0)
+    assert "m0" not in splits["labeled"]["group"][:]
+
+
+@pytest.mark.parametrize("column", ["group_column", "id_column"])
+def test_the_first_table_must_have_them(options, column):
+    with pytest.raises(DataError, match=f"expected a column 'movi'.*Did you mean 'movie'.*{column}"):
+        make_splits(DataArguments(**(options | {"group_column": None, column: "movi"})), seed=0)
+
+
+def test_further_tables_must_have_the_text(options, tmp_path):
+    pool = write(tmp_path / "pool.jsonl", [{"text": "something else"}])
+    with pytest.raises(DataError, match="expected a column 'body' in .*pool.jsonl"):
+        make_splits(DataArguments(**options, unlabeled=pool), seed=0)
