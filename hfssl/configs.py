@@ -139,6 +139,9 @@ class SelfTrainingConfig(SupervisedConfig):
     """
 
     lambda_u: float = field(default=1.0, metadata={"help": "Weight of the pseudo-labeled loss; 0 is labels alone."})
+    teachers: int = field(
+        default=1, metadata={"help": "Models of different seeds whose labels of the pool are averaged in round 1."}
+    )
     rounds: int = field(default=2, metadata={"help": "Most rounds of teacher -> pseudo-labels -> student."})
     mc_passes: int = field(default=10, metadata={"help": "Stochastic passes with dropout on (T in the paper: 30)."})
     selection_fraction: float = field(default=0.5, metadata={"help": "Share of the pool that a round draws."})
@@ -157,6 +160,8 @@ class SelfTrainingConfig(SupervisedConfig):
         found = super().problems()
         if self.lambda_u < 0:
             found.append(f"lambda_u must not be negative, got {self.lambda_u}.")
+        if self.teachers < 1:
+            found.append(f"teachers must be at least 1, got {self.teachers}.")
         if self.rounds < 1:
             found.append(f"rounds must be at least 1, got {self.rounds}.")
         if self.mc_passes < 1:

@@ -11,9 +11,10 @@ and with them the length of the students' epochs. Only the main process writes f
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from hfssl.modeling import from_pretrained
 from hfssl.objectives import SelfTrainingObjective
 from hfssl.progress import library_bars
 from hfssl.ranks import from_main, is_main, wait_for_everyone
-from hfssl.scoring import MCDropoutResult, mc_dropout, predict_logits
+from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
 from hfssl.seeding import derive_seed, numpy_generator
 from hfssl.selection import DRAWS, Candidates
 from hfssl.trainers import SelfTrainingTrainer
@@ -68,14 +69,14 @@ def pseudo_label(scores: MCDropoutResult, args: SelfTrainingConfig, generator: n
     num_rows, num_classes = scores.mean_probs.shape
     candidates = Candidates(
         predicted=scores.predicted,
-        confidence=scores.mean_probs[np.arange(num_rows), scores.predicted],
+        confidence=scores.deterministic_probs[np.arange(num_rows), scores.predicted],
         bald=scores.bald,
         num_classes=num_classes,
     )
     size = max(1, round(args.selection_fraction * num_rows))
     rows = DRAWS[args.draw](candidates, size, generator)
     if args.soft_targets:
-        targets = scores.mean_probs[rows]
+        targets = scores.deterministic_probs[rows]
     else:
         targets = np.eye(num_classes, dtype=np.float32)[scores.predicted[rows]]
     weights = np.zeros(0, dtype=np.float32)
@@ -124,7 +125,7 @@ class SelfTraining:
 
     def fit(
         self,
-        teacher: PreTrainedModel,
+        teachers: PreTrainedModel | Sequence[PreTrainedModel],
         labeled: Dataset,
         pool: Dataset,
         *,
@@ -134,7 +135,8 @@ class SelfTraining:
         """Runs the rounds, or what is left of them when `output_dir` holds earlier ones.
 
         Args:
-            teacher: The first teacher, fine-tuned on the labels.
+            teachers: The first teacher, fine-tuned on the labels, or several whose probabilities are averaged; later
+                rounds are taught by the student.
             labeled: Tokenized rows with `labels`.
             pool: Tokenized rows; labels in it are not looked at.
             validation: Tokenized rows with `labels`, measured after each round and never trained on.
@@ -148,7 +150,9 @@ class SelfTraining:
         self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
-        self.student_, self.termination_condition_ = teacher.to(device), ""
+        teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
+        self._teachers = [teacher.to(device) for teacher in teachers]
+        self.student_, self.termination_condition_ = self._teachers[0], ""
         self.curves_: list[dict] = []
         for record in self.rounds_:
             self._recall(record)
@@ -177,6 +181,7 @@ class SelfTraining:
         self._remember(number, saved["rows"], saved["predicted"])
         if record["selected"]:
             self.student_ = from_pretrained(self._round_dir(number) / "student").to(self.args.device)
+            self._teachers = [self.student_]
             self.curves_ += read_json_lines(self._round_dir(number) / "curve.jsonl")
         self.termination_condition_ = record["termination_condition"]
         if is_main():
@@ -202,15 +207,7 @@ class SelfTraining:
         started = time.perf_counter()
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
-        quiet = self.args.disable_tqdm or not is_main()
-        scores = mc_dropout(
-            self.student_,
-            pool,
-            self.tokenizer,
-            passes=self.args.mc_passes,
-            seed=derive_seed(self.args.seed, "mc_dropout", number),
-            progress=None if quiet else f"{title}: {self.args.mc_passes} passes over the pool",
-        )
+        scores = self._score(number, title, pool)
         labels = from_main(pseudo_label(scores, self.args, numpy_generator(self.args.seed, "selection", number)))
         if is_main():
             with atomic_file(folder / "pseudo_labels.npz") as temporary, open(temporary, "wb") as file:
@@ -219,6 +216,7 @@ class SelfTraining:
         self._remember(number, labels.rows, labels.predicted)
         if len(labels.rows):
             self.student_ = self._train_student(number, title, labels, labeled, pool)
+            self._teachers = [self.student_]
         elif is_main():
             logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
         record["validation"] = self._measure(validation)
@@ -232,6 +230,26 @@ class SelfTraining:
         self.rounds_.append(record)
         self.termination_condition_ = record["termination_condition"]
         wait_for_everyone()  # whoever goes on finds the round on disk
+
+    def _score(self, number: int, title: str, pool: Dataset) -> MCDropoutResult:
+        """The passes are shared out among the teachers: between them they show more than dropout alone."""
+        count = len(self._teachers)
+        passes = math.ceil(self.args.mc_passes / count)
+        quiet = self.args.disable_tqdm or not is_main()
+        results = []
+        for i, teacher in enumerate(self._teachers):
+            who = f"teacher {i + 1} of {count}, " if count > 1 else ""
+            results.append(
+                mc_dropout(
+                    teacher,
+                    pool,
+                    self.tokenizer,
+                    passes=passes,
+                    seed=derive_seed(self.args.seed, "mc_dropout", number, i),
+                    progress=None if quiet else f"{title}: {who}{passes} passes over the pool",
+                )
+            )
+        return combine(results)
 
     def _describe(self, number: int, labels: PseudoLabels, hidden_labels: np.ndarray | None) -> dict[str, Any]:
         """What a reader of `rounds.jsonl` wants to know about the pseudo-labels; hidden labels are used here only."""

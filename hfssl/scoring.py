@@ -6,7 +6,7 @@ so a pool may be scored in the middle of a training run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
@@ -19,25 +19,62 @@ from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.errors import ModelError
-from hfssl.uncertainty import bald, entropy, predicted_class_variance
+from hfssl.uncertainty import bald, entropy, predictive_variance
 
-__all__ = ["MCDropoutResult", "dropout_active", "evaluating", "mc_dropout", "predict_logits", "token_budget_batches"]
+__all__ = [
+    "MCDropoutResult",
+    "combine",
+    "dropout_active",
+    "evaluating",
+    "mc_dropout",
+    "predict_logits",
+    "token_budget_batches",
+]
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @dataclass(frozen=True)
 class MCDropoutResult:
-    """What T stochastic passes say about N rows and K classes, in dataset order; float32 but for `predicted`."""
+    """What T stochastic passes (of one model, or of several) say about N rows and K classes, in dataset order."""
 
-    mean_probs: np.ndarray  # [N, K], mean over the passes
-    deterministic_probs: np.ndarray  # [N, K], of one pass without dropout
-    predicted: np.ndarray  # [N] int64, argmax of the deterministic pass
+    mean_probs: np.ndarray  # [N, K], mean over the stochastic passes
+    deterministic_probs: np.ndarray  # [N, K], of a pass without dropout; mean over the models
+    predictive_variance: np.ndarray  # [N, K], population variance over the stochastic passes
     bald: np.ndarray  # [N] in nats
-    predicted_class_variance: (
-        np.ndarray
-    )  # [N], population variance over the passes of the predicted class's probability
-    entropy: np.ndarray  # [N] in nats, of `mean_probs`
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """`[N]` int64, argmax of the deterministic probabilities."""
+        return self.deterministic_probs.argmax(axis=-1)
+
+    @property
+    def predicted_class_variance(self) -> np.ndarray:
+        """`[N]`, variance over the passes of the predicted class's probability."""
+        return np.take_along_axis(self.predictive_variance, self.predicted[:, None], axis=1)[:, 0]
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """`[N]` in nats, of `mean_probs`."""
+        return entropy(torch.from_numpy(self.mean_probs)).numpy()
+
+
+def combine(results: Sequence[MCDropoutResult]) -> MCDropoutResult:
+    """The result that one run over all passes of all models would have given; equally many passes each.
+
+    The passes are a mixture: its variance is the mean of the models' variances plus the variance of their means, and
+    the mean entropy that BALD subtracts is, for each model, H(mean) - BALD (Lakshminarayanan et al. 2017 for the
+    ensemble; Houlsby et al. 2011 for BALD).
+    """
+    mean = np.mean([result.mean_probs for result in results], axis=0)
+    second_moment = np.mean([result.predictive_variance + result.mean_probs**2 for result in results], axis=0)
+    mean_entropy = np.mean([result.entropy - result.bald for result in results], axis=0)
+    return MCDropoutResult(
+        mean_probs=mean,
+        deterministic_probs=np.mean([result.deterministic_probs for result in results], axis=0),
+        predictive_variance=np.maximum(second_moment - mean**2, 0.0),
+        bald=np.maximum(entropy(torch.from_numpy(mean)).numpy() - mean_entropy, 0.0),
+    )
 
 
 @contextmanager
@@ -151,9 +188,9 @@ def mc_dropout(
     """
     count, classes = len(dataset), model.config.num_labels
     results = {
-        field.name: np.zeros((count, classes) if field.name.endswith("probs") else count, dtype=np.float32)
+        field.name: np.zeros(count if field.name == "bald" else (count, classes), dtype=np.float32)
         for field in fields(MCDropoutResult)
-    } | {"predicted": np.zeros(count, dtype=np.int64)}
+    }
     for index, (rows, batch) in enumerate(_batches(model, dataset, tokenizer, max_tokens, progress)):
         with torch.inference_mode():
             with evaluating(model):
@@ -235,12 +272,9 @@ def _check_dropout_acts(stochastic: Tensor, deterministic: Tensor) -> None:
 def _reduce(stochastic: Tensor, deterministic: Tensor) -> dict[str, Tensor]:
     """The fields of `MCDropoutResult` for one batch, from logits `[T, n, K]` and `[n, K]`."""
     probs = stochastic.softmax(dim=-1)
-    mean, predicted = probs.mean(dim=0), deterministic.argmax(dim=-1)
     return {
-        "mean_probs": mean,
+        "mean_probs": probs.mean(dim=0),
         "deterministic_probs": deterministic.softmax(dim=-1),
-        "predicted": predicted,
+        "predictive_variance": predictive_variance(probs),
         "bald": bald(probs),
-        "predicted_class_variance": predicted_class_variance(probs, predicted),
-        "entropy": entropy(mean),
     }

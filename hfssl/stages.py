@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,29 +130,34 @@ class StageRunner:
 
     def _supervised(self, folder: Path, name: str, title: str, *, adapted: bool) -> dict[str, Any]:
         # The same seed with and without pretext: the two differ in the backbone and in nothing else.
-        config = self._config(SupervisedConfig, folder, self.preset.supervised, seed=self._seed("supervised"))
-        model = self._classifier(config.seed, adapted=adapted)
-        trainer = SupervisedTrainer(
-            model,
-            config,
-            train_dataset=self.tokens["labeled"],
-            processing_class=self.tokenizer,
-            peft_config=self._peft_config(model, "sequence_classification"),
-            title=self.titles[title],
-        )
-        trainer.train(resume_from_checkpoint=True)
+        seed = self._seed("supervised")
+        trainer = self._train_supervised(folder, self.titles[title], seed=seed, adapted=adapted)
         return {
             "metrics": self._finish(folder, trainer.model),
             "manifests": [training_manifest(name, self.splits["labeled"], "labeled")],
-            "config": {"supervised": trainer.objective.describe() | _settings(config)},
+            "config": {"supervised": trainer.objective.describe() | _settings(trainer.args)},
             "curves": trainer.state.log_history,
         }
+
+    def _train_supervised(self, folder: Path, title: str, *, seed: int, adapted: bool) -> SupervisedTrainer:
+        model = self._classifier(seed, adapted=adapted)
+        trainer = SupervisedTrainer(
+            model,
+            self._config(SupervisedConfig, folder, self.preset.supervised, seed=seed),
+            train_dataset=self.tokens["labeled"],
+            processing_class=self.tokenizer,
+            peft_config=self._peft_config(model, "sequence_classification"),
+            title=title,
+        )
+        trainer.train(resume_from_checkpoint=True)
+        return trainer
 
     def _self_training(self, folder: Path) -> dict[str, Any]:
         adapted = self._start_from_adapted()
         settings = self.preset.supervised | self.preset.self_training | {"rounds": self.rounds}
         config = self._config(SelfTrainingConfig, folder, settings, seed=self._seed("self_training"))
-        teacher = from_pretrained(self.run_folder.stage("pretext" if adapted else BASELINE) / "model")
+        teachers = [from_pretrained(self.run_folder.stage("pretext" if adapted else BASELINE) / "model")]
+        teachers += [self._further_teacher(folder, i, adapted=adapted) for i in range(1, config.teachers)]
         rounds = SelfTraining(
             lambda seed: self._classifier(seed, adapted=adapted),
             config,
@@ -163,11 +169,11 @@ class StageRunner:
         )
         pool = self.tokens["unlabeled"]
         rounds.fit(
-            teacher,
+            teachers,
             self.tokens["labeled"],
             pool,
             validation=self.tokens["validation"],
-            hidden_labels=np.asarray(pool["hidden_label"]),
+            hidden_labels=np.asarray(pool["hidden_label"][:]),
         )
         used = self.splits["unlabeled"].select(np.flatnonzero(rounds.labeled_iter_ >= 0))
         return {
@@ -181,6 +187,16 @@ class StageRunner:
             "rounds": rounds.rounds_,
             "alarms": self._lost_classes(rounds.transduction_),
         }
+
+    def _further_teacher(self, folder: Path, number: int, *, adapted: bool) -> PreTrainedModel:
+        """The labels-only model again, from another seed."""
+        place = folder / f"teacher-{number}"
+        if not (place / "model").exists():
+            title = f"{self.titles['self-training']}, teacher {number + 1}"
+            trainer = self._train_supervised(place, title, seed=self._seed(f"teacher-{number}"), adapted=adapted)
+            save_checkpoint(trainer.model, self.tokenizer, place / "model", self.label_names)
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
+        return from_pretrained(place / "model")
 
     def _start_from_adapted(self) -> bool:
         """Whether self-training starts from the adapted backbone: unless held-out labels speak against it."""

@@ -23,7 +23,15 @@ from transformers import (
 
 from hfssl.adapters import add_adapter
 from hfssl.errors import ModelError
-from hfssl.scoring import dropout_active, mc_dropout, predict_logits, token_budget_batches
+from hfssl.scoring import (
+    MCDropoutResult,
+    combine,
+    dropout_active,
+    mc_dropout,
+    predict_logits,
+    token_budget_batches,
+)
+from hfssl.uncertainty import bald, predictive_variance
 
 
 def build(model_class, config):
@@ -227,3 +235,31 @@ def test_batch_norm_and_layer_drop_stay_in_eval_mode():
     assert torch.equal(mean, model.norm.running_mean)
     assert model.training
     assert model.norm.training
+
+
+def test_combining_models_equals_one_run_over_all_their_passes():
+    """Two models, three passes each, two rows, two classes; the joint numbers from the stacked passes themselves."""
+    passes = torch.tensor(
+        [
+            [[[0.9, 0.1], [0.5, 0.5]], [[0.8, 0.2], [0.4, 0.6]], [[0.7, 0.3], [0.6, 0.4]]],
+            [[[0.2, 0.8], [0.5, 0.5]], [[0.4, 0.6], [0.5, 0.5]], [[0.3, 0.7], [0.5, 0.5]]],
+        ]
+    )
+
+    def result(probs):
+        return MCDropoutResult(
+            mean_probs=probs.mean(0).numpy(),
+            deterministic_probs=probs[0].numpy(),
+            predictive_variance=predictive_variance(probs).numpy(),
+            bald=bald(probs).numpy(),
+        )
+
+    joint = combine([result(probs) for probs in passes])
+    stacked = passes.flatten(0, 1)
+    np.testing.assert_allclose(joint.mean_probs, stacked.mean(0), atol=1e-6)
+    np.testing.assert_allclose(joint.predictive_variance, predictive_variance(stacked), atol=1e-6)
+    np.testing.assert_allclose(joint.bald, bald(stacked), atol=1e-6)
+    # By hand, first row, first class: 0.9 0.8 0.7 0.2 0.4 0.3 have mean 0.55 and mean square 2.23 / 6.
+    assert joint.predictive_variance[0, 0] == pytest.approx(2.23 / 6 - 0.55**2, abs=1e-6)
+    np.testing.assert_allclose(joint.deterministic_probs[0], [0.55, 0.45], atol=1e-6)
+    assert joint.predicted.tolist() == [0, 0]
