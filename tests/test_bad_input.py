@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from fit_tiny import TINY
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, OPTConfig, OPTModel
 
 import hfssl.data.prepare
 import hfssl.presets
@@ -310,6 +310,18 @@ def test_a_backbone_with_an_unsupported_head(refused, tiny_tokenizer, tmp_path):
     sentence = refused(write(tmp_path / "train.csv", rows()), "--backbone", str(folder))
     assert "no sequence-classification head for the architecture 'clip_text_model'" in sentence
     assert "use an encoder such as BERT" in sentence
+
+
+def test_a_backbone_that_cannot_do_the_pretext(refused, tiny_tokenizer, tmp_path):
+    """Known from its configuration: said before the labels-only model is trained, not after."""
+    folder = tmp_path / "backbone"
+    size = {"hidden_size": 32, "ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    OPTModel(OPTConfig(vocab_size=len(tiny_tokenizer), word_embed_proj_dim=32, **size)).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    table = write(tmp_path / "train.csv", rows(unlabeled=24))
+    sentence = refused(table, "--backbone", str(folder), "--pretext")
+    assert "Expected an encoder with a masked-language head" in sentence
+    assert "--no-pretext" in sentence
 
 
 @pytest.mark.parametrize("folder", ["file/run", "/proc/run"], ids=["below a file", "a file system that refuses"])
