@@ -316,7 +316,7 @@ class SSLTrainer(Trainer):
             with atomic_file(Path(run_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE_MARKER) as temporary:
                 temporary.write_text(f"{self.state.global_step}\n", encoding="utf-8")
             best = self.state.best_model_checkpoint
-            rotate_checkpoints(output_dir=run_dir, save_total_limit=limit, best_model_checkpoint=best, use_mtime=True)
+            rotate_checkpoints(output_dir=run_dir, save_total_limit=limit, best_model_checkpoint=best, use_mtime=False)
         # A rank that stops here (interrupted) must not be gone, and the launcher end the others, before the marker is.
         self.accelerator.wait_for_everyone()
 
