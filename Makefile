@@ -22,6 +22,7 @@ test: lint $(REAL_DATA)
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check --quiet .
 
 $(PYTHON):
 	python3 -m venv $(VENV)

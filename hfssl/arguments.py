@@ -40,7 +40,7 @@ class DataArguments(_Checked):
         metadata={
             "metavar": "TABLE",
             "help": "Table to learn from: CSV, TSV, JSONL or Parquet file, a folder of them, a folder written by "
-            "`save_to_disk`, or a Hub data set. Rows without a label are unlabeled."
+            "`save_to_disk`, or a Hub data set. Rows without a label are unlabeled.",
         }
     )
     unlabeled: str | None = field(

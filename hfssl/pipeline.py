@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hfssl.arguments import FitArguments
+from hfssl.backbones import check_backbone, check_masked_lm, load_tokenizer
 from hfssl.data.audit import audit
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
-from hfssl.modeling import check_backbone, check_masked_lm, load_tokenizer
 from hfssl.presets import PRESETS
 from hfssl.run_folder import RunFolder
 from hfssl.saving import save_outcome

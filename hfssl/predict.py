@@ -15,11 +15,12 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from hfssl.backbones import load_tokenizer
 from hfssl.data.tables import parquet_schema, read_rows
 from hfssl.data.writing import table_writer
 from hfssl.errors import DataError, near_matches
 from hfssl.files import atomic_file
-from hfssl.modeling import from_pretrained, load_tokenizer
+from hfssl.modeling import from_pretrained
 from hfssl.scoring import predict_logits
 from hfssl.uncertainty import entropy
 

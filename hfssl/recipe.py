@@ -14,6 +14,7 @@ from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerB
 
 from hfssl.adapters import build_lora_config
 from hfssl.arguments import AdapterArguments, DataArguments, ModelArguments
+from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.prepare import make_splits
@@ -22,7 +23,7 @@ from hfssl.data.streams import tokenize_dataset
 from hfssl.errors import ConfigurationError, near_matches
 from hfssl.files import write_json
 from hfssl.metrics.classification import evaluate_probs
-from hfssl.modeling import load_classifier, load_masked_lm, load_tokenizer, transfer_encoder
+from hfssl.modeling import load_classifier, load_masked_lm, transfer_encoder
 from hfssl.parsing import parse, read_yaml
 from hfssl.rounds import SelfTraining
 from hfssl.scoring import predict_logits

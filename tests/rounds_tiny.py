@@ -16,9 +16,10 @@ from train_tiny import LABEL_NAMES, make_dataset
 
 import hfssl.rounds
 from hfssl.adapters import build_lora_config
+from hfssl.backbones import load_tokenizer
 from hfssl.configs import SelfTrainingConfig
 from hfssl.data.streams import tokenize_dataset
-from hfssl.modeling import from_pretrained, load_classifier, load_tokenizer
+from hfssl.modeling import from_pretrained, load_classifier
 from hfssl.rounds import SelfTraining
 from hfssl.trainer import SSLTrainer
 

@@ -31,15 +31,14 @@ from transformers import (
     pipeline,
 )
 
+from hfssl.backbones import check_backbone, load_tokenizer
 from hfssl.errors import ModelError
 from hfssl.modeling import (
     body_and_head_parameters,
-    check_backbone,
     from_pretrained,
     load_classifier,
     load_encoder,
     load_masked_lm,
-    load_tokenizer,
     transfer_encoder,
 )
 from hfssl.pooling import mean_over_tokens

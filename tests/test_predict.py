@@ -31,7 +31,7 @@ def classifier(tmp_path_factory, tiny_tokenizer):
     folder = tmp_path_factory.mktemp("classifier")
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        names = ["ham, \"egg\"", "spam", "größer"]
+        names = ['ham, "egg"', "spam", "größer"]
         config = tiny_bert_config(len(tiny_tokenizer), num_labels=3, initializer_range=0.5)
         config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
         BertForSequenceClassification(config).save_pretrained(folder)

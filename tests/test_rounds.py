@@ -14,11 +14,12 @@ from ranks import logs, run_ranks
 from rounds_tiny import MAX_LENGTH, POOL_ROWS, digest, hidden_labels, rounds_that_die, run_rounds
 from train_tiny import LABEL_NAMES, make_dataset
 
+from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import save_checkpoint
 from hfssl.configs import SupervisedConfig
 from hfssl.errors import TrainingError
 from hfssl.files import read_json_lines
-from hfssl.modeling import from_pretrained, load_classifier, load_tokenizer
+from hfssl.modeling import from_pretrained, load_classifier
 from hfssl.trainers import SupervisedTrainer
 
 ROOT = Path(__file__).parents[1]

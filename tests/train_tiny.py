@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from hfssl.adapters import build_lora_config
 
-from hfssl.modeling import load_classifier, load_masked_lm, load_tokenizer
+from hfssl.adapters import build_lora_config
+from hfssl.backbones import load_tokenizer
+from hfssl.modeling import load_classifier, load_masked_lm
 from hfssl.trainers import TRAINERS
 
 LABEL_NAMES = ["bad", "good", "plot"]

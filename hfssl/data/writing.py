@@ -93,9 +93,7 @@ def _cell(value: Any) -> Any:
 class _ParquetWriter:
     """Keeps the types of a Parquet source; otherwise they follow from the first rows."""
 
-    def __init__(
-        self, path: Path, kept: pa.Schema | None, columns: Sequence[str], added: Mapping[str, pa.DataType]
-    ):
+    def __init__(self, path: Path, kept: pa.Schema | None, columns: Sequence[str], added: Mapping[str, pa.DataType]):
         self.path, self.kept, self.columns, self.added = path, kept, columns, pa.schema(list(added.items()))
         self.writer: pq.ParquetWriter | None = None
 
