@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from hfssl.configs import SSLConfig
 from hfssl.data.streams import PlainView, View
 
-__all__ = ["Batch", "Objective", "classification_logits", "joint_logits"]
+__all__ = ["Batch", "Objective", "classification_logits", "joint_logits", "length_groups"]
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -80,21 +80,73 @@ def _model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def classification_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Logits `[B, K]` of one batch."""
-    return model(**_model_inputs(batch)).logits
+    """Logits `[B, K]` of one batch; see `joint_logits`."""
+    return joint_logits(model, batch)[0]
 
 
-def joint_logits(model: nn.Module, first: Batch, second: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits `[B, K]` and `[U, K]` of two batches from *one* forward pass, padded to a common length.
+def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
+    """Logits of several batches, `[B, K]` each, from as few padded tokens as pays.
 
-    One forward is what DDP expects, and costs less than two.
+    On accelerators and under several ranks that is *one* forward pass over all rows, padded to a common length:
+    padding is cheap there, lengths lie on the device, and the ranks must agree on the number of passes. In one process
+    on a CPU the rows are sorted by length and cut into up to three passes (`length_groups`): one long text among short
+    ones would otherwise cost as much as a batch of long ones.
     """
-    first, second = _model_inputs(first), _model_inputs(second)
-    length = max(first["input_ids"].shape[1], second["input_ids"].shape[1])
+    inputs = [_model_inputs(batch) for batch in batches]
+    sizes = [len(part["input_ids"]) for part in inputs]
+    length = max(part["input_ids"].shape[1] for part in inputs)
     # The padded positions are masked out, so that the id used for padding does not matter: 0 exists everywhere.
-    together = {
-        name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in (first, second)])
-        for name in first
+    rows = {
+        name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
+        for name in inputs[0]
     }
-    logits = model(**together).logits
-    return logits[: len(first["input_ids"])], logits[len(first["input_ids"]) :]
+    mask = rows.get("attention_mask")
+    several_ranks = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if mask is None or mask.device.type != "cpu" or several_ranks:
+        return model(**rows).logits.split(sizes)
+    groups = length_groups(_last_token(mask))
+    logits = [model(**{name: rows[name][group, :width] for name in rows}).logits for group, width in groups]
+    order = torch.cat([group for group, _ in groups]).argsort()
+    return torch.cat(logits)[order].split(sizes)
+
+
+def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int = 64) -> list[tuple[torch.Tensor, int]]:
+    """Cuts rows, sorted by length, into groups that cost the fewest padded tokens.
+
+    Args:
+        lengths: `[N]` tokens of each row.
+        most: Groups at most.
+        overhead: What one more forward and backward pass costs, in tokens (30 ms against 0.5 ms a token for MiniLM on
+            two cores).
+
+    Returns:
+        Row numbers `[G]` and width of each group: all rows in their order where cutting does not pay.
+    """
+    order = torch.argsort(lengths, stable=True)
+    ascending = lengths[order].tolist()
+    # best[j]: cost and first rows of the groups of the cheapest way to cut the j shortest rows.
+    whole = [(0.0, [])] + [(overhead + j * ascending[j - 1], [0]) for j in range(1, len(ascending) + 1)]
+    best = whole
+    for _ in range(most - 1):
+        best = [
+            min(
+                [
+                    best[j],
+                    *((best[i][0] + overhead + (j - i) * ascending[j - 1], [*best[i][1], i]) for i in range(1, j)),
+                ]
+            )
+            for j in range(len(best))
+        ]
+    firsts = best[-1][1]
+    if len(firsts) == 1:
+        return [(torch.arange(len(lengths)), ascending[-1])]
+    return [
+        (order[first:end], ascending[end - 1])
+        for first, end in zip(firsts, [*firsts[1:], len(ascending)], strict=True)
+    ]
+
+
+def _last_token(mask: torch.Tensor) -> torch.Tensor:
+    """`[N]` columns of each row that reach to its last token, wherever the padding is."""
+    positions = torch.arange(1, mask.shape[1] + 1)
+    return (mask * positions).amax(dim=1).clamp(min=1)

@@ -23,7 +23,7 @@ class SelfTrainingObjective(Objective):
     (a float). Both are fixed for the round; see `hfssl.rounds` for where they come from.
 
     With `lambda_u=0` the pseudo-labeled rows are not even passed through the model, so that the run equals
-    `SupervisedObjective` to the last bit (a joint forward would pad and batch the labeled rows differently).
+    `SupervisedObjective` to the last bit (in a joint forward other dropout masks would fall on the labeled rows).
     """
 
     paper = (
