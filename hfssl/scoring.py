@@ -7,7 +7,7 @@ so a pool may be scored in the middle of a training run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.errors import ModelError
+from hfssl.trunk import Trunk, find_trunk
 from hfssl.uncertainty import bald, entropy, predictive_variance
 
 __all__ = [
@@ -166,6 +167,7 @@ def mc_dropout(
     *,
     passes: int,
     seed: int,
+    top_layers: int | None = None,
     max_tokens: int = 8192,
     progress: str | None = None,
 ) -> MCDropoutResult:
@@ -180,6 +182,8 @@ def mc_dropout(
         tokenizer: pads the batches.
         passes: T, at least 1.
         seed: of the dropout masks.
+        top_layers: dropout acts in so many upper layers and in the head, and all below runs once (`hfssl.trunk`);
+            `None` drops everywhere, as in the paper, at the price of full passes.
         max_tokens: most tokens in one forward pass, padding included.
         progress: text beside a progress bar over rows; `None` shows no bar.
 
@@ -191,11 +195,15 @@ def mc_dropout(
         field.name: np.zeros(count if field.name == "bald" else (count, classes), dtype=np.float32)
         for field in fields(MCDropoutResult)
     }
+    trunk = None
     for index, (rows, batch) in enumerate(_batches(model, dataset, tokenizer, max_tokens, progress)):
         with torch.inference_mode():
             with evaluating(model):
-                deterministic = _finite_logits(model, batch)
-            stochastic = _stochastic_logits(model, batch, passes, (seed, index), max_tokens)
+                if index == 0 and top_layers is not None:
+                    trunk = find_trunk(model, {name: value[:4] for name, value in batch.items()}, top_layers)
+                with trunk.recording() if trunk else nullcontext():
+                    deterministic = _finite_logits(model, batch)
+            stochastic = _stochastic_logits(model, batch, passes, (seed, index), max_tokens, trunk)
             if index == 0:
                 _check_dropout_acts(stochastic, deterministic)
             for name, value in _reduce(stochastic, deterministic).items():
@@ -222,7 +230,12 @@ def _batches(
 
 
 def _stochastic_logits(
-    model: PreTrainedModel, batch: dict[str, Tensor], passes: int, seeds: tuple[int, int], max_tokens: int
+    model: PreTrainedModel,
+    batch: dict[str, Tensor],
+    passes: int,
+    seeds: tuple[int, int],
+    max_tokens: int,
+    trunk: Trunk | None,
 ) -> Tensor:
     """`[T, n, K]`. A batch below the token budget goes through several times at once, by repeating its rows."""
     at_once = max(1, max_tokens // batch["input_ids"].numel())
@@ -231,7 +244,7 @@ def _stochastic_logits(
         for first in range(0, passes, at_once):
             copies = min(at_once, passes - first)
             repeated = {name: value.repeat(copies, 1) for name, value in batch.items()}
-            with _own_random_state(model.device, (*seeds, first)):
+            with _own_random_state(model.device, (*seeds, first)), trunk.replaying(copies) if trunk else nullcontext():
                 logits.append(_finite_logits(model, repeated).unflatten(0, (copies, -1)))
     return torch.cat(logits)
 
