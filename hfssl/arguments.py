@@ -138,6 +138,13 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     )
     seed: int = field(default=0, metadata={"help": "Same seed, machine and library versions: same bits."})
     max_length: int = field(default=128, metadata={"help": "Tokens kept of each text; the rest is cut off."})
+    max_steps: int | None = field(
+        default=None, metadata={"help": "Steps of labels only and of each student. Default: as the preset says."}
+    )
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of the body, not of the head. Default: as the preset says."},
+    )
     pretext: bool | None = field(
         default=None,
         metadata={"help": "Adapt the backbone to the raw text first, or not. Default: as the preset says."},
@@ -151,6 +158,9 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
 
     def problems(self) -> list[str]:
         found = super().problems() + self._at_least(0, "seed", "rounds") + self._at_least(4, "max_length")
+        found += self._at_least(1, "max_steps")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            found.append(f"learning_rate must be above 0, got {self.learning_rate}.")
         if self.resume and self.overwrite_output_dir:
             found.append("resume and overwrite_output_dir exclude each other; give one of them.")
         return found

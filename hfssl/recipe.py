@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
+from scipy.special import softmax
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.adapters import build_lora_config
@@ -27,7 +28,6 @@ from hfssl.modeling import load_classifier, load_masked_lm, transfer_encoder
 from hfssl.parsing import parse, read_yaml
 from hfssl.rounds import SelfTraining
 from hfssl.scoring import predict_logits
-from hfssl.stages import softmax
 from hfssl.trainers import MaskedSpanTrainer, SupervisedTrainer
 
 __all__ = ["CONFIGS", "Recipe", "parse_recipe", "train_recipe"]
@@ -150,7 +150,7 @@ class _Job:
         for name in ("validation", "test"):
             part = self.tokens[name]
             labels = np.asarray(part["labels"], dtype=np.int64)
-            probs = softmax(predict_logits(model, part, self.tokenizer)) if len(part) else None
+            probs = softmax(predict_logits(model, part, self.tokenizer), axis=-1) if len(part) else None
             metrics[name] = None if probs is None else evaluate_probs(probs, labels)
         return metrics
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from peft import PeftModel
+from scipy.special import softmax
 
 from hfssl.arguments import FitArguments
 from hfssl.calibration import fit_temperature, fold_temperature
@@ -21,7 +22,7 @@ from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.report.build import build_report
 from hfssl.run_folder import RunFolder
-from hfssl.stages import StageRunner, softmax
+from hfssl.stages import StageRunner
 
 __all__ = ["save_outcome"]
 
@@ -77,7 +78,7 @@ def _calibrated_metrics(splits: SemiSupervisedSplits, stages: StageRunner, resul
     logits = stages.logits(results["chosen"])
     temperature = results["temperature"] or 1.0
     return {
-        name: evaluate_probs(softmax(values / temperature), np.asarray(splits[name]["label"], dtype=np.int64))
+        name: evaluate_probs(softmax(values / temperature, axis=-1), np.asarray(splits[name]["label"], dtype=np.int64))
         if len(values)
         else None
         for name, values in logits.items()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 from peft import PeftConfig
+from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -62,6 +63,8 @@ class StageRunner:
         self.tokens = {name: tokenize_dataset(part, tokenizer, arguments.max_length) for name, part in splits.items()}
         self.pretext = preset.pretext is not None if arguments.pretext is None else arguments.pretext
         self.rounds = preset.self_training.get("rounds", 0) if arguments.rounds is None else arguments.rounds
+        given = {"max_steps": arguments.max_steps, "learning_rate": arguments.learning_rate}
+        self.given = {name: value for name, value in given.items() if value is not None}
         if len(splits["unlabeled"]) == 0:
             self.pretext, self.rounds = False, 0
         self.titles = self._titles()
@@ -227,7 +230,7 @@ class StageRunner:
                 if len(part)
                 else np.zeros((0, len(self.label_names)), np.float32)
             )
-            metrics[name] = evaluate_probs(softmax(logits[name]), labels) if len(part) else None
+            metrics[name] = evaluate_probs(softmax(logits[name], axis=-1), labels) if len(part) else None
         with atomic_file(folder / "logits.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, **logits)
         save_checkpoint(model, self.tokenizer, folder / "model", self.label_names)
@@ -240,7 +243,7 @@ class StageRunner:
 
     def predictions(self, stage: str) -> dict[str, np.ndarray]:
         """Split name -> `[N, K]` probabilities of a finished stage."""
-        return {name: softmax(values) for name, values in self.logits(stage).items()}
+        return {name: softmax(values, axis=-1) for name, values in self.logits(stage).items()}
 
     def alarms(self) -> list[str]:
         """What self-training raised against its own result."""
@@ -253,7 +256,7 @@ class StageRunner:
 
     def _config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
         return kind(
-            **settings,
+            **settings | (self.given if kind is not MaskedSpanConfig else {}),
             output_dir=str(folder / "checkpoints"),
             seed=seed,
             max_length=self.arguments.max_length,
@@ -275,12 +278,6 @@ class StageRunner:
             dropout=self.arguments.lora_dropout,
             task=task,
         )
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def _other_columns(dataset: Dataset) -> list[str]:
