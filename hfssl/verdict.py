@@ -80,7 +80,7 @@ def judge(
     interval = f"95% interval {100 * low:+.1f} to {100 * high:+.1f}"
     spread = f"{100 * gain:+.1f} points on {len(labels)} held-out labels, {interval}"
     if use:
-        certainty = "helped" if low > 0 else "seems to have helped"
+        certainty = "helped" if low > 0 else "seems to have helped" if gain > 0 else "gave better probabilities"
         sentence = f"The unlabeled data {certainty} ({spread}): the {_title(best)} model is kept."
     else:
         sentence = f"The unlabeled data did not help ({spread}): the labels-only model is kept."
