@@ -10,6 +10,8 @@ __version__ = "0.1.0.dev0"
 # Public name -> the module that it lives in. They are imported when first asked for (PEP 562), so that `import hfssl`
 # and `hfssl --help` do not wait for torch.
 _PUBLIC = {
+    "ContrastiveConfig": "hfssl.configs",
+    "ContrastiveTrainer": "hfssl.trainers",
     "FitResult": "hfssl.pipeline",
     "MaskedSpanConfig": "hfssl.configs",
     "MaskedSpanTrainer": "hfssl.trainers",
@@ -36,7 +38,7 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:  # what editors and type checkers read instead
     from hfssl.adapters import build_lora_config, merge
     from hfssl.backbones import load_tokenizer
-    from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+    from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
     from hfssl.data.audit import audit
     from hfssl.data.loading import load_table
     from hfssl.data.splits import few_label_splits
@@ -44,7 +46,7 @@ if TYPE_CHECKING:  # what editors and type checkers read instead
     from hfssl.pipeline import FitResult, fit
     from hfssl.rounds import SelfTraining
     from hfssl.trainer import SSLTrainer
-    from hfssl.trainers import MaskedSpanTrainer, SelfTrainingTrainer, SupervisedTrainer
+    from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SelfTrainingTrainer, SupervisedTrainer
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 
 from hfssl.errors import ConfigurationError
 
-__all__ = ["MaskedSpanConfig", "SSLConfig", "SelfTrainingConfig", "SupervisedConfig"]
+__all__ = ["ContrastiveConfig", "MaskedSpanConfig", "SSLConfig", "SelfTrainingConfig", "SupervisedConfig"]
 
 
 @dataclass
@@ -81,6 +81,26 @@ class SupervisedConfig(SSLConfig):
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the body."})
     head_learning_rate: float | None = field(default=1e-3, metadata={"help": "Peak learning rate of the fresh head."})
+
+
+@dataclass
+class ContrastiveConfig(SSLConfig):
+    """Arguments of `ContrastiveTrainer`: the supervised-contrastive warm start of a classifier."""
+
+    max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "Labeled rows in a batch of one device; each enters twice."}
+    )
+    contrastive_temperature: float = field(
+        default=0.1, metadata={"help": "Divides the similarities; 0.1 as in Khosla et al. (2020)."}
+    )
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.contrastive_temperature <= 0:
+            found.append(f"contrastive_temperature must be positive, got {self.contrastive_temperature}.")
+        return found
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-__all__ = ["soft_cross_entropy", "weighted_pseudo_label_loss"]
+__all__ = ["soft_cross_entropy", "supervised_contrastive_loss", "weighted_pseudo_label_loss"]
 
 
 def soft_cross_entropy(logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
@@ -30,3 +30,25 @@ def weighted_pseudo_label_loss(
         weights: `[U]`, not negative.
     """
     return (weights * soft_cross_entropy(logits, target_probs)).mean()
+
+
+def supervised_contrastive_loss(features: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Pulls rows of one class together and pushes all others away, a scalar in nats.
+
+    L_out of Khosla et al. (2020), equation 2: for each anchor the mean over its positives of
+    -log(exp(z_i z_p / T) / sum_{a != i} exp(z_i z_a / T)), with z normalised to length 1; then the mean over the
+    anchors that have a positive. A batch in which no row has one gives 0.
+
+    Args:
+        features: `[B, D]`.
+        labels: `[B]`.
+        temperature: T, above 0.
+    """
+    normalised = F.normalize(features, dim=-1)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=features.device)
+    similarity = (normalised @ normalised.T / temperature).masked_fill(itself, -torch.inf)
+    log_probs = similarity.log_softmax(dim=-1).masked_fill(itself, 0.0)  # -inf * 0 would be NaN
+    positive = (labels[:, None] == labels[None, :]) & ~itself
+    count = positive.sum(dim=-1)
+    per_anchor = -(log_probs * positive).sum(dim=-1) / count.clamp(min=1)
+    return per_anchor.sum() / (count > 0).sum().clamp(min=1)

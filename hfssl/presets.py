@@ -28,11 +28,13 @@ class Preset:
     Attributes:
         supervised: Fields of `SupervisedConfig` for the labels-only model and further teachers, and for every student
             unless `self_training` says otherwise.
+        warm_start: Fields of `ContrastiveConfig` for the stage before each such model, or `None` for none.
         pretext: Fields of `MaskedSpanConfig`, or `None` for no pretext stage by default.
         self_training: Fields of `SelfTrainingConfig`; `rounds=0` for none.
     """
 
     supervised: dict[str, Any] = field(default_factory=dict)
+    warm_start: dict[str, Any] | None = None
     pretext: dict[str, Any] | None = None
     self_training: dict[str, Any] = field(default_factory=dict)
 

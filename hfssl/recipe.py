@@ -17,7 +17,7 @@ from hfssl.adapters import build_lora_config
 from hfssl.arguments import AdapterArguments, DataArguments, ModelArguments
 from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import plain_model, save_checkpoint
-from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
@@ -28,7 +28,7 @@ from hfssl.modeling import load_classifier, load_masked_lm, transfer_encoder
 from hfssl.parsing import parse, read_yaml
 from hfssl.rounds import SelfTraining
 from hfssl.scoring import predict_logits
-from hfssl.trainers import MaskedSpanTrainer, SupervisedTrainer
+from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SupervisedTrainer
 
 __all__ = ["CONFIGS", "Recipe", "parse_recipe", "train_recipe"]
 
@@ -36,6 +36,7 @@ CONFIGS: dict[str, type[SSLConfig]] = {
     "supervised": SupervisedConfig,
     "masked_span": MaskedSpanConfig,
     "self_training": SelfTrainingConfig,
+    "contrastive": ContrastiveConfig,
 }
 
 
@@ -230,6 +231,23 @@ def _self_training(job: _Job) -> dict[str, Any]:
     }
 
 
+def _contrastive(job: _Job) -> dict[str, Any]:
+    """Saves the encoder without a head, as `_masked_span` does: a backbone for `--backbone`."""
+    model = job.classifier(job.config.seed)
+    trainer = ContrastiveTrainer(
+        model,
+        job.config,
+        train_dataset=job.tokens["labeled"],
+        processing_class=job.tokenizer,
+        peft_config=job.peft_config(model, "sequence_classification"),
+        title="contrastive warm start",
+    )
+    trainer.train(resume_from_checkpoint=job.resume)
+    job.save(plain_model(trainer.model).base_model)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {"metrics": {"labeled": {"loss": losses[-1] if losses else None}}}
+
+
 def _texts(dataset: Dataset) -> Dataset:
     """The raw text alone: neither labels nor hidden labels reach the pretext."""
     return dataset.remove_columns([name for name in dataset.column_names if name not in ("text", "text_pair")])
@@ -239,4 +257,5 @@ METHODS: dict[str, Callable[[_Job], dict[str, Any]]] = {
     "supervised": _supervised,
     "masked_span": _masked_span,
     "self_training": _self_training,
+    "contrastive": _contrastive,
 }

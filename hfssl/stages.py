@@ -16,7 +16,7 @@ from transformers.utils import logging
 from hfssl.adapters import build_lora_config
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import plain_model, save_checkpoint
-from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.audit import training_manifest
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
@@ -28,7 +28,7 @@ from hfssl.rounds import SelfTraining
 from hfssl.run_folder import RunFolder
 from hfssl.scoring import predict_logits
 from hfssl.seeding import derive_seed
-from hfssl.trainers import MaskedSpanTrainer, SupervisedTrainer
+from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SupervisedTrainer
 from hfssl.verdict import BASELINE, judge
 
 __all__ = ["StageRunner"]
@@ -138,19 +138,35 @@ class StageRunner:
         return {
             "metrics": self._finish(folder, trainer.model),
             "manifests": [training_manifest(name, self.splits["labeled"], "labeled")],
-            "config": {"supervised": trainer.objective.describe() | _settings(trainer.args)},
+            "config": {
+                **({"warm_start": self.preset.warm_start} if self.preset.warm_start else {}),
+                "supervised": trainer.objective.describe() | _settings(trainer.args),
+            },
             "curves": trainer.state.log_history,
         }
 
     def _train_supervised(self, folder: Path, title: str, *, seed: int, adapted: bool) -> SupervisedTrainer:
+        """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one."""
         model = self._classifier(seed, adapted=adapted)
+        shared = {"train_dataset": self.tokens["labeled"], "processing_class": self.tokenizer}
+        peft_config = self._peft_config(model, "sequence_classification")
+        if self.preset.warm_start is not None:
+            place = folder / "checkpoints" / "warm_start"
+            warm = ContrastiveTrainer(
+                model,
+                self._config(ContrastiveConfig, place, self.preset.warm_start, seed=seed),
+                peft_config=peft_config,
+                title=f"{title}, warm start",
+                **shared,
+            )
+            warm.train(resume_from_checkpoint=True)
+            model, peft_config = warm.model, None  # with LoRA it carries its adapter now
         trainer = SupervisedTrainer(
             model,
             self._config(SupervisedConfig, folder, self.preset.supervised, seed=seed),
-            train_dataset=self.tokens["labeled"],
-            processing_class=self.tokenizer,
-            peft_config=self._peft_config(model, "sequence_classification"),
+            peft_config=peft_config,
             title=title,
+            **shared,
         )
         trainer.train(resume_from_checkpoint=True)
         return trainer
@@ -256,7 +272,7 @@ class StageRunner:
 
     def _config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
         return kind(
-            **settings | (self.given if kind is not MaskedSpanConfig else {}),
+            **settings | (self.given if issubclass(kind, SupervisedConfig) else {}),
             output_dir=str(folder / "checkpoints"),
             seed=seed,
             max_length=self.arguments.max_length,

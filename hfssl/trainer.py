@@ -34,7 +34,7 @@ from transformers.utils import logging
 
 from hfssl.adapters import add_adapter
 from hfssl.configs import SSLConfig
-from hfssl.data.sampler import LABELED, UNLABELED, RowStream, TwoStreamBatchSampler
+from hfssl.data.sampler import LABELED, UNLABELED, ClassRowStream, RowStream, TwoStreamBatchSampler
 from hfssl.data.streams import PlainView, TwoStreamCollator, TwoStreamDataset, tokenize_dataset
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.files import atomic_file
@@ -133,8 +133,14 @@ class SSLTrainer(Trainer):
         if unlabeled is not None and args.length_bucketing:
             lengths = [len(ids) for ids in unlabeled["input_ids"][:]]  # [:] decodes all at once
         only_pool = labeled is None
+        if only_pool:
+            labeled_stream = None
+        elif self.objective.compares_rows:
+            labeled_stream = ClassRowStream(labeled["labels"][:], seed, LABELED)
+        else:
+            labeled_stream = RowStream(len(labeled), seed, LABELED)
         sampler = TwoStreamBatchSampler(
-            None if labeled is None else RowStream(len(labeled), seed, LABELED),
+            labeled_stream,
             None if unlabeled is None else RowStream(len(unlabeled), seed, UNLABELED, lengths),
             labeled_per_batch=self._train_batch_size,
             unlabeled_per_batch=self._train_batch_size * (1 if only_pool else args.unlabeled_ratio),

@@ -8,14 +8,19 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.masking import tokenize_for_masking
-from hfssl.objectives import MaskedSpanObjective, SelfTrainingObjective, SupervisedObjective
+from hfssl.objectives import (
+    MaskedSpanObjective,
+    SelfTrainingObjective,
+    SupervisedContrastiveObjective,
+    SupervisedObjective,
+)
 from hfssl.objectives.base import Objective
 from hfssl.objectives.masked_span import held_out_span_loss
 from hfssl.trainer import SSLTrainer
 
-__all__ = ["TRAINERS", "MaskedSpanTrainer", "SelfTrainingTrainer", "SupervisedTrainer"]
+__all__ = ["TRAINERS", "ContrastiveTrainer", "MaskedSpanTrainer", "SelfTrainingTrainer", "SupervisedTrainer"]
 
 
 class _MethodTrainer(SSLTrainer):
@@ -41,6 +46,13 @@ class SelfTrainingTrainer(_MethodTrainer):
 
     objective_class = SelfTrainingObjective
     config_class = SelfTrainingConfig
+
+
+class ContrastiveTrainer(_MethodTrainer):
+    """Supervised-contrastive warm start of a classifier's body; fine-tune its head afterwards."""
+
+    objective_class = SupervisedContrastiveObjective
+    config_class = ContrastiveConfig
 
 
 class MaskedSpanTrainer(_MethodTrainer):
@@ -92,4 +104,5 @@ TRAINERS: dict[str, type[SSLTrainer]] = {
     "supervised": SupervisedTrainer,
     "masked_span": MaskedSpanTrainer,
     "self_training": SelfTrainingTrainer,
+    "contrastive": ContrastiveTrainer,
 }

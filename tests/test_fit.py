@@ -149,13 +149,14 @@ def without_times(value):
     return [without_times(entry) for entry in value] if isinstance(value, list) else value
 
 
-def test_killed_three_times_and_resumed_is_as_if_never_killed(options, tmp_path):
+def test_killed_four_times_and_resumed_is_as_if_never_killed(options, tmp_path):
     """In the pretext stage, inside a round, and at the first step of the next round; compared with one quiet run."""
     undisturbed = run_in_process({**options, "output_dir": str(tmp_path / "whole")})
     assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
     for number, kill in enumerate(
         [
             {"title": "pretext", "step": 6},
+            {"title": "warm start", "step": 3},
             {"title": "round 1", "step": 5},
             {"title": "round 2", "step": 0},
         ]

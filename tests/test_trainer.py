@@ -179,7 +179,13 @@ def test_progress_says_what_is_being_done(tiny_backbone, tmp_path, capfd):
 
 @pytest.mark.parametrize(
     ("method", "lora"),
-    [("supervised", False), ("self_training", False), ("self_training", True), ("masked_span", False)],
+    [
+        ("supervised", False),
+        ("self_training", False),
+        ("self_training", True),
+        ("masked_span", False),
+        ("contrastive", True),
+    ],
 )
 def test_kill_in_the_middle_of_a_step_and_resume_gives_the_same_bits(tiny_backbone, tmp_path, method, lora):
     settings = {"method": method, "lora": lora, "gradient_accumulation_steps": 2}

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 
 from hfssl.seeding import torch_generator
 
-__all__ = ["LABELED", "UNLABELED", "RowKey", "RowStream", "TwoStreamBatchSampler"]
+__all__ = ["LABELED", "UNLABELED", "ClassRowStream", "RowKey", "RowStream", "TwoStreamBatchSampler"]
 
 LABELED = "labeled"
 UNLABELED = "unlabeled"
@@ -82,6 +82,45 @@ class RowStream:
         generator = torch_generator(self.seed, self.name, "window", window)
         order = torch.randperm(self.BATCHES_PER_WINDOW, generator=generator).tolist()
         return [keys[i * size : (i + 1) * size] for i in order]
+
+
+class ClassRowStream(RowStream):
+    """An endless stream whose batches hold several rows of each of several classes, for losses that compare rows.
+
+    A batch of S rows has S / 2 classes with two rows each, or, where there are fewer classes, all of them with S / K
+    rows each. Which classes and rows these are is a pure function of the seed and the batch number; a batch costs
+    O(K + S), whatever the number of rows (a list of all pairs of rows would cost O(n^2)).
+
+    Args:
+        labels (`Sequence[int]`): Class of each row; every class from 0 that occurs has at least one row.
+        seed (`int`): The run's data seed.
+        name (`str`): Name of the stream.
+    """
+
+    def __init__(self, labels: Sequence[int], seed: int, name: str):
+        super().__init__(len(labels), seed, name)
+        labels = torch.as_tensor(labels)
+        self.rows_by_class = [torch.nonzero(labels == k).flatten() for k in labels.unique().tolist()]
+
+    def batches(self, first: int, size: int) -> Iterator[list[RowKey]]:
+        """Yields batches number `first`, `first + 1`, ... of `size` rows each, without end."""
+        number = first
+        while True:
+            yield self._batch(number, size)
+            number += 1
+
+    def _batch(self, number: int, size: int) -> list[RowKey]:
+        generator = torch_generator(self.seed, self.name, "classes", number)
+        classes = torch.randperm(len(self.rows_by_class), generator=generator).tolist()
+        classes = classes[: max(1, size // 2)]
+        keys: list[RowKey] = []
+        for i, k in enumerate(classes):
+            rows = self.rows_by_class[k]
+            share = size // len(classes) + (i < size % len(classes))
+            shuffled = torch.randperm(len(rows), generator=generator).tolist()
+            # A class with fewer rows than its share comes round again: another dropout mask makes it another view.
+            keys += [RowKey(self.name, int(rows[shuffled[j % len(rows)]]), number) for j in range(share)]
+        return keys
 
 
 class TwoStreamBatchSampler(Sampler[list[RowKey]]):

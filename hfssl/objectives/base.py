@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,15 @@ from transformers import PreTrainedTokenizerBase
 from hfssl.configs import SSLConfig
 from hfssl.data.streams import PlainView, View
 
-__all__ = ["Batch", "Objective", "classification_logits", "joint_logits", "length_groups"]
+__all__ = [
+    "Batch",
+    "Objective",
+    "by_length",
+    "classification_logits",
+    "joint_logits",
+    "length_groups",
+    "mean_features",
+]
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -24,10 +32,13 @@ class Objective:
     Class attributes:
         paper: Where the method comes from, for docs and cards.
         citation: BibTeX entry, for cards.
+        compares_rows: Whether the loss compares the labeled rows of a batch with each other; batches then hold several
+            rows of each class in them (`ClassRowStream`).
     """
 
     paper: ClassVar[str] = ""
     citation: ClassVar[str] = ""
+    compares_rows: ClassVar[bool] = False
 
     def setup(self, model: nn.Module, args: SSLConfig) -> None:
         """Called once, before training, with the unwrapped model. Raise here what cannot work."""
@@ -100,14 +111,39 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
         name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
         for name in inputs[0]
     }
+    return by_length(rows, lambda part: model(**part).logits).split(sizes)
+
+
+def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Mean of the last layer's vectors over the tokens of each row, `[B, D]`; the head is passed through for nothing.
+
+    Through the model's own `forward`, because DDP sees no other; there the unused head takes part with weight 0, so
+    that every parameter has a gradient.
+    """
+
+    def features(rows: Batch) -> torch.Tensor:
+        output = model(**rows, output_hidden_states=True)
+        hidden, mask = output.hidden_states[-1], rows["attention_mask"].unsqueeze(-1).to(output.logits.dtype)
+        pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        return pooled + 0 * output.logits.sum() if several_ranks() else pooled
+
+    return by_length(_model_inputs(batch), features)
+
+
+def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+    """`forward(rows)`, `[B, ...]`, in one pass; in one process on a CPU, in a few passes over rows of like length."""
     mask = rows.get("attention_mask")
-    several_ranks = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if mask is None or mask.device.type != "cpu" or several_ranks:
-        return model(**rows).logits.split(sizes)
+    if mask is None or mask.device.type != "cpu" or several_ranks():
+        return forward(rows)
     groups = length_groups(_last_token(mask))
-    logits = [model(**{name: rows[name][group, :width] for name in rows}).logits for group, width in groups]
+    outputs = [forward({name: rows[name][group, :width] for name in rows}) for group, width in groups]
     order = torch.cat([group for group, _ in groups]).argsort()
-    return torch.cat(logits)[order].split(sizes)
+    return torch.cat(outputs)[order]
+
+
+def several_ranks() -> bool:
+    """Whether this process is one of several that train together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int = 64) -> list[tuple[torch.Tensor, int]]:
