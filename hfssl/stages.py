@@ -28,6 +28,7 @@ from hfssl.rounds import SelfTraining
 from hfssl.run_folder import RunFolder
 from hfssl.scoring import predict_logits
 from hfssl.seeding import derive_seed
+from hfssl.trainer import SSLTrainer
 from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SupervisedTrainer
 from hfssl.verdict import BASELINE, judge
 
@@ -134,25 +135,26 @@ class StageRunner:
     def _supervised(self, folder: Path, name: str, title: str, *, adapted: bool) -> dict[str, Any]:
         # The same seed with and without pretext: the two differ in the backbone and in nothing else.
         seed = self._seed("supervised")
-        trainer = self._train_supervised(folder, self.titles[title], seed=seed, adapted=adapted)
+        trainers = self._train_supervised(folder, self.titles[title], seed=seed, adapted=adapted)
         return {
-            "metrics": self._finish(folder, trainer.model),
+            "metrics": self._finish(folder, trainers["supervised"].model),
             "manifests": [training_manifest(name, self.splits["labeled"], "labeled")],
-            "config": {
-                **({"warm_start": self.preset.warm_start} if self.preset.warm_start else {}),
-                "supervised": trainer.objective.describe() | _settings(trainer.args),
-            },
-            "curves": trainer.state.log_history,
+            "config": {step: done.objective.describe() | _settings(done.args) for step, done in trainers.items()},
+            "curves": trainers["supervised"].state.log_history,
         }
 
-    def _train_supervised(self, folder: Path, title: str, *, seed: int, adapted: bool) -> SupervisedTrainer:
-        """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one."""
+    def _train_supervised(self, folder: Path, title: str, *, seed: int, adapted: bool) -> dict[str, SSLTrainer]:
+        """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one.
+
+        Returns the trainers by the name of their step, in order; `"supervised"` is the last.
+        """
+        trainers: dict[str, SSLTrainer] = {}
         model = self._classifier(seed, adapted=adapted)
         shared = {"train_dataset": self.tokens["labeled"], "processing_class": self.tokenizer}
         peft_config = self._peft_config(model, "sequence_classification")
         if self.preset.warm_start is not None:
             place = folder / "checkpoints" / "warm_start"
-            warm = ContrastiveTrainer(
+            warm = trainers["warm_start"] = ContrastiveTrainer(
                 model,
                 self._config(ContrastiveConfig, place, self.preset.warm_start, seed=seed),
                 peft_config=peft_config,
@@ -161,15 +163,15 @@ class StageRunner:
             )
             warm.train(resume_from_checkpoint=True)
             model, peft_config = warm.model, None  # with LoRA it carries its adapter now
-        trainer = SupervisedTrainer(
+        trainers["supervised"] = SupervisedTrainer(
             model,
             self._config(SupervisedConfig, folder, self.preset.supervised, seed=seed),
             peft_config=peft_config,
             title=title,
             **shared,
         )
-        trainer.train(resume_from_checkpoint=True)
-        return trainer
+        trainers["supervised"].train(resume_from_checkpoint=True)
+        return trainers
 
     def _self_training(self, folder: Path) -> dict[str, Any]:
         adapted = self._start_from_adapted()
@@ -212,8 +214,8 @@ class StageRunner:
         place = folder / f"teacher-{number}"
         if not (place / "model").exists():
             title = f"{self.titles['self-training']}, teacher {number + 1}"
-            trainer = self._train_supervised(place, title, seed=self._seed(f"teacher-{number}"), adapted=adapted)
-            save_checkpoint(trainer.model, self.tokenizer, place / "model", self.label_names)
+            trainers = self._train_supervised(place, title, seed=self._seed(f"teacher-{number}"), adapted=adapted)
+            save_checkpoint(trainers["supervised"].model, self.tokenizer, place / "model", self.label_names)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return from_pretrained(place / "model")
 
@@ -315,6 +317,7 @@ SHOWN = (
     "draw",
     "weighting",
     "soft_targets",
+    "contrastive_temperature",
     "masking",
     "mask_probability",
 )
