@@ -180,7 +180,7 @@ def rounds_section(evidence: Mapping[str, Any]) -> Section:
         "validation accuracy of the student": validation,
     }
     lines = {name: values for name, values in lines.items() if any(v is not None for v in values)}
-    figure = figures.rounds([r["round"] for r in records], [r["selected"] for r in records], lines)
+    figure = figures.rounds([r["round"] + 1 for r in records], [r["selected"] for r in records], lines)
     quality = [v for v in lines.get("pseudo-labels that are right", []) if v is not None]
     if quality:
         caption = (
@@ -192,7 +192,7 @@ def rounds_section(evidence: Mapping[str, Any]) -> Section:
     header = ["round", "taken", "right, %", "unchanged, %", "validation, %", "mean weight", "mean BALD, nats", "time"]
     rows = [
         [
-            str(r["round"]),
+            str(r["round"] + 1),
             f"{r['selected']:,}",
             percent(r.get("pseudo_label_accuracy")),
             percent(r.get("pool_agreement")),
