@@ -245,7 +245,7 @@ def _contrastive(job: _Job) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=job.resume)
     job.save(plain_model(trainer.model).base_model)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"metrics": {"labeled": {"loss": losses[-1] if losses else None}}}
+    return {"metrics": {"labeled": {"loss": losses[-1]} if losses else None}}
 
 
 def _texts(dataset: Dataset) -> Dataset:

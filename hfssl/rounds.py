@@ -4,9 +4,9 @@ The driver around the trainers, in scikit-learn's manner: settings in, `fit`, fi
 underscore. Every round leaves a line in `rounds.jsonl` and its student on disk, so that a killed run goes on with the
 round (and, inside it, with the step) where it stopped.
 
-Under several ranks every rank scores the pool, and the main process's pseudo-labels count: waiting for one rank to
-score would take as long, while labels that each rank keeps for itself could differ by a last bit between two devices,
-and with them the length of the students' epochs. Only the main process writes files.
+Under several ranks they share the scoring of the pool and each gets the whole of it; the main process's pseudo-labels
+count: labels that each rank selects for itself could differ by a last bit between two machines, and with them the
+length of the students' epochs. Only the main process writes files.
 """
 
 from __future__ import annotations
@@ -232,7 +232,10 @@ class SelfTraining:
         wait_for_everyone()  # whoever goes on finds the round on disk
 
     def _score(self, number: int, title: str, pool: Dataset) -> MCDropoutResult:
-        """The passes are shared out among the teachers: between them they show more than dropout alone."""
+        """The passes are shared out among the teachers: between them they show more than dropout alone.
+
+        All ranks come here: each scores a share of the batches.
+        """
         count = len(self._teachers)
         passes = math.ceil(self.args.mc_passes / count)
         quiet = self.args.disable_tqdm or not is_main()

@@ -1,24 +1,29 @@
 """Fast inference over pools: logits of every row, and MC dropout reduced batch by batch.
 
 Scoring changes nothing: the model's training flags come back as they were and the global random state is not touched,
-so a pool may be scored in the middle of a training run.
+so a pool may be scored in the middle of a training run. Rows are read a window at a time (`hfssl.data.batching`), so
+that only the results grow with the pool.
+
+Under several ranks all of them call these functions with the same arguments: they share the batches and every rank
+returns the whole result, which is, on ranks of one kind of device, what a single rank would have computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hfssl.data.batching import token_budget_batches, token_windows
 from hfssl.errors import ModelError
+from hfssl.ranks import failing_together, rank_and_world, sum_over_ranks
 from hfssl.trunk import Trunk, find_trunk
 from hfssl.uncertainty import bald, entropy, predictive_variance
 
@@ -32,6 +37,8 @@ __all__ = [
     "token_budget_batches",
 ]
 
+# The fastest budgets for a model of MiniLM's size; on a CPU larger batches fall out of the caches.
+CPU_TOKENS, ACCELERATOR_TOKENS = 2048, 8192
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -42,6 +49,7 @@ class MCDropoutResult:
     mean_probs: np.ndarray  # [N, K], mean over the stochastic passes
     deterministic_probs: np.ndarray  # [N, K], of a pass without dropout; mean over the models
     predictive_variance: np.ndarray  # [N, K], population variance over the stochastic passes
+    vote_shares: np.ndarray  # [N, K], share of the stochastic passes in which the class is the most probable one
     bald: np.ndarray  # [N] in nats
 
     @property
@@ -59,6 +67,11 @@ class MCDropoutResult:
         """`[N]` in nats, of `mean_probs`."""
         return entropy(torch.from_numpy(self.mean_probs)).numpy()
 
+    @property
+    def variation_ratio(self) -> np.ndarray:
+        """`[N]`, share of the stochastic passes that do not vote for the most voted class (Freeman 1965)."""
+        return 1.0 - self.vote_shares.max(axis=-1)
+
 
 def combine(results: Sequence[MCDropoutResult]) -> MCDropoutResult:
     """The result that one run over all passes of all models would have given; equally many passes each.
@@ -67,15 +80,24 @@ def combine(results: Sequence[MCDropoutResult]) -> MCDropoutResult:
     the mean entropy that BALD subtracts is, for each model, H(mean) - BALD (Lakshminarayanan et al. 2017 for the
     ensemble; Houlsby et al. 2011 for BALD).
     """
-    mean = np.mean([result.mean_probs for result in results], axis=0)
-    second_moment = np.mean([result.predictive_variance + result.mean_probs**2 for result in results], axis=0)
-    mean_entropy = np.mean([result.entropy - result.bald for result in results], axis=0)
+    mean = _mean(result.mean_probs for result in results)
+    second_moment = _mean(result.predictive_variance + result.mean_probs**2 for result in results)
+    mean_entropy = _mean(result.entropy - result.bald for result in results)
     return MCDropoutResult(
         mean_probs=mean,
-        deterministic_probs=np.mean([result.deterministic_probs for result in results], axis=0),
+        deterministic_probs=_mean(result.deterministic_probs for result in results),
         predictive_variance=np.maximum(second_moment - mean**2, 0.0),
+        vote_shares=_mean(result.vote_shares for result in results),
         bald=np.maximum(entropy(torch.from_numpy(mean)).numpy() - mean_entropy, 0.0),
     )
+
+
+def _mean(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Their mean, holding no more of them at once than the sum and the next one."""
+    count, total = 0, 0.0
+    for array in arrays:
+        count, total = count + 1, total + array
+    return total / count
 
 
 @contextmanager
@@ -107,31 +129,12 @@ def dropout_active(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
-    """Row numbers in batches of rows of similar length, longest first (too little memory shows at once).
-
-    Args:
-        lengths: `[N]`, tokens in each row.
-        max_tokens: most tokens in a batch, padding included; a longer row makes a batch of its own.
-
-    Returns:
-        Arrays of row numbers; each row is in exactly one.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        rows = max(1, max_tokens // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + rows])
-        start += rows
-    return batches
-
-
 def predict_logits(
     model: PreTrainedModel,
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    max_tokens: int = 8192,
+    max_tokens: int | None = None,
     device: torch.device | str | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
@@ -141,7 +144,7 @@ def predict_logits(
         model: a sequence classifier with K labels, plain or with an adapter.
         dataset: N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
         tokenizer: pads the batches.
-        max_tokens: most tokens in a batch, padding included.
+        max_tokens: most tokens in a batch, padding included; default: 2,048 on a CPU, 8,192 elsewhere.
         device: where to compute; the model is moved there and stays. Default: where the model is.
         progress: text beside a progress bar over rows; `None` shows no bar.
 
@@ -154,9 +157,12 @@ def predict_logits(
     if device is not None:
         model.to(device)
     logits = np.zeros((len(dataset), model.config.num_labels), dtype=np.float32)
+
+    def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"logits": _finite_logits(model, batch)}
+
     with evaluating(model), torch.inference_mode():
-        for rows, batch in _batches(model, dataset, tokenizer, max_tokens, progress):
-            logits[rows] = _finite_logits(model, batch).cpu().numpy()
+        _fill({"logits": logits}, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)
     return logits
 
 
@@ -168,13 +174,13 @@ def mc_dropout(
     passes: int,
     seed: int,
     top_layers: int | None = None,
-    max_tokens: int = 8192,
+    max_tokens: int | None = None,
     progress: str | None = None,
 ) -> MCDropoutResult:
     """T stochastic passes with dropout on (Gal & Ghahramani 2016), reduced per batch: nothing of size T x N is kept.
 
     Dropout is drawn from seeds derived from (`seed`, batch number, pass), apart from the global random state: the same
-    arguments on the same machine give the same bits, whatever ran before.
+    arguments on the same machine give the same bits, whatever ran before and however many ranks share the batches.
 
     Args:
         model: a sequence classifier with K labels, plain or with an adapter, on the device to use.
@@ -184,49 +190,76 @@ def mc_dropout(
         seed: of the dropout masks.
         top_layers: dropout acts in so many upper layers and in the head, and all below runs once (`hfssl.trunk`);
             `None` drops everywhere, as in the paper, at the price of full passes.
-        max_tokens: most tokens in one forward pass, padding included.
+        max_tokens: most tokens in one forward pass, padding included; default: 2,048 on a CPU, 8,192 elsewhere.
         progress: text beside a progress bar over rows; `None` shows no bar.
 
     Raises:
         ModelError: if dropout changes nothing (all probabilities are 0), or if a logit is not finite.
     """
+    max_tokens = _token_budget(model, max_tokens)
     count, classes = len(dataset), model.config.num_labels
     results = {
         field.name: np.zeros(count if field.name == "bald" else (count, classes), dtype=np.float32)
         for field in fields(MCDropoutResult)
     }
     trunk = None
-    for index, (rows, batch) in enumerate(_batches(model, dataset, tokenizer, max_tokens, progress)):
-        with torch.inference_mode():
-            with evaluating(model):
-                if index == 0 and top_layers is not None:
-                    trunk = find_trunk(model, {name: value[:4] for name, value in batch.items()}, top_layers)
-                with trunk.recording() if trunk else nullcontext():
-                    deterministic = _finite_logits(model, batch)
-            stochastic = _stochastic_logits(model, batch, passes, (seed, index), max_tokens, trunk)
-            if index == 0:
-                _check_dropout_acts(stochastic, deterministic)
-            for name, value in _reduce(stochastic, deterministic).items():
-                results[name][rows] = value.cpu().numpy()
+    if top_layers is not None and count:
+        with evaluating(model), torch.inference_mode():
+            trunk = find_trunk(model, _first_rows(model, dataset, tokenizer), top_layers)
+
+    def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        with evaluating(model), trunk.recording() if trunk else nullcontext():
+            deterministic = _finite_logits(model, batch)
+        stochastic = _stochastic_logits(model, batch, passes, (seed, number), max_tokens, trunk)
+        if number == 0:
+            _check_dropout_acts(stochastic, deterministic)
+        return _reduce(stochastic, deterministic)
+
+    with torch.inference_mode():
+        _fill(results, score, model, dataset, tokenizer, max_tokens, progress)
     return MCDropoutResult(**results)
 
 
-def _batches(
-    model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_tokens: int, progress: str | None
-) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-    """Yields (row numbers, padded batch on the model's device)."""
-    columns = [name for name in tokenizer.model_input_names if name in dataset.column_names]
-    dataset = dataset.select_columns(columns).with_format(None)
-    if len(dataset) == 0:
-        return
-    lengths = pc.list_value_length(dataset.with_format("arrow")[:]["input_ids"]).to_numpy()
-    collate = DataCollatorWithPadding(tokenizer)
+def _token_budget(model: PreTrainedModel, max_tokens: int | None) -> int:
+    return max_tokens or (CPU_TOKENS if model.device.type == "cpu" else ACCELERATOR_TOKENS)
+
+
+def _first_rows(
+    model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, count: int = 4
+) -> dict[str, Tensor]:
+    window = next(token_windows(dataset, tokenizer, rows=count))
+    return _to_device(window.padded(np.arange(window.stop)), model.device)
+
+
+def _to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def _fill(
+    results: dict[str, np.ndarray],
+    score: Callable[[int, dict[str, Tensor]], dict[str, Tensor]],
+    model: PreTrainedModel,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    progress: str | None,
+) -> None:
+    """Fills `results` (`[N, ...]`, zeros) with what `score` says of each batch, from its number and padded tensors.
+
+    Each batch is scored on one rank. The ranks add up what they have after every window: it also keeps them in step.
+    """
+    (rank, world), number = rank_and_world(), 0
     with tqdm(total=len(dataset), desc=progress, unit=" rows", disable=progress is None) as bar:
-        for rows in token_budget_batches(lengths, max_tokens):
-            chosen = dataset[rows]
-            batch = collate([dict(zip(columns, values, strict=True)) for values in zip(*chosen.values(), strict=True)])
-            yield rows, {name: value.to(model.device) for name, value in batch.items()}
-            bar.update(len(rows))
+        for window in token_windows(dataset, tokenizer):
+            with failing_together(ModelError):
+                for rows in window.batches(max_tokens):
+                    if number % world == rank:
+                        for name, value in score(number, _to_device(window.padded(rows), model.device)).items():
+                            results[name][rows] = value.cpu().numpy()
+                    number += 1
+                    bar.update(len(rows))
+            for array in results.values():
+                sum_over_ranks(array[window.start : window.stop], model.device)
 
 
 def _stochastic_logits(
@@ -289,5 +322,6 @@ def _reduce(stochastic: Tensor, deterministic: Tensor) -> dict[str, Tensor]:
         "mean_probs": probs.mean(dim=0),
         "deterministic_probs": deterministic.softmax(dim=-1),
         "predictive_variance": predictive_variance(probs),
+        "vote_shares": nn.functional.one_hot(probs.argmax(dim=-1), probs.shape[-1]).float().mean(dim=0),
         "bald": bald(probs),
     }

@@ -66,7 +66,7 @@ def test_flags_win_over_the_recipe():
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        ([], "method: expected one of supervised, masked_span, self_training; got nothing"),
+        ([], "method: expected one of supervised, masked_span, self_training, contrastive; got nothing"),
         (["--method", "self-trainin"], "Did you mean 'self_training'?"),
         (["--method"], "method: expected one of"),
     ],

@@ -1,6 +1,11 @@
-"""Scoring of pools: order, batches, MC dropout through plain models and LoRA, and that scoring changes nothing."""
+"""Scoring of pools: order, batches, ranks, MC dropout through plain models and LoRA; scoring changes nothing."""
 
 from __future__ import annotations
+
+import os
+import tracemalloc
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +13,10 @@ import torch
 from conftest import WORDS, tiny_bert_config
 from datasets import Dataset
 from peft import LoraConfig
+from ranks import logs, run_ranks
 from torch import nn
 from transformers import (
+    AutoTokenizer,
     BertForSequenceClassification,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
@@ -22,7 +29,8 @@ from transformers import (
 )
 
 from hfssl.adapters import add_adapter
-from hfssl.errors import ModelError
+from hfssl.data.batching import WINDOW_ROWS, token_windows
+from hfssl.errors import DataError, ModelError
 from hfssl.scoring import (
     MCDropoutResult,
     combine,
@@ -31,7 +39,7 @@ from hfssl.scoring import (
     predict_logits,
     token_budget_batches,
 )
-from hfssl.uncertainty import bald, predictive_variance
+from hfssl.uncertainty import bald, predictive_variance, variation_ratio
 
 
 def build(model_class, config):
@@ -46,11 +54,16 @@ def tiny_bert(vocabulary: int, dropout: float = 0.1, **settings) -> BertForSeque
     return build(BertForSequenceClassification, tiny_bert_config(vocabulary, **settings))
 
 
+def make_dataset(tokenizer, rows: int = 50, longest: int = 30, last: str | None = None) -> Dataset:
+    generator = np.random.default_rng(0)
+    texts = [" ".join(generator.choice(WORDS, size=length)) for length in generator.integers(1, longest, size=rows)]
+    texts = texts if last is None else [*texts[:-1], last]
+    return Dataset.from_dict({"text": texts, "label": [-1] * rows} | dict(tokenizer(texts)))
+
+
 @pytest.fixture(scope="module")
 def dataset(tiny_tokenizer) -> Dataset:
-    generator = np.random.default_rng(0)
-    texts = [" ".join(generator.choice(WORDS, size=length)) for length in generator.integers(1, 30, size=50)]
-    return Dataset.from_dict({"text": texts, "label": [-1] * 50} | dict(tiny_tokenizer(texts)))
+    return make_dataset(tiny_tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +97,50 @@ def test_batches_keep_to_the_token_budget_and_hold_each_row_once():
     assert all(len(rows) * lengths[rows].max() <= 400 for rows in batches)
     assert len(batches) < 1.2 * lengths.sum() / 400 + 1
     assert [rows.tolist() for rows in token_budget_batches(np.array([3, 900]), 400)] == [[1], [0]]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("mask", [True, False])
+def test_padding_equals_the_tokenizers_own(dataset, tiny_tokenizer_dir, side, mask):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir, padding_side=side)
+    if not mask:
+        dataset = dataset.remove_columns("attention_mask")
+    rows = np.array([31, 28, 44, 30])
+    windows = list(token_windows(dataset, tokenizer, rows=20))
+    assert [(window.start, window.stop) for window in windows] == [(0, 20), (20, 40), (40, 50)]
+    for window in windows:
+        inside = rows[(window.start <= rows) & (rows < window.stop)]
+        if not len(inside):
+            continue
+        columns = [name for name in tokenizer.model_input_names if name in dataset.column_names]
+        expected = tokenizer.pad(dataset.select_columns(columns)[inside], return_tensors="pt")
+        padded = window.padded(inside)
+        assert padded.keys() == expected.keys()
+        assert all(torch.equal(padded[name], expected[name]) for name in padded)
+
+
+def test_columns_of_unequal_length_are_refused(tiny_tokenizer):
+    dataset = Dataset.from_dict({"input_ids": [[2, 3], [2, 3, 4]], "attention_mask": [[1, 1], [1, 1]]})
+    with pytest.raises(DataError, match="'attention_mask' to be as long as 'input_ids'"):
+        list(token_windows(dataset, tiny_tokenizer))
+
+
+def test_pools_of_several_windows_keep_their_order_and_only_the_results_grow(model, tiny_tokenizer):
+    few = make_dataset(tiny_tokenizer, rows=50, longest=6)
+    many = Dataset.from_dict({name: few[name] * 1010 for name in ("input_ids", "attention_mask")})
+    assert len(many) > 2 * WINDOW_ROWS
+
+    def peak(rows: int) -> tuple[int, np.ndarray]:
+        tracemalloc.start()  # it sees what numpy allocates
+        logits = predict_logits(model, many.select(range(rows)), tiny_tokenizer)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used, logits
+
+    (first, _), (second, logits) = peak(WINDOW_ROWS), peak(len(many))
+    np.testing.assert_allclose(logits, np.tile(predict_logits(model, few, tiny_tokenizer), (1010, 1)), atol=1e-5)
+    growth = (len(many) - WINDOW_ROWS) * 3 * 4  # logits of three classes; an int64 a row would be two thirds of it
+    assert second - first < 1.3 * growth
 
 
 def test_scoring_leaves_training_flags_and_random_states_alone(dataset, tiny_tokenizer):
@@ -121,6 +178,8 @@ def test_mc_dropout_describes_the_rows(model, dataset, tiny_tokenizer):
     assert (result.bald <= result.entropy + 1e-6).all()
     assert (result.predicted_class_variance > 0).all()
     assert (result.predicted_class_variance <= 0.25).all()
+    assert set((8 * result.variation_ratio).round(5)) <= set(range(6))  # whole votes, at most 8 - ceil(8 / 3)
+    assert result.variation_ratio.max() > 0
 
 
 def test_many_passes_estimate_the_same_mean_however_they_are_stacked(model, dataset, tiny_tokenizer):
@@ -249,6 +308,7 @@ def test_combining_models_equals_one_run_over_all_their_passes():
     def result(probs):
         return MCDropoutResult(
             mean_probs=probs.mean(0).numpy(),
+            vote_shares=nn.functional.one_hot(probs.argmax(-1), 2).float().mean(0).numpy(),
             deterministic_probs=probs[0].numpy(),
             predictive_variance=predictive_variance(probs).numpy(),
             bald=bald(probs).numpy(),
@@ -259,7 +319,75 @@ def test_combining_models_equals_one_run_over_all_their_passes():
     np.testing.assert_allclose(joint.mean_probs, stacked.mean(0), atol=1e-6)
     np.testing.assert_allclose(joint.predictive_variance, predictive_variance(stacked), atol=1e-6)
     np.testing.assert_allclose(joint.bald, bald(stacked), atol=1e-6)
+    np.testing.assert_allclose(joint.variation_ratio, variation_ratio(stacked), atol=1e-6)
     # By hand, first row, first class: 0.9 0.8 0.7 0.2 0.4 0.3 have mean 0.55 and mean square 2.23 / 6.
     assert joint.predictive_variance[0, 0] == pytest.approx(2.23 / 6 - 0.55**2, abs=1e-6)
+    assert joint.variation_ratio[0] == pytest.approx(0.5)  # three votes each
     np.testing.assert_allclose(joint.deterministic_probs[0], [0.55, 0.45], atol=1e-6)
     assert joint.predicted.tolist() == [0, 0]
+
+
+# --- ranks -----------------------------------------------------------------------------------------------------------
+
+
+def score_on_a_rank(tokenizer_dir: str, folder: str, broken: bool) -> None:
+    """Scores a pool of several windows and one of few batches; keeps the results and how many rows were computed.
+
+    If `broken`, one row of the large pool has logits that are not finite.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        torch.distributed.init_process_group("gloo")
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    model = tiny_bert(len(tokenizer))
+    if broken:
+        with torch.no_grad():
+            model.bert.embeddings.word_embeddings.weight[tokenizer.convert_tokens_to_ids("?")] = float("nan")
+    computed = []
+    model.register_forward_hook(lambda *args: computed.append(len(args[-1].logits)))
+    small, large = make_dataset(tokenizer), make_dataset(tokenizer, rows=WINDOW_ROWS + 100, longest=4, last="?")
+    kept: dict[str, np.ndarray] = {"message": np.array("")}
+    try:
+        kept["logits"] = predict_logits(model, large, tokenizer)
+        kept["rows"] = np.array(sum(computed))
+        one_batch = mc_dropout(model, small.select(range(3)), tokenizer, passes=3, seed=4)
+        for top_layers in (None, 1):
+            result = mc_dropout(model, small, tokenizer, passes=3, seed=4, top_layers=top_layers, max_tokens=128)
+            kept |= {f"{field.name}-{top_layers}": getattr(result, field.name) for field in fields(result)}
+        kept["one_batch"] = one_batch.bald
+    except ModelError as error:
+        kept["message"] = np.array(str(error))
+    np.savez(Path(folder) / f"rank-{rank}.npz", **kept)
+
+
+@pytest.fixture
+def on_ranks(tiny_tokenizer_dir, tmp_path):
+    def run(ranks: int, broken: bool = False) -> list[dict[str, np.ndarray]]:
+        folder = tmp_path / str(ranks)
+        args = (str(tiny_tokenizer_dir), str(folder), broken)
+        codes = run_ranks(score_on_a_rank, *args, log_dir=folder, ranks=ranks, timeout=60)
+        assert codes == [0] * ranks, logs(folder)
+        return [dict(np.load(folder / f"rank-{rank}.npz")) for rank in range(ranks)]
+
+    return run
+
+
+@pytest.mark.distributed
+def test_two_ranks_share_the_rows_and_each_has_the_bits_of_one_rank(on_ranks):
+    [alone], both = on_ranks(1), on_ranks(2)
+    everything = alone.pop("rows")
+    assert everything == WINDOW_ROWS + 100
+    shares = [rank.pop("rows") for rank in both]
+    assert sum(shares) == everything
+    assert max(shares) < 0.6 * everything
+    for rank in both:
+        assert rank.keys() == alone.keys()
+        assert all(np.array_equal(rank[name], alone[name]) for name in alone)
+    assert alone["bald-1"].max() > 0
+
+
+@pytest.mark.distributed
+def test_what_one_rank_cannot_score_stops_all_with_the_same_message(on_ranks):
+    first, second = on_ranks(2, broken=True)
+    assert "Expected finite logits" in str(first["message"])
+    assert first["message"] == second["message"]

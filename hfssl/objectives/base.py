@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hfssl.configs import SSLConfig
 from hfssl.data.streams import PlainView, View
+from hfssl.ranks import rank_and_world
 
 __all__ = [
     "Batch",
@@ -125,7 +126,7 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
         output = model(**rows, output_hidden_states=True)
         hidden, mask = output.hidden_states[-1], rows["attention_mask"].unsqueeze(-1).to(output.logits.dtype)
         pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-        return pooled + 0 * output.logits.sum() if several_ranks() else pooled
+        return pooled + 0 * output.logits.sum() if rank_and_world()[1] > 1 else pooled
 
     return by_length(_model_inputs(batch), features)
 
@@ -133,17 +134,12 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
 def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
     """`forward(rows)`, `[B, ...]`, in one pass; in one process on a CPU, in a few passes over rows of like length."""
     mask = rows.get("attention_mask")
-    if mask is None or mask.device.type != "cpu" or several_ranks():
+    if mask is None or mask.device.type != "cpu" or rank_and_world()[1] > 1:
         return forward(rows)
     groups = length_groups(_last_token(mask))
     outputs = [forward({name: rows[name][group, :width] for name in rows}) for group, width in groups]
     order = torch.cat([group for group, _ in groups]).argsort()
     return torch.cat(outputs)[order]
-
-
-def several_ranks() -> bool:
-    """Whether this process is one of several that train together."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int = 64) -> list[tuple[torch.Tensor, int]]:
