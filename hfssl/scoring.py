@@ -260,6 +260,7 @@ def _fill(
                     bar.update(len(rows))
             for array in results.values():
                 sum_over_ranks(array[window.start : window.stop], model.device)
+            del window  # before the next one is read
 
 
 def _stochastic_logits(

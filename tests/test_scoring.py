@@ -127,7 +127,7 @@ def test_columns_of_unequal_length_are_refused(tiny_tokenizer):
 
 def test_pools_of_several_windows_keep_their_order_and_only_the_results_grow(model, tiny_tokenizer):
     few = make_dataset(tiny_tokenizer, rows=50, longest=6)
-    many = Dataset.from_dict({name: few[name] * 1010 for name in ("input_ids", "attention_mask")})
+    many = Dataset.from_dict({name: few[name][:] * 1010 for name in ("input_ids", "attention_mask")})
     assert len(many) > 2 * WINDOW_ROWS
 
     def peak(rows: int) -> tuple[int, np.ndarray]:
