@@ -7,8 +7,19 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from hfssl.errors import ConfigurationError
+from hfssl.priors import ALIGNMENTS
+from hfssl.weighting import WEIGHTINGS
 
-__all__ = ["ContrastiveConfig", "MaskedSpanConfig", "SSLConfig", "SelfTrainingConfig", "SupervisedConfig"]
+__all__ = [
+    "DRAW_NAMES",
+    "ContrastiveConfig",
+    "MaskedSpanConfig",
+    "SSLConfig",
+    "SelfTrainingConfig",
+    "SupervisedConfig",
+]
+
+DRAW_NAMES = ("easy", "hard", "uniform", "top_k", "threshold", "all")  # of hfssl.selection, which lives a floor above
 
 
 @dataclass
@@ -46,6 +57,12 @@ class SSLConfig(TrainingArguments):
     max_length: int = field(default=128, metadata={"help": "Tokens kept of each text."})
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the fresh classification head; default: `learning_rate`."}
+    )
+    freeze_embeddings: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave the word embeddings as they are: half of a small model's weights, and of its updates."
+        },
     )
     length_bucketing: bool = field(
         default=True, metadata={"help": "Let unlabeled rows of similar length meet in one batch (less padding)."}
@@ -165,12 +182,19 @@ class SelfTrainingConfig(SupervisedConfig):
     rounds: int = field(default=2, metadata={"help": "Most rounds of teacher -> pseudo-labels -> student."})
     mc_passes: int = field(default=10, metadata={"help": "Stochastic passes with dropout on (T in the paper: 30)."})
     selection_fraction: float = field(default=0.5, metadata={"help": "Share of the pool that a round draws."})
-    draw: str = field(default="easy", metadata={"help": "'easy', 'hard', 'top_k', 'threshold' or 'all'."})
+    draw: str = field(default="easy", metadata={"help": "'easy', 'hard', 'uniform', 'top_k', 'threshold' or 'all'."})
     weighting: str = field(
         default="log_variance",
-        metadata={"help": "'log_variance' (paper), 'one_minus_entropy', 'confidence', 'uniform'."},
+        metadata={"help": "'log_variance' (paper), 'one_minus_entropy', 'one_minus_bald', 'confidence', 'uniform'."},
     )
     soft_targets: bool = field(default=False, metadata={"help": "Learn the teacher's probabilities, not its argmax."})
+    alignment: str = field(
+        default="none",
+        metadata={
+            "help": "Class shares that the teacher's probabilities are brought to: 'none' leaves them as they are, "
+            "'estimated' finds those of the pool (Saerens et al. 2002), 'labeled' takes the labels' (ReMixMatch)."
+        },
+    )
     stop_agreement: float = field(
         default=0.995,
         metadata={"help": "Stop when this share of the pool kept its pseudo-label since the last round."},
@@ -186,6 +210,9 @@ class SelfTrainingConfig(SupervisedConfig):
             found.append(f"rounds must be at least 1, got {self.rounds}.")
         if self.mc_passes < 1:
             found.append(f"mc_passes must be at least 1, got {self.mc_passes}.")
+        for name, known in (("draw", DRAW_NAMES), ("weighting", WEIGHTINGS), ("alignment", ALIGNMENTS)):
+            if getattr(self, name) not in known:
+                found.append(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'.")
         if not 0 < self.selection_fraction <= 1:
             found.append(f"selection_fraction must be above 0 and at most 1, got {self.selection_fraction}.")
         if not 0 < self.stop_agreement <= 1:

@@ -32,6 +32,7 @@ from hfssl.files import append_json_line, atomic_file, read_json_lines, write_js
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.objectives import SelfTrainingObjective
+from hfssl.priors import ALIGNMENTS, class_shares
 from hfssl.progress import library_bars
 from hfssl.ranks import from_main, is_main, wait_for_everyone
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
@@ -53,6 +54,7 @@ class PseudoLabels:
         rows: `[S]` row numbers in the pool, ascending.
         target_probs: `[S, K]`, one-hot or soft.
         weights: `[S]` with mean 1.
+        prior: `[K]`, the class shares that a student of these labels, and of the labeled rows, gets to see.
         predicted: `[N]` the teacher's label of *every* row of the pool.
         bald: `[N]` in nats.
     """
@@ -60,30 +62,50 @@ class PseudoLabels:
     rows: np.ndarray
     target_probs: np.ndarray
     weights: np.ndarray
+    prior: np.ndarray
     predicted: np.ndarray
     bald: np.ndarray
 
 
-def pseudo_label(scores: MCDropoutResult, args: SelfTrainingConfig, generator: np.random.Generator) -> PseudoLabels:
-    """Selects rows, labels and weighs them from a teacher's stochastic passes (UST, sections 3.1-3.3)."""
-    num_rows, num_classes = scores.mean_probs.shape
+def pseudo_label(
+    scores: MCDropoutResult,
+    args: SelfTrainingConfig,
+    generator: np.random.Generator,
+    *,
+    labeled_prior: np.ndarray,
+    teacher_prior: np.ndarray,
+) -> PseudoLabels:
+    """Selects rows, labels and weighs them from a teacher's stochastic passes (UST, sections 3.1-3.3).
+
+    Args:
+        scores: the teacher's passes over the N rows of the pool.
+        args: `alignment`, `draw`, `selection_fraction`, `soft_targets`, `weighting` and `lambda_u`.
+        generator: of the draw.
+        labeled_prior: `[K]`, class shares among the labels.
+        teacher_prior: `[K]`, class shares of what the teacher was trained on.
+    """
+    probs = ALIGNMENTS[args.alignment](scores.deterministic_probs, teacher_prior, labeled_prior)
+    scores = replace(scores, deterministic_probs=probs)  # the predicted class and its variance follow
+    num_rows, num_classes = probs.shape
     candidates = Candidates(
         predicted=scores.predicted,
-        confidence=scores.deterministic_probs[np.arange(num_rows), scores.predicted],
+        confidence=probs[np.arange(num_rows), scores.predicted],
         bald=scores.bald,
         num_classes=num_classes,
     )
     size = max(1, round(args.selection_fraction * num_rows))
     rows = DRAWS[args.draw](candidates, size, generator)
     if args.soft_targets:
-        targets = scores.deterministic_probs[rows]
+        targets = probs[rows]
     else:
         targets = np.eye(num_classes, dtype=np.float32)[scores.predicted[rows]]
-    weights = np.zeros(0, dtype=np.float32)
+    weights, prior = np.zeros(0, dtype=np.float32), labeled_prior
     if len(rows):
         tensors = (scores.mean_probs, scores.predicted_class_variance, scores.bald)
         weights = pseudo_label_weights(args.weighting, *(torch.from_numpy(values[rows]) for values in tensors)).numpy()
-    return PseudoLabels(rows, targets, weights, scores.predicted, scores.bald)
+        taught = np.average(targets, axis=0, weights=np.maximum(weights, 1e-12))
+        prior = (labeled_prior + args.lambda_u * taught) / (1 + args.lambda_u)
+    return PseudoLabels(rows, targets, weights, prior, scores.predicted, scores.bald)
 
 
 class SelfTraining:
@@ -148,6 +170,8 @@ class SelfTraining:
             )
         device = self.args.device  # also starts the process group, before the ranks talk
         self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
+        self._labeled_prior = class_shares(labeled["labels"][:], len(self.label_names))
+        self._teacher_prior = self._labeled_prior
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
@@ -181,7 +205,7 @@ class SelfTraining:
         self._remember(number, saved["rows"], saved["predicted"])
         if record["selected"]:
             self.student_ = from_pretrained(self._round_dir(number) / "student").to(self.args.device)
-            self._teachers = [self.student_]
+            self._teachers, self._teacher_prior = [self.student_], saved["prior"]
             self.curves_ += read_json_lines(self._round_dir(number) / "curve.jsonl")
         self.termination_condition_ = record["termination_condition"]
         if is_main():
@@ -208,15 +232,23 @@ class SelfTraining:
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
         scores = self._score(number, title, pool)
-        labels = from_main(pseudo_label(scores, self.args, numpy_generator(self.args.seed, "selection", number)))
+        labels = pseudo_label(
+            scores,
+            self.args,
+            numpy_generator(self.args.seed, "selection", number),
+            labeled_prior=self._labeled_prior,
+            teacher_prior=self._teacher_prior,
+        )
+        labels = from_main(labels)
         if is_main():
+            kept = {name: getattr(labels, name) for name in ("rows", "weights", "prior", "predicted", "bald")}
             with atomic_file(folder / "pseudo_labels.npz") as temporary, open(temporary, "wb") as file:
-                np.savez(file, rows=labels.rows, weights=labels.weights, predicted=labels.predicted, bald=labels.bald)
+                np.savez(file, **kept)
         record = self._describe(number, labels, hidden_labels)
         self._remember(number, labels.rows, labels.predicted)
         if len(labels.rows):
             self.student_ = self._train_student(number, title, labels, labeled, pool)
-            self._teachers = [self.student_]
+            self._teachers, self._teacher_prior = [self.student_], labels.prior
         elif is_main():
             logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
         record["validation"] = self._measure(validation)

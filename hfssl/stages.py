@@ -317,6 +317,8 @@ SHOWN = (
     "draw",
     "weighting",
     "soft_targets",
+    "alignment",
+    "freeze_embeddings",
     "contrastive_temperature",
     "masking",
     "mask_probability",

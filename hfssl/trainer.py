@@ -94,6 +94,8 @@ class SSLTrainer(Trainer):
     ):
         if peft_config is not None:
             model = add_adapter(model, deepcopy(peft_config), seed=derive_seed(args.seed, "adapter"))
+        elif args.freeze_embeddings:
+            model.get_input_embeddings().requires_grad_(False)
         train_dataset, unlabeled_dataset, eval_dataset = (
             None if part is None else self.prepare_dataset(part, processing_class, args)
             for part in (train_dataset, unlabeled_dataset, eval_dataset)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import WORDS
 from datasets import Dataset
 
 import hfssl.presets
 from hfssl.presets import SELF_TRAINING, Preset
-from tests.conftest import WORDS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from train_tiny import make_trainer
 
 from hfssl.data.sampler import LABELED, ClassRowStream
 from hfssl.errors import ConfigurationError
@@ -14,7 +15,6 @@ from hfssl.losses import supervised_contrastive_loss
 from hfssl.modeling import body_and_head_parameters
 from hfssl.objectives.base import mean_features
 from hfssl.trainers import ContrastiveTrainer
-from tests.train_tiny import make_trainer
 
 
 def test_loss_by_hand():

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import tiny_bert_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, pipeline
 
 from hfssl import predict as predict_module
 from hfssl.cli import main
 from hfssl.errors import ConfigurationError, DataError
 from hfssl.predict import predict
-from tests.conftest import tiny_bert_config
 
 TEXTS = ["a good movie", "what a dull and awful story", "", "who", "the plot is great fun , the actor is bad"]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import WORDS
 
 from hfssl.arguments import FitArguments
 from hfssl.errors import ConfigurationError
@@ -21,7 +22,6 @@ from hfssl.modeling import from_pretrained
 from hfssl.parsing import parse
 from hfssl.recipe import CONFIGS, parse_recipe
 from hfssl.run import TRAIN, main
-from tests.conftest import WORDS
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "accelerate")

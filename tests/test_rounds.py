@@ -16,10 +16,13 @@ from train_tiny import LABEL_NAMES, make_dataset
 
 from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import save_checkpoint
-from hfssl.configs import SupervisedConfig
-from hfssl.errors import TrainingError
+from hfssl.configs import DRAW_NAMES, SelfTrainingConfig, SupervisedConfig
+from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.files import read_json_lines
 from hfssl.modeling import from_pretrained, load_classifier
+from hfssl.rounds import pseudo_label
+from hfssl.scoring import MCDropoutResult
+from hfssl.selection import DRAWS
 from hfssl.trainers import SupervisedTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -217,13 +220,66 @@ def test_the_rounds_end_when_nothing_is_selected_and_the_teacher_stays(tiny_back
     assert digest(again.student_) == digest(tiny)
 
 
+# --- pseudo-labels ---------------------------------------------------------------------------------------------------
+
+
+def scores_of(probs) -> MCDropoutResult:
+    probs = np.asarray(probs, dtype=np.float32)
+    rest = {"predictive_variance": np.full_like(probs, 0.01), "vote_shares": probs, "bald": np.zeros(len(probs))}
+    return MCDropoutResult(mean_probs=probs, deterministic_probs=probs, **rest)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    common = {"draw": "all", "selection_fraction": 1.0, "soft_targets": True, "weighting": "uniform"}
+    return lambda **given: SelfTrainingConfig(output_dir=str(tmp_path), use_cpu=True, **common, **given)
+
+
+def test_labels_are_fitted_to_the_class_shares_of_the_pool(settings):
+    """Three rows are surely of class 0, and one is not: under even shares class 1 by a little, here class 0."""
+    scores = scores_of([[1, 0], [1, 0], [1, 0], [0.45, 0.55]])
+    even = {"labeled_prior": np.array([0.5, 0.5]), "teacher_prior": np.array([0.5, 0.5])}
+    plain = pseudo_label(scores, settings(), np.random.default_rng(0), **even)
+    fitted = pseudo_label(scores, settings(alignment="estimated"), np.random.default_rng(0), **even)
+    assert plain.predicted.tolist() == [0, 0, 0, 1]
+    assert fitted.predicted.tolist() == [0, 0, 0, 0]
+    # The likelihood q^3 (0.45 q + 0.55 (1 - q)) = 0.55 q^3 - 0.1 q^4 rises up to q = 1.
+    np.testing.assert_allclose(fitted.target_probs[3], [1, 0], atol=1e-2)
+
+
+def test_the_student_of_even_labels_and_of_the_pools_shares_expects_the_mean_of_both(settings):
+    scores = scores_of([[1, 0], [1, 0], [1, 0], [0, 1]])
+    shares = {"labeled_prior": np.array([0.5, 0.5]), "teacher_prior": np.array([0.5, 0.5])}
+    for lambda_u, expected in ((1.0, 0.625), (3.0, 0.6875), (0.0, 0.5)):  # (0.5 + lambda_u * 0.75) / (1 + lambda_u)
+        labels = pseudo_label(scores, settings(lambda_u=lambda_u), np.random.default_rng(0), **shares)
+        np.testing.assert_allclose(labels.prior, [expected, 1 - expected], atol=1e-6)
+
+
+def test_settings_that_are_not_known_are_all_named_at_once(settings):
+    with pytest.raises(ConfigurationError) as error:
+        settings(alignment="estimate", stop_agreement=2)
+    assert "alignment must be one of none, estimated, labeled, got 'estimate'" in str(error.value)
+    assert "stop_agreement" in str(error.value)
+
+
+def test_the_settings_know_every_draw():
+    assert set(DRAW_NAMES) == set(DRAWS)
+
+
 # --- invariants ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"lora": True}, {"mc_passes": 1}, {"draw": "top_k", "soft_targets": True, "weighting": "confidence"}],
-    ids=["full", "lora", "one_pass", "soft"],
+    [
+        {},
+        {"lora": True},
+        {"mc_passes": 1},
+        {"draw": "top_k", "soft_targets": True, "weighting": "confidence"},
+        {"alignment": "estimated", "soft_targets": True, "weighting": "uniform", "freeze_embeddings": True},
+        {"alignment": "labeled", "draw": "uniform"},
+    ],
+    ids=["full", "lora", "one_pass", "soft", "estimated", "labeled"],
 )
 def test_fitted_attributes_tell_what_was_taught(tiny_backbone, teacher, undisturbed, tmp_path, options):
     rounds = (

@@ -120,6 +120,17 @@ def test_the_head_learns_at_its_own_rate_and_frozen_weights_have_no_optimizer_st
     assert len(rate) == sum(p.requires_grad for p in named.values())
 
 
+def test_frozen_word_embeddings_stay_as_they_are(tiny_backbone, tmp_path):
+    trainer = train(tiny_backbone, tmp_path, freeze_embeddings=True)
+    embeddings = trainer.model.get_input_embeddings().weight
+    before = make_trainer(tiny_backbone, tmp_path).model
+    assert torch.equal(embeddings, before.get_input_embeddings().weight)
+    assert embeddings not in trainer.optimizer.state
+    named = dict(before.named_parameters())
+    frozen = [name for name, value in trainer.model.named_parameters() if torch.equal(value, named[name])]
+    assert len(frozen) == 1  # and all else has learned
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny_backbone, tmp_path):
     trainer = make_trainer(tiny_backbone, tmp_path, max_steps=8, save_steps=2)
     loss = trainer.objective.loss

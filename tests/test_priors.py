@@ -1,0 +1,76 @@
+"""Class shares: posteriors adjusted, shares estimated and aligned, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hfssl.priors import adjust_to_prior, align_to_prior, class_shares, estimate_prior
+
+EVEN = [0.5, 0.5]
+
+
+def test_shares_of_labels_are_counts_with_one_row_spread_over_all_classes():
+    # Of 0, 0, 1 and a third class without labels: (2 + 1/3, 1 + 1/3, 1/3) / 4; the unlabeled row does not count.
+    np.testing.assert_allclose(class_shares([0, 0, 1, -1], 3), [7 / 12, 4 / 12, 1 / 12])
+
+
+def test_posteriors_under_other_shares():
+    # 0.6 * 0.9 / 0.5 = 1.08 against 0.4 * 0.1 / 0.5 = 0.08: 27 to 2.
+    np.testing.assert_allclose(adjust_to_prior([[0.6, 0.4]], EVEN, [0.9, 0.1]), [[27 / 29, 2 / 29]])
+
+
+def test_adjusting_there_and_back_changes_nothing():
+    probs = np.random.default_rng(0).dirichlet(np.ones(4), size=20).astype(np.float32)
+    one, other = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.1, 0.1, 0.7, 0.1])
+    there = adjust_to_prior(probs, one, other)
+    assert there.dtype == np.float32
+    np.testing.assert_allclose(adjust_to_prior(there, other, one), probs, atol=1e-6)
+
+
+def test_certain_rows_are_counted():
+    probs = np.eye(2)[[0, 0, 0, 1]]
+    np.testing.assert_allclose(estimate_prior(probs, EVEN), [0.75, 0.25])
+
+
+def test_unsure_rows_give_the_share_that_maximises_the_likelihood():
+    # log(0.9 q + 0.1 (1 - q)) + log(0.2 q + 0.8 (1 - q)) has its maximum at q = 0.58 / 0.96.
+    found = estimate_prior([[0.9, 0.1], [0.2, 0.8]], EVEN, tolerance=1e-12)
+    np.testing.assert_allclose(found, [0.58 / 0.96, 0.38 / 0.96], atol=1e-6)
+
+
+def test_the_shares_that_a_model_was_trained_on_are_taken_out_first():
+    """The same likelihoods as in the test above, said by a model that expects nine rows of ten to be of class 0."""
+    said = adjust_to_prior(np.array([[0.9, 0.1], [0.2, 0.8]]), EVEN, [0.9, 0.1])
+    found = estimate_prior(said, [0.9, 0.1], tolerance=1e-12)
+    np.testing.assert_allclose(found, [0.58 / 0.96, 0.38 / 0.96], atol=1e-6)
+
+
+def test_shares_of_a_made_up_pool_are_found_again():
+    """Two bell curves one standard deviation to either side of 0, a tenth of the rows from the left one."""
+    generator = np.random.default_rng(0)
+    left = generator.random(20_000) < 0.1
+    x = generator.normal(np.where(left, -1.0, 1.0))
+    p_right = 1 / (1 + np.exp(-2 * x))  # the exact posterior under even shares
+    probs = np.stack([1 - p_right, p_right], axis=1)
+    assert probs.mean(axis=0)[0] > 0.15  # averaging alone does not find them
+    np.testing.assert_allclose(estimate_prior(probs, EVEN), [0.1, 0.9], atol=0.01)
+
+
+def test_no_rows_tell_nothing():
+    np.testing.assert_allclose(estimate_prior(np.zeros((0, 2)), [0.3, 0.7]), [0.3, 0.7])
+
+
+def test_a_share_of_zero_is_refused():
+    with pytest.raises(ValueError, match="positive class shares"):
+        estimate_prior([[0.5, 0.5]], [1.0, 0.0])
+
+
+def test_alignment_multiplies_by_wanted_over_mean():
+    # Mean (0.7, 0.3); first row 0.8 * 0.5 / 0.7 against 0.2 * 0.5 / 0.3, which is 12 to 7.
+    aligned = align_to_prior([[0.8, 0.2], [0.6, 0.4]], EVEN)
+    np.testing.assert_allclose(aligned[0], [12 / 19, 7 / 19])
+
+
+def test_alignment_leaves_a_class_that_no_row_is_given_at_zero():
+    np.testing.assert_allclose(align_to_prior([[1.0, 0.0]], EVEN), [[1.0, 0.0]])
