@@ -7,6 +7,9 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
 * `draw="all"` and `soft_targets=True` instead of a class-balanced draw of hard labels. Where the pool is not balanced
   (trec6 has 1.6 % abbreviations), asking for the same number of rows of each class fills the rare class's share with
   mistakes.
+* The labels are fitted to the class shares of the pool before they are taught (`alignment="estimated"`), and every row
+  counts the same (`weighting="uniform"`).
+* Word embeddings stay as they are: on a few labels that costs no accuracy, and it saves a sixth of a step's time.
 * Several teachers of different seeds in the first round (`teachers`), with the stochastic passes shared out among
   them, instead of 30 passes of one.
 * Students start from the pretrained weights, not from a teacher's.
@@ -42,22 +45,31 @@ class Preset:
     self_training: dict[str, Any] = field(default_factory=dict)
 
 
-FINE_TUNING = {"learning_rate": 1e-4, "head_learning_rate": 1e-3}
-SELF_TRAINING = {"draw": "all", "selection_fraction": 1.0, "soft_targets": True, "unlabeled_ratio": 3}
+FINE_TUNING = {"learning_rate": 1e-4, "head_learning_rate": 1e-3, "freeze_embeddings": True}
+WARM_START = {"freeze_embeddings": True}
+SELF_TRAINING = {
+    "draw": "all",
+    "selection_fraction": 1.0,
+    "soft_targets": True,
+    "alignment": "estimated",
+    "weighting": "uniform",
+    "unlabeled_ratio": 3,
+    "mc_top_layers": 2,
+}
 
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
-        warm_start={"max_steps": 100, "per_device_train_batch_size": 16},
+        warm_start={**WARM_START, "max_steps": 100, "per_device_train_batch_size": 16},
         supervised={**FINE_TUNING, "max_steps": 100},
         self_training={**SELF_TRAINING, "max_steps": 100, "rounds": 1, "mc_passes": 2},
     ),
     "standard": Preset(
-        warm_start={"max_steps": 100, "per_device_train_batch_size": 32},
+        warm_start={**WARM_START, "max_steps": 100, "per_device_train_batch_size": 32},
         supervised={**FINE_TUNING, "max_steps": 100},
         self_training={**SELF_TRAINING, "max_steps": 300, "rounds": 1, "mc_passes": 6, "teachers": 3},
     ),
     "thorough": Preset(
-        warm_start={"max_steps": 200, "per_device_train_batch_size": 32},
+        warm_start={**WARM_START, "max_steps": 200, "per_device_train_batch_size": 32},
         supervised={**FINE_TUNING, "max_steps": 200},
         pretext={"max_steps": 2000},
         self_training={**SELF_TRAINING, "max_steps": 600, "rounds": 3, "mc_passes": 30, "teachers": 5},

@@ -1,17 +1,21 @@
-"""Class shares: those a model was trained on, those of the rows that it labels, and how to go from one to the other.
+"""Class shares: those of the labels, those of the pool, and how a model's probabilities are brought to them.
 
 A classifier that was trained on as many labels of each class expects the classes evenly, and says so: where the pool
-holds a class rarely, it finds too many of it. Pure functions of arrays; N rows, K classes.
+holds a class rarely, it finds too many of it. And a poor classifier favours a class that the pool does not. Both show
+in the shares that it gives the classes; only the second is to be undone by going back to the labels' shares.
+Pure functions of arrays; M models, N rows, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["ALIGNMENTS", "adjust_to_prior", "align_to_prior", "class_shares", "estimate_prior"]
+__all__ = ["ALIGNMENTS", "adjust_to_prior", "class_shares", "consensus_prior", "estimate_prior", "match_shares"]
+
+# What the shares of the pool are taken to be: nothing is known, what the models find in it, or as among the labels.
+ALIGNMENTS = ("none", "estimated", "labeled")
+SPREAD, DISTRUST, LONE_DISAGREEMENT = 1.0, 8.0, 0.35
 
 
 def class_shares(labels: ArrayLike, num_classes: int) -> np.ndarray:
@@ -81,24 +85,56 @@ def estimate_prior(
     return estimate
 
 
-def align_to_prior(probs: ArrayLike, target: ArrayLike) -> np.ndarray:
-    """Distribution alignment (Berthelot et al. 2020, "ReMixMatch", section 3.1): p * target / mean(p), normalised.
+def consensus_prior(estimates: ArrayLike, prior: ArrayLike, num_rows: int) -> np.ndarray:
+    """Class shares of a pool from what several models found, drawn toward `prior` the more they disagree.
+
+    The log-ratio of a share to that in `prior` is shrunk as in a random-effects model (DerSimonian & Laird 1986):
+    by 1 / (1 + distrust * s^2 / spread^2), where s^2 is the variance of the log-ratios between the models, averaged
+    over the classes, `spread` = 1 is how far pools are expected to be from `prior`, and `distrust` = 8 allows for the
+    bias that the models have in common, since they learned from the same few labels. So a pool that all models find to
+    be skewed alike is taken to be skewed, while shares on which they differ are taken to be their own mistakes. A
+    single model shows no disagreement; s = 0.35 is assumed. The two numbers were chosen on trec6 and sst2; see
+    `benchmarks/NOTES.md`.
+
+    Args:
+        estimates: `[M, K]`, see `estimate_prior`; a share may be 0.
+        prior: `[K]`, all positive.
+        num_rows: N, rows that the estimates rest on; a share counts as if one more row, spread as `prior`, were seen.
+
+    Returns:
+        `[K]` float64 that sums to 1.
+    """
+    estimates, prior = np.asarray(estimates, np.float64), np.asarray(prior, np.float64)
+    ratios = np.log((num_rows * estimates / prior + 1) / (num_rows + 1))
+    disagreement = ratios.var(axis=0, ddof=1).mean() if len(ratios) > 1 else LONE_DISAGREEMENT**2
+    trust = 1 / (1 + DISTRUST * disagreement / SPREAD**2)
+    shares = prior * np.exp(trust * ratios.mean(axis=0))
+    return shares / shares.sum()
+
+
+def match_shares(
+    probs: ArrayLike, target: ArrayLike, *, max_iterations: int = 1000, tolerance: float = 1e-6
+) -> np.ndarray:
+    """Weighs the classes so that the rows' mean probabilities become `target`.
+
+    Distribution alignment (Berthelot et al. 2020, "ReMixMatch", section 3.1) carried to its end: p * target / mean(p),
+    normalised, again and again, while ReMixMatch takes one such step and so falls short of the target.
 
     Args:
         probs: `[N, K]`.
         target: `[K]`, the shares that the rows are believed to have.
+        max_iterations: most iterations.
+        tolerance: stop when no class's mean is off by more.
 
     Returns:
         `[N, K]` in the dtype of `probs`. A class that no row gives any probability stays at 0.
     """
-    probs = np.asarray(probs)
-    mean = probs.mean(axis=0, dtype=np.float64)
-    return adjust_to_prior(probs, np.where(mean > 0, mean, 1.0), target)
-
-
-# From probs [N, K] and the class shares [K] that the model was trained on, and those of the labels, to probs [N, K].
-ALIGNMENTS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "none": lambda probs, prior, labeled: probs,
-    "estimated": lambda probs, prior, labeled: adjust_to_prior(probs, prior, estimate_prior(probs, prior)),
-    "labeled": lambda probs, prior, labeled: align_to_prior(probs, labeled),
-}
+    probs, target = np.asarray(probs), np.asarray(target, np.float64)
+    matched = probs.astype(np.float64)
+    for _ in range(max_iterations):
+        mean = matched.mean(axis=0)
+        if np.abs(mean - target).max() <= tolerance:
+            break
+        matched = matched * np.divide(target, mean, out=np.zeros_like(mean), where=mean > 0)
+        matched = matched / matched.sum(axis=1, keepdims=True)
+    return matched.astype(probs.dtype)

@@ -32,7 +32,7 @@ from hfssl.files import append_json_line, atomic_file, read_json_lines, write_js
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.objectives import SelfTrainingObjective
-from hfssl.priors import ALIGNMENTS, class_shares
+from hfssl.priors import class_shares, consensus_prior, estimate_prior, match_shares
 from hfssl.progress import library_bars
 from hfssl.ranks import from_main, is_main, wait_for_everyone
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
@@ -54,7 +54,6 @@ class PseudoLabels:
         rows: `[S]` row numbers in the pool, ascending.
         target_probs: `[S, K]`, one-hot or soft.
         weights: `[S]` with mean 1.
-        prior: `[K]`, the class shares that a student of these labels, and of the labeled rows, gets to see.
         predicted: `[N]` the teacher's label of *every* row of the pool.
         bald: `[N]` in nats.
     """
@@ -62,7 +61,6 @@ class PseudoLabels:
     rows: np.ndarray
     target_probs: np.ndarray
     weights: np.ndarray
-    prior: np.ndarray
     predicted: np.ndarray
     bald: np.ndarray
 
@@ -71,20 +69,17 @@ def pseudo_label(
     scores: MCDropoutResult,
     args: SelfTrainingConfig,
     generator: np.random.Generator,
-    *,
-    labeled_prior: np.ndarray,
-    teacher_prior: np.ndarray,
+    shares: np.ndarray | None = None,
 ) -> PseudoLabels:
     """Selects rows, labels and weighs them from a teacher's stochastic passes (UST, sections 3.1-3.3).
 
     Args:
         scores: the teacher's passes over the N rows of the pool.
-        args: `alignment`, `draw`, `selection_fraction`, `soft_targets`, `weighting` and `lambda_u`.
+        args: `draw`, `selection_fraction`, `soft_targets` and `weighting`.
         generator: of the draw.
-        labeled_prior: `[K]`, class shares among the labels.
-        teacher_prior: `[K]`, class shares of what the teacher was trained on.
+        shares: `[K]`, class shares that the teacher's probabilities are brought to; `None` leaves them as they are.
     """
-    probs = ALIGNMENTS[args.alignment](scores.deterministic_probs, teacher_prior, labeled_prior)
+    probs = scores.deterministic_probs if shares is None else match_shares(scores.deterministic_probs, shares)
     scores = replace(scores, deterministic_probs=probs)  # the predicted class and its variance follow
     num_rows, num_classes = probs.shape
     candidates = Candidates(
@@ -99,13 +94,11 @@ def pseudo_label(
         targets = probs[rows]
     else:
         targets = np.eye(num_classes, dtype=np.float32)[scores.predicted[rows]]
-    weights, prior = np.zeros(0, dtype=np.float32), labeled_prior
+    weights = np.zeros(0, dtype=np.float32)
     if len(rows):
         tensors = (scores.mean_probs, scores.predicted_class_variance, scores.bald)
         weights = pseudo_label_weights(args.weighting, *(torch.from_numpy(values[rows]) for values in tensors)).numpy()
-        taught = np.average(targets, axis=0, weights=np.maximum(weights, 1e-12))
-        prior = (labeled_prior + args.lambda_u * taught) / (1 + args.lambda_u)
-    return PseudoLabels(rows, targets, weights, prior, scores.predicted, scores.bald)
+    return PseudoLabels(rows, targets, weights, scores.predicted, scores.bald)
 
 
 class SelfTraining:
@@ -125,6 +118,7 @@ class SelfTraining:
         transduction_: `[N]` label of each row of the pool, by the last teacher that looked at it.
         labeled_iter_: `[N]` first round in which a row was taught from; -1 for never.
         n_iter_: Rounds that were run.
+        class_shares_: `[K]` shares that the pool's labels were brought to, found in the first round; `None` for none.
         termination_condition_: `"max_rounds"`, `"labels_stable"` or `"nothing_selected"`.
         rounds_: The records of `rounds.jsonl`.
         curves_: The students' training logs, with the round in each entry.
@@ -170,8 +164,7 @@ class SelfTraining:
             )
         device = self.args.device  # also starts the process group, before the ranks talk
         self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
-        self._labeled_prior = class_shares(labeled["labels"][:], len(self.label_names))
-        self._teacher_prior = self._labeled_prior
+        self.class_shares_: np.ndarray | None = None
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
@@ -203,9 +196,10 @@ class SelfTraining:
         number = record["round"]
         saved = np.load(self._round_dir(number) / "pseudo_labels.npz", allow_pickle=False)
         self._remember(number, saved["rows"], saved["predicted"])
+        self.class_shares_ = saved["class_shares"] if "class_shares" in saved else None
         if record["selected"]:
             self.student_ = from_pretrained(self._round_dir(number) / "student").to(self.args.device)
-            self._teachers, self._teacher_prior = [self.student_], saved["prior"]
+            self._teachers = [self.student_]
             self.curves_ += read_json_lines(self._round_dir(number) / "curve.jsonl")
         self.termination_condition_ = record["termination_condition"]
         if is_main():
@@ -231,24 +225,22 @@ class SelfTraining:
         started = time.perf_counter()
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
-        scores = self._score(number, title, pool)
-        labels = pseudo_label(
-            scores,
-            self.args,
-            numpy_generator(self.args.seed, "selection", number),
-            labeled_prior=self._labeled_prior,
-            teacher_prior=self._teacher_prior,
-        )
-        labels = from_main(labels)
+        results = self._score(number, title, pool)
+        if number == 0:  # what the pool is made of does not change with the rounds
+            self.class_shares_ = self._find_class_shares(results, labeled)
+        generator = numpy_generator(self.args.seed, "selection", number)
+        labels = from_main(pseudo_label(combine(results), self.args, generator, self.class_shares_))
         if is_main():
-            kept = {name: getattr(labels, name) for name in ("rows", "weights", "prior", "predicted", "bald")}
+            kept = {name: getattr(labels, name) for name in ("rows", "weights", "predicted", "bald")}
+            if self.class_shares_ is not None:
+                kept["class_shares"] = self.class_shares_
             with atomic_file(folder / "pseudo_labels.npz") as temporary, open(temporary, "wb") as file:
                 np.savez(file, **kept)
         record = self._describe(number, labels, hidden_labels)
         self._remember(number, labels.rows, labels.predicted)
         if len(labels.rows):
             self.student_ = self._train_student(number, title, labels, labeled, pool)
-            self._teachers, self._teacher_prior = [self.student_], labels.prior
+            self._teachers = [self.student_]
         elif is_main():
             logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
         record["validation"] = self._measure(validation)
@@ -263,8 +255,20 @@ class SelfTraining:
         self.termination_condition_ = record["termination_condition"]
         wait_for_everyone()  # whoever goes on finds the round on disk
 
-    def _score(self, number: int, title: str, pool: Dataset) -> MCDropoutResult:
-        """The passes are shared out among the teachers: between them they show more than dropout alone.
+    def _find_class_shares(self, results: Sequence[MCDropoutResult], labeled: Dataset) -> np.ndarray | None:
+        """The shares that `args.alignment` asks for, from what each teacher says of the pool; `None` for none."""
+        if self.args.alignment == "none":
+            return None
+        prior = class_shares(labeled["labels"][:], len(self.label_names))
+        if self.args.alignment == "labeled":
+            return prior
+        estimates = [estimate_prior(result.deterministic_probs, prior) for result in results]
+        return from_main(consensus_prior(estimates, prior, len(results[0].bald)))
+
+    def _score(self, number: int, title: str, pool: Dataset) -> list[MCDropoutResult]:
+        """What each teacher says of the pool.
+
+        The passes are shared out among the teachers: between them they show more than dropout alone.
 
         All ranks come here: each scores a share of the batches.
         """
@@ -280,11 +284,12 @@ class SelfTraining:
                     pool,
                     self.tokenizer,
                     passes=passes,
+                    top_layers=self.args.mc_top_layers,
                     seed=derive_seed(self.args.seed, "mc_dropout", number, i),
                     progress=None if quiet else f"{title}: {who}{passes} passes over the pool",
                 )
             )
-        return combine(results)
+        return results
 
     def _describe(self, number: int, labels: PseudoLabels, hidden_labels: np.ndarray | None) -> dict[str, Any]:
         """What a reader of `rounds.jsonl` wants to know about the pseudo-labels; hidden labels are used here only."""
@@ -294,11 +299,13 @@ class SelfTraining:
         if hidden_labels is not None and (hidden_labels[rows] >= 0).any():
             known = rows[hidden_labels[rows] >= 0]
             accuracy = float((predicted[known] == hidden_labels[known]).mean())
+        shares = self.class_shares_
         agreement = None if self.transduction_ is None else float((self.transduction_ == predicted).mean())
         return {
             "round": number,
             "selected": len(rows),
             "per_class": dict(zip(self.label_names, counts.tolist(), strict=True)),
+            "class_shares": None if shares is None else dict(zip(self.label_names, shares.tolist(), strict=True)),
             "mean_weight": float(labels.weights.mean()) if len(rows) else 0.0,
             "mean_bald": float(labels.bald.mean()),
             "pool_agreement": agreement,

@@ -313,6 +313,7 @@ SHOWN = (
     "lambda_u",
     "rounds",
     "mc_passes",
+    "mc_top_layers",
     "selection_fraction",
     "draw",
     "weighting",

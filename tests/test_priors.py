@@ -1,11 +1,13 @@
-"""Class shares: posteriors adjusted, shares estimated and aligned, against numbers worked out by hand."""
+"""Class shares: posteriors adjusted, shares estimated, agreed on and matched, against numbers worked out by hand."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
-from hfssl.priors import adjust_to_prior, align_to_prior, class_shares, estimate_prior
+from hfssl.priors import adjust_to_prior, class_shares, consensus_prior, estimate_prior, match_shares
 
 EVEN = [0.5, 0.5]
 
@@ -66,11 +68,51 @@ def test_a_share_of_zero_is_refused():
         estimate_prior([[0.5, 0.5]], [1.0, 0.0])
 
 
-def test_alignment_multiplies_by_wanted_over_mean():
-    # Mean (0.7, 0.3); first row 0.8 * 0.5 / 0.7 against 0.2 * 0.5 / 0.3, which is 12 to 7.
-    aligned = align_to_prior([[0.8, 0.2], [0.6, 0.4]], EVEN)
-    np.testing.assert_allclose(aligned[0], [12 / 19, 7 / 19])
+def test_models_that_find_the_same_are_believed():
+    # No disagreement: nothing is shrunk but by the row of pseudo-count, to (9 * 0.9 / 0.5 + 1) / 10 = 1.72 times 0.5.
+    found = consensus_prior([[0.9, 0.1], [0.9, 0.1]], EVEN, num_rows=9)
+    np.testing.assert_allclose(found, [17.2 / 20, 2.8 / 20])
 
 
-def test_alignment_leaves_a_class_that_no_row_is_given_at_zero():
-    np.testing.assert_allclose(align_to_prior([[1.0, 0.0]], EVEN), [[1.0, 0.0]])
+def test_models_that_differ_are_drawn_toward_the_labels():
+    """Log-ratios to even shares log(1.6), log(1.2) and log(0.4), log(0.8): two variances, one factor."""
+    found = consensus_prior([[0.8, 0.2], [0.6, 0.4]], EVEN, num_rows=10**9)
+    variance = (math.log(1.6 / 1.2) ** 2 / 2 + math.log(0.4 / 0.8) ** 2 / 2) / 2
+    trust = 1 / (1 + 8 * variance)
+    odds = (math.sqrt(1.6 * 1.2) / math.sqrt(0.4 * 0.8)) ** trust  # geometric means over the models
+    np.testing.assert_allclose(found, [odds / (1 + odds), 1 / (1 + odds)], atol=1e-6)
+    assert 0.5 < found[0] < 0.61  # while the models say 0.7 on average
+
+
+def test_a_model_alone_is_believed_by_half():
+    odds = (0.9 / 0.1) ** (1 / (1 + 8 * 0.35**2))
+    found = consensus_prior([[0.9, 0.1]], EVEN, num_rows=10**9)
+    np.testing.assert_allclose(found, [odds / (1 + odds), 1 / (1 + odds)], atol=1e-6)
+
+
+def test_a_class_that_no_model_finds_keeps_a_share():
+    found = consensus_prior([[1.0, 0.0], [1.0, 0.0]], EVEN, num_rows=99)
+    np.testing.assert_allclose(found, [199 / 200, 1 / 200])
+
+
+def test_matching_reaches_the_target_that_one_step_of_alignment_misses():
+    probs = np.array([[0.8, 0.2], [0.6, 0.4]])
+    matched = match_shares(probs, EVEN)
+    np.testing.assert_allclose(matched.mean(axis=0), EVEN, atol=1e-6)
+    # By symmetry the odds 4 and 1.5 are divided by sqrt(4 * 1.5), after which one row is the other's mirror image.
+    odds = 4 / math.sqrt(6)
+    np.testing.assert_allclose(matched[0], [odds / (1 + odds), 1 / (1 + odds)], atol=1e-5)
+    one_step = probs * np.array(EVEN) / probs.mean(axis=0)
+    one_step /= one_step.sum(axis=1, keepdims=True)
+    assert abs(one_step.mean(axis=0)[0] - 0.5) > 1e-3
+
+
+def test_matching_to_what_expectation_maximisation_found_is_the_adjustment():
+    probs = np.random.default_rng(0).dirichlet([2.0, 1.0, 1.0], size=200)
+    prior = np.full(3, 1 / 3)
+    found = estimate_prior(probs, prior, tolerance=1e-12)
+    np.testing.assert_allclose(match_shares(probs, found), adjust_to_prior(probs, prior, found), atol=1e-4)
+
+
+def test_matching_leaves_a_class_that_no_row_is_given_at_zero():
+    np.testing.assert_allclose(match_shares(np.array([[1.0, 0.0]]), EVEN), [[1.0, 0.0]])

@@ -236,23 +236,25 @@ def settings(tmp_path):
 
 
 def test_labels_are_fitted_to_the_class_shares_of_the_pool(settings):
-    """Three rows are surely of class 0, and one is not: under even shares class 1 by a little, here class 0."""
+    """Three rows are surely of class 0 and the fourth is not: by itself class 1 by a little, here class 0."""
     scores = scores_of([[1, 0], [1, 0], [1, 0], [0.45, 0.55]])
-    even = {"labeled_prior": np.array([0.5, 0.5]), "teacher_prior": np.array([0.5, 0.5])}
-    plain = pseudo_label(scores, settings(), np.random.default_rng(0), **even)
-    fitted = pseudo_label(scores, settings(alignment="estimated"), np.random.default_rng(0), **even)
+    plain = pseudo_label(scores, settings(), np.random.default_rng(0))
+    fitted = pseudo_label(scores, settings(), np.random.default_rng(0), np.array([0.9, 0.1]))
     assert plain.predicted.tolist() == [0, 0, 0, 1]
     assert fitted.predicted.tolist() == [0, 0, 0, 0]
-    # The likelihood q^3 (0.45 q + 0.55 (1 - q)) = 0.55 q^3 - 0.1 q^4 rises up to q = 1.
-    np.testing.assert_allclose(fitted.target_probs[3], [1, 0], atol=1e-2)
+    # Only the last row can give: it ends at 0.6 and 0.4, so that the means are 3.6 / 4 and 0.4 / 4.
+    np.testing.assert_allclose(fitted.target_probs[3], [0.6, 0.4], atol=1e-4)
 
 
-def test_the_student_of_even_labels_and_of_the_pools_shares_expects_the_mean_of_both(settings):
-    scores = scores_of([[1, 0], [1, 0], [1, 0], [0, 1]])
-    shares = {"labeled_prior": np.array([0.5, 0.5]), "teacher_prior": np.array([0.5, 0.5])}
-    for lambda_u, expected in ((1.0, 0.625), (3.0, 0.6875), (0.0, 0.5)):  # (0.5 + lambda_u * 0.75) / (1 + lambda_u)
-        labels = pseudo_label(scores, settings(lambda_u=lambda_u), np.random.default_rng(0), **shares)
-        np.testing.assert_allclose(labels.prior, [expected, 1 - expected], atol=1e-6)
+def test_the_shares_are_found_once_and_remembered(tiny_backbone, teacher, tmp_path):
+    found = run_rounds(tiny_backbone, teacher, tmp_path / "a", alignment="estimated", soft_targets=True)
+    assert found.class_shares_.sum() == pytest.approx(1)
+    assert [list(record["class_shares"].values()) for record in found.rounds_] == [found.class_shares_.tolist()] * 2
+    again = run_rounds(tiny_backbone, teacher, tmp_path / "a", alignment="estimated", soft_targets=True)
+    np.testing.assert_array_equal(again.class_shares_, found.class_shares_)
+    labeled = run_rounds(tiny_backbone, teacher, tmp_path / "b", alignment="labeled", rounds=1)
+    assert labeled.class_shares_.tolist() != found.class_shares_.tolist()
+    assert run_rounds(tiny_backbone, teacher, tmp_path / "c", rounds=1).rounds_[0]["class_shares"] is None
 
 
 def test_settings_that_are_not_known_are_all_named_at_once(settings):
