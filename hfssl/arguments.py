@@ -152,6 +152,13 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     rounds: int | None = field(
         default=None, metadata={"help": "Most rounds of self-training; 0 for none. Default: as the preset says."}
     )
+    refit: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Train the kept approach once more on all labels, those held out for the verdict included, or "
+            "not. Default: as the preset says."
+        },
+    )
     resume: bool = field(default=False, metadata={"help": "Go on with the run that output-dir holds."})
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete the run that output-dir holds."})
     quiet: bool = field(default=False, metadata={"help": "No progress bars; only warnings and the closing summary."})

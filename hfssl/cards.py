@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hfssl.metrics.classification import accuracy_interval
-from hfssl.report.wording import duration, percent, primary_split, rows_of, signed_points, stage_title
+from hfssl.report.wording import duration, kept_stage, percent, primary_split, rows_of, signed_points, stage_title
 
 __all__ = ["build_model_card", "escape_markdown"]
 
@@ -77,6 +77,7 @@ def build_model_card(
             split=split,
             split_rows=rows_of(results, split) if split else 0,
             labels_used=rows_of(results, "labeled"),
+            kept=results.get("kept", results["chosen"]),
             validation_rows=rows_of(results, "validation"),
             pool=rows_of(results, "unlabeled", labeled_only=False),
             saved_metrics=_saved_metrics(results, split),
@@ -178,7 +179,7 @@ def _eval_results(results: Mapping[str, Any], dataset_name: str) -> list[EvalRes
 def _saved_metrics(results: Mapping[str, Any], split: str | None) -> Mapping[str, float] | None:
     """Metrics of what lies in `model/`: with its temperature where known, else those of the kept stage."""
     calibrated = results.get("calibrated", {}).get(split)
-    kept = [stage["metrics"].get(split) for stage in results["stages"] if stage["name"] == results["chosen"]]
+    kept = [stage["metrics"].get(split) for stage in results["stages"] if stage["name"] == kept_stage(results, split)]
     return calibrated or (kept[0] if kept else None)
 
 

@@ -16,13 +16,13 @@ from transformers.utils import logging
 
 from hfssl.arguments import FitArguments
 from hfssl.backbones import check_backbone, check_masked_lm, load_tokenizer
-from hfssl.data.audit import audit
+from hfssl.data.audit import audit, released
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.presets import PRESETS
 from hfssl.run_folder import RunFolder
 from hfssl.saving import save_outcome
-from hfssl.stages import StageRunner
+from hfssl.stages import REFIT, StageRunner
 from hfssl.verdict import Verdict, judge
 
 __all__ = ["FitResult", "fit"]
@@ -49,9 +49,9 @@ class FitResult:
 def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     """Turns a table with a few labels into a saved, explained model.
 
-    The stages: load and audit, split, pretext (by preset), labels only, self-training, verdict, calibration, and
-    evaluation with report, card and checkpoints. `output_dir` gets `results.json`, `report.html`, `README.md`,
-    `model/`, `adapter/` (with LoRA), `splits/` and `stages/`.
+    The stages: load and audit, split, pretext (by preset), labels only, self-training, verdict, refit on all labels
+    (by preset), calibration, and evaluation with report, card and checkpoints. `output_dir` gets `results.json`,
+    `report.html`, `README.md`, `model/`, `adapter/` (with LoRA), `splits/` and `stages/`.
 
     Args:
         train (`str`): Table to learn from; rows without a label are unlabeled.
@@ -83,6 +83,9 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
         alarms=stages.alarms(),
         seed=arguments.seed,
     )
+    if stages.refits:
+        records[REFIT] = stages.refit(verdict.chosen)
+        audit([released(splits.manifest, "validation"), *records[REFIT]["manifests"]]).raise_if_leaky()
     results = _results(arguments, splits, records, verdict)
     save_outcome(arguments, run, splits, stages, results)
     return FitResult(run.path, results)
@@ -129,6 +132,7 @@ def _results(
         ],
         "verdict": verdict.as_dict(),
         "chosen": verdict.chosen,
+        "kept": REFIT if REFIT in records else verdict.chosen,
         "temperature": None,
     }
 

@@ -37,12 +37,14 @@ class Preset:
             or `None` for none.
         pretext: Fields of `MaskedSpanConfig`, or `None` for no pretext stage by default.
         self_training: Fields of `SelfTrainingConfig`; `rounds=0` for none.
+        refit: Whether the approach that the verdict keeps is trained once more on all labels, held-out ones included.
     """
 
     supervised: dict[str, Any] = field(default_factory=dict)
     warm_start: dict[str, Any] | None = None
     pretext: dict[str, Any] | None = None
     self_training: dict[str, Any] = field(default_factory=dict)
+    refit: bool = False
 
 
 FINE_TUNING = {"learning_rate": 1e-4, "head_learning_rate": 1e-3, "freeze_embeddings": True}
@@ -67,12 +69,14 @@ PRESETS: dict[str, Preset] = {
         warm_start={**WARM_START, "max_steps": 100, "per_device_train_batch_size": 32},
         supervised={**FINE_TUNING, "max_steps": 100},
         self_training={**SELF_TRAINING, "max_steps": 300, "rounds": 1, "mc_passes": 6, "teachers": 3},
+        refit=True,
     ),
     "thorough": Preset(
         warm_start={**WARM_START, "max_steps": 200, "per_device_train_batch_size": 32},
         supervised={**FINE_TUNING, "max_steps": 200},
         pretext={"max_steps": 2000},
         self_training={**SELF_TRAINING, "max_steps": 600, "rounds": 3, "mc_passes": 30, "teachers": 5},
+        refit=True,
     ),
 }
 

@@ -32,7 +32,8 @@ from hfssl.files import append_json_line, atomic_file, read_json_lines, write_js
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.objectives import SelfTrainingObjective
-from hfssl.priors import class_shares, consensus_prior, estimate_prior, match_shares
+from hfssl.priors import class_shares as shares_of_labels
+from hfssl.priors import consensus_prior, estimate_prior, match_shares
 from hfssl.progress import library_bars
 from hfssl.ranks import from_main, is_main, wait_for_everyone
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
@@ -147,6 +148,7 @@ class SelfTraining:
         *,
         validation: Dataset | None = None,
         hidden_labels: np.ndarray | None = None,
+        class_shares: np.ndarray | None = None,
     ) -> SelfTraining:
         """Runs the rounds, or what is left of them when `output_dir` holds earlier ones.
 
@@ -157,6 +159,7 @@ class SelfTraining:
             pool: Tokenized rows; labels in it are not looked at.
             validation: Tokenized rows with `labels`, measured after each round and never trained on.
             hidden_labels: `[N]` true labels of the pool where known, else -1; used for the records only.
+            class_shares: `[K]` shares of the pool where they are known, in place of what `args.alignment` would find.
         """
         if len(pool) == 0:
             raise TrainingError(
@@ -164,7 +167,7 @@ class SelfTraining:
             )
         device = self.args.device  # also starts the process group, before the ranks talk
         self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
-        self.class_shares_: np.ndarray | None = None
+        self.class_shares_ = class_shares
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
@@ -226,7 +229,7 @@ class SelfTraining:
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
         results = self._score(number, title, pool)
-        if number == 0:  # what the pool is made of does not change with the rounds
+        if number == 0 and self.class_shares_ is None:  # what the pool is made of does not change with the rounds
             self.class_shares_ = self._find_class_shares(results, labeled)
         generator = numpy_generator(self.args.seed, "selection", number)
         labels = from_main(pseudo_label(combine(results), self.args, generator, self.class_shares_))
@@ -259,7 +262,7 @@ class SelfTraining:
         """The shares that `args.alignment` asks for, from what each teacher says of the pool; `None` for none."""
         if self.args.alignment == "none":
             return None
-        prior = class_shares(labeled["labels"][:], len(self.label_names))
+        prior = shares_of_labels(labeled["labels"][:], len(self.label_names))
         if self.args.alignment == "labeled":
             return prior
         estimates = [estimate_prior(result.deterministic_probs, prior) for result in results]

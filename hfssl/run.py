@@ -23,7 +23,12 @@ __all__ = ["FIT", "PREDICT", "TRAIN", "Verb", "closing_table", "main"]
 
 USER_ERROR, INTERRUPTED = 2, 130
 
-STAGE_TITLES = {"labels_only": "labels only", "pretext": "pretext", "self_training": "self-trained"}
+STAGE_TITLES = {
+    "labels_only": "labels only",
+    "pretext": "pretext",
+    "self_training": "self-trained",
+    "refit": "refit, all labels",
+}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and torch write in Rust and C++ and raise errors of their own that carry no errno.
 DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "failed writing file")
@@ -128,7 +133,7 @@ def closing_table(results: Mapping[str, Any]) -> str:
     for stage in results["stages"]:
         metrics = (stage["metrics"][measured] if measured else None) or {}
         numbers = [f"{100 * metrics[key]:.1f}" if key in metrics else "-" for key in ("accuracy", "macro_f1", "ece")]
-        kept = "<- kept" if stage["name"] == results["chosen"] else ""
+        kept = "<- kept" if stage["name"] == results.get("kept", results["chosen"]) else ""
         name = STAGE_TITLES.get(stage["name"], stage["name"].replace("_", " "))
         table.append([name, *numbers, f"{stage['seconds']:.0f}", kept])
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]

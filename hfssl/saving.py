@@ -21,6 +21,7 @@ from hfssl.files import atomic_file, write_json
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.report.build import build_report
+from hfssl.report.wording import kept_stage
 from hfssl.run_folder import RunFolder
 from hfssl.stages import StageRunner
 
@@ -37,13 +38,12 @@ def save_outcome(
     results: dict[str, Any],
 ) -> None:
     """Stages 7 and 8: calibrates the kept model and writes what the user takes away; completes `results` in place."""
-    chosen = results["chosen"]
-    model = from_pretrained(run.stage(chosen) / "model")
+    model = from_pretrained(run.stage(results["kept"]) / "model")
     uses_adapter = isinstance(model, PeftModel)
     if uses_adapter:
         save_checkpoint(model, stages.tokenizer, run.path / "adapter", stages.label_names)
     model = plain_model(model)
-    results["temperature"] = _calibrate(model, stages, chosen)
+    results["temperature"] = _calibrate(model, stages, results["chosen"])
     results["calibrated"] = _calibrated_metrics(splits, stages, results)
     save_checkpoint(model, stages.tokenizer, run.path / "model", stages.label_names)
     evidence = _evidence(run, splits, stages, results)
@@ -64,7 +64,10 @@ def save_outcome(
 
 
 def _calibrate(model: Any, stages: StageRunner, chosen: str) -> float | None:
-    """Fits a temperature on the held-out labels and folds it into the head; `None` without held-out labels."""
+    """Fits a temperature on the held-out labels and folds it into the head; `None` without held-out labels.
+
+    A refit model, which has learned from these labels too, gets the temperature of the one that had not.
+    """
     labels = np.asarray(stages.tokens["validation"]["labels"], dtype=np.int64)
     if not len(labels):
         return None
@@ -75,7 +78,7 @@ def _calibrate(model: Any, stages: StageRunner, chosen: str) -> float | None:
 
 def _calibrated_metrics(splits: SemiSupervisedSplits, stages: StageRunner, results: dict[str, Any]) -> dict[str, Any]:
     """The kept model's metrics with its temperature (accuracy and macro-F1 cannot change by it)."""
-    logits = stages.logits(results["chosen"])
+    logits = stages.logits(results["kept"])
     temperature = results["temperature"] or 1.0
     return {
         name: evaluate_probs(softmax(values / temperature, axis=-1), np.asarray(splits[name]["label"], dtype=np.int64))
@@ -93,25 +96,25 @@ def _evidence(
     for split in ("validation", "test"):
         labels = np.asarray(splits[split]["label"], dtype=np.int64)
         if len(labels):
-            probs = {name: stages.predictions(name)[split] for name in names}
+            probs = {name: found[split] for name in names if split in (found := stages.predictions(name))}
             predictions[split] = {"labels": labels, "probs": probs}
     curves = {name: (run.done(name) or {}).get("curves", []) for name in ("adapted_backbone", *names)}
     return {
         "curves": {name: curve for name, curve in curves.items() if curve},
         "predictions": predictions,
         "rounds": (run.done("self_training") or {}).get("rounds", []),
-        "examples": _confident_mistakes(splits, stages, results["chosen"], predictions),
+        "examples": _confident_mistakes(splits, stages, results, predictions),
         "warnings": results["data"]["warnings"],
     }
 
 
 def _confident_mistakes(
-    splits: SemiSupervisedSplits, stages: StageRunner, chosen: str, predictions: dict[str, Any]
+    splits: SemiSupervisedSplits, stages: StageRunner, results: dict[str, Any], predictions: dict[str, Any]
 ) -> list[dict[str, Any]]:
     split = next((name for name in ("test", "validation") if name in predictions), None)
     if split is None:
         return []
-    labels, probs = predictions[split]["labels"], predictions[split]["probs"][chosen]
+    labels, probs = predictions[split]["labels"], predictions[split]["probs"][kept_stage(results, split)]
     predicted = probs.argmax(axis=1)
     confidence = probs.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)

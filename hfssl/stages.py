@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from peft import PeftConfig
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,11 +33,12 @@ from hfssl.trainer import SSLTrainer
 from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SupervisedTrainer
 from hfssl.verdict import BASELINE, judge
 
-__all__ = ["StageRunner"]
+__all__ = ["REFIT", "StageRunner"]
 
 logger = logging.get_logger(__name__)
 
 MEASURED = ("validation", "test")
+REFIT = "refit"
 
 
 class StageRunner:
@@ -68,11 +70,15 @@ class StageRunner:
         self.given = {name: value for name, value in given.items() if value is not None}
         if len(splits["unlabeled"]) == 0:
             self.pretext, self.rounds = False, 0
+        # Rows in a validation file of the user's own are never learned from.
+        may_refit = arguments.validation is None and len(splits["validation"]) > 0
+        self.refits = may_refit and (preset.refit if arguments.refit is None else arguments.refit)
         self.titles = self._titles()
 
     def _titles(self) -> dict[str, str]:
         names = ["pretext on the raw text"] * self.pretext + ["labels only"]
         names += ["labels only, adapted backbone"] * self.pretext + ["self-training"] * (self.rounds > 0)
+        names += ["refit on all labels"] * self.refits
         return {name: f"[{i}/{len(names)}] {name}" for i, name in enumerate(names, start=1)}
 
     def run(self) -> dict[str, dict[str, Any]]:
@@ -93,6 +99,14 @@ class StageRunner:
         if self.rounds:
             records["self_training"] = self.run_folder.run_once("self_training", self._self_training)
         return records
+
+    def refit(self, chosen: str) -> dict[str, Any]:
+        """Trains the chosen approach once more, on all labels; returns the record of that stage.
+
+        The labels that were held out for the verdict and the temperature have done their work. They are a fifth of
+        all, and on a few labels a fifth is worth points (as in scikit-learn's searches, `refit=True`).
+        """
+        return self.run_folder.run_once(REFIT, lambda folder: self._refit(folder, chosen))
 
     # --- stages ------------------------------------------------------------------------------------------------------
 
@@ -135,22 +149,26 @@ class StageRunner:
     def _supervised(self, folder: Path, name: str, title: str, *, adapted: bool) -> dict[str, Any]:
         # The same seed with and without pretext: the two differ in the backbone and in nothing else.
         seed = self._seed("supervised")
-        trainers = self._train_supervised(folder, self.titles[title], seed=seed, adapted=adapted)
+        trainers = self._train_supervised(
+            folder, self.titles[title], self.tokens["labeled"], seed=seed, adapted=adapted
+        )
         return {
             "metrics": self._finish(folder, trainers["supervised"].model),
             "manifests": [training_manifest(name, self.splits["labeled"], "labeled")],
-            "config": {step: done.objective.describe() | _settings(done.args) for step, done in trainers.items()},
+            "config": _descriptions(trainers),
             "curves": trainers["supervised"].state.log_history,
         }
 
-    def _train_supervised(self, folder: Path, title: str, *, seed: int, adapted: bool) -> dict[str, SSLTrainer]:
+    def _train_supervised(
+        self, folder: Path, title: str, labeled: Dataset, *, seed: int, adapted: bool
+    ) -> dict[str, SSLTrainer]:
         """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one.
 
         Returns the trainers by the name of their step, in order; `"supervised"` is the last.
         """
         trainers: dict[str, SSLTrainer] = {}
         model = self._classifier(seed, adapted=adapted)
-        shared = {"train_dataset": self.tokens["labeled"], "processing_class": self.tokenizer}
+        shared = {"train_dataset": labeled, "processing_class": self.tokenizer}
         peft_config = self._peft_config(model, "sequence_classification")
         if self.preset.warm_start is not None:
             place = folder / "checkpoints" / "warm_start"
@@ -175,19 +193,10 @@ class StageRunner:
 
     def _self_training(self, folder: Path) -> dict[str, Any]:
         adapted = self._start_from_adapted()
-        settings = self.preset.supervised | self.preset.self_training | {"rounds": self.rounds}
-        config = self._config(SelfTrainingConfig, folder, settings, seed=self._seed("self_training"))
+        rounds = self._rounds(folder, "self-training", self.rounds, seed=self._seed("self_training"), adapted=adapted)
+        config = rounds.args
         teachers = [from_pretrained(self.run_folder.stage("pretext" if adapted else BASELINE) / "model")]
         teachers += [self._further_teacher(folder, i, adapted=adapted) for i in range(1, config.teachers)]
-        rounds = SelfTraining(
-            lambda seed: self._classifier(seed, adapted=adapted),
-            config,
-            processing_class=self.tokenizer,
-            label_names=self.label_names,
-            output_dir=folder,
-            peft_config=self._peft_config(self._classifier(config.seed, adapted=adapted), "sequence_classification"),
-            title=self.titles["self-training"],
-        )
         pool = self.tokens["unlabeled"]
         rounds.fit(
             teachers,
@@ -209,12 +218,56 @@ class StageRunner:
             "alarms": self._lost_classes(rounds.transduction_),
         }
 
+    def _rounds(self, folder: Path, title: str, rounds: int, *, seed: int, adapted: bool) -> SelfTraining:
+        settings = self.preset.supervised | self.preset.self_training | {"rounds": rounds}
+        config = self._config(SelfTrainingConfig, folder, settings, seed=seed)
+        return SelfTraining(
+            lambda seed: self._classifier(seed, adapted=adapted),
+            config,
+            processing_class=self.tokenizer,
+            label_names=self.label_names,
+            output_dir=folder,
+            peft_config=self._peft_config(self._classifier(config.seed, adapted=adapted), "sequence_classification"),
+            title=self.titles[title],
+        )
+
+    def _refit(self, folder: Path, chosen: str) -> dict[str, Any]:
+        """Labels only once more, or one more round that the self-trained model teaches; see `refit`."""
+        rows, tokens = (_all_labels(parts) for parts in (self.splits, self.tokens))
+        seed, title = self._seed("refit"), "refit on all labels"
+        manifests = [training_manifest(REFIT, rows, "labeled")]
+        if chosen == "self_training":
+            before = self.run_folder.done(chosen)
+            shares = before["rounds"][0]["class_shares"]
+            adapted = before["config"][chosen]["adapted_backbone"]
+            rounds = self._rounds(folder, title, 1, seed=seed, adapted=adapted)
+            rounds.fit(
+                [from_pretrained(self.run_folder.stage(chosen) / "model")],
+                tokens,
+                self.tokens["unlabeled"],
+                class_shares=None if shares is None else np.array([shares[name] for name in self.label_names]),
+            )
+            model, curves = rounds.student_, rounds.curves_
+            used = self.splits["unlabeled"].select(np.flatnonzero(rounds.labeled_iter_ >= 0))
+            manifests.append(training_manifest(REFIT, used, "unlabeled"))
+            config = {"self_training": rounds.describe() | _settings(rounds.args)}
+        else:
+            trainers = self._train_supervised(
+                folder, self.titles[title], tokens, seed=seed, adapted=chosen == "pretext"
+            )
+            model, curves = trainers["supervised"].model, trainers["supervised"].state.log_history
+            config = _descriptions(trainers)
+        metrics = self._finish(folder, model, ("test",))
+        return {"metrics": metrics, "manifests": manifests, "config": config, "curves": curves}
+
     def _further_teacher(self, folder: Path, number: int, *, adapted: bool) -> PreTrainedModel:
         """The labels-only model again, from another seed."""
         place = folder / f"teacher-{number}"
         if not (place / "model").exists():
             title = f"{self.titles['self-training']}, teacher {number + 1}"
-            trainers = self._train_supervised(place, title, seed=self._seed(f"teacher-{number}"), adapted=adapted)
+            trainers = self._train_supervised(
+                place, title, self.tokens["labeled"], seed=self._seed(f"teacher-{number}"), adapted=adapted
+            )
             save_checkpoint(trainers["supervised"].model, self.tokenizer, place / "model", self.label_names)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return from_pretrained(place / "model")
@@ -236,11 +289,13 @@ class StageRunner:
 
     # --- evidence ----------------------------------------------------------------------------------------------------
 
-    def _finish(self, folder: Path, model: PreTrainedModel) -> dict[str, dict[str, float] | None]:
-        """Saves the model and its probabilities on the held-out splits; returns their metrics."""
-        metrics: dict[str, dict[str, float] | None] = {}
+    def _finish(
+        self, folder: Path, model: PreTrainedModel, splits: Sequence[str] = MEASURED
+    ) -> dict[str, dict[str, float] | None]:
+        """Saves the model and its logits on the held-out splits; returns their metrics, `None` for what is no more."""
+        metrics: dict[str, dict[str, float] | None] = dict.fromkeys(MEASURED)
         logits = {}
-        for name in MEASURED:
+        for name in splits:
             part = self.tokens[name]
             labels = np.asarray(part["labels"], dtype=np.int64)
             logits[name] = (
@@ -296,6 +351,16 @@ class StageRunner:
             dropout=self.arguments.lora_dropout,
             task=task,
         )
+
+
+def _all_labels(parts: DatasetDict) -> Dataset:
+    """Every row with a label that is there to learn from, held-out ones included."""
+    columns = parts["labeled"].column_names
+    return concatenate_datasets([parts["labeled"], parts["validation"].select_columns(columns)])
+
+
+def _descriptions(trainers: Mapping[str, SSLTrainer]) -> dict[str, dict[str, Any]]:
+    return {step: trainer.objective.describe() | _settings(trainer.args) for step, trainer in trainers.items()}
 
 
 def _other_columns(dataset: Dataset) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 
-from hfssl.data.audit import audit, fingerprint, inspect_texts, training_manifest
+from hfssl.data.audit import audit, fingerprint, inspect_texts, released, training_manifest
 from hfssl.data.splits import few_label_splits
 from hfssl.errors import DataError
 
@@ -148,3 +148,16 @@ def test_inspection_of_scripts(labeled, unlabeled, named):
 def test_a_few_foreign_texts_are_no_reason_to_warn():
     data = table(["a good film"] * 14 + ["\u0444\u0438\u043b\u044c\u043c"] * 2, [0, 0, 1, 1] + [-1] * 12)
     assert inspect_texts(data, ["x", "y"]) == []
+
+
+def test_a_released_part_may_be_learned_from_and_all_others_stay_guarded(splits):
+    everything = concatenate_datasets(
+        [splits["labeled"], splits["validation"].select_columns(splits["labeled"].column_names)]
+    )
+    refit = training_manifest("refit", everything, "labeled")
+    assert not audit([splits.manifest, refit]).clean
+    manifest = released(splits.manifest, "validation")
+    assert audit([manifest, refit]).clean
+    assert splits.manifest["roles"]["validation"]["ids"]  # the manifest itself is as it was
+    for part in ("proxy", "test"):
+        assert not audit([manifest, training_manifest("refit", splits[part], "labeled")]).clean

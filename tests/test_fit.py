@@ -12,13 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import load_from_disk
 from fit_tiny import TINY
+from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+import hfssl.pipeline
 import hfssl.presets
+from hfssl.calibration import fit_temperature
 from hfssl.errors import ConfigurationError
 from hfssl.files import sha256_of
+from hfssl.metrics.classification import evaluate_probs
 from hfssl.pipeline import fit
+from hfssl.run import closing_table
+from hfssl.verdict import Verdict
 
 SCRIPT = Path(__file__).with_name("fit_tiny.py")
 CUES = {"good": "great fun love joy", "bad": "awful dull hate fear", "plot": "story actor city river"}
@@ -102,8 +109,6 @@ def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_
     assert answer["label"] in CUES
     with np.load(Path(options["output_dir"]) / "stages" / result.results["chosen"] / "logits.npz") as saved:
         logits = saved["test"]
-    from datasets import load_from_disk
-
     texts = load_from_disk(str(Path(options["output_dir"]) / "splits"))["test"]["text"][:5]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     scores = model(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits.detach().numpy()
@@ -149,8 +154,9 @@ def without_times(value):
     return [without_times(entry) for entry in value] if isinstance(value, list) else value
 
 
-def test_killed_four_times_and_resumed_is_as_if_never_killed(options, tmp_path):
-    """In the pretext stage, inside a round, and at the first step of the next round; compared with one quiet run."""
+def test_killed_five_times_and_resumed_is_as_if_never_killed(options, tmp_path):
+    """In the pretext stage, inside a round, at the first step of the next round, and in the refit."""
+    options["refit"] = True
     undisturbed = run_in_process({**options, "output_dir": str(tmp_path / "whole")})
     assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
     for number, kill in enumerate(
@@ -159,6 +165,7 @@ def test_killed_four_times_and_resumed_is_as_if_never_killed(options, tmp_path):
             {"title": "warm start", "step": 3},
             {"title": "round 1", "step": 5},
             {"title": "round 2", "step": 0},
+            {"title": "refit", "step": 4},
         ]
     ):
         killed = run_in_process({**options, "resume": number > 0}, kill)
@@ -223,6 +230,52 @@ def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
     assert result.results["verdict"]["gain"] is None
     assert any("rests on no labels" in reason for reason in result.results["verdict"]["reasons"])
     assert result.results["temperature"] is None
+
+
+def logits_of(folder: str, stage: str) -> dict[str, np.ndarray]:
+    with np.load(Path(folder) / "stages" / stage / "logits.npz") as saved:
+        return dict(saved)
+
+
+@pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.parametrize("chosen", ["labels_only", "pretext", "self_training"])
+def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, chosen):
+    def verdict(probs, labels, **others):
+        return Verdict(chosen, chosen != "labels_only", 0.0, [-0.1, 0.1], ["Made up."], "A made-up verdict.")
+
+    monkeypatch.setattr(hfssl.pipeline, "judge", verdict)
+    results = fit(**options, refit=True).results
+    assert (results["chosen"], results["kept"]) == (chosen, "refit")
+    stage = results["stages"][-1]
+    assert stage["name"] == "refit"
+    assert stage["metrics"]["validation"] is None  # it has learned from these rows
+    assert set(stage["metrics"]["test"]) == {"accuracy", "macro_f1", "nll", "ece"}
+    folder = options["output_dir"]
+    done = json.loads((Path(folder) / "stages/refit/done.json").read_text())
+    learned = {key for manifest in done["manifests"] for key in manifest["fingerprints"]}
+    roles = json.loads((Path(folder) / "splits/manifest.json").read_text())["roles"]
+    assert learned >= {*roles["labeled"]["fingerprints"], *roles["validation"]["fingerprints"]}
+    assert not learned & {*roles["test"]["fingerprints"], *roles["proxy"]["fingerprints"]}
+    # What lies in model/ is the refit model, divided by the temperature of the one that it repeats.
+    assert set(logits_of(folder, "refit")) == {"test"}
+    expected = evaluate_probs(
+        softmax(logits_of(folder, "refit")["test"] / results["temperature"], axis=-1),
+        np.asarray(load_from_disk(str(Path(folder) / "splits"))["test"]["label"]),
+    )
+    assert results["calibrated"] == {"test": expected}
+    before = logits_of(folder, chosen)
+    validation = np.asarray(load_from_disk(str(Path(folder) / "splits"))["validation"]["label"])
+    assert results["temperature"] == pytest.approx(fit_temperature(before["validation"], validation))
+    assert "refit, all labels" in closing_table(results)
+    assert "Refit on all labels (kept)" in (Path(folder) / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_path):
+    rows = [{"text": make_text(i, name) + " indeed", "label": name} for i in range(300, 306) for name in CUES]
+    validation = write_csv(tmp_path / "validation.csv", rows)
+    results = fit(**options, validation=str(validation), refit=True, rounds=0, pretext=False).results
+    assert results["kept"] == results["chosen"] == "labels_only"
 
 
 @pytest.mark.usefixtures("tiny_preset")

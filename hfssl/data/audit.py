@@ -31,6 +31,7 @@ __all__ = [
     "fingerprint",
     "inspect_texts",
     "load_manifest",
+    "released",
     "training_manifest",
     "truncation_warnings",
 ]
@@ -151,6 +152,19 @@ def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditRe
                 )
             seen.add(key)
     return report
+
+
+def released(manifest: Mapping[str, Any], role: str) -> dict[str, Any]:
+    """The manifest of the splits with a held-out part given over to the labeled rows, for phases that come after it.
+
+    Once the rows of `validation` have decided which model to keep, the kept one may learn from them too; what is
+    measured on them afterwards means nothing, and `proxy` and `test` stay as guarded as before.
+    """
+    parts = {name: dict(part) for name, part in manifest["roles"].items()}
+    for key, values in parts["labeled"].items():
+        parts["labeled"][key] = [*values, *parts[role][key]]
+        parts[role][key] = []
+    return {**manifest, "roles": parts}
 
 
 def load_manifest(manifest: Mapping[str, Any] | str | os.PathLike) -> Mapping[str, Any]:

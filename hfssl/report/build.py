@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hfssl.files import atomic_file
 from hfssl.report import sections
 from hfssl.report.sections import Section, Table
-from hfssl.report.wording import percent, primary_split, rows_of, signed_points, stage_title
+from hfssl.report.wording import kept_stage, percent, primary_split, rows_of, signed_points, stage_title
 
 __all__ = ["build_report"]
 
@@ -61,9 +61,10 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     verdict, split = results["verdict"], primary_split(results)
     labels = rows_of(results, "labeled")
     classes = len(results["data"]["label_names"])
-    facts = [("Kept model", stage_title(results["chosen"]), "")]
-    chosen = next((s for s in results["stages"] if s["name"] == results["chosen"]), None)
-    metrics = (chosen["metrics"].get(split) if chosen and split else None) or {}
+    refitted = results.get("kept", results["chosen"]) != results["chosen"]
+    facts = [("Kept model", stage_title(results["chosen"]), "refit on all labels" if refitted else "")]
+    kept = next((s for s in results["stages"] if s["name"] == kept_stage(results, split)), None)
+    metrics = (kept["metrics"].get(split) if kept and split else None) or {}
     if metrics:
         remark = f"{split}, {rows_of(results, split):,} rows"
         facts.append(("Accuracy", percent(metrics["accuracy"]) + "%", remark))

@@ -15,7 +15,7 @@ import numpy as np
 from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
 from hfssl.metrics.classification import accuracy_interval, class_scores, confusion_matrix
 from hfssl.report import figures
-from hfssl.report.wording import duration, percent, primary_split, rows_of, stage_title
+from hfssl.report.wording import duration, kept_stage, percent, primary_split, rows_of, stage_title
 
 __all__ = [
     "Example",
@@ -84,7 +84,7 @@ def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.n
 def stages_section(results: Mapping[str, Any]) -> Section:
     """The closing table and accuracy by stage."""
     title = "What each stage reached"
-    stages, chosen = results["stages"], results["chosen"]
+    stages, kept = results["stages"], results.get("kept", results["chosen"])
     measured = [s for s in ("test", "validation") if any(stage["metrics"].get(s) for stage in stages)]
     header, groups = ["stage"], [("", 1)]
     for split in measured:
@@ -97,7 +97,7 @@ def stages_section(results: Mapping[str, Any]) -> Section:
             metrics = stage["metrics"].get(split) or {}
             row += [percent(metrics.get(name)) for name in ("accuracy", "macro_f1", "ece")]
         rows.append([*row, duration(stage["seconds"])])
-        highlighted = number if stage["name"] == chosen else highlighted
+        highlighted = number if stage["name"] == kept else highlighted
     table = Table([*header, "time"], rows, highlighted=highlighted, groups=[*groups, ("", 1)])
     if not measured:
         return Section(title, tables=[table], missing="No labels were set aside, so no accuracy could be measured.")
@@ -115,7 +115,7 @@ def stages_section(results: Mapping[str, Any]) -> Section:
         "the same rows, and the verdict above compares them row by row. All numbers but the time are in percent; ECE "
         "is the gap between confidence and accuracy, lower is better."
     )
-    return Section(title, figures.accuracy_by_stage(points, chosen), caption, tables=[table])
+    return Section(title, figures.accuracy_by_stage(points, kept_stage(results, split)), caption, tables=[table])
 
 
 def data_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
@@ -210,7 +210,7 @@ def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any])
     """Reliability diagrams: the kept model before and after its temperature, or beside labels only if it has none."""
     title, split, temperature = "Can the probabilities be trusted?", primary_split(results), results.get("temperature")
     labels, probs = predictions_of(evidence, split)
-    chosen = results["chosen"]
+    chosen = kept_stage(results, split)
     if not len(labels) or chosen not in probs:
         return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
     if temperature:
@@ -251,7 +251,7 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
     """Confusion matrix of the kept stage, the most frequent confusions, and scores class by class."""
     title, split = "What gets mixed up", primary_split(results)
     labels, probs = predictions_of(evidence, split)
-    names, chosen = results["data"]["label_names"], results["chosen"]
+    names, chosen = results["data"]["label_names"], kept_stage(results, split)
     if not len(labels) or chosen not in probs:
         return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
     matrix = confusion_matrix(probs[chosen].argmax(axis=1), labels, len(names))

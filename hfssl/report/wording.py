@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["duration", "percent", "primary_split", "rows_of", "signed_points", "stage_title"]
+__all__ = ["duration", "kept_stage", "percent", "primary_split", "rows_of", "signed_points", "stage_title"]
 
 STAGE_TITLES = {
     "labels_only": "Labels only",
     "adapted_backbone": "Pretext task",
     "pretext": "Pretext, then labels",
     "self_training": "Self-training",
+    "refit": "Refit on all labels",
 }
 UNLABELED = "(unlabeled)"
 
@@ -47,6 +48,13 @@ def primary_split(results: Mapping[str, Any]) -> str | None:
         if any(stage["metrics"].get(split) for stage in results["stages"]):
             return split
     return None
+
+
+def kept_stage(results: Mapping[str, Any], split: str | None) -> str:
+    """Stage of the model in `model/`; on rows that a refit has learned from, the stage that it repeats."""
+    kept = results.get("kept", results["chosen"])
+    measured = any(stage["name"] == kept and stage["metrics"].get(split) for stage in results["stages"])
+    return kept if measured else results["chosen"]
 
 
 def rows_of(results: Mapping[str, Any], split: str, labeled_only: bool = True) -> int:
