@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hfssl.errors import ModelError
+from hfssl.heads import logit_layer
 
 __all__ = ["fit_temperature", "fold_temperature"]
 
@@ -85,7 +86,7 @@ def fold_temperature(model: PreTrainedModel, temperature: float) -> None:
             "Expected a plain model to fold the temperature into, got one with adapters attached: merge them first "
             "(`model = model.merge_and_unload()`)."
         )
-    layer = _last_linear_with_outputs(model, model.config.num_labels)
+    layer = logit_layer(model)
     before = _logits_of_random_input(model)
     parameters = [parameter for parameter in (layer.weight, layer.bias) if parameter is not None]
     kept = [parameter.detach().clone() for parameter in parameters]
@@ -102,16 +103,6 @@ def fold_temperature(model: PreTrainedModel, temperature: float) -> None:
             f"{temperature:g} does not divide the logits: use a float32 model with the architecture's stock head, or "
             "apply the temperature to the logits yourself."
         )
-
-
-def _last_linear_with_outputs(model: PreTrainedModel, num_labels: int) -> nn.Linear:
-    fitting = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == num_labels]
-    if not fitting:
-        raise ModelError(
-            f"Expected {type(model).__name__} to end in a linear layer with {num_labels} outputs (its number of "
-            "labels), found none: load it with AutoModelForSequenceClassification."
-        )
-    return fitting[-1]
 
 
 def _logits_of_random_input(model: PreTrainedModel) -> torch.Tensor:

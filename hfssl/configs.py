@@ -19,7 +19,10 @@ __all__ = [
     "SupervisedConfig",
 ]
 
-DRAW_NAMES = ("easy", "hard", "uniform", "top_k", "threshold", "all")  # of hfssl.selection, which lives a floor above
+# Of hfssl.selection and hfssl.rounds, which live on floors above.
+DRAW_NAMES = ("easy", "hard", "uniform", "top_k", "threshold", "all")
+ACQUISITION_NAMES = ("bald", "entropy", "variance", "margin")
+GRAPH_MODES = ("none", "agreement", "certainty", "labels")
 
 
 @dataclass
@@ -64,6 +67,14 @@ class SSLConfig(TrainingArguments):
             "help": "Leave the word embeddings as they are: half of a small model's weights, and of its updates."
         },
     )
+    layerwise_lr_decay: float = field(
+        default=1.0,
+        metadata={"help": "Factor on the learning rate for each layer further from the head (ULMFiT); 1 is one rate."},
+    )
+    weight_average_decay: float = field(
+        default=0.0,
+        metadata={"help": "End with the moving average of the weights, decayed by this a step; 0 ends with the last."},
+    )
     length_bucketing: bool = field(
         default=True, metadata={"help": "Let unlabeled rows of similar length meet in one batch (less padding)."}
     )
@@ -89,15 +100,48 @@ class SSLConfig(TrainingArguments):
             found.append(
                 f"head_learning_rate must be positive, got {self.head_learning_rate}; leave it out to use one rate."
             )
+        if not 0 < self.layerwise_lr_decay <= 1:
+            found.append(f"layerwise_lr_decay must be above 0 and at most 1, got {self.layerwise_lr_decay}.")
+        if not 0 <= self.weight_average_decay < 1:
+            found.append(f"weight_average_decay must be at least 0 and below 1, got {self.weight_average_decay}.")
+        if self.weight_average_decay > 0 and self.load_best_model_at_end:
+            found.append(
+                "weight_average_decay and load_best_model_at_end exclude each other: both say what to end with."
+            )
         return found
 
 
 @dataclass
 class SupervisedConfig(SSLConfig):
-    """Arguments of `SupervisedTrainer`: fine-tuning on the labels alone, the baseline of every comparison."""
+    """Arguments of `SupervisedTrainer`: fine-tuning on the labels alone, the baseline of every comparison.
+
+    `r_drop_alpha`, `mixup_alpha` and `l2_sp_alpha` are explained in `hfssl.regularization`.
+    """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the body."})
     head_learning_rate: float | None = field(default=1e-3, metadata={"help": "Peak learning rate of the fresh head."})
+    class_mean_head: bool = field(
+        default=False, metadata={"help": "Start the head from the class means of the labeled rows, not from chance."}
+    )
+    r_drop_alpha: float = field(
+        default=0.0, metadata={"help": "Two dropout views of a labeled row shall agree, so strongly (R-Drop); 0: off."}
+    )
+    mixup_alpha: float = field(
+        default=0.0, metadata={"help": "Mix labeled rows before the head, lambda ~ Beta(alpha, alpha); 0: off."}
+    )
+    l2_sp_alpha: float = field(
+        default=0.0,
+        metadata={"help": "Stay near the weights that training started from, so strongly (L2-SP); 0: off."},
+    )
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha"):
+            if getattr(self, name) < 0:
+                found.append(f"{name} must not be negative, got {getattr(self, name)}; 0 switches it off.")
+        if self.r_drop_alpha > 0 and self.mixup_alpha > 0:
+            found.append("r_drop_alpha and mixup_alpha exclude each other; set one of them to 0.")
+        return found
 
 
 @dataclass
@@ -189,12 +233,39 @@ class SelfTrainingConfig(SupervisedConfig):
         },
     )
     selection_fraction: float = field(default=0.5, metadata={"help": "Share of the pool that a round draws."})
+    last_selection_fraction: float | None = field(
+        default=None,
+        metadata={
+            "help": "Curriculum: the share grows evenly from round to round, to this in the last one. Default: stays."
+        },
+    )
+    acquisition: str = field(
+        default="bald",
+        metadata={
+            "help": "Uncertainty that 'easy' and 'hard' go by: 'bald' (paper), 'entropy', 'variance', 'margin'."
+        },
+    )
     draw: str = field(default="easy", metadata={"help": "'easy', 'hard', 'uniform', 'top_k', 'threshold' or 'all'."})
     weighting: str = field(
         default="log_variance",
         metadata={"help": "'log_variance' (paper), 'one_minus_entropy', 'one_minus_bald', 'confidence', 'uniform'."},
     )
     soft_targets: bool = field(default=False, metadata={"help": "Learn the teacher's probabilities, not its argmax."})
+    sharpening: float = field(
+        default=1.0,
+        metadata={"help": "Temperature of soft targets: below 1 they become more certain (MixMatch: 0.5)."},
+    )
+    graph: str = field(
+        default="none",
+        metadata={
+            "help": "What a nearest-neighbour graph over the backbone's embeddings does: 'agreement' weighs rows by "
+            "how far it agrees, 'certainty' by how sure it is, 'labels' mixes its labels in; as far as it is trusted."
+        },
+    )
+    filter_novel: bool = field(
+        default=False,
+        metadata={"help": "Give no weight to rows unlike all labeled ones, where the pool holds many of them."},
+    )
     alignment: str = field(
         default="none",
         metadata={
@@ -211,6 +282,8 @@ class SelfTrainingConfig(SupervisedConfig):
         found = super().problems()
         if self.lambda_u < 0:
             found.append(f"lambda_u must not be negative, got {self.lambda_u}.")
+        if self.lambda_u > 0 and (self.r_drop_alpha > 0 or self.mixup_alpha > 0):
+            found.append("r_drop_alpha and mixup_alpha are for teachers, not for students: leave them out here.")
         if self.teachers < 1:
             found.append(f"teachers must be at least 1, got {self.teachers}.")
         if self.rounds < 1:
@@ -219,11 +292,17 @@ class SelfTrainingConfig(SupervisedConfig):
             found.append(f"mc_passes must be at least 1, got {self.mc_passes}.")
         if self.mc_top_layers is not None and self.mc_top_layers < 1:
             found.append(f"mc_top_layers must be at least 1, got {self.mc_top_layers}; leave it out for all layers.")
-        for name, known in (("draw", DRAW_NAMES), ("weighting", WEIGHTINGS), ("alignment", ALIGNMENTS)):
+        choices = {"draw": DRAW_NAMES, "weighting": WEIGHTINGS, "alignment": ALIGNMENTS}
+        choices |= {"acquisition": ACQUISITION_NAMES, "graph": GRAPH_MODES}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 found.append(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'.")
-        if not 0 < self.selection_fraction <= 1:
-            found.append(f"selection_fraction must be above 0 and at most 1, got {self.selection_fraction}.")
+        for name in ("selection_fraction", "last_selection_fraction"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                found.append(f"{name} must be above 0 and at most 1, got {share}.")
+        if not self.sharpening > 0:
+            found.append(f"sharpening must be above 0, got {self.sharpening}; 1 leaves the targets as they are.")
         if not 0 < self.stop_agreement <= 1:
             found.append(f"stop_agreement must be above 0 and at most 1, got {self.stop_agreement}.")
         return found

@@ -68,7 +68,7 @@ PRESETS: dict[str, Preset] = {
     "standard": Preset(
         warm_start={**WARM_START, "max_steps": 100, "per_device_train_batch_size": 32},
         supervised={**FINE_TUNING, "max_steps": 100},
-        self_training={**SELF_TRAINING, "max_steps": 300, "rounds": 1, "mc_passes": 6, "teachers": 3},
+        self_training={**SELF_TRAINING, "max_steps": 300, "rounds": 1, "mc_passes": 3, "teachers": 3},
         refit=True,
     ),
     "thorough": Preset(

@@ -15,7 +15,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,77 +29,22 @@ from hfssl.checkpoints import save_checkpoint
 from hfssl.configs import SelfTrainingConfig
 from hfssl.errors import TrainingError
 from hfssl.files import append_json_line, atomic_file, read_json_lines, write_json_lines
-from hfssl.metrics.classification import evaluate_probs
+from hfssl.metrics.classification import disagreement, evaluate_probs
 from hfssl.modeling import from_pretrained
+from hfssl.neighborhood import Neighborhood, find_neighborhood
 from hfssl.objectives import SelfTrainingObjective
 from hfssl.priors import class_shares as shares_of_labels
-from hfssl.priors import consensus_prior, estimate_prior, match_shares
+from hfssl.priors import consensus_prior, estimate_prior
 from hfssl.progress import library_bars
+from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.ranks import from_main, is_main, wait_for_everyone
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
 from hfssl.seeding import derive_seed, numpy_generator
-from hfssl.selection import DRAWS, Candidates
 from hfssl.trainers import SelfTrainingTrainer
-from hfssl.weighting import pseudo_label_weights
 
-__all__ = ["PseudoLabels", "SelfTraining", "pseudo_label"]
+__all__ = ["SelfTraining"]
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class PseudoLabels:
-    """What a teacher hands to its student.
-
-    Attributes:
-        rows: `[S]` row numbers in the pool, ascending.
-        target_probs: `[S, K]`, one-hot or soft.
-        weights: `[S]` with mean 1.
-        predicted: `[N]` the teacher's label of *every* row of the pool.
-        bald: `[N]` in nats.
-    """
-
-    rows: np.ndarray
-    target_probs: np.ndarray
-    weights: np.ndarray
-    predicted: np.ndarray
-    bald: np.ndarray
-
-
-def pseudo_label(
-    scores: MCDropoutResult,
-    args: SelfTrainingConfig,
-    generator: np.random.Generator,
-    shares: np.ndarray | None = None,
-) -> PseudoLabels:
-    """Selects rows, labels and weighs them from a teacher's stochastic passes (UST, sections 3.1-3.3).
-
-    Args:
-        scores: the teacher's passes over the N rows of the pool.
-        args: `draw`, `selection_fraction`, `soft_targets` and `weighting`.
-        generator: of the draw.
-        shares: `[K]`, class shares that the teacher's probabilities are brought to; `None` leaves them as they are.
-    """
-    probs = scores.deterministic_probs if shares is None else match_shares(scores.deterministic_probs, shares)
-    scores = replace(scores, deterministic_probs=probs)  # the predicted class and its variance follow
-    num_rows, num_classes = probs.shape
-    candidates = Candidates(
-        predicted=scores.predicted,
-        confidence=probs[np.arange(num_rows), scores.predicted],
-        bald=scores.bald,
-        num_classes=num_classes,
-    )
-    size = max(1, round(args.selection_fraction * num_rows))
-    rows = DRAWS[args.draw](candidates, size, generator)
-    if args.soft_targets:
-        targets = probs[rows]
-    else:
-        targets = np.eye(num_classes, dtype=np.float32)[scores.predicted[rows]]
-    weights = np.zeros(0, dtype=np.float32)
-    if len(rows):
-        tensors = (scores.mean_probs, scores.predicted_class_variance, scores.bald)
-        weights = pseudo_label_weights(args.weighting, *(torch.from_numpy(values[rows]) for values in tensors)).numpy()
-    return PseudoLabels(rows, targets, weights, scores.predicted, scores.bald)
 
 
 class SelfTraining:
@@ -120,6 +65,7 @@ class SelfTraining:
         labeled_iter_: `[N]` first round in which a row was taught from; -1 for never.
         n_iter_: Rounds that were run.
         class_shares_: `[K]` shares that the pool's labels were brought to, found in the first round; `None` for none.
+        neighborhood_: What the backbone's embeddings say of the pool; `None` where no setting asks for it.
         termination_condition_: `"max_rounds"`, `"labels_stable"` or `"nothing_selected"`.
         rounds_: The records of `rounds.jsonl`.
         curves_: The students' training logs, with the round in each entry.
@@ -168,6 +114,7 @@ class SelfTraining:
         device = self.args.device  # also starts the process group, before the ranks talk
         self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
         self.class_shares_ = class_shares
+        self.neighborhood_: Neighborhood | None = None
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
@@ -231,8 +178,15 @@ class SelfTraining:
         results = self._score(number, title, pool)
         if number == 0 and self.class_shares_ is None:  # what the pool is made of does not change with the rounds
             self.class_shares_ = self._find_class_shares(results, labeled)
-        generator = numpy_generator(self.args.seed, "selection", number)
-        labels = from_main(pseudo_label(combine(results), self.args, generator, self.class_shares_))
+        labels = pseudo_label(
+            combine(results),
+            self.args,
+            numpy_generator(self.args.seed, "selection", number),
+            self.class_shares_,
+            fraction=self._fraction(number),
+            neighborhood=self._look_around(labeled, pool),
+        )
+        labels = from_main(labels)
         if is_main():
             kept = {name: getattr(labels, name) for name in ("rows", "weights", "predicted", "bald")}
             if self.class_shares_ is not None:
@@ -240,6 +194,7 @@ class SelfTraining:
             with atomic_file(folder / "pseudo_labels.npz") as temporary, open(temporary, "wb") as file:
                 np.savez(file, **kept)
         record = self._describe(number, labels, hidden_labels)
+        record["teacher_disagreement"] = disagreement([result.predicted for result in results])
         self._remember(number, labels.rows, labels.predicted)
         if len(labels.rows):
             self.student_ = self._train_student(number, title, labels, labeled, pool)
@@ -257,6 +212,42 @@ class SelfTraining:
         self.rounds_.append(record)
         self.termination_condition_ = record["termination_condition"]
         wait_for_everyone()  # whoever goes on finds the round on disk
+
+    def _fraction(self, number: int) -> float:
+        """Share of the pool that a round draws: easy rows first, harder ones later (Bengio et al. 2009)."""
+        first, last = self.args.selection_fraction, self.args.last_selection_fraction
+        if last is None or self.args.rounds == 1:
+            return first
+        return first + (last - first) * number / (self.args.rounds - 1)
+
+    def _look_around(self, labeled: Dataset, pool: Dataset) -> Neighborhood | None:
+        """What the backbone's embeddings say of the pool: the same in every round, so it is found once and kept."""
+        args, path = self.args, self.output_dir / "neighborhood.npz"
+        if args.graph == "none" and not args.filter_novel:
+            return None
+        if self.neighborhood_ is None:
+            self.neighborhood_ = from_main(Neighborhood.load(path))
+        if self.neighborhood_ is None:
+            found = find_neighborhood(
+                self.make_student(args.seed).to(args.device),
+                labeled,
+                pool,
+                self.tokenizer,
+                num_classes=len(self.label_names),
+                graph=args.graph != "none",
+                seed=derive_seed(args.seed, "graph") % 2**31,
+                title=None if args.disable_tqdm or not is_main() else self.title,
+            )
+            self.neighborhood_ = from_main(found)
+            if is_main():
+                self.neighborhood_.save(path)
+            if self.neighborhood_.alarming:
+                logger.warning(
+                    "%.0f%% of the pool is unlike all labeled rows (5%% would be usual): %s.",
+                    100 * self.neighborhood_.novel.mean(),
+                    "these rows get no weight" if args.filter_novel else "check that it is the right pool",
+                )
+        return self.neighborhood_
 
     def _find_class_shares(self, results: Sequence[MCDropoutResult], labeled: Dataset) -> np.ndarray | None:
         """The shares that `args.alignment` asks for, from what each teacher says of the pool; `None` for none."""
@@ -308,6 +299,8 @@ class SelfTraining:
             "round": number,
             "selected": len(rows),
             "per_class": dict(zip(self.label_names, counts.tolist(), strict=True)),
+            "novel_share": None if self.neighborhood_ is None else float(self.neighborhood_.novel.mean()),
+            "graph_trust": None if self.neighborhood_ is None else self.neighborhood_.trust,
             "class_shares": None if shares is None else dict(zip(self.label_names, shares.tolist(), strict=True)),
             "mean_weight": float(labels.weights.mean()) if len(rows) else 0.0,
             "mean_bald": float(labels.bald.mean()),

@@ -33,6 +33,7 @@ __all__ = [
     "dropout_active",
     "evaluating",
     "mc_dropout",
+    "mean_embeddings",
     "predict_logits",
     "token_budget_batches",
 ]
@@ -164,6 +165,39 @@ def predict_logits(
     with evaluating(model), torch.inference_mode():
         _fill({"logits": logits}, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)
     return logits
+
+
+def mean_embeddings(
+    model: PreTrainedModel,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int | None = None,
+    progress: str | None = None,
+) -> np.ndarray:
+    """Mean of the last layer's vectors over the tokens of each row, in eval mode.
+
+    Args:
+        model: an encoder or a classifier, plain or with an adapter, on the device to use.
+        dataset: N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
+        tokenizer: pads the batches.
+        max_tokens: as for `predict_logits`.
+        progress: text beside a progress bar over rows; `None` shows no bar.
+
+    Returns:
+        `[N, D]` float32, in dataset order.
+    """
+    width = model.config.get_text_config().hidden_size
+    embeddings = np.zeros((len(dataset), width), dtype=np.float32)
+
+    def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        hidden = model(**batch, output_hidden_states=True).hidden_states[-1].float()
+        mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        return {"embeddings": (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)}
+
+    with evaluating(model), torch.inference_mode():
+        _fill({"embeddings": embeddings}, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)
+    return embeddings
 
 
 def mc_dropout(

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import entr
 
 __all__ = [
+    "ACQUISITIONS",
     "DRAWS",
     "Candidates",
     "class_balanced_draw",
@@ -27,13 +29,25 @@ __all__ = [
 ]
 
 
+Acquisition = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+# From probs [N, K] (mean over the passes), variance [N] of the predicted class and bald [N] in nats to uncertainty
+# [N], 0 where all is clear. All but BALD, which UST takes in nats, are scaled to at most 1.
+ACQUISITIONS: dict[str, Acquisition] = {
+    "bald": lambda probs, variance, bald: bald,  # Houlsby et al. 2011
+    "entropy": lambda probs, variance, bald: entr(probs).sum(axis=1) / np.log(probs.shape[1]),  # Shannon 1948
+    "variance": lambda probs, variance, bald: 4 * variance,  # a probability's variance is at most 1/4
+    "margin": lambda probs, variance, bald: 1 + np.diff(np.partition(probs, -2, axis=1)[:, :-3:-1], axis=1)[:, 0],
+}
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The pool as the teacher sees it; N rows, K classes."""
 
     predicted: np.ndarray  # [N] int, the class that would become the pseudo-label
     confidence: np.ndarray  # [N], probability of that class
-    bald: np.ndarray  # [N] in nats
+    uncertainty: np.ndarray  # [N], by one of `ACQUISITIONS`
     num_classes: int  # K
 
 
@@ -76,13 +90,13 @@ def _smallest_of_each_class(
 
 
 def draw_easy(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Rows that the teacher's passes agree on: p proportional to max(0, 1 - BALD) (UST's easy draw)."""
-    return class_balanced_draw(candidates, np.maximum(0.0, 1.0 - candidates.bald), size, generator)
+    """Rows that the teacher is sure of: p proportional to max(0, 1 - uncertainty) (UST's easy draw, there of BALD)."""
+    return class_balanced_draw(candidates, np.maximum(0.0, 1.0 - candidates.uncertainty), size, generator)
 
 
 def draw_hard(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Rows that the teacher's passes disagree on: p proportional to max(0, BALD) (UST's hard draw)."""
-    return class_balanced_draw(candidates, np.maximum(0.0, candidates.bald), size, generator)
+    """Rows that the teacher is unsure of: p proportional to max(0, uncertainty) (UST's hard draw, there of BALD)."""
+    return class_balanced_draw(candidates, np.maximum(0.0, candidates.uncertainty), size, generator)
 
 
 def draw_uniform(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:

@@ -11,13 +11,16 @@ import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from peft import PeftConfig
 from scipy.special import softmax
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from tqdm.auto import tqdm
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hfssl.adapters import build_lora_config
+from hfssl.alarms import drifted_shares, lost_classes, strange_pool
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.costs import StageCost, cost_table, plan
 from hfssl.data.audit import training_manifest
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
@@ -83,6 +86,8 @@ class StageRunner:
 
     def run(self) -> dict[str, dict[str, Any]]:
         """Runs what is not done yet; returns the record of each stage by name, in the order of the closing table."""
+        if not self.arguments.quiet:
+            tqdm.write(cost_table(self.costs()))
         records: dict[str, dict[str, Any]] = {}
         if self.pretext:
             self.run_folder.run_once("adapted_backbone", self._adapt_backbone)
@@ -99,6 +104,24 @@ class StageRunner:
         if self.rounds:
             records["self_training"] = self.run_folder.run_once("self_training", self._self_training)
         return records
+
+    def costs(self) -> list[StageCost]:
+        """What the stages cost, for a look before they start."""
+        lengths = {}
+        for name in ("labeled", "unlabeled"):
+            rows = self.tokens[name]["input_ids"][:]
+            lengths[name] = sum(map(len, rows)) / max(1, len(rows))
+        config = AutoConfig.from_pretrained(self.arguments.backbone).get_text_config()
+        return plan(
+            self.preset,
+            lengths=lengths,
+            pool=len(self.tokens["unlabeled"]),
+            layers=config.num_hidden_layers,
+            pretext=self.pretext,
+            rounds=self.rounds,
+            refit=self.refits,
+            max_steps=self.arguments.max_steps,
+        )
 
     def refit(self, chosen: str) -> dict[str, Any]:
         """Trains the chosen approach once more, on all labels; returns the record of that stage.
@@ -215,7 +238,7 @@ class StageRunner:
             "config": {"self_training": rounds.describe() | _settings(config) | {"adapted_backbone": adapted}},
             "curves": rounds.curves_,
             "rounds": rounds.rounds_,
-            "alarms": self._lost_classes(rounds.transduction_),
+            "alarms": self._alarms(rounds),
         }
 
     def _rounds(self, folder: Path, title: str, rounds: int, *, seed: int, adapted: bool) -> SelfTraining:
@@ -280,12 +303,15 @@ class StageRunner:
         verdict = judge(probs, np.asarray(self.splits["validation"]["label"]), seed=self.arguments.seed)
         return verdict.use_unlabeled
 
-    def _lost_classes(self, pseudo_labels: np.ndarray) -> list[str]:
-        """Alarms: classes with labels that no row of the pool was given."""
-        counts = np.bincount(pseudo_labels, minlength=len(self.label_names))
-        labeled = np.bincount(self.splits["labeled"]["label"], minlength=len(self.label_names))
-        lost = [name for name, n, known in zip(self.label_names, counts, labeled, strict=True) if known and not n]
-        return [f"No row of the pool was labeled {', '.join(map(repr, lost))}: the classes collapsed."] if lost else []
+    def _alarms(self, rounds: SelfTraining) -> list[str]:
+        labels = np.asarray(self.splits["labeled"]["label"])
+        found = lost_classes(rounds.transduction_, labels, self.label_names)
+        if len(self.tokens["proxy"]):
+            logits = predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer)
+            found += drifted_shares(softmax(logits, axis=-1), rounds.class_shares_)
+        if (around := rounds.neighborhood_) is not None:
+            found += strange_pool(float(around.novel.mean()), around.alarming, rounds.args.filter_novel)
+        return found
 
     # --- evidence ----------------------------------------------------------------------------------------------------
 

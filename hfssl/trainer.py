@@ -38,10 +38,11 @@ from hfssl.data.sampler import LABELED, UNLABELED, ClassRowStream, RowStream, Tw
 from hfssl.data.streams import PlainView, TwoStreamCollator, TwoStreamDataset, tokenize_dataset
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.files import atomic_file
-from hfssl.modeling import body_and_head_parameters
+from hfssl.learning_rates import parameter_rates, split_groups
 from hfssl.objectives.base import Objective
 from hfssl.progress import NamedProgress
 from hfssl.ranks import any_rank, from_main
+from hfssl.regularization import WeightAverage
 from hfssl.seeding import derive_seed, torch_generator
 
 __all__ = ["COMPLETE_MARKER", "SSLTrainer", "last_complete_checkpoint"]
@@ -49,7 +50,7 @@ __all__ = ["COMPLETE_MARKER", "SSLTrainer", "last_complete_checkpoint"]
 logger = logging.get_logger(__name__)
 
 COMPLETE_MARKER = "hfssl_complete"
-OBJECTIVE_STATE = "objective.pt"
+OBJECTIVE_STATE, WEIGHT_AVERAGE = "objective.pt", "weight_average.pt"
 
 
 class SSLTrainer(Trainer):
@@ -115,6 +116,8 @@ class SSLTrainer(Trainer):
             self.remove_callback(stock)
         if not args.disable_tqdm:
             self.add_callback(NamedProgress(title))
+        decay = args.weight_average_decay
+        self._average = WeightAverage(self.model, decay) if decay > 0 else None
         self._components: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
         self._component_count = 0
         self._first_bad_step = torch.tensor(-1, device=args.device)
@@ -237,20 +240,18 @@ class SSLTrainer(Trainer):
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The stock optimizer, with the head's parameters at `head_learning_rate`."""
+        """The stock optimizer, with the head at `head_learning_rate` and layers by `layerwise_lr_decay`."""
         optimizer = super().create_optimizer(model)
-        rate = self.args.head_learning_rate
-        if rate is None or rate == self.args.learning_rate or len(optimizer.param_groups) > 2:
+        if len(optimizer.param_groups) > 2:  # made before
             return optimizer
-        target = self.model if model is None else model
-        _, names = body_and_head_parameters(target)
-        names = set(names)
-        head = {id(parameter) for name, parameter in target.named_parameters() if name in names}
-        for group in list(optimizer.param_groups):
-            inside = [parameter for parameter in group["params"] if id(parameter) in head]
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
-            if inside:
-                optimizer.add_param_group({"params": inside, "weight_decay": group["weight_decay"], "lr": rate})
+        args = self.args
+        rates = parameter_rates(
+            self.model if model is None else model,
+            args.learning_rate,
+            args.head_learning_rate,
+            args.layerwise_lr_decay,
+        )
+        split_groups(optimizer, rates, args.learning_rate)
         return optimizer
 
     # --- logging and evaluation --------------------------------------------------------------------------------------
@@ -282,6 +283,8 @@ class SSLTrainer(Trainer):
                 logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
         if resume_from_checkpoint and self._is_finished(resume_from_checkpoint):
             self._load_from_checkpoint(resume_from_checkpoint)
+            self._load_average(resume_from_checkpoint)
+            self._end_with_average()
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
                 self._load_best_model()
             return TrainOutput(self.state.global_step, float("nan"), {})
@@ -293,7 +296,22 @@ class SSLTrainer(Trainer):
                 f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
                 f"{last_complete_checkpoint(self.args.output_dir)}."
             )
+        self._end_with_average()
         return output
+
+    def update_average(self, model: nn.Module, step: int) -> None:
+        """Takes the weights after an optimizer step into their moving average, if there is one."""
+        if self._average is not None:
+            self._average.update(self.accelerator.unwrap_model(model), step)
+
+    def _end_with_average(self) -> None:
+        if self._average is not None:
+            self._average.copy_to(self.accelerator.unwrap_model(self.model))
+
+    def _load_average(self, checkpoint: str) -> None:
+        if self._average is not None:
+            path = os.path.join(checkpoint, WEIGHT_AVERAGE)
+            self._average.load_state_dict(torch.load(path, map_location=self.args.device, weights_only=True))
 
     def _is_finished(self, checkpoint: str) -> bool:
         """Whether this run had ended there; the stock loop would go on after an early stop, or take one step more."""
@@ -333,12 +351,15 @@ class SSLTrainer(Trainer):
         os.makedirs(output_dir, exist_ok=True)  # ranks race here
         if self.args.should_save:
             torch.save(self.objective.state_dict(), os.path.join(output_dir, OBJECTIVE_STATE))
+            if self._average is not None:
+                torch.save(self._average.state_dict(), os.path.join(output_dir, WEIGHT_AVERAGE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             state = torch.load(os.path.join(checkpoint, OBJECTIVE_STATE), map_location="cpu", weights_only=True)
             self.objective.load_state_dict(state)
+            self._load_average(checkpoint)
 
     # --- interrupts --------------------------------------------------------------------------------------------------
 
@@ -380,6 +401,7 @@ class _AfterStep(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.trainer.objective.after_step(model, state.global_step)
+        self.trainer.update_average(model, state.global_step)
         if self.trainer.look_for_interrupt(control):
             control.should_save = control.should_training_stop = True
 

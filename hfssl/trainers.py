@@ -10,6 +10,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedToken
 
 from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.masking import tokenize_for_masking
+from hfssl.heads import set_class_mean_head
 from hfssl.objectives import (
     MaskedSpanObjective,
     SelfTrainingObjective,
@@ -37,8 +38,22 @@ class SupervisedTrainer(_MethodTrainer):
     objective_class = SupervisedObjective
     config_class = SupervisedConfig
 
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: SupervisedConfig,
+        *,
+        processing_class: PreTrainedTokenizerBase,
+        train_dataset: Dataset | None = None,
+        **kwargs: Any,
+    ):
+        if args.class_mean_head and train_dataset is not None:
+            train_dataset = self.prepare_dataset(train_dataset, processing_class, args)
+            set_class_mean_head(model, train_dataset, processing_class)
+        super().__init__(model, args, processing_class=processing_class, train_dataset=train_dataset, **kwargs)
 
-class SelfTrainingTrainer(_MethodTrainer):
+
+class SelfTrainingTrainer(SupervisedTrainer):
     """One student: labeled rows plus weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
 
     The rounds around it are in `hfssl.rounds`.

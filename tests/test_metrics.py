@@ -13,6 +13,7 @@ from hfssl.metrics.classification import (
     accuracy_interval,
     class_scores,
     confusion_matrix,
+    disagreement,
     evaluate_probs,
     macro_f1,
     nll,
@@ -196,3 +197,10 @@ def test_hub_metrics_accumulate_batches_and_pass_options_on():
     metric.add_batch(predictions=[[0.9, 0.1]] * 4, references=[0, 0, 0, 1])
     metric.add_batch(predictions=[[0.55, 0.45]] * 2, references=[0, 0])
     assert metric.compute(bins=5) == {"ece": pytest.approx(0.25)}
+
+
+def test_disagreement_is_the_mean_over_pairs():
+    # 1 of 4, 2 of 4 and 3 of 4 rows differ.
+    assert disagreement([[0, 0, 1, 1], [0, 0, 1, 0], [1, 1, 1, 1]]) == pytest.approx((1 + 2 + 3) / 12)
+    assert disagreement([[0, 1]]) is None
+    assert disagreement([[], []]) is None

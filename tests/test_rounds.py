@@ -16,13 +16,11 @@ from train_tiny import LABEL_NAMES, make_dataset
 
 from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import save_checkpoint
-from hfssl.configs import DRAW_NAMES, SelfTrainingConfig, SupervisedConfig
+from hfssl.configs import ACQUISITION_NAMES, DRAW_NAMES, SelfTrainingConfig, SupervisedConfig
 from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.files import read_json_lines
 from hfssl.modeling import from_pretrained, load_classifier
-from hfssl.rounds import pseudo_label
-from hfssl.scoring import MCDropoutResult
-from hfssl.selection import DRAWS
+from hfssl.selection import ACQUISITIONS, DRAWS, quotas
 from hfssl.trainers import SupervisedTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -220,30 +218,13 @@ def test_the_rounds_end_when_nothing_is_selected_and_the_teacher_stays(tiny_back
     assert digest(again.student_) == digest(tiny)
 
 
-# --- pseudo-labels ---------------------------------------------------------------------------------------------------
-
-
-def scores_of(probs) -> MCDropoutResult:
-    probs = np.asarray(probs, dtype=np.float32)
-    rest = {"predictive_variance": np.full_like(probs, 0.01), "vote_shares": probs, "bald": np.zeros(len(probs))}
-    return MCDropoutResult(mean_probs=probs, deterministic_probs=probs, **rest)
+# --- settings --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def settings(tmp_path):
     common = {"draw": "all", "selection_fraction": 1.0, "soft_targets": True, "weighting": "uniform"}
-    return lambda **given: SelfTrainingConfig(output_dir=str(tmp_path), use_cpu=True, **common, **given)
-
-
-def test_labels_are_fitted_to_the_class_shares_of_the_pool(settings):
-    """Three rows are surely of class 0 and the fourth is not: by itself class 1 by a little, here class 0."""
-    scores = scores_of([[1, 0], [1, 0], [1, 0], [0.45, 0.55]])
-    plain = pseudo_label(scores, settings(), np.random.default_rng(0))
-    fitted = pseudo_label(scores, settings(), np.random.default_rng(0), np.array([0.9, 0.1]))
-    assert plain.predicted.tolist() == [0, 0, 0, 1]
-    assert fitted.predicted.tolist() == [0, 0, 0, 0]
-    # Only the last row can give: it ends at 0.6 and 0.4, so that the means are 3.6 / 4 and 0.4 / 4.
-    np.testing.assert_allclose(fitted.target_probs[3], [0.6, 0.4], atol=1e-4)
+    return lambda **given: SelfTrainingConfig(output_dir=str(tmp_path), use_cpu=True, **(common | given))
 
 
 def test_the_shares_are_found_once_and_remembered(tiny_backbone, teacher, tmp_path):
@@ -257,6 +238,31 @@ def test_the_shares_are_found_once_and_remembered(tiny_backbone, teacher, tmp_pa
     assert run_rounds(tiny_backbone, teacher, tmp_path / "c", rounds=1).rounds_[0]["class_shares"] is None
 
 
+def test_the_curriculum_draws_more_from_round_to_round(tiny_backbone, teacher, tmp_path):
+    options = {"draw": "top_k", "selection_fraction": 0.2, "last_selection_fraction": 0.6, "rounds": 3, "max_steps": 2}
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path, stop_agreement=1.0, **options)
+    assert [rounds._fraction(number) for number in range(3)] == pytest.approx([0.2, 0.4, 0.6])
+    for record in rounds.rounds_:  # a class with too few candidates gives what it has
+        candidates = np.load(tmp_path / f"round-{record['round']}" / "pseudo_labels.npz")["predicted"]
+        quota = quotas(round(rounds._fraction(record["round"]) * POOL_ROWS), 3)
+        assert record["selected"] == np.minimum(np.bincount(candidates, minlength=3), quota).sum()
+
+
+@pytest.mark.parametrize("graph", ["agreement", "certainty", "labels"])
+def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_path, monkeypatch, graph):
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path, graph=graph, filter_novel=True, soft_targets=True)
+    found = rounds.neighborhood_
+    assert found.probs.shape == (POOL_ROWS, 3)
+    assert found.novel.shape == found.certainty.shape == (POOL_ROWS,)
+    assert [record["graph_trust"] for record in rounds.rounds_] == [found.trust] * rounds.n_iter_
+    (tmp_path / "round-1").rename(tmp_path / "gone")
+    lines = (tmp_path / "rounds.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "rounds.jsonl").write_text(lines[0])
+    monkeypatch.setattr("hfssl.rounds.find_neighborhood", lambda *a, **k: pytest.fail("asked a second time"))
+    again = run_rounds(tiny_backbone, teacher, tmp_path, graph=graph, filter_novel=True, soft_targets=True)
+    assert digest(again.student_) == digest(rounds.student_)
+
+
 def test_settings_that_are_not_known_are_all_named_at_once(settings):
     with pytest.raises(ConfigurationError) as error:
         settings(alignment="estimate", stop_agreement=2)
@@ -264,8 +270,9 @@ def test_settings_that_are_not_known_are_all_named_at_once(settings):
     assert "stop_agreement" in str(error.value)
 
 
-def test_the_settings_know_every_draw():
-    assert set(DRAW_NAMES) == set(DRAWS)
+def test_the_settings_know_every_draw_and_acquisition():
+    assert DRAW_NAMES == tuple(DRAWS)
+    assert ACQUISITION_NAMES == tuple(ACQUISITIONS)
 
 
 # --- invariants ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hfssl.selection import (
+    ACQUISITIONS,
     DRAWS,
     Candidates,
     class_balanced_draw,
@@ -26,7 +27,7 @@ def pool(predicted, bald=None, confidence=None, num_classes=3) -> Candidates:
     predicted = np.asarray(predicted)
     bald = np.zeros(len(predicted)) if bald is None else np.asarray(bald, dtype=float)
     confidence = np.ones(len(predicted)) if confidence is None else np.asarray(confidence, dtype=float)
-    return Candidates(predicted, confidence, bald, num_classes)
+    return Candidates(predicted, confidence, bald, num_classes)  # uncertainty is BALD here
 
 
 def test_quotas_sum_to_the_size():
@@ -106,3 +107,18 @@ def test_one_minus_bald_is_cut_at_zero_where_bald_passes_one_nat():
     # With K = 4 BALD reaches log 4 = 1.386 nats; a negative chance would be an error or, worse, wrap around.
     candidates = pool([0, 0], bald=[math.log(4), 0.5], num_classes=1)
     assert all(draw_easy(candidates, 1, np.random.default_rng(seed)).tolist() == [1] for seed in range(20))
+
+
+def test_acquisitions_by_hand():
+    probs = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
+    variance, bald = np.array([0.25, 0.0, 0.1]), np.array([1.2, 0.0, 0.3])
+    entropy = (0.5 * math.log(2) - 0.3 * math.log(0.3) - 0.2 * math.log(0.2)) / math.log(3)
+    expected = {
+        "bald": [1.2, 0, 0.3],
+        "entropy": [entropy, 0, 1],
+        "variance": [1, 0, 0.4],
+        "margin": [0.8, 0, 1],  # 1 - (0.5 - 0.3)
+    }
+    assert set(ACQUISITIONS) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(ACQUISITIONS[name](probs, variance, bald), values, atol=1e-12)

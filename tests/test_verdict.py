@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.verdict import judge
+from hfssl.verdict import PRIORS, expected_gain, judge
 
 
 def probs(labels: np.ndarray, right: list[bool], confidence: float = 0.8) -> np.ndarray:
@@ -48,14 +48,59 @@ def test_the_best_of_several_stages_competes_with_labels_only():
     assert verdict.chosen == "pretext"
 
 
-@pytest.mark.parametrize(("confidence", "chosen"), [(0.9, "self_training"), (0.7, "labels_only")])
-def test_a_tie_in_accuracy_is_decided_by_the_log_likelihood(confidence, chosen):
+def test_without_rows_the_gain_is_what_earlier_runs_had():
+    none = np.zeros(0, dtype=bool)
+    mean, low, high = expected_gain(none, none, [(1.0, 0.01, 0.02)])
+    assert (mean, low, high) == pytest.approx((0.01, 0.01 - 1.959964 * 0.02, 0.01 + 1.959964 * 0.02))
+
+
+def test_rows_and_earlier_runs_are_weighed_by_their_variances():
+    """Gain 2/10 with four rows that differ: noise (4 + 1) / 11 / 10 against a spread of 0.1 around 0.05."""
+    baseline = np.array([False, False, False, True, *[True] * 6])
+    other = np.array([True, True, True, False, *[True] * 6])
+    mean, low, high = expected_gain(baseline, other, [(1.0, 0.05, 0.1)])
+    noise = 5 / 110
+    trust = 0.01 / (0.01 + noise)
+    assert mean == pytest.approx(0.05 + trust * 0.15)
+    assert (high - low) / 2 == pytest.approx(1.959964 * (trust * noise) ** 0.5)
+
+
+def test_a_gross_failure_is_believed_and_a_single_row_is_not():
+    """18 held-out rows, as trec6 leaves them: one row more wrong is noise, half of them wrong is not."""
+    prior, all_right = PRIORS["self_training"], np.ones(18, dtype=bool)
+
+    def gain(wrong: int) -> float:
+        return expected_gain(all_right, np.arange(18) >= wrong, prior)[0]
+
+    assert gain(0) > 0
+    assert gain(1) > 0
+    assert gain(2) < 0
+    assert gain(9) < -0.1
+    assert expected_gain(np.arange(18) >= 9, all_right, prior)[0] > 0.01
+
+
+def test_many_rows_outweigh_earlier_runs():
+    rows = np.arange(2000)
+    mean, low, high = expected_gain(rows % 10 > 0, rows % 10 > 1, PRIORS["self_training"])  # 90 % against 80 %
+    assert -0.12 < low < mean < high < -0.08
+
+
+@pytest.mark.parametrize(("confidence", "chosen"), [(0.9, "pretext"), (0.7, "self_training")])
+def test_equal_expectations_are_decided_by_the_log_likelihood(monkeypatch, confidence, chosen):
+    monkeypatch.setitem(PRIORS, "pretext", PRIORS["self_training"])
     # All rows right: a higher probability of the right class is a lower negative log-likelihood.
-    verdict = judge({"labels_only": probs(LABELS, ALL), "self_training": probs(LABELS, ALL, confidence)}, LABELS)
+    table = {"pretext": probs(LABELS, ALL, confidence), "self_training": probs(LABELS, ALL)}
+    verdict = judge({"labels_only": probs(LABELS, ALL), **table}, LABELS)
     assert verdict.gain == 0
     assert verdict.chosen == chosen
-    assert any("tie" in reason for reason in verdict.reasons)
     assert any("includes zero" in reason for reason in verdict.reasons)
+
+
+def test_without_held_out_labels_a_stage_that_promises_nothing_is_not_kept():
+    empty = np.zeros((0, 2))
+    verdict = judge({"labels_only": empty, "pretext": empty}, np.zeros(0, dtype=int))
+    assert verdict.chosen == "labels_only"
+    assert "earlier runs promise no gain" in verdict.sentence
 
 
 def test_an_alarm_drops_the_unlabeled_data_whatever_the_comparison_says():

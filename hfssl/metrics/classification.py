@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +18,7 @@ __all__ = [
     "accuracy_interval",
     "class_scores",
     "confusion_matrix",
+    "disagreement",
     "evaluate_probs",
     "macro_f1",
     "nll",
@@ -139,6 +142,21 @@ def accuracy_interval(accuracy: float, rows: int) -> tuple[float, float]:
     middle = (accuracy + z**2 / (2 * rows)) / (1 + z**2 / rows)
     half = z / (1 + z**2 / rows) * math.sqrt(accuracy * (1 - accuracy) / rows + z**2 / (4 * rows**2))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def disagreement(predictions: Sequence[ArrayLike]) -> float | None:
+    """Share of rows on which two models differ, mean over all pairs; `None` for fewer than two models or no rows.
+
+    Needs no labels. For models of different seeds whose ensemble is calibrated it estimates the error of one of them
+    (Jiang et al. 2022, "Assessing Generalization of SGD via Disagreement"); overconfident ones disagree too little.
+
+    Args:
+        predictions: class indices `[N]` of each model, rows in the same order.
+    """
+    arrays = [np.asarray(prediction) for prediction in predictions]
+    if len(arrays) < 2 or not arrays[0].size:
+        return None
+    return float(np.mean([(a != b).mean() for a, b in combinations(arrays, 2)]))
 
 
 def paired_bootstrap(

@@ -22,6 +22,7 @@ __all__ = [
     "joint_logits",
     "length_groups",
     "mean_features",
+    "model_inputs",
 ]
 
 Batch = Mapping[str, torch.Tensor]
@@ -86,7 +87,8 @@ class Objective:
         return {"method": type(self).__name__, "paper": self.paper, "citation": self.citation}
 
 
-def _model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
+def model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
+    """What of a batch goes into `forward`."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     return {name: batch[name] for name in names if name in batch}
 
@@ -104,7 +106,7 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
     on a CPU the rows are sorted by length and cut into up to three passes (`length_groups`): one long text among short
     ones would otherwise cost as much as a batch of long ones.
     """
-    inputs = [_model_inputs(batch) for batch in batches]
+    inputs = [model_inputs(batch) for batch in batches]
     sizes = [len(part["input_ids"]) for part in inputs]
     length = max(part["input_ids"].shape[1] for part in inputs)
     # The padded positions are masked out, so that the id used for padding does not matter: 0 exists everywhere.
@@ -128,7 +130,7 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
         pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         return pooled + 0 * output.logits.sum() if rank_and_world()[1] > 1 else pooled
 
-    return by_length(_model_inputs(batch), features)
+    return by_length(model_inputs(batch), features)
 
 
 def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:

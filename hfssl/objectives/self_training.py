@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from hfssl.configs import SelfTrainingConfig
 from hfssl.losses import weighted_pseudo_label_loss
-from hfssl.objectives.base import Batch, Objective, classification_logits, joint_logits
+from hfssl.objectives.base import Batch, Objective, joint_logits
+from hfssl.objectives.supervised import SupervisedObjective
 
 __all__ = ["SelfTrainingObjective"]
 
@@ -38,13 +39,14 @@ class SelfTrainingObjective(Objective):
 
     def setup(self, model: nn.Module, args: SelfTrainingConfig) -> None:
         self.lambda_u, self.label_smoothing = args.lambda_u, args.label_smoothing_factor
+        self.supervised = SupervisedObjective()
+        self.supervised.setup(model, args)
 
     def loss(
         self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
         if self.lambda_u == 0:
-            logits = classification_logits(model, labeled)
-            return {"loss/labeled": F.cross_entropy(logits, labeled["labels"], label_smoothing=self.label_smoothing)}
+            return self.supervised.loss(model, labeled, None, step)
         pseudo = unlabeled["plain"]
         labeled_logits, pseudo_logits = joint_logits(model, labeled, pseudo)
         supervised = F.cross_entropy(labeled_logits, labeled["labels"], label_smoothing=self.label_smoothing)
@@ -54,6 +56,7 @@ class SelfTrainingObjective(Objective):
             "loss/labeled": supervised,
             "loss/pseudo_labeled": self.lambda_u * unsupervised,
             "pseudo_label_agreement": agreement.detach(),
+            **self.supervised.penalty(model),
         }
 
     def describe(self) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""Which parts of `standard` pay: each taken away or added alone, and the ablation that UST's field owes.
+
+    python benchmarks/ablation.py                                    # all variants on trec6 and sst2, seed 0; a day
+    python benchmarks/ablation.py --variants standard one_teacher --datasets trec6 --seeds 0 1 2
+    python benchmarks/ablation.py --family field                     # {pretext} x {plain, weighted} x {three measures}
+    python benchmarks/ablation.py --show                             # the table of what is kept
+
+Reads what `benchmarks/fit.py` reads. Each finished cell is kept in `benchmarks/results/ablation.json` with its command
+and is not run again. Accuracies are on the test split: look, but choose nothing by them; presets are chosen on rows
+cut off the training parts (`NOTES.md`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fit import HERE, SHARED, run_cell
+
+from hfssl.files import write_json
+from hfssl.presets import PRESETS, Preset
+
+RESULTS = HERE / "results" / "ablation.json"
+LABELS = {"trec6": 16, "sst2": 16, "ag_news": 10, "banking77": 5, "emotion": 16}
+STANDARD = PRESETS["standard"]
+
+
+def _teacher(**settings: Any) -> Preset:
+    return replace(STANDARD, supervised=STANDARD.supervised | settings)
+
+
+def _student(**settings: Any) -> Preset:
+    return replace(STANDARD, self_training=STANDARD.self_training | settings)
+
+
+def _unfrozen(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {**settings, "freeze_embeddings": False}
+
+
+def _field() -> dict[str, Preset]:
+    """{pretext on, off} x {plain self-training, weighted} x {measure of uncertainty}, all else as UST has it."""
+    ust = {"draw": "easy", "selection_fraction": 0.5, "soft_targets": False, "alignment": "none", "teachers": 1}
+    ust |= {"mc_passes": 10, "mc_top_layers": None}
+    variants = {}
+    for pretext in (None, {"max_steps": 2000}):
+        for weighting in ("uniform", "log_variance"):
+            for acquisition in ("variance", "bald", "entropy"):
+                preset = _student(**ust, weighting=weighting, acquisition=acquisition)
+                name = f"{'pretext' if pretext else 'plain'}/{weighting}/{acquisition}"
+                variants[name] = replace(preset, pretext=pretext)
+    return variants
+
+
+FAMILIES: dict[str, dict[str, Preset]] = {
+    "without": {
+        "standard": STANDARD,
+        "no_warm_start": replace(STANDARD, warm_start=None),
+        "one_teacher": _student(teachers=1),
+        "no_alignment": _student(alignment="none"),
+        "labeled_alignment": _student(alignment="labeled"),
+        "hard_targets": _student(soft_targets=False),
+        "log_variance": _student(weighting="log_variance"),
+        "easy_half": _student(draw="easy", selection_fraction=0.5),
+        "all_embeddings": replace(_teacher(freeze_embeddings=False), warm_start=_unfrozen(STANDARD.warm_start)),
+        "fewer_steps": _student(max_steps=150),
+    },
+    "with": {
+        "r_drop": replace(_teacher(r_drop_alpha=1.0), self_training=STANDARD.self_training | {"r_drop_alpha": 0.0}),
+        "mixup": replace(_teacher(mixup_alpha=0.4), self_training=STANDARD.self_training | {"mixup_alpha": 0.0}),
+        "l2_sp": _teacher(l2_sp_alpha=0.01),
+        "layerwise": _teacher(layerwise_lr_decay=0.8),
+        "average": _teacher(weight_average_decay=0.98),
+        "class_means": _teacher(class_mean_head=True),
+        "label_smoothing": _teacher(label_smoothing_factor=0.1),
+        "sharpening": _student(sharpening=0.5),
+        "graph_agreement": _student(graph="agreement"),
+        "graph_labels": _student(graph="labels"),
+        "filter_novel": _student(filter_novel=True),
+        "two_rounds": _student(rounds=2),
+    },
+    "field": _field(),
+}  # fmt: skip
+VARIANTS = {name: preset for family in FAMILIES.values() for name, preset in family.items()}
+
+
+def show(kept: Mapping[str, Mapping[str, Any]]) -> None:
+    """Mean accuracy of each stage in points, and the difference to `standard` over the cells that both have."""
+    stages = ("labels_only", "self_training", "refit")
+    print(f"\n{'variant':<28}{'cells':>6}" + "".join(f"{stage:>16}{'':>8}" for stage in stages))
+    for variant in (name for name in VARIANTS if name in kept):
+        cells, base = kept[variant], kept.get("standard", {})
+        line = f"{variant:<28}{len(cells):>6}"
+        for stage in stages:
+            own = {name: _accuracy(cell, stage) for name, cell in cells.items() if _accuracy(cell, stage) is not None}
+            both = [own[name] - there for name in own if (there := _accuracy(base.get(name), stage)) is not None]
+            line += f"{statistics.mean(own.values()):>16.1f}" if own else f"{'-':>16}"
+            line += f" ({statistics.mean(both):+.1f})".ljust(8) if both else " " * 8
+        print(line)
+
+
+def _accuracy(cell: Mapping[str, Any] | None, stage: str) -> float | None:
+    found = (cell or {}).get("stages", {}).get(stage)
+    return None if found is None else 100 * found["test"]["accuracy"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="+", default=["trec6", "sst2"], choices=list(LABELS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--family", nargs="+", default=["without", "with"], choices=list(FAMILIES))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="instead of whole families")
+    parser.add_argument("--max-unlabeled", type=int, default=5000)
+    parser.add_argument("--show", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    variants = options.variants or [name for family in options.family for name in FAMILIES[family]]
+    places = [(dataset, seed) for dataset in options.datasets for seed in options.seeds]
+    for dataset, seed in [] if options.show else places:
+        if not (SHARED / dataset).is_dir():
+            raise SystemExit(f"Expected the data set in {SHARED / dataset}, which is not there.")
+        for variant in variants:
+            cells, name = kept.setdefault(variant, {}), f"{dataset}/{seed}"
+            if name not in cells:
+                PRESETS["standard"] = VARIANTS[variant]
+                cells[name] = run_cell(dataset, LABELS[dataset], "standard", seed, options.max_unlabeled)
+                cells[name]["command"] = (
+                    f"python {Path('benchmarks') / Path(__file__).name} --variants {variant} --datasets {dataset} "
+                    f"--seeds {seed} --max-unlabeled {options.max_unlabeled}"
+                )
+                write_json(RESULTS, kept)
+    show(kept)
+
+
+if __name__ == "__main__":
+    main()

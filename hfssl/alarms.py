@@ -1,0 +1,55 @@
+"""Signs, seen without labels, that self-training went wrong; each raises the alarm in a sentence, or says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["drifted_shares", "lost_classes", "strange_pool"]
+
+FEWEST_ROWS, DRIFT = 50, 0.25
+
+
+def lost_classes(pseudo_labels: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Classes with labels that no row of the pool was given.
+
+    Args:
+        pseudo_labels: `[N]` class of each row of the pool.
+        labels: `[L]` classes of the labeled rows.
+        names: K names.
+    """
+    counts, labeled = (np.bincount(rows, minlength=len(names)) for rows in (pseudo_labels, labels))
+    lost = [name for name, n, known in zip(names, counts, labeled, strict=True) if known and not n]
+    return [f"No row of the pool was labeled {', '.join(map(repr, lost))}: the classes collapsed."] if lost else []
+
+
+def drifted_shares(probs: np.ndarray, taught: np.ndarray | None) -> list[str]:
+    """The student gives the classes other shares than it was taught, on texts that nothing was trained on.
+
+    Args:
+        probs: `[N, K]` of the student, on `proxy`; fewer than 50 rows say too little.
+        taught: `[K]` shares that the pseudo-labels were brought to; `None` where they were left as they came.
+    """
+    if len(probs) < FEWEST_ROWS or taught is None:
+        return []
+    drift = float(np.abs(probs.mean(axis=0) - taught).sum() / 2)
+    if drift < DRIFT:
+        return []
+    return [
+        f"On {len(probs):,} texts that were set aside, the student's class shares are {100 * drift:.0f}% away from "
+        "those that it was taught (total variation)."
+    ]
+
+
+def strange_pool(novel_share: float | None, alarming: bool, filtered: bool) -> list[str]:
+    """Much of the pool is unlike all labeled rows, and no weight was taken from it.
+
+    Args:
+        novel_share: see `hfssl.novelty`; `None` where it was not looked for.
+        alarming: whether that is too much.
+        filtered: whether these rows lost their weight.
+    """
+    if novel_share is None or not alarming or filtered:
+        return []
+    return [f"{100 * novel_share:.0f}% of the pool is unlike all labeled rows (5% would be usual)."]

@@ -1,0 +1,136 @@
+"""What a run will cost, before it starts: tokens through the model, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.presets import PRETEXT_ON_REQUEST, Preset
+
+__all__ = ["StageCost", "cost_table", "plan", "scoring_tokens", "training_tokens"]
+
+# A backward pass costs two forward passes (Kaplan et al. 2020, section 2.1).
+TRAINING, SCORING = 3.0, 1.0
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Tokens of one stage.
+
+    Attributes:
+        name: As the progress bars call it.
+        trained: Tokens that go forward and backward.
+        scored: Tokens that go forward only; a pass through a part of the layers counts as that part.
+    """
+
+    name: str
+    trained: float
+    scored: float = 0.0
+
+    @property
+    def units(self) -> float:
+        """Forward passes of one token."""
+        return TRAINING * self.trained + SCORING * self.scored
+
+
+def training_tokens(steps: int, rows: int, length: float, *, epoch_rows: int = 0, epochs: float = 0) -> float:
+    """Tokens of a training run.
+
+    Args:
+        steps: optimizer steps, or -1 for `epochs` passes over `epoch_rows`.
+        rows: rows a step, views counted apart.
+        length: mean tokens a row.
+        epoch_rows: rows of one epoch.
+        epochs: used where `steps` is -1.
+    """
+    return (steps * rows if steps >= 0 else epochs * epoch_rows) * length
+
+
+def scoring_tokens(rows: int, length: float, *, models: int, passes: int, share_of_layers: float = 1.0) -> float:
+    """Tokens of MC dropout: each model runs once in full, and `passes` times in all through a share of the layers."""
+    return rows * length * (models + passes * share_of_layers)
+
+
+def cost_table(costs: Sequence[StageCost]) -> str:
+    """One line a stage: tokens, and how much of the whole that is.
+
+    Args:
+        costs: of the stages in their order, at least one with tokens.
+    """
+    total = sum(cost.units for cost in costs)
+    width = max(len(cost.name) for cost in costs)
+    lines = ["What this run will do (a trained token counts as three forward passes):"]
+    for cost in costs:
+        work = [f"{_short(cost.trained):>7} tokens trained"] + [f"{_short(cost.scored)} scored"] * (cost.scored > 0)
+        lines.append(f"  {cost.name.ljust(width)}  {100 * cost.units / total:3.0f}%  {', '.join(work)}")
+    return "\n".join(lines)
+
+
+def _short(tokens: float) -> str:
+    """`1234567` -> `"1.23M"`."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if tokens >= size:
+            return f"{tokens / size:.3g}{letter}"
+    return f"{tokens:.0f}"
+
+
+def plan(
+    preset: Preset,
+    *,
+    lengths: Mapping[str, float],
+    pool: int,
+    layers: int,
+    pretext: bool,
+    rounds: int,
+    refit: bool,
+    max_steps: int | None = None,
+) -> list[StageCost]:
+    """What the stages of `fit` cost at most: early stops and `labels_stable` make it less.
+
+    Args:
+        preset: settings of the stages.
+        lengths: mean tokens of a row of `labeled` and of `unlabeled`.
+        pool: N, unlabeled rows.
+        layers: of the encoder.
+        pretext, rounds, refit: what will be run, whatever the preset says.
+        max_steps: of labels only and of each student, where the user gave it.
+    """
+    given = {} if max_steps is None else {"max_steps": max_steps}
+    labeled, unlabeled = lengths["labeled"], lengths["unlabeled"]
+
+    def trained(kind: type[SSLConfig], settings: Mapping[str, Any], length: float, views: int = 1) -> float:
+        steps, rows = (_setting(kind, settings, name) for name in ("max_steps", "per_device_train_batch_size"))
+        return training_tokens(steps, rows * views, length)
+
+    one = trained(SupervisedConfig, preset.supervised | given, labeled)
+    if preset.warm_start is not None:
+        one += trained(ContrastiveConfig, preset.warm_start, labeled, views=2)
+    costs = []
+    if pretext:
+        costs.append(
+            StageCost("pretext", trained(MaskedSpanConfig, preset.pretext or PRETEXT_ON_REQUEST, unlabeled) + one)
+        )
+    costs.append(StageCost("labels only", one))
+    settings = preset.supervised | preset.self_training | given
+    per_labeled = labeled + _setting(SelfTrainingConfig, settings, "unlabeled_ratio") * unlabeled
+    student = trained(SelfTrainingConfig, settings, per_labeled)
+    passes, top = (_setting(SelfTrainingConfig, settings, name) for name in ("mc_passes", "mc_top_layers"))
+    share = 1.0 if top is None else min(1.0, top / layers)
+
+    def scored(models: int) -> float:
+        return scoring_tokens(pool, unlabeled, models=models, passes=passes, share_of_layers=share)
+
+    if rounds:
+        teachers = _setting(SelfTrainingConfig, settings, "teachers")
+        looked_at = scored(teachers) + (rounds - 1) * scored(1)
+        costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
+    if refit:
+        costs.append(StageCost("refit", student, scored(1)) if rounds else StageCost("refit", one))
+    return costs
+
+
+def _setting(kind: type[SSLConfig], settings: Mapping[str, Any], name: str) -> Any:
+    """The value in `settings`, or the default of the configuration class."""
+    return settings.get(name, next(field.default for field in fields(kind) if field.name == name))

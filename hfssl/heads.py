@@ -1,0 +1,117 @@
+"""The linear layer that makes the logits: finding it, and starting it from the class means of a few labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfssl.errors import ModelError
+from hfssl.modeling import transformers_model
+
+__all__ = ["class_mean_weights", "logit_layer", "mixed_head_input", "set_class_mean_head"]
+
+ROWS_AT_ONCE = 64
+
+
+def logit_layer(model: nn.Module) -> nn.Linear:
+    """The last linear layer with `num_labels` outputs.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    labels = transformers_model(model).config.num_labels
+    fitting = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == labels]
+    if not fitting:
+        raise ModelError(
+            f"Expected {type(transformers_model(model)).__name__} to end in a linear layer with {labels} outputs (its "
+            "number of labels), found none: load it with AutoModelForSequenceClassification."
+        )
+    return fitting[-1]
+
+
+@contextmanager
+def mixed_head_input(model: nn.Module, partners: Tensor, share: float) -> Iterator[None]:
+    """Within the block the logit layer sees share * h + (1 - share) * h[partners] in place of h, `[B, D]`."""
+
+    def mix(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, *others = inputs
+        if hidden.dim() != 2 or len(hidden) != len(partners):
+            raise ModelError(
+                f"Expected one vector a row before the head, [{len(partners)}, D], got {list(hidden.shape)}: this "
+                "architecture cannot be trained with mixup_alpha."
+            )
+        return (share * hidden + (1 - share) * hidden[partners.to(hidden.device)], *others)
+
+    handle = logit_layer(model).register_forward_pre_hook(mix)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the linear layer whose softmax is that of minus the squared distances to the class means.
+
+    Prototypical networks (Snell et al. 2017, equation 8), w_k = 2 c_k and b_k = -||c_k||^2, both divided by the mean
+    squared distance of a row to its own class's mean, which makes the logits free of the features' scale. A class
+    without rows gets the mean of all rows.
+
+    Args:
+        features: `[B, D]`.
+        labels: `[B]`.
+        num_classes: K.
+
+    Returns:
+        `[K, D]` and `[K]`.
+    """
+    overall = features.mean(dim=0)
+    means = torch.stack(
+        [features[labels == k].mean(dim=0) if (labels == k).any() else overall for k in range(num_classes)]
+    )
+    scale = (features - means[labels]).square().sum(dim=1).mean().clamp_min(1e-6)
+    return 2 * means / scale, -means.square().sum(dim=1) / scale
+
+
+@torch.no_grad()
+def set_class_mean_head(model: PreTrainedModel, labeled: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Starts the logit layer from the class means of its own input over the labeled rows (`class_mean_weights`).
+
+    Args:
+        model: a classifier; its training flags stay as they are and no random number is drawn.
+        labeled: tokenized rows with `labels`.
+        tokenizer: pads the batches.
+
+    Raises:
+        ModelError: if the layer has no bias, or does not see one vector a row.
+    """
+    layer = logit_layer(model)
+    if layer.bias is None:
+        raise ModelError("Expected a logit layer with a bias for class_mean_head, found one without: leave it out.")
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    names = [name for name in labeled.column_names if name in tokenizer.model_input_names]
+    try:
+        for first in range(0, len(labeled), ROWS_AT_ONCE):
+            rows = labeled.select_columns(names)[first : first + ROWS_AT_ONCE]
+            model(**tokenizer.pad(dict(rows), return_tensors="pt").to(model.device))
+    finally:
+        handle.remove()
+        for module, training in flags:
+            module.training = training
+    features = torch.cat(seen)
+    labels = torch.tensor(labeled["labels"][:], device=features.device)
+    if features.dim() != 2:
+        raise ModelError(
+            f"Expected one vector a row before the head, [B, D], got {list(features.shape)}: leave class_mean_head "
+            "out."
+        )
+    weight, bias = class_mean_weights(features, labels, layer.out_features)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)

@@ -1,0 +1,92 @@
+"""From a teacher's passes over the pool to rows, labels and weights for its student. Pure functions of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from hfssl.configs import SelfTrainingConfig
+from hfssl.neighborhood import Neighborhood
+from hfssl.priors import match_shares
+from hfssl.scoring import MCDropoutResult
+from hfssl.selection import ACQUISITIONS, DRAWS, Candidates
+from hfssl.weighting import normalize_to_mean_one, pseudo_label_weights
+
+__all__ = ["PseudoLabels", "pseudo_label", "sharpened"]
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What a teacher hands to its student.
+
+    Attributes:
+        rows: `[S]` row numbers in the pool, ascending.
+        target_probs: `[S, K]`, one-hot or soft.
+        weights: `[S]` with mean 1.
+        predicted: `[N]` the teacher's label of *every* row of the pool.
+        bald: `[N]` in nats.
+    """
+
+    rows: np.ndarray
+    target_probs: np.ndarray
+    weights: np.ndarray
+    predicted: np.ndarray
+    bald: np.ndarray
+
+
+def pseudo_label(
+    scores: MCDropoutResult,
+    args: SelfTrainingConfig,
+    generator: np.random.Generator,
+    shares: np.ndarray | None = None,
+    *,
+    fraction: float | None = None,
+    neighborhood: Neighborhood | None = None,
+) -> PseudoLabels:
+    """Selects rows, labels and weighs them from a teacher's stochastic passes (UST, sections 3.1-3.3).
+
+    Args:
+        scores: the teacher's passes over the N rows of the pool.
+        args: `acquisition`, `draw`, `soft_targets`, `sharpening`, `weighting` and `graph`.
+        generator: of the draw.
+        shares: `[K]`, class shares that the teacher's probabilities are brought to; `None` leaves them as they are.
+        fraction: share of the pool to draw. Default: `args.selection_fraction`.
+        neighborhood: what the embeddings say of the pool, where `args` asks for it.
+    """
+    probs = scores.deterministic_probs
+    if neighborhood is not None and args.graph == "labels":
+        probs = (1 - neighborhood.trust) * probs + neighborhood.trust * neighborhood.probs.astype(probs.dtype)
+    if shares is not None:
+        probs = match_shares(probs, shares)
+    scores = replace(scores, deterministic_probs=probs)  # the predicted class and its variance follow
+    num_rows, num_classes = probs.shape
+    evidence = (scores.mean_probs, scores.predicted_class_variance, scores.bald)
+    candidates = Candidates(
+        predicted=scores.predicted,
+        confidence=probs[np.arange(num_rows), scores.predicted],
+        uncertainty=ACQUISITIONS[args.acquisition](*evidence),
+        num_classes=num_classes,
+    )
+    size = max(1, round((args.selection_fraction if fraction is None else fraction) * num_rows))
+    rows = DRAWS[args.draw](candidates, size, generator)
+    if args.soft_targets:
+        targets = sharpened(probs[rows], args.sharpening)
+    else:
+        targets = np.eye(num_classes, dtype=np.float32)[scores.predicted[rows]]
+    weights = np.zeros(0, dtype=np.float32)
+    if len(rows):
+        tensors = [torch.from_numpy(values[rows]) for values in evidence]
+        trusted = torch.ones(len(rows)) if neighborhood is None else neighborhood.weights(probs, args)[rows]
+        weights = pseudo_label_weights(args.weighting, *tensors, normalize=False) * trusted
+        weights = normalize_to_mean_one(weights).numpy().astype(np.float32)
+    return PseudoLabels(rows, targets, weights, scores.predicted, scores.bald)
+
+
+def sharpened(probs: np.ndarray, temperature: float) -> np.ndarray:
+    """p^(1/T), normalised (Berthelot et al. 2019, "MixMatch", equation 7): `[S, K]` -> `[S, K]`."""
+    if temperature == 1.0:
+        return probs
+    return softmax(np.log(np.maximum(probs, 1e-30)) / temperature, axis=-1).astype(probs.dtype)

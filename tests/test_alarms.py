@@ -1,0 +1,32 @@
+"""Each alarm where it is due, and silence where it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hfssl.alarms import drifted_shares, lost_classes, strange_pool
+
+NAMES = ["spam", "ham", "eggs"]
+
+
+def test_a_class_with_labels_that_the_pool_lost_is_named():
+    (sentence,) = lost_classes(np.array([1, 1, 1]), np.array([0, 1]), NAMES)
+    assert "'spam'" in sentence
+    assert "'eggs'" not in sentence  # it never had a label
+    assert lost_classes(np.array([0, 1]), np.array([0, 1]), NAMES) == []
+
+
+def test_a_drift_of_a_quarter_is_an_alarm():
+    taught = np.array([0.5, 0.5])
+    far, near = (np.tile([share, 1 - share], (100, 1)) for share in (0.80, 0.70))
+    (sentence,) = drifted_shares(far, taught)
+    assert "100 texts" in sentence
+    assert "30%" in sentence
+    assert drifted_shares(near, taught) == []
+    assert drifted_shares(far[:20], taught) == []  # too few rows
+    assert drifted_shares(far, None) == []
+
+
+def test_a_strange_pool_is_an_alarm_unless_its_rows_lost_their_weight():
+    assert "90% of the pool" in strange_pool(0.9, True, False)[0]
+    assert strange_pool(0.9, True, True) == strange_pool(0.1, False, False) == strange_pool(None, False, False) == []

@@ -1,0 +1,49 @@
+"""The cost of a run, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from hfssl.costs import StageCost, cost_table, plan, scoring_tokens, training_tokens
+from hfssl.presets import Preset
+
+
+def test_tokens_of_a_training_run():
+    assert training_tokens(100, 16, 12.5) == 20_000
+    assert training_tokens(-1, 16, 10, epoch_rows=30, epochs=2) == 600
+
+
+def test_a_trained_token_costs_three_passes_and_a_scored_one_costs_one():
+    assert StageCost("a", trained=10, scored=5).units == 35
+
+
+def test_trunk_reuse_costs_a_share_of_each_pass():
+    # Three models over 100 rows of 10 tokens: three full passes, and six through a third of the layers.
+    assert scoring_tokens(100, 10, models=3, passes=6, share_of_layers=1 / 3) == pytest.approx(5000)
+
+
+def test_the_table_gives_shares_of_the_whole():
+    lines = cost_table([StageCost("labels only", 1_000_000), StageCost("self-training", 2_500_000, 1_500)]).split("\n")
+    assert lines[1] == "  labels only     29%       1M tokens trained"
+    assert lines[2] == "  self-training   71%     2.5M tokens trained, 1.5k scored"
+
+
+def test_the_plan_of_a_run():
+    preset = Preset(
+        supervised={"max_steps": 100},
+        warm_start={"max_steps": 50, "per_device_train_batch_size": 8},
+        self_training={"max_steps": 200, "unlabeled_ratio": 3, "mc_passes": 4, "mc_top_layers": 3, "teachers": 2},
+    )
+    sizes = {"lengths": {"labeled": 10.0, "unlabeled": 20.0}, "pool": 1000, "layers": 6}
+    costs = plan(preset, **sizes, pretext=False, rounds=2, refit=True)
+    one = 100 * 16 * 10 + 50 * 8 * 2 * 10  # 16 rows is the default; each row of the warm start enters twice
+    student = 200 * 16 * (10 + 3 * 20)
+    assert [(cost.name, cost.trained) for cost in costs] == [
+        ("labels only", one),
+        ("self-training", one + 2 * student),
+        ("refit", student),
+    ]
+    # Two teachers, then one: full passes, and four through half of the layers.
+    assert costs[1].scored == 1000 * 20 * ((2 + 4 / 2) + (1 + 4 / 2))
+    shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
+    assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2

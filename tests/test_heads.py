@@ -1,0 +1,75 @@
+"""The logit layer: found in every architecture, started from class means, given mixed rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from train_tiny import LABEL_NAMES, make_dataset
+
+from hfssl.backbones import load_tokenizer
+from hfssl.data.streams import tokenize_dataset
+from hfssl.heads import class_mean_weights, logit_layer, mixed_head_input, set_class_mean_head
+from hfssl.modeling import load_classifier
+
+
+@pytest.fixture
+def model(tiny_backbone):
+    return load_classifier(tiny_backbone, LABEL_NAMES, seed=0)
+
+
+def test_class_means_by_hand():
+    # Means (1, 0) and (0, 3); the rows lie 1, 1 and 0 from theirs, so the mean square is 2/3.
+    features = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 3.0]])
+    weight, bias = class_mean_weights(features, torch.tensor([0, 0, 1]), 2)
+    torch.testing.assert_close(weight, torch.tensor([[2.0, 0.0], [0.0, 6.0]]) * 1.5)
+    torch.testing.assert_close(bias, torch.tensor([-1.0, -9.0]) * 1.5)
+
+
+def test_the_logits_are_minus_the_squared_distances_up_to_a_constant():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(12, 4, generator=generator)
+    labels = torch.arange(12) % 3
+    weight, bias = class_mean_weights(features, labels, 3)
+    means = torch.stack([features[labels == k].mean(0) for k in range(3)])
+    distances = (features[:, None] - means[None]).square().sum(-1)
+    scale = distances[torch.arange(12), labels].mean()
+    expected = (-distances / scale).log_softmax(-1)
+    torch.testing.assert_close((features @ weight.T + bias).log_softmax(-1), expected)
+
+
+def test_a_class_without_rows_gets_the_mean_of_all():
+    features = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    weight, _ = class_mean_weights(features, torch.tensor([0, 1]), 3)
+    assert weight[2, 0] == weight[2, 1] > 0
+
+
+def test_the_head_of_a_real_model_knows_its_labels_without_a_step(model, tiny_backbone):
+    tokenizer = load_tokenizer(tiny_backbone)
+    rows = tokenize_dataset(make_dataset(9, labels=True), tokenizer, 16)
+    model.train()
+    state = torch.random.get_rng_state()
+    set_class_mean_head(model, rows, tokenizer)
+    assert model.training  # and no number was drawn
+    assert torch.equal(torch.random.get_rng_state(), state)
+    model.eval()
+    captured = []
+    handle = logit_layer(model).register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0]))
+    batch = tokenizer.pad({k: rows[k][:] for k in ("input_ids", "attention_mask")}, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**batch).logits
+    handle.remove()
+    labels = torch.tensor(rows["labels"][:])
+    means = torch.stack([captured[0][labels == k].mean(0) for k in range(3)])
+    nearest = (captured[0][:, None] - means[None]).square().sum(-1).argmin(-1)
+    assert logits.argmax(-1).tolist() == nearest.tolist()
+
+
+def test_the_head_sees_mixed_rows_within_the_block_only(model, tiny_backbone):
+    tokenizer = load_tokenizer(tiny_backbone)
+    batch = tokenizer(["the film", "bad story"], return_tensors="pt")
+    with torch.no_grad():
+        plain = model(**batch).logits
+        with mixed_head_input(model, torch.tensor([1, 0]), 0.75):
+            mixed = model(**batch).logits
+        torch.testing.assert_close(mixed, 0.75 * plain + 0.25 * plain.flip(0))  # a linear layer mixes its output alike
+        assert torch.equal(model(**batch).logits, plain)
