@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.special import softmax
 
 from hfssl.configs import SelfTrainingConfig
+from hfssl.files import atomic_file
 from hfssl.neighborhood import Neighborhood
 from hfssl.priors import match_shares
 from hfssl.scoring import MCDropoutResult
@@ -35,6 +37,19 @@ class PseudoLabels:
     weights: np.ndarray
     predicted: np.ndarray
     bald: np.ndarray
+
+    def save(self, path: Path, **more: np.ndarray | None) -> None:
+        """Writes an `.npz` file, whole or not at all, with `more` arrays in it (those that are not `None`)."""
+        arrays = vars(self) | {name: value for name, value in more.items() if value is not None}
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[PseudoLabels, dict[str, np.ndarray]]:
+        """Reads what `save` wrote: the labels, and the arrays beside them."""
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = dict(saved)
+        return cls(*(arrays.pop(field.name) for field in fields(cls))), arrays
 
 
 def pseudo_label(

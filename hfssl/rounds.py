@@ -28,7 +28,7 @@ from transformers.utils import logging
 from hfssl.checkpoints import save_checkpoint
 from hfssl.configs import SelfTrainingConfig
 from hfssl.errors import TrainingError
-from hfssl.files import append_json_line, atomic_file, read_json_lines, write_json_lines
+from hfssl.files import append_json_line, read_json_lines, write_json_lines
 from hfssl.metrics.classification import disagreement, evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.neighborhood import Neighborhood, find_neighborhood
@@ -45,6 +45,8 @@ from hfssl.trainers import SelfTrainingTrainer
 __all__ = ["SelfTraining"]
 
 logger = logging.get_logger(__name__)
+
+PSEUDO_LABELS = "pseudo_labels.npz"
 
 
 class SelfTraining:
@@ -94,7 +96,6 @@ class SelfTraining:
         *,
         validation: Dataset | None = None,
         hidden_labels: np.ndarray | None = None,
-        class_shares: np.ndarray | None = None,
     ) -> SelfTraining:
         """Runs the rounds, or what is left of them when `output_dir` holds earlier ones.
 
@@ -105,7 +106,6 @@ class SelfTraining:
             pool: Tokenized rows; labels in it are not looked at.
             validation: Tokenized rows with `labels`, measured after each round and never trained on.
             hidden_labels: `[N]` true labels of the pool where known, else -1; used for the records only.
-            class_shares: `[K]` shares of the pool where they are known, in place of what `args.alignment` would find.
         """
         if len(pool) == 0:
             raise TrainingError(
@@ -113,7 +113,7 @@ class SelfTraining:
             )
         device = self.args.device  # also starts the process group, before the ranks talk
         self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
-        self.class_shares_ = class_shares
+        self.class_shares_: np.ndarray | None = None
         self.neighborhood_: Neighborhood | None = None
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
@@ -127,6 +127,28 @@ class SelfTraining:
             self._run_round(len(self.rounds_), labeled, pool, validation, hidden_labels)
         self.n_iter_ = len(self.rounds_)
         return self
+
+    def refit(self, labeled: Dataset, pool: Dataset, folder: str | Path) -> tuple[PreTrainedModel, list[dict]]:
+        """Trains the student of the last round once more, on other labeled rows; all else stays the same.
+
+        Args:
+            labeled: Tokenized rows with `labels`, more than `fit` had.
+            pool: The pool that `fit` had.
+            folder: Gets the student; `output_dir` holds the rounds of a finished `fit`.
+
+        Returns:
+            The student and its training log.
+
+        Raises:
+            TrainingError: No round has taught anything.
+        """
+        taught = [
+            record["round"] for record in read_json_lines(self.output_dir / "rounds.jsonl") if record["selected"]
+        ]
+        if not taught:
+            raise TrainingError("Expected a finished round with pseudo-labels to repeat, found none; run `fit` first.")
+        labels, _ = PseudoLabels.load(self._round_dir(taught[-1]) / PSEUDO_LABELS)
+        return self._train_student(taught[-1], self.title, labels, labeled, pool, Path(folder))
 
     def describe(self) -> dict[str, Any]:
         """Settings and outcome for the report and the card."""
@@ -144,9 +166,9 @@ class SelfTraining:
     def _recall(self, record: dict) -> None:
         """Takes up a finished round from disk."""
         number = record["round"]
-        saved = np.load(self._round_dir(number) / "pseudo_labels.npz", allow_pickle=False)
-        self._remember(number, saved["rows"], saved["predicted"])
-        self.class_shares_ = saved["class_shares"] if "class_shares" in saved else None
+        labels, beside = PseudoLabels.load(self._round_dir(number) / PSEUDO_LABELS)
+        self._remember(number, labels.rows, labels.predicted)
+        self.class_shares_ = beside.get("class_shares")
         if record["selected"]:
             self.student_ = from_pretrained(self._round_dir(number) / "student").to(self.args.device)
             self._teachers = [self.student_]
@@ -176,7 +198,7 @@ class SelfTraining:
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
         results = self._score(number, title, pool)
-        if number == 0 and self.class_shares_ is None:  # what the pool is made of does not change with the rounds
+        if number == 0:  # what the pool is made of does not change with the rounds
             self.class_shares_ = self._find_class_shares(results, labeled)
         labels = pseudo_label(
             combine(results),
@@ -188,16 +210,13 @@ class SelfTraining:
         )
         labels = from_main(labels)
         if is_main():
-            kept = {name: getattr(labels, name) for name in ("rows", "weights", "predicted", "bald")}
-            if self.class_shares_ is not None:
-                kept["class_shares"] = self.class_shares_
-            with atomic_file(folder / "pseudo_labels.npz") as temporary, open(temporary, "wb") as file:
-                np.savez(file, **kept)
+            labels.save(folder / PSEUDO_LABELS, class_shares=self.class_shares_)
         record = self._describe(number, labels, hidden_labels)
         record["teacher_disagreement"] = disagreement([result.predicted for result in results])
         self._remember(number, labels.rows, labels.predicted)
         if len(labels.rows):
-            self.student_ = self._train_student(number, title, labels, labeled, pool)
+            self.student_, curve = self._train_student(number, title, labels, labeled, pool, folder)
+            self.curves_ += curve
             self._teachers = [self.student_]
         elif is_main():
             logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
@@ -309,9 +328,9 @@ class SelfTraining:
         }
 
     def _train_student(
-        self, number: int, title: str, labels: PseudoLabels, labeled: Dataset, pool: Dataset
-    ) -> PreTrainedModel:
-        folder = self._round_dir(number)
+        self, number: int, title: str, labels: PseudoLabels, labeled: Dataset, pool: Dataset, folder: Path
+    ) -> tuple[PreTrainedModel, list[dict]]:
+        """The student of a round, saved in `folder`, and its training log."""
         seed = derive_seed(self.args.seed, "student", number) % 2**31
         columns = [name for name in pool.column_names if name in self.tokenizer.model_input_names]
         with library_bars():
@@ -329,11 +348,10 @@ class SelfTraining:
         )
         trainer.train(resume_from_checkpoint=True)
         curve = [{**entry, "round": number} for entry in trainer.state.log_history]
-        self.curves_ += curve
         if is_main():
             write_json_lines(folder / "curve.jsonl", curve)
             save_checkpoint(trainer.model, self.tokenizer, folder / "student", self.label_names)
-        return trainer.model.eval()
+        return trainer.model.eval(), curve
 
     def _measure(self, validation: Dataset | None) -> dict[str, float] | None:
         if validation is None or len(validation) == 0:

@@ -255,28 +255,21 @@ class StageRunner:
         )
 
     def _refit(self, folder: Path, chosen: str) -> dict[str, Any]:
-        """Labels only once more, or one more round that the self-trained model teaches; see `refit`."""
+        """Labels only, or the last student, once more; see `refit`."""
         rows, tokens = (_all_labels(parts) for parts in (self.splits, self.tokens))
-        seed, title = self._seed("refit"), "refit on all labels"
+        title = "refit on all labels"
         manifests = [training_manifest(REFIT, rows, "labeled")]
-        if chosen == "self_training":
-            before = self.run_folder.done(chosen)
-            shares = before["rounds"][0]["class_shares"]
+        before = self.run_folder.done(chosen)
+        if chosen == "self_training" and any(record["selected"] for record in before["rounds"]):
+            place = self.run_folder.stage(chosen)
             adapted = before["config"][chosen]["adapted_backbone"]
-            rounds = self._rounds(folder, title, 1, seed=seed, adapted=adapted)
-            rounds.fit(
-                [from_pretrained(self.run_folder.stage(chosen) / "model")],
-                tokens,
-                self.tokens["unlabeled"],
-                class_shares=None if shares is None else np.array([shares[name] for name in self.label_names]),
-            )
-            model, curves = rounds.student_, rounds.curves_
-            used = self.splits["unlabeled"].select(np.flatnonzero(rounds.labeled_iter_ >= 0))
-            manifests.append(training_manifest(REFIT, used, "unlabeled"))
-            config = {"self_training": rounds.describe() | _settings(rounds.args)}
+            rounds = self._rounds(place, title, self.rounds, seed=self._seed(chosen), adapted=adapted)
+            model, curves = rounds.refit(tokens, self.tokens["unlabeled"], folder)
+            manifests += [{**m, "stage": REFIT} for m in before["manifests"] if m["role"] == "unlabeled"]
+            config = before["config"]
         else:
             trainers = self._train_supervised(
-                folder, self.titles[title], tokens, seed=seed, adapted=chosen == "pretext"
+                folder, self.titles[title], tokens, seed=self._seed("supervised"), adapted=chosen == "pretext"
             )
             model, curves = trainers["supervised"].model, trainers["supervised"].state.log_history
             config = _descriptions(trainers)

@@ -241,7 +241,7 @@ def logits_of(folder: str, stage: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("chosen", ["labels_only", "pretext", "self_training"])
 def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, chosen):
     def verdict(probs, labels, **others):
-        return Verdict(chosen, chosen != "labels_only", 0.0, [-0.1, 0.1], ["Made up."], "A made-up verdict.")
+        return Verdict(chosen, chosen != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up.")
 
     monkeypatch.setattr(hfssl.pipeline, "judge", verdict)
     results = fit(**options, refit=True).results
