@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from train_tiny import LABEL_NAMES, make_dataset
 
 import hfssl.rounds
@@ -46,7 +47,9 @@ def run_rounds(
     teacher: str | Path,
     folder: str | Path,
     *,
+    labeled_rows: int = 11,
     pool_rows: int = POOL_ROWS,
+    pool_texts: list[str] | None = None,
     pool_labels: bool = False,
     hidden: np.ndarray | None = None,
     lora: bool = False,
@@ -79,10 +82,13 @@ def run_rounds(
         output_dir=folder,
         peft_config=build_lora_config(student(0), r=2, alpha=4, dropout=0.1) if lora else None,
     )
+    pool = tokens(pool_rows, labels=pool_labels, offset=3)
+    if pool_texts is not None:
+        pool = tokenize_dataset(Dataset.from_dict({"text": pool_texts}), tokenizer, MAX_LENGTH)
     return rounds.fit(
         from_pretrained(teacher),
-        tokens(11, labels=True),
-        tokens(pool_rows, labels=pool_labels, offset=3),
+        tokens(labeled_rows, labels=True),
+        pool,
         validation=tokens(9, labels=True, offset=5) if validation else None,
         hidden_labels=hidden,
     )

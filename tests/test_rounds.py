@@ -344,6 +344,35 @@ def test_a_pool_smaller_than_the_batch(tiny_backbone, teacher, tmp_path, rows, d
         assert (rounds.labeled_iter_ == 0).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"draw": "all", "alignment": "estimated"}, {"graph": "agreement"}])
+def test_a_pool_of_one_text_is_one_class_with_equal_embeddings(tiny_backbone, teacher, tmp_path, options):
+    texts = ["the film was great fun"] * 12
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path, pool_texts=texts, soft_targets=True, **options)
+    assert len(set(rounds.transduction_)) == 1
+    assert rounds.rounds_[0]["selected"] > 0
+    saved = np.load(tmp_path / "round-0" / "pseudo_labels.npz")
+    assert np.isfinite(saved["weights"]).all()
+    assert np.isfinite(saved["target_probs"]).all()
+
+
+def test_a_pool_that_is_mostly_of_another_kind_is_flagged_and_those_rows_lose_their_weight(
+    tiny_backbone, teacher, tmp_path, caplog
+):
+    alien = "red blue green fast slow up down one two three river city year name person".split()
+    texts = [" ".join(alien[(i * 7 + j * j) % len(alien)] for j in range(2 + (i * 5) % 8)) for i in range(36)]
+    texts += make_dataset(4, labels=False)["text"][:]
+    settings = {"labeled_rows": 60, "pool_texts": texts, "draw": "all", "rounds": 1, "weighting": "uniform"}
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "a", filter_novel=True, **settings)
+    assert "of the pool is unlike all labeled rows" in caplog.text
+    assert rounds.rounds_[0]["novel_share"] > 0.3
+    weights = np.load(tmp_path / "a" / "round-0" / "pseudo_labels.npz")["weights"]
+    assert weights[36:].mean() > 1.5 * weights[:36].mean()
+    same = {"pool_texts": make_dataset(40, labels=False, offset=3)["text"][:]}
+    usual = run_rounds(tiny_backbone, teacher, tmp_path / "b", filter_novel=True, **(settings | same))
+    assert usual.rounds_[0]["novel_share"] < 0.3
+    np.testing.assert_allclose(np.load(tmp_path / "b" / "round-0" / "pseudo_labels.npz")["weights"], 1)
+
+
 def test_an_empty_pool_is_refused_in_one_sentence(tiny_backbone, teacher, tmp_path):
     with pytest.raises(TrainingError, match="needs unlabeled rows, got none"):
         run_rounds(tiny_backbone, teacher, tmp_path, pool_rows=0)
