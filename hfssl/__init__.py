@@ -31,6 +31,7 @@ _PUBLIC = {
     "load_table": "hfssl.data.loading",
     "load_tokenizer": "hfssl.backbones",
     "merge": "hfssl.adapters",
+    "push": "hfssl.hub",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # what editors and type checkers read instead
     from hfssl.data.audit import audit
     from hfssl.data.loading import load_table
     from hfssl.data.splits import few_label_splits
+    from hfssl.hub import push
     from hfssl.modeling import from_pretrained, load_classifier
     from hfssl.pipeline import FitResult, fit
     from hfssl.rounds import SelfTraining

@@ -178,6 +178,26 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
 
 
 @dataclass
+class PushArguments(_Checked):
+    """The push"""
+
+    folder: str = field(metadata={"metavar": "DIR", "help": "A run of hfssl fit, or a folder of a model or adapter."})
+    repo_id: str = field(metadata={"metavar": "ID", "help": "Where to: name or namespace/name; made if not there."})
+    what: Literal["model", "adapter", "both"] = field(
+        default="model", metadata={"help": "Of a run: the merged model, the LoRA adapter, or both."}
+    )
+    private: bool = field(default=False, metadata={"help": "Make the repository a private one, if it is made."})
+    revision: str | None = field(
+        default=None, metadata={"help": "Branch to push to, made if it is not there. Default: main."}
+    )
+    texts: bool = field(
+        default=False, metadata={"help": "Push the report too, which shows some of your texts; they stay here else."}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "Say what would be pushed, and send nothing."})
+    message: str = field(default="Push with hfssl", metadata={"help": "Message of the commit."})
+
+
+@dataclass
 class PredictArguments(_Checked):
     """The prediction"""
 

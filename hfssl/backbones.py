@@ -47,7 +47,7 @@ def check_backbone(
     Raises:
         ModelError: if it is neither a folder nor a known id, lacks files, or has no classification head.
     """
-    _check_exists(backbone)
+    check_exists(backbone)
     folder = Path(backbone)
     if folder.is_dir():
         check_files(folder)
@@ -107,7 +107,7 @@ def load_tokenizer(
     Raises:
         ModelError: if its files are missing (transformers would make up an empty one), or it cannot pad.
     """
-    _check_exists(path)
+    check_exists(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except READING_ERRORS as error:
@@ -156,7 +156,7 @@ def check_files(folder: Path) -> None:
         )
 
 
-def _check_exists(path: str | Path) -> None:
+def check_exists(path: str | Path) -> None:
     """Refuses what looks like a path but is no folder, before it is taken for a Hub id."""
     looks_like_path = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
     if (looks_like_path or Path(path).exists()) and not Path(path).is_dir():

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hfssl.metrics.classification import accuracy_interval
 from hfssl.report.wording import duration, kept_stage, percent, primary_split, rows_of, signed_points, stage_title
 
-__all__ = ["build_model_card", "escape_markdown"]
+__all__ = ["build_model_card", "escape_markdown", "run_card"]
 
 MOST_NAMED_LABELS = 30
 METRIC_NAMES = {
@@ -28,6 +28,28 @@ METRIC_NAMES = {
 }
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 PROSE_KEYS = ("citation", "paper")  # shown elsewhere than among the settings
+
+
+def run_card(results: Mapping[str, Any], settings: Mapping[str, Any], *, uses_adapter: bool, **paths: Any) -> str:
+    """The card of a run of `fit`, from its `results.json` and `settings.json`.
+
+    Args:
+        results: the content of `results.json`.
+        settings: the options of the run.
+        uses_adapter: whether there is a LoRA adapter.
+        paths: `model_path`, `adapter_path` and `adapter_only` of `build_model_card`.
+    """
+    return build_model_card(
+        results,
+        base_model=settings["backbone"],
+        license=None,
+        dataset_name=Path(settings["train"]).name,
+        label_names=results["data"]["label_names"],
+        stages_config={stage["name"]: stage["config"] for stage in results["stages"]},
+        uses_adapter=uses_adapter,
+        pooling=settings.get("pooling", "stock"),
+        **paths,
+    )
 
 
 def build_model_card(
@@ -42,6 +64,7 @@ def build_model_card(
     pooling: Literal["stock", "mean"],
     model_path: str = "model",
     adapter_path: str = "adapter",
+    adapter_only: bool = False,
 ) -> str:
     """Renders the card (`README.md`). Its metadata holds the kept model's evaluation as a `model-index`.
 
@@ -56,6 +79,7 @@ def build_model_card(
         pooling: `"stock"`: plain `transformers` loads the model; `"mean"`: loading needs hfssl, and the card says so.
         model_path: folder or Hub id that the snippet loads, default `"model"` (relative to the card).
         adapter_path: folder or Hub id of the adapter, default `"adapter"`.
+        adapter_only: whether the adapter is all there is: no merged model beside it.
 
     Returns:
         Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
@@ -89,10 +113,11 @@ def build_model_card(
             uses_adapter=uses_adapter,
             stock=pooling == "stock",
             model_path=model_path,
+            adapter_only=adapter_only,
             adapter_path=adapter_path,
         )
     )
-    metadata = _metadata(results, base_model, license, dataset_name, uses_adapter)
+    metadata = _metadata(results, base_model, license, dataset_name, uses_adapter, adapter_only)
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
 
 
@@ -137,15 +162,20 @@ def _fenced(text: str, language: str = "") -> str:
 
 
 def _metadata(
-    results: Mapping[str, Any], base_model: str, license: str | None, dataset_name: str, uses_adapter: bool
+    results: Mapping[str, Any],
+    base_model: str,
+    license: str | None,
+    dataset_name: str,
+    uses_adapter: bool,
+    adapter_only: bool,
 ) -> ModelCardData:
     methods = [stage["name"].replace("_", "-") for stage in results["stages"]]
     base, dataset = _hub_id(base_model), _hub_id(dataset_name)
     return ModelCardData(
         base_model=base,
-        base_model_relation="finetune" if base else None,
+        base_model_relation=("adapter" if adapter_only else "finetune") if base else None,
         datasets=[dataset] if dataset and "/" in dataset else None,
-        library_name="transformers",
+        library_name="peft" if adapter_only else "transformers",
         license=license,
         pipeline_tag="text-classification",
         tags=["text-classification", "semi-supervised-learning", "hfssl", *methods, *(["lora"] * uses_adapter)],

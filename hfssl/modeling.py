@@ -23,9 +23,17 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from hfssl.backbones import READING_ERRORS, check_backbone, check_files, check_masked_lm, first_line
+from hfssl.backbones import (
+    READING_ERRORS,
+    check_backbone,
+    check_exists,
+    check_files,
+    check_masked_lm,
+    first_line,
+)
 from hfssl.errors import ModelError
 from hfssl.pooling import MeanPooledConfig
+from hfssl.remote import download
 
 __all__ = [
     "Pooling",
@@ -153,16 +161,29 @@ def load_masked_lm(
     return model.eval()
 
 
-def from_pretrained(path: str | Path) -> PreTrainedModel:
-    """Loads what hfssl saved, with its label names: a full model (folder or Hub id) or an adapter's folder.
+def from_pretrained(
+    path: str | Path, *, revision: str | None = None, token: str | None = None, base: str | Path | None = None
+) -> PreTrainedModel:
+    """Loads what hfssl saved, with its label names: a full model or an adapter, from a folder or from the Hub.
+
+    Safetensors only, and no code that comes with a model is run.
+
+    Args:
+        path: folder, or Hub id; what is cached is used where the Hub cannot be reached.
+        revision: branch, tag or commit of a Hub id.
+        token: for a private model. Default: the one that `hf auth login` saved.
+        base: folder or Hub id of an adapter's base model, where it is no longer at the place that was saved.
 
     Raises:
-        ModelError: if weights are missing, so that some would be random.
+        ModelError: if it is not there, or weights are missing, so that some would be random.
     """
+    if not Path(path).exists():
+        check_exists(path)
+        path = download(str(path), revision=revision, token=token)
     if (Path(path) / "adapter_config.json").is_file():
         from hfssl.adapters import load_adapter  # adapters.py is built on this module; and peft is slow to import
 
-        return load_adapter(path)
+        return load_adapter(path, base)
     if Path(path).is_dir():
         check_files(Path(path))
     model, missing = _load(AutoModelForSequenceClassification, path, seed=0, dtype="auto")

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hfssl.arguments import FitArguments, PredictArguments
+from hfssl.arguments import FitArguments, PredictArguments, PushArguments
 from hfssl.errors import ConfigurationError, HfsslError
 from hfssl.parsing import dataclass_parser, parse
 
-__all__ = ["FIT", "PREDICT", "TRAIN", "Verb", "closing_table", "main"]
+__all__ = ["FIT", "PREDICT", "PUSH", "TRAIN", "Verb", "closing_table", "main"]
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -102,6 +102,22 @@ def run_predict(argv: Sequence[str]) -> None:
     if summary.empty:
         have = "row has" if summary.empty == 1 else "rows have"
         print(f"{summary.empty:,} {have} no text; the prediction is left empty there.")
+
+
+def run_push(argv: Sequence[str]) -> None:
+    """`hfssl push`: a run to the Hub, in one commit."""
+    usage = "hfssl push --folder DIR --repo-id ID [options]"
+    (arguments,) = parse([PushArguments], argv, parser=dataclass_parser([PushArguments], usage=usage))
+
+    from hfssl.hub import push
+
+    done = push(**{**asdict(arguments), "private": arguments.private or None})
+    for name, size in done.files.items():
+        print(f"{size:>14,} bytes  {name}")
+    if done.url is None:
+        print(f"Nothing was sent; {len(done.files)} files would go to {arguments.repo_id}.")
+    else:
+        print(f"{len(done.files)} files pushed: {done.url}")
 
 
 def run_method(argv: Sequence[str]) -> None:
@@ -207,6 +223,11 @@ FIT = Verb(
     "Finished work is kept: run the same command with --resume to go on.",
 )
 PREDICT = Verb("label new rows with a trained model", run_predict, "No output was written.")
+PUSH = Verb(
+    "put a run's model, adapter, card and results on the Hub",
+    run_push,
+    "A push is one commit: it is there as a whole or not at all; run the same command again.",
+)
 TRAIN = Verb(
     "train one method as a recipe says",
     run_method,

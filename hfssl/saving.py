@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy.special import softmax
 
 from hfssl.arguments import FitArguments
 from hfssl.calibration import fit_temperature, fold_temperature
-from hfssl.cards import build_model_card
+from hfssl.cards import run_card
 from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.files import atomic_file, write_json
@@ -48,16 +47,7 @@ def save_outcome(
     save_checkpoint(model, stages.tokenizer, run.path / "model", stages.label_names)
     evidence = _evidence(run, splits, stages, results)
     build_report(results, evidence, run.path / "report.html")
-    card = build_model_card(
-        results,
-        base_model=arguments.backbone,
-        license=None,
-        dataset_name=Path(arguments.train).name,
-        label_names=stages.label_names,
-        stages_config={stage["name"]: stage["config"] for stage in results["stages"]},
-        uses_adapter=uses_adapter,
-        pooling=arguments.pooling,
-    )
+    card = run_card(results, arguments.keywords(), uses_adapter=uses_adapter)
     with atomic_file(run.path / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
     write_json(run.path / "results.json", results)
