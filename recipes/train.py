@@ -10,7 +10,7 @@ One process (a CPU, or one GPU):
 
 Several processes (GPUs, hosts), with any option of the file overridden by a flag:
 
-    accelerate launch --config_file recipes/accelerate/two_gpus.yaml recipes/train.py \
+    accelerate launch --config_file recipes/accelerate/ddp.yaml recipes/train.py \
         --config recipes/masked_span/reviews.yaml --seed 1 --output_dir runs/masked-span-reviews-1
 
 `--help` lists every option: those of the data, the model and the adapter, and those of the method, which extend

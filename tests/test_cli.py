@@ -53,7 +53,9 @@ def test_version():
 
 def test_unknown_verb(capsys):
     assert main(["fti"]) == 2
-    assert capsys.readouterr().err == "hfssl: error: expected one of fit, predict, push; got 'fti'. Did you mean 'fit'?\n"
+    assert (
+        capsys.readouterr().err == "hfssl: error: expected one of fit, predict, push; got 'fti'. Did you mean 'fit'?\n"
+    )
 
 
 def test_all_configuration_errors_at_once(capsys):

@@ -84,11 +84,34 @@ def test_option_of_another_method_is_unknown():
     assert len(caught.value.problems) == 3
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes/accelerate").glob("*.yaml")), ids=name_of)
-def test_accelerate_files_load(path):
-    from accelerate.commands.config.config_args import load_config_from_file
+# What the launcher hands to the processes that it starts; there is no accelerator here to start them on.
+SELECTED = {
+    "cpu": {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "True"},
+    "ddp": {"ACCELERATE_MIXED_PRECISION": "bf16"},
+    "fsdp2": {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "deepspeed": {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_DEEPSPEED": "true"},
+}
 
-    assert load_config_from_file(str(path)).num_processes >= 1
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "recipes/accelerate").glob("*.yaml")))
+def test_accelerate_files_select_what_they_are_called(name):
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils import launch
+
+    words = ["--config_file", str(ROOT / f"recipes/accelerate/{name}.yaml"), "recipes/train.py"]
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    kinds = {"ddp": args.multi_gpu, "fsdp2": args.use_fsdp, "deepspeed": args.use_deepspeed}
+    assert {kind for kind, selected in kinds.items() if selected} == {name} - {"cpu"}
+    assert args.num_processes == (1 if name == "cpu" else 2)
+    if name == "cpu":
+        _, environment = launch.prepare_simple_launcher_cmd_env(args)
+    elif name == "deepspeed":
+        assert args.zero_stage == 2
+        args.deepspeed_fields_from_accelerate_config = ""  # which the launcher fills in between the two calls
+        _, environment = launch.prepare_deepspeed_cmd_env(args)
+    else:
+        environment = launch.prepare_multi_gpu_env(args)
+    assert SELECTED[name].items() <= environment.items()
 
 
 @pytest.fixture(scope="module")
