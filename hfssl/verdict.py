@@ -133,7 +133,7 @@ def judge(
     generator = numpy_generator(seed, "verdict")
     gain, lowest, highest = paired_bootstrap(right[BASELINE], right[best], confidence=CONFIDENCE, generator=generator)
     counts = f"{right[best].sum()} of {len(labels)} held-out rows right with, {right[BASELINE].sum()} without it"
-    reasons = [f"{_title(best)}: {counts}.", f"Weighed against earlier runs, the gain {outlook}.", *alarms]
+    reasons = [f"{_title(best)}: {counts}.", *alarms]
     if merits[best][0] == 0:
         costs = "{:.3f} nats with, {:.3f} without".format(*(nll(probs[name], labels) for name in (best, BASELINE)))
         reasons.insert(1, f"A tie, decided by the log-likelihood: {costs}.")

@@ -68,12 +68,10 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if metrics:
         remark = f"{split}, {rows_of(results, split):,} rows"
         facts.append(("Accuracy", percent(metrics["accuracy"]) + "%", remark))
-    if verdict["gain"] is not None:
-        remark = "compared row by row"
-        if verdict["interval"] is not None:
-            low, high = verdict["interval"]
-            remark = f"interval {signed_points(low)} to {signed_points(high)}"
-        facts.append(("Gain from the pool", signed_points(verdict["gain"]) + " points", remark))
+    if (expected := verdict.get("expected_gain")) is not None:
+        low, high = verdict["expected_interval"]
+        remark = f"to be expected; interval {signed_points(low)} to {signed_points(high)}"
+        facts.append(("Gain from the pool", signed_points(expected) + " points", remark))
     validating = rows_of(results, "validation")
     remark = f"{classes} classes" + (f"; {validating:,} more to validate" if validating else "")
     facts.append(("Labels used", f"{labels:,}", remark))
