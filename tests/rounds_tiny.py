@@ -47,7 +47,7 @@ def run_rounds(
     teacher: str | Path,
     folder: str | Path,
     *,
-    labeled_rows: int = 11,
+    labeled_texts: list[str] | None = None,
     pool_rows: int = POOL_ROWS,
     pool_texts: list[str] | None = None,
     pool_labels: bool = False,
@@ -85,9 +85,13 @@ def run_rounds(
     pool = tokens(pool_rows, labels=pool_labels, offset=3)
     if pool_texts is not None:
         pool = tokenize_dataset(Dataset.from_dict({"text": pool_texts}), tokenizer, MAX_LENGTH)
+    labeled = tokens(11, labels=True)
+    if labeled_texts is not None:
+        columns = {"text": labeled_texts, "label": [i % 3 for i in range(len(labeled_texts))]}
+        labeled = tokenize_dataset(Dataset.from_dict(columns), tokenizer, MAX_LENGTH)
     return rounds.fit(
         from_pretrained(teacher),
-        tokens(labeled_rows, labels=True),
+        labeled,
         pool,
         validation=tokens(9, labels=True, offset=5) if validation else None,
         hidden_labels=hidden,

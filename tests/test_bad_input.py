@@ -419,7 +419,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(words, tmp_path):
 
 def test_ctrl_c_outside_of_training(fit, tmp_path, monkeypatch):
     """While tables are read: there is nothing to save, and still no traceback."""
-    monkeypatch.setattr(hfssl.data.prepare, "few_label_splits", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(hfssl.data.prepare, "few_label_splits", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     status, err = fit(write(tmp_path / "train.csv", rows()))
     assert status == 130
     assert err.startswith("hfssl: stopped: Interrupted.")

@@ -348,3 +348,12 @@ def test_inputs_are_left_as_they_were(tmp_path):
     kept = copy.deepcopy((results, evidence))
     built(tmp_path, results, evidence)
     assert (results, evidence) == kept
+
+
+def test_the_gain_to_be_expected_stands_at_the_top_where_it_is_known(tmp_path):
+    results, evidence = make_results(["fresh", "rotten", "plot"])
+    results["verdict"] |= {"expected_gain": 0.021, "expected_interval": [-0.012, 0.05]}
+    page = Page(built(tmp_path, results, evidence))
+    assert "+2.1 points" in page.text
+    assert "to be expected; interval −1.2 to +5.0" in page.text
+    assert "+6.2 points" not in page.text

@@ -13,6 +13,7 @@ import pytest
 from ranks import logs, run_ranks
 from rounds_tiny import MAX_LENGTH, POOL_ROWS, digest, hidden_labels, rounds_that_die, run_rounds
 from train_tiny import LABEL_NAMES, make_dataset
+from train_tiny import WORDS as TINY_WORDS
 
 from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import save_checkpoint
@@ -358,18 +359,22 @@ def test_a_pool_of_one_text_is_one_class_with_equal_embeddings(tiny_backbone, te
 def test_a_pool_that_is_mostly_of_another_kind_is_flagged_and_those_rows_lose_their_weight(
     tiny_backbone, teacher, tmp_path, caplog
 ):
+    generator = np.random.default_rng(0)
+
+    def texts(count: int, words: list[str]) -> list[str]:
+        return [" ".join(generator.choice(words, size=8)) for _ in range(count)]
+
     alien = "red blue green fast slow up down one two three river city year name person".split()
-    texts = [" ".join(alien[(i * 7 + j * j) % len(alien)] for j in range(2 + (i * 5) % 8)) for i in range(36)]
-    texts += make_dataset(4, labels=False)["text"][:]
-    settings = {"labeled_rows": 60, "pool_texts": texts, "draw": "all", "rounds": 1, "weighting": "uniform"}
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "a", filter_novel=True, **settings)
+    settings = {"labeled_texts": texts(60, TINY_WORDS), "draw": "all", "rounds": 1, "weighting": "uniform"}
+    pool = texts(36, alien) + texts(4, TINY_WORDS)
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "a", pool_texts=pool, filter_novel=True, **settings)
     assert "of the pool is unlike all labeled rows" in caplog.text
     assert rounds.rounds_[0]["novel_share"] > 0.3
     weights = np.load(tmp_path / "a" / "round-0" / "pseudo_labels.npz")["weights"]
     assert weights[36:].mean() > 1.5 * weights[:36].mean()
-    same = {"pool_texts": make_dataset(40, labels=False, offset=3)["text"][:]}
-    usual = run_rounds(tiny_backbone, teacher, tmp_path / "b", filter_novel=True, **(settings | same))
-    assert usual.rounds_[0]["novel_share"] < 0.3
+    usual = texts(40, TINY_WORDS)
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "b", pool_texts=usual, filter_novel=True, **settings)
+    assert rounds.rounds_[0]["novel_share"] < 0.3
     np.testing.assert_allclose(np.load(tmp_path / "b" / "round-0" / "pseudo_labels.npz")["weights"], 1)
 
 

@@ -72,6 +72,12 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         low, high = verdict["expected_interval"]
         remark = f"to be expected; interval {signed_points(low)} to {signed_points(high)}"
         facts.append(("Gain from the pool", signed_points(expected) + " points", remark))
+    elif verdict["gain"] is not None:
+        remark = "compared row by row"
+        if verdict["interval"] is not None:
+            low, high = verdict["interval"]
+            remark = f"interval {signed_points(low)} to {signed_points(high)}"
+        facts.append(("Gain from the pool", signed_points(verdict["gain"]) + " points", remark))
     validating = rows_of(results, "validation")
     remark = f"{classes} classes" + (f"; {validating:,} more to validate" if validating else "")
     facts.append(("Labels used", f"{labels:,}", remark))
