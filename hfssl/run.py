@@ -106,7 +106,9 @@ def run_predict(argv: Sequence[str]) -> None:
 
 def run_push(argv: Sequence[str]) -> None:
     """`hfssl push`: a run to the Hub, in one commit."""
-    usage = "hfssl push --folder DIR --repo-id ID [options]"
+    usage = "hfssl push DIR --repo-id ID [options]"
+    if argv and not argv[0].startswith("-"):
+        argv = ["--folder", *argv]
     (arguments,) = parse([PushArguments], argv, parser=dataclass_parser([PushArguments], usage=usage))
 
     from hfssl.hub import push

@@ -219,7 +219,7 @@ def test_a_revision_is_pushed_and_loaded_on_its_own(hub, run):
 
 
 def test_a_dry_run_sends_nothing(hub, run, capsys):
-    assert main(["push", "--folder", str(run), "--repo-id", REPO, "--dry-run"]) == 0
+    assert main(["push", str(run), "--repo-id", REPO, "--dry-run"]) == 0
     assert hub.log == []
     printed = capsys.readouterr().out
     assert "model.safetensors" in printed
