@@ -6,6 +6,7 @@ process group (or none), which `TrainingArguments` sets up: make those first.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -21,6 +22,7 @@ __all__ = [
     "failing_together",
     "from_main",
     "is_main",
+    "leave_group",
     "rank_and_world",
     "sum_over_ranks",
     "wait_for_everyone",
@@ -37,6 +39,17 @@ def is_main() -> bool:
 def wait_for_everyone() -> None:
     """Returns once every rank has come here."""
     PartialState().wait_for_everyone()
+
+
+def leave_group() -> None:
+    """Ends the process group, if there is one: the last thing a run of several ranks does when all has gone well.
+
+    The threads of a group that lives on at exit may let go of a tensor when the interpreter is already gone, and abort
+    a process whose work is done (pytorch/pytorch#179291). They end with the last object that holds the group, so the
+    caller must have let go of its trainer. A rank that failed does not come here; the launcher ends it.
+    """
+    gc.collect()  # a trainer, its accelerator and the wrapped model hold each other
+    PartialState().destroy_process_group()
 
 
 def from_main(value: T) -> T:

@@ -18,6 +18,7 @@ from typing import Any
 from hfssl.arguments import FitArguments, PredictArguments, PushArguments
 from hfssl.errors import ConfigurationError, HfsslError
 from hfssl.parsing import dataclass_parser, parse
+from hfssl.report.wording import kept_stage
 
 __all__ = ["FIT", "PREDICT", "PUSH", "TRAIN", "Verb", "closing_table", "main"]
 
@@ -124,11 +125,13 @@ def run_push(argv: Sequence[str]) -> None:
 
 def run_method(argv: Sequence[str]) -> None:
     """`recipes/train.py`: trains one method as a YAML file and the flags say."""
+    from hfssl.ranks import leave_group
     from hfssl.recipe import parse_recipe, train_recipe
 
     _silence_libraries()
     recipe = parse_recipe(argv)
     results = train_recipe(recipe)
+    leave_group()
     if recipe.config.process_index != 0:
         return
     for split, metrics in results["metrics"].items():
@@ -151,7 +154,7 @@ def closing_table(results: Mapping[str, Any]) -> str:
     for stage in results["stages"]:
         metrics = (stage["metrics"][measured] if measured else None) or {}
         numbers = [f"{100 * metrics[key]:.1f}" if key in metrics else "-" for key in ("accuracy", "macro_f1", "ece")]
-        kept = "<- kept" if stage["name"] == results.get("kept", results["chosen"]) else ""
+        kept = "<- kept" if stage["name"] == kept_stage(results) else ""
         name = STAGE_TITLES.get(stage["name"], stage["name"].replace("_", " "))
         table.append([name, *numbers, f"{stage['seconds']:.0f}", kept])
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]

@@ -19,6 +19,7 @@ from datasets import Dataset
 from hfssl.adapters import build_lora_config
 from hfssl.backbones import load_tokenizer
 from hfssl.modeling import load_classifier, load_masked_lm
+from hfssl.ranks import leave_group
 from hfssl.trainers import TRAINERS
 
 LABEL_NAMES = ["bad", "good", "plot"]
@@ -125,3 +126,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_group()
