@@ -130,6 +130,7 @@ def _stock_classifier(task: Task) -> PreTrainedModel:
 
 
 def _trained(task: Task, model: Any, settings: dict[str, Any]) -> Answer:
+    import torch
     from datasets import Dataset
     from scipy.special import softmax
     from transformers import Trainer, TrainingArguments
@@ -148,6 +149,7 @@ def _trained(task: Task, model: Any, settings: dict[str, Any]) -> Answer:
         save_strategy="no",
         report_to="none",
         per_device_eval_batch_size=64,
+        dataloader_pin_memory=torch.cuda.is_available(),  # else torch warns at each loader
     )
     train = tokens(task.texts).add_column("labels", task.labels.tolist())
     trainer = Trainer(model, args, train_dataset=train, processing_class=tokenizer)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hfssl.novelty import is_strange
+
 __all__ = ["drifted_shares", "lost_classes", "strange_pool"]
 
 FEWEST_ROWS, DRIFT = 50, 0.25
@@ -42,14 +44,13 @@ def drifted_shares(probs: np.ndarray, taught: np.ndarray | None) -> list[str]:
     ]
 
 
-def strange_pool(novel_share: float | None, alarming: bool, filtered: bool) -> list[str]:
+def strange_pool(novel: np.ndarray, *, filtered: bool) -> list[str]:
     """Much of the pool is unlike all labeled rows, and no weight was taken from it.
 
     Args:
-        novel_share: see `hfssl.novelty`; `None` where it was not looked for.
-        alarming: whether that is too much.
+        novel: `[N]` bool, see `hfssl.novelty.novel_rows`.
         filtered: whether these rows lost their weight.
     """
-    if novel_share is None or not alarming or filtered:
+    if filtered or not is_strange(novel):
         return []
-    return [f"{100 * novel_share:.0f}% of the pool is unlike all labeled rows (5% would be usual)."]
+    return [f"{100 * novel.mean():.0f}% of the pool is unlike all labeled rows (5% would be usual)."]

@@ -168,6 +168,11 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         found += self._at_least(1, "max_steps")
         if self.learning_rate is not None and not self.learning_rate > 0:
             found.append(f"learning_rate must be above 0, got {self.learning_rate}.")
+        if self.refit and self.validation is not None:
+            found.append(
+                "refit learns from the labels that were held out, but the rows of --validation are never learned "
+                "from: leave out one of the two."
+            )
         if self.resume and self.overwrite_output_dir:
             found.append("resume and overwrite_output_dir exclude each other; give one of them.")
         return found

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from hfssl.errors import ModelError
 from hfssl.heads import logit_layer
+from hfssl.modeling import evaluating
 
 __all__ = ["fit_temperature", "fold_temperature"]
 
@@ -110,11 +111,5 @@ def _logits_of_random_input(model: PreTrainedModel) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.randint(vocabulary, (1, CHECK_TOKENS), generator=generator).to(model.device)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.no_grad():
+        return model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits

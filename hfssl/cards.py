@@ -37,7 +37,7 @@ def run_card(results: Mapping[str, Any], settings: Mapping[str, Any], *, uses_ad
         results: the content of `results.json`.
         settings: the options of the run.
         uses_adapter: whether there is a LoRA adapter.
-        paths: `model_path`, `adapter_path` and `adapter_only` of `build_model_card`.
+        paths: `model_path`, `adapter_path`, `adapter_subfolder` and `adapter_only` of `build_model_card`.
     """
     return build_model_card(
         results,
@@ -64,6 +64,7 @@ def build_model_card(
     pooling: Literal["stock", "mean"],
     model_path: str = "model",
     adapter_path: str = "adapter",
+    adapter_subfolder: str | None = None,
     adapter_only: bool = False,
 ) -> str:
     """Renders the card (`README.md`). Its metadata holds the kept model's evaluation as a `model-index`.
@@ -79,6 +80,7 @@ def build_model_card(
         pooling: `"stock"`: plain `transformers` loads the model; `"mean"`: loading needs hfssl, and the card says so.
         model_path: folder or Hub id that the snippet loads, default `"model"` (relative to the card).
         adapter_path: folder or Hub id of the adapter, default `"adapter"`.
+        adapter_subfolder: where in `adapter_path`, a repository, the adapter lies.
         adapter_only: whether the adapter is all there is: no merged model beside it.
 
     Returns:
@@ -101,7 +103,7 @@ def build_model_card(
             split=split,
             split_rows=rows_of(results, split) if split else 0,
             labels_used=rows_of(results, "labeled"),
-            kept=results.get("kept", results["chosen"]),
+            kept=kept_stage(results),
             validation_rows=rows_of(results, "validation"),
             pool=rows_of(results, "unlabeled", labeled_only=False),
             saved_metrics=_saved_metrics(results, split),
@@ -115,6 +117,7 @@ def build_model_card(
             model_path=model_path,
             adapter_only=adapter_only,
             adapter_path=adapter_path,
+            adapter_subfolder=adapter_subfolder,
         )
     )
     metadata = _metadata(results, base_model, license, dataset_name, uses_adapter, adapter_only)

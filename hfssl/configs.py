@@ -11,7 +11,9 @@ from hfssl.priors import ALIGNMENTS
 from hfssl.weighting import WEIGHTINGS
 
 __all__ = [
+    "ACQUISITION_NAMES",
     "DRAW_NAMES",
+    "GRAPH_MODES",
     "ContrastiveConfig",
     "MaskedSpanConfig",
     "SSLConfig",
@@ -19,7 +21,7 @@ __all__ = [
     "SupervisedConfig",
 ]
 
-# Of hfssl.selection and hfssl.rounds, which live on floors above.
+# Of hfssl.selection and hfssl.neighborhood, which live on floors above.
 DRAW_NAMES = ("easy", "hard", "uniform", "top_k", "threshold", "all")
 ACQUISITION_NAMES = ("bald", "entropy", "variance", "margin")
 GRAPH_MODES = ("none", "agreement", "certainty", "labels")

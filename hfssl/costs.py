@@ -9,7 +9,7 @@ from typing import Any
 from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.presets import PRETEXT_ON_REQUEST, Preset
 
-__all__ = ["StageCost", "cost_table", "plan", "scoring_tokens", "training_tokens"]
+__all__ = ["StageCost", "cost_table", "plan", "scoring_tokens"]
 
 # A backward pass costs two forward passes (Kaplan et al. 2020, section 2.1).
 TRAINING, SCORING = 3.0, 1.0
@@ -33,19 +33,6 @@ class StageCost:
     def units(self) -> float:
         """Forward passes of one token."""
         return TRAINING * self.trained + SCORING * self.scored
-
-
-def training_tokens(steps: int, rows: int, length: float, *, epoch_rows: int = 0, epochs: float = 0) -> float:
-    """Tokens of a training run.
-
-    Args:
-        steps: optimizer steps, or -1 for `epochs` passes over `epoch_rows`.
-        rows: rows a step, views counted apart.
-        length: mean tokens a row.
-        epoch_rows: rows of one epoch.
-        epochs: used where `steps` is -1.
-    """
-    return (steps * rows if steps >= 0 else epochs * epoch_rows) * length
 
 
 def scoring_tokens(rows: int, length: float, *, models: int, passes: int, share_of_layers: float = 1.0) -> float:
@@ -102,7 +89,7 @@ def plan(
 
     def trained(kind: type[SSLConfig], settings: Mapping[str, Any], length: float, views: int = 1) -> float:
         steps, rows = (_setting(kind, settings, name) for name in ("max_steps", "per_device_train_batch_size"))
-        return training_tokens(steps, rows * views, length)
+        return steps * rows * views * length
 
     one = trained(SupervisedConfig, preset.supervised | given, labeled)
     if preset.warm_start is not None:
@@ -127,7 +114,7 @@ def plan(
         looked_at = scored(teachers) + (rounds - 1) * scored(1)
         costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
     if refit:
-        costs.append(StageCost("refit", student, scored(1)) if rounds else StageCost("refit", one))
+        costs.append(StageCost("refit", student if rounds else one))
     return costs
 
 

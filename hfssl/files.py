@@ -8,18 +8,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 __all__ = [
     "append_json_line",
     "atomic_directory",
     "atomic_file",
     "make_folder",
+    "read_arrays",
     "read_json_lines",
     "sha256_of",
+    "write_arrays",
     "write_json",
     "write_json_lines",
 ]
@@ -81,6 +85,18 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray | float | None]) -> None:
+    """Writes an `.npz` file, whole or not at all; what is `None` is left out."""
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote; nothing pickled is read."""
+    with np.load(path, allow_pickle=False) as saved:
+        return dict(saved)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.errors import ModelError
-from hfssl.modeling import transformers_model
+from hfssl.modeling import evaluating, transformers_model
 
 __all__ = ["class_mean_weights", "logit_layer", "mixed_head_input", "set_class_mean_head"]
 
@@ -94,17 +94,14 @@ def set_class_mean_head(model: PreTrainedModel, labeled: Dataset, tokenizer: Pre
         raise ModelError("Expected a logit layer with a bias for class_mean_head, found one without: leave it out.")
     seen: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
     names = [name for name in labeled.column_names if name in tokenizer.model_input_names]
     try:
-        for first in range(0, len(labeled), ROWS_AT_ONCE):
-            rows = labeled.select_columns(names)[first : first + ROWS_AT_ONCE]
-            model(**tokenizer.pad(dict(rows), return_tensors="pt").to(model.device))
+        with evaluating(model):
+            for first in range(0, len(labeled), ROWS_AT_ONCE):
+                rows = labeled.select_columns(names)[first : first + ROWS_AT_ONCE]
+                model(**tokenizer.pad(dict(rows), return_tensors="pt").to(model.device))
     finally:
         handle.remove()
-        for module, training in flags:
-            module.training = training
     features = torch.cat(seen)
     labels = torch.tensor(labeled["labels"][:], device=features.device)
     if features.dim() != 2:

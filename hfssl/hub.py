@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import httpx
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import httpx, validate_repo_id
 from transformers.utils import logging
 
+from hfssl.adapters import LABELS_FILE
 from hfssl.cards import run_card
 from hfssl.errors import ModelError
 from hfssl.remote import in_words
@@ -29,6 +30,7 @@ logger = logging.get_logger(__name__)
 What = Literal["model", "adapter", "both"]
 T = TypeVar("T")
 
+ADAPTER = "adapter"  # the folder of a run, and that of a repository which holds a model, too
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 TRANSIENT = (429, 500, 502, 503, 504)
 TRIES, FIRST_WAIT = 5, 1.0  # waits of 1, 2, 4 and 8 seconds, or what the server asks for
@@ -49,23 +51,9 @@ class Pushed:
     oid: str | None = None
 
 
-@dataclass
-class _Files:
-    """Path in the repository -> a file, or content of our own making."""
-
-    content: dict[str, Path | bytes] = field(default_factory=dict)
-
-    def add_folder(self, folder: Path, prefix: str = "") -> None:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            if path.suffix in PICKLES:
-                raise ModelError(
-                    f"Expected safetensors, but '{path}' is a pickle, which can run code when it is loaded: save the "
-                    "model with save_pretrained of a current transformers, and remove that file."
-                )
-            self.content[f"{prefix}{path.relative_to(folder).as_posix()}"] = path
-
-
-def files_to_push(folder: str | Path, repo_id: str, what: What = "model", *, texts: bool = False) -> dict[str, Any]:
+def files_to_push(
+    folder: str | Path, repo_id: str, what: What = "model", *, texts: bool = False
+) -> dict[str, Path | bytes]:
     """Which files go to the Hub, and under which names.
 
     Args:
@@ -80,32 +68,39 @@ def files_to_push(folder: str | Path, repo_id: str, what: What = "model", *, tex
     Raises:
         ModelError: if there is nothing of that kind in the folder, or only a pickle.
     """
-    folder, files = Path(folder), _Files()
+    folder = Path(folder)
     if not (folder / "results.json").is_file():
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ModelError(
                 f"Expected a finished run of hfssl fit, a model or an adapter in '{folder}', but it has no "
                 "results.json, config.json or adapter_config.json: give the --output-dir of the run."
             )
-        files.add_folder(folder)
-        return files.content
-    parts = {"model": ["model"], "adapter": ["adapter"], "both": ["model", "adapter"]}[what]
+        return _files_below(folder)
+    files: dict[str, Path | bytes] = {}
+    parts = {"model": ["model"], "adapter": [ADAPTER], "both": ["model", ADAPTER]}[what]
     for part in parts:
         if not (folder / part).is_dir():
             raise ModelError(
                 f"Expected the folder '{folder / part}' to push the {part}, but there is none"
-                + ("; the run trained all weights (--adapter lora makes one)." if part == "adapter" else ".")
+                + ("; the run trained all weights (--adapter lora makes one)." if part == ADAPTER else ".")
             )
-        files.add_folder(folder / part, "adapter/" if part == "adapter" and what == "both" else "")
+        files |= _files_below(folder / part, f"{ADAPTER}/" if part == ADAPTER and what == "both" else "")
     results, settings = (_read(folder / name) for name in ("results.json", "settings.json"))
-    paths = {"model_path": repo_id, "adapter_path": f"{repo_id}/adapter" if what == "both" else repo_id}
-    card = run_card(results, settings, uses_adapter="adapter" in parts, adapter_only=what == "adapter", **paths)
-    files.content["README.md"] = card.encode()
-    files.content["results.json"] = folder / "results.json"
-    files.content["splits/manifest.json"] = folder / "splits" / "manifest.json"
+    card = run_card(
+        results,
+        settings,
+        uses_adapter=ADAPTER in parts,
+        model_path=repo_id,
+        adapter_path=repo_id,
+        adapter_subfolder=ADAPTER if what == "both" else None,
+        adapter_only=what == "adapter",
+    )
+    files["README.md"] = card.encode()
+    files["results.json"] = folder / "results.json"
+    files["splits/manifest.json"] = folder / "splits" / "manifest.json"
     if texts:
-        files.content["report.html"] = folder / "report.html"
-    return files.content
+        files["report.html"] = folder / "report.html"
+    return files
 
 
 def push(
@@ -142,6 +137,10 @@ def push(
         ModelError: in one sentence: nothing to push, a token that is not valid or may not write, somebody else's push
             in between, a server that stays away. The Hub is then as it was.
     """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ModelError(f"Expected a repository as name or namespace/name, got '{repo_id}': {error}") from None
     files = files_to_push(folder, repo_id, what, texts=texts)
     sizes = {name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in files.items()}
     if dry_run:
@@ -165,6 +164,24 @@ def push(
         return Pushed(sizes, done.commit_url, done.oid)
 
     return _insisting(commit, name, wait)
+
+
+def _files_below(folder: Path, prefix: str = "") -> dict[str, Path | bytes]:
+    """Path in the repository -> file, for all files of a model or an adapter."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    if pickles := [path for path in paths if path.suffix in PICKLES]:
+        raise ModelError(
+            f"Expected safetensors, but '{pickles[0]}' is a pickle, which can run code when it is loaded: save the "
+            "model with save_pretrained of a current transformers, and remove that file."
+        )
+    labels = folder / LABELS_FILE
+    if labels.is_file() and Path(base := _read(labels)["base_model"]).is_absolute():
+        logger.warning(
+            "The adapter's base model is the folder '%s' of this machine, where nobody else can load it from: train "
+            "on a Hub id, or push the merged model.",
+            base,
+        )
+    return {f"{prefix}{path.relative_to(folder).as_posix()}": path for path in paths}
 
 
 def _insisting(work: Callable[[], T], repo_id: str, wait: Callable[[float], None]) -> T:

@@ -38,6 +38,7 @@ from hfssl.remote import download
 __all__ = [
     "Pooling",
     "body_and_head_parameters",
+    "evaluating",
     "from_pretrained",
     "load_classifier",
     "load_encoder",
@@ -162,7 +163,12 @@ def load_masked_lm(
 
 
 def from_pretrained(
-    path: str | Path, *, revision: str | None = None, token: str | None = None, base: str | Path | None = None
+    path: str | Path,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | None = None,
+    base: str | Path | None = None,
 ) -> PreTrainedModel:
     """Loads what hfssl saved, with its label names: a full model or an adapter, from a folder or from the Hub.
 
@@ -171,6 +177,7 @@ def from_pretrained(
     Args:
         path: folder, or Hub id; what is cached is used where the Hub cannot be reached.
         revision: branch, tag or commit of a Hub id.
+        subfolder: where in the folder or repository it lies: `"adapter"` for the adapter beside a pushed model.
         token: for a private model. Default: the one that `hf auth login` saved.
         base: folder or Hub id of an adapter's base model, where it is no longer at the place that was saved.
 
@@ -180,6 +187,8 @@ def from_pretrained(
     if not Path(path).exists():
         check_exists(path)
         path = download(str(path), revision=revision, token=token)
+    if subfolder is not None:
+        path = Path(path) / subfolder
     if (Path(path) / "adapter_config.json").is_file():
         from hfssl.adapters import load_adapter  # adapters.py is built on this module; and peft is slow to import
 
@@ -227,6 +236,18 @@ def body_and_head_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
 def transformers_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside peft's, torch's or accelerate's wrappers; a plain model is itself."""
     return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts the model in eval mode and gives every submodule its own training flag back afterwards."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
 
 
 @contextmanager

@@ -15,9 +15,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.configs import SelfTrainingConfig
-from hfssl.files import atomic_file
+from hfssl.files import read_arrays, write_arrays
 from hfssl.graph import agreement_weights, graph_trust, knn_graph, spread_labels
-from hfssl.novelty import ALARM_SHARE, novel_rows
+from hfssl.novelty import is_strange, novel_rows
 from hfssl.scoring import mean_embeddings
 
 __all__ = ["Neighborhood", "find_neighborhood"]
@@ -42,7 +42,7 @@ class Neighborhood:
     @property
     def alarming(self) -> bool:
         """Whether so many rows are novel that the pool itself is doubtful."""
-        return bool(self.novel.mean() >= ALARM_SHARE)
+        return is_strange(self.novel)
 
     def weights(self, teacher_probs: np.ndarray, args: SelfTrainingConfig) -> torch.Tensor:
         """`[N]` factors on the weights of the pseudo-labels, as `args.graph` and `args.filter_novel` ask for."""
@@ -57,17 +57,14 @@ class Neighborhood:
 
     def save(self, path: Path) -> None:
         """Writes an `.npz` file, whole or not at all."""
-        arrays = {name: value for name, value in vars(self).items() if value is not None}
-        with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+        write_arrays(path, vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Neighborhood | None:
         """Reads what `save` wrote; `None` where there is no such file."""
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as saved:
-            found = dict(saved)
+        found = read_arrays(path)
         return cls(found.get("probs"), found.get("certainty"), float(found["trust"]), found["novel"])
 
 

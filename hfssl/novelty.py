@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["ALARM_SHARE", "LEVEL", "conformal_p_values", "novel_rows"]
+__all__ = ["ALARM_SHARE", "LEVEL", "conformal_p_values", "is_strange", "novel_rows"]
 
 LEVEL = 0.05  # rows with a p-value up to this are called novel; of a pool like the labels that is one in twenty
 ALARM_SHARE = 0.3  # from this share of novel rows on the pool itself is doubtful
@@ -43,6 +43,11 @@ def novel_rows(labeled: np.ndarray, pool: np.ndarray, level: float = LEVEL) -> n
     if len(labeled) < FEWEST_LABELS:
         return np.zeros(len(pool), dtype=bool)
     return conformal_p_values(labeled, pool) <= level
+
+
+def is_strange(novel: np.ndarray) -> bool:
+    """Whether so many rows of a pool, `[N]` bool, are novel that the pool itself is doubtful."""
+    return bool(novel.mean() >= ALARM_SHARE)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

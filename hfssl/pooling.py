@@ -36,13 +36,13 @@ def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
     Args:
         hidden: `[N, L, D]`.
-        attention_mask: `[N, L]`, 1 for tokens and 0 for padding; at least one token a row.
+        attention_mask: `[N, L]`, 1 for tokens and 0 for padding. A row without tokens gives zeros.
 
     Returns:
         `[N, D]`.
     """
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+    return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
 class MeanPooledForSequenceClassification(PreTrainedModel):

@@ -1,4 +1,4 @@
-"""From a teacher's passes over the pool to rows, labels and weights for its student. Pure functions of arrays."""
+"""From a teacher's passes over the pool to rows, labels and weights for its student."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from scipy.special import softmax
 
 from hfssl.configs import SelfTrainingConfig
-from hfssl.files import atomic_file
+from hfssl.files import read_arrays, write_arrays
 from hfssl.neighborhood import Neighborhood
 from hfssl.priors import match_shares
 from hfssl.scoring import MCDropoutResult
@@ -40,15 +40,12 @@ class PseudoLabels:
 
     def save(self, path: Path, **more: np.ndarray | None) -> None:
         """Writes an `.npz` file, whole or not at all, with `more` arrays in it (those that are not `None`)."""
-        arrays = vars(self) | {name: value for name, value in more.items() if value is not None}
-        with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+        write_arrays(path, vars(self) | more)
 
     @classmethod
     def load(cls, path: Path) -> tuple[PseudoLabels, dict[str, np.ndarray]]:
         """Reads what `save` wrote: the labels, and the arrays beside them."""
-        with np.load(path, allow_pickle=False) as saved:
-            arrays = dict(saved)
+        arrays = read_arrays(path)
         return cls(*(arrays.pop(field.name) for field in fields(cls))), arrays
 
 

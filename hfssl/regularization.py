@@ -95,11 +95,9 @@ class StartingPoint:
 
     def penalty(self, model: nn.Module) -> Tensor:
         """The scalar to add to the loss; the model may be wrapped for several devices."""
-        inner = model.module if hasattr(model, "module") else model
-        parameters = dict(inner.named_parameters())
-        squares = [(parameters[name] - start.to(parameters[name].device)).square().sum()
-                   for name, start in self.start.items()]  # fmt: skip
-        return self.alpha / 2 * torch.stack(squares).sum()
+        parameters = {name.removeprefix("module."): parameter for name, parameter in model.named_parameters()}
+        ways = [parameters[name] - start.to(parameters[name].device) for name, start in self.start.items()]
+        return self.alpha / 2 * torch.stack([way.square().sum() for way in ways]).sum()
 
 
 class WeightAverage:

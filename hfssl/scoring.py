@@ -23,6 +23,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.data.batching import token_budget_batches, token_windows
 from hfssl.errors import ModelError
+from hfssl.modeling import evaluating
+from hfssl.pooling import mean_over_tokens
 from hfssl.ranks import failing_together, rank_and_world, sum_over_ranks
 from hfssl.trunk import Trunk, find_trunk
 from hfssl.uncertainty import bald, entropy, predictive_variance
@@ -31,7 +33,6 @@ __all__ = [
     "MCDropoutResult",
     "combine",
     "dropout_active",
-    "evaluating",
     "mc_dropout",
     "mean_embeddings",
     "predict_logits",
@@ -99,18 +100,6 @@ def _mean(arrays: Iterable[np.ndarray]) -> np.ndarray:
     for array in arrays:
         count, total = count + 1, total + array
     return total / count
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts the model in eval mode and gives every submodule its own training flag back afterwards."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 @contextmanager
@@ -192,8 +181,7 @@ def mean_embeddings(
 
     def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         hidden = model(**batch, output_hidden_states=True).hidden_states[-1].float()
-        mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-        return {"embeddings": (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)}
+        return {"embeddings": mean_over_tokens(hidden, batch["attention_mask"])}
 
     with evaluating(model), torch.inference_mode():
         _fill({"embeddings": embeddings}, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)

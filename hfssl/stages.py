@@ -24,7 +24,7 @@ from hfssl.costs import StageCost, cost_table, plan
 from hfssl.data.audit import training_manifest
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
-from hfssl.files import atomic_file
+from hfssl.files import read_arrays, write_arrays
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import from_pretrained, load_classifier, load_masked_lm, transfer_encoder
 from hfssl.presets import PRETEXT_ON_REQUEST, Preset
@@ -41,7 +41,7 @@ __all__ = ["REFIT", "StageRunner"]
 logger = logging.get_logger(__name__)
 
 MEASURED = ("validation", "test")
-REFIT = "refit"
+REFIT, LOGITS = "refit", "logits.npz"
 
 
 class StageRunner:
@@ -260,16 +260,16 @@ class StageRunner:
         title = "refit on all labels"
         manifests = [training_manifest(REFIT, rows, "labeled")]
         before = self.run_folder.done(chosen)
-        if chosen == "self_training" and any(record["selected"] for record in before["rounds"]):
+        adapted = chosen == "pretext" or before["config"].get(chosen, {}).get("adapted_backbone", False)
+        if any(record["selected"] for record in before.get("rounds", [])):
             place = self.run_folder.stage(chosen)
-            adapted = before["config"][chosen]["adapted_backbone"]
             rounds = self._rounds(place, title, self.rounds, seed=self._seed(chosen), adapted=adapted)
             model, curves = rounds.refit(tokens, self.tokens["unlabeled"], folder)
             manifests += [{**m, "stage": REFIT} for m in before["manifests"] if m["role"] == "unlabeled"]
             config = before["config"]
         else:
             trainers = self._train_supervised(
-                folder, self.titles[title], tokens, seed=self._seed("supervised"), adapted=chosen == "pretext"
+                folder, self.titles[title], tokens, seed=self._seed("supervised"), adapted=adapted
             )
             model, curves = trainers["supervised"].model, trainers["supervised"].state.log_history
             config = _descriptions(trainers)
@@ -303,7 +303,7 @@ class StageRunner:
             logits = predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer)
             found += drifted_shares(softmax(logits, axis=-1), rounds.class_shares_)
         if (around := rounds.neighborhood_) is not None:
-            found += strange_pool(float(around.novel.mean()), around.alarming, rounds.args.filter_novel)
+            found += strange_pool(around.novel, filtered=rounds.args.filter_novel)
         return found
 
     # --- evidence ----------------------------------------------------------------------------------------------------
@@ -323,15 +323,13 @@ class StageRunner:
                 else np.zeros((0, len(self.label_names)), np.float32)
             )
             metrics[name] = evaluate_probs(softmax(logits[name], axis=-1), labels) if len(part) else None
-        with atomic_file(folder / "logits.npz") as temporary, open(temporary, "wb") as file:
-            np.savez(file, **logits)
+        write_arrays(folder / LOGITS, logits)
         save_checkpoint(model, self.tokenizer, folder / "model", self.label_names)
         return metrics
 
     def logits(self, stage: str) -> dict[str, np.ndarray]:
         """Split name -> `[N, K]` logits of a finished stage."""
-        with np.load(self.run_folder.stage(stage) / "logits.npz", allow_pickle=False) as saved:
-            return dict(saved)
+        return read_arrays(self.run_folder.stage(stage) / LOGITS)
 
     def predictions(self, stage: str) -> dict[str, np.ndarray]:
         """Split name -> `[N, K]` probabilities of a finished stage."""

@@ -13,7 +13,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -27,7 +27,11 @@ REVISION = r"/(?P<revision>[^/]+)"
 
 @dataclass
 class Fault:
-    """What happens instead of an answer, once: a status code, or `"cut"` in the middle of the request's body."""
+    """What happens instead of an answer, once.
+
+    A status code; `"cut"` in the middle of the request's body; or `"lost"`: what is asked is done, the answer never
+    arrives.
+    """
 
     method: str
     path: str  # a regular expression, searched for
@@ -137,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def _handle(self) -> None:
-        self.path_only, self._body = unquote(urlsplit(self.path).path), None
+        self.path_only, self._body, self._losing = unquote(urlsplit(self.path).path), None, False
         try:
             self._fail_on_demand()
             for method, pattern, work in ROUTES:
@@ -147,7 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
                         work(self, **found.groupdict())
             raise _error(404, f"no such route: {self.command} {self.path_only}")
         except _Answer as answer:
-            self._send(answer)
+            with suppress(ConnectionError):
+                self._send(answer)
+                return
+            self.close_connection = True
         except ConnectionError:
             self.close_connection = True
 
@@ -167,6 +174,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.log.append((self.command, self.path_only, 0))
             self.connection.close()
             raise ConnectionAbortedError
+        if fault.what == "lost":
+            self._losing = True
+            return
         self.body()
         raise _error(int(fault.what), fault.message)
 
@@ -174,6 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.body()  # a request that was not read to its end would be taken for the next one
         content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         self.hub.log.append((self.command, self.path_only, answer.status))
+        if self._losing:
+            self.connection.close()
+            raise ConnectionAbortedError
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name.replace("_", "-"), value)

@@ -10,20 +10,9 @@ import pytest
 import torch
 from conftest import tiny_bert_config
 from datasets import Dataset
+from encoders import make_encoder
 from peft import PeftModel
-from transformers import (
-    AutoModelForSequenceClassification,
-    BertForSequenceClassification,
-    DebertaV2Config,
-    DebertaV2Model,
-    DistilBertConfig,
-    DistilBertModel,
-    ModernBertConfig,
-    ModernBertModel,
-    RobertaConfig,
-    RobertaModel,
-    pipeline,
-)
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, pipeline
 
 from hfssl.adapters import LABELS_FILE, add_adapter, build_lora_config, load_adapter, merge, save_adapter
 from hfssl.errors import ConfigurationError, ModelError
@@ -31,22 +20,11 @@ from hfssl.modeling import body_and_head_parameters, from_pretrained, load_class
 from hfssl.scoring import mc_dropout, predict_logits
 
 NAMES = ["plot", "fresh", "rotten"]
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 120,
-}
-ENCODERS = {
-    "roberta": (RobertaModel, RobertaConfig(**SMALL), {"query", "key", "value", "dense"}),
-    "deberta-v2": (DebertaV2Model, DebertaV2Config(**SMALL), {"query_proj", "key_proj", "value_proj", "dense"}),
-    "modernbert": (ModernBertModel, ModernBertConfig(pad_token_id=0, **SMALL), {"Wqkv", "Wo", "Wi"}),
-    "distilbert": (
-        DistilBertModel,
-        DistilBertConfig(vocab_size=120, dim=32, n_layers=2, n_heads=2, hidden_dim=64),
-        {"q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"},
-    ),
+TARGETS = {
+    "roberta": {"query", "key", "value", "dense"},
+    "deberta-v2": {"query_proj", "key_proj", "value_proj", "dense"},
+    "modernbert": {"Wqkv", "Wo", "Wi"},
+    "distilbert": {"q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"},
 }
 
 
@@ -98,12 +76,11 @@ def test_a_fresh_adapter_comes_from_its_seed_and_changes_nothing_yet(tiny_backbo
     assert not any(torch.equal(first[name], other[name]) for name in drawn)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("task", ["sequence_classification", "masked_lm"])
 def test_targets_of_each_architecture_are_the_encoders_linear_layers(name, task, tmp_path):
-    model_class, config, expected = ENCODERS[name]
     with torch.random.fork_rng():
-        model_class(config).save_pretrained(tmp_path)
+        make_encoder(name).save_pretrained(tmp_path)
     if task == "masked_lm":
         plain = load_masked_lm(tmp_path, seed=0)
     else:
@@ -112,7 +89,7 @@ def test_targets_of_each_architecture_are_the_encoders_linear_layers(name, task,
     model = add_adapter(plain, build_lora_config(plain, task=task), seed=0)
     adapted = {part.split(".lora_A")[0] for part, _ in model.named_parameters() if "lora_A" in part}
     inside = {path.removeprefix("base_model.model.") for path in adapted}
-    assert {path.split(".")[-1] for path in inside} == expected
+    assert {path.split(".")[-1] for path in inside} == TARGETS[name]
     assert all(f"{path}.weight" in body for path in inside)
     trainable = [path for path, parameter in model.named_parameters() if parameter.requires_grad]
     assert all("lora_" in path or "modules_to_save" in path for path in trainable)

@@ -28,5 +28,6 @@ def test_a_drift_of_a_quarter_is_an_alarm():
 
 
 def test_a_strange_pool_is_an_alarm_unless_its_rows_lost_their_weight():
-    assert "90% of the pool" in strange_pool(0.9, True, False)[0]
-    assert strange_pool(0.9, True, True) == strange_pool(0.1, False, False) == strange_pool(None, False, False) == []
+    mostly, hardly = np.arange(100) < 90, np.arange(100) < 10
+    assert "90% of the pool" in strange_pool(mostly, filtered=False)[0]
+    assert strange_pool(mostly, filtered=True) == strange_pool(hardly, filtered=False) == []

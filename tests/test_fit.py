@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -270,11 +271,13 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, cho
     assert "Refit on all labels (kept)" in (Path(folder) / "README.md").read_text()
 
 
-@pytest.mark.usefixtures("tiny_preset")
-def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_path):
+def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_path, monkeypatch):
+    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", replace(TINY, refit=True))
     rows = [{"text": make_text(i, name) + " indeed", "label": name} for i in range(300, 306) for name in CUES]
-    validation = write_csv(tmp_path / "validation.csv", rows)
-    results = fit(**options, validation=str(validation), refit=True, rounds=0, pretext=False).results
+    options["validation"] = str(write_csv(tmp_path / "validation.csv", rows))
+    with pytest.raises(ConfigurationError, match="leave out one of the two"):
+        fit(**options, refit=True)
+    results = fit(**options, rounds=0, pretext=False).results
     assert results["kept"] == results["chosen"] == "labels_only"
 
 

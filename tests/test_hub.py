@@ -129,11 +129,22 @@ def test_a_push_is_one_commit_with_card_and_results_and_no_text_of_the_users(hub
     assert "report.html" in files(hub)
 
 
-def test_the_card_of_an_adapter_says_how_to_load_it(hub, run):
+def test_the_card_of_an_adapter_says_how_to_load_it(hub, run, capsys):
     push(run, REPO, what="adapter")
     card = files(hub)["README.md"].content.decode()
-    assert f'hfssl.from_pretrained("{REPO}")' in card
     assert "library_name: peft" in card
+    snippet = card.split("```python\n")[1].split("```")[0]
+    exec(compile(snippet, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in CUES)
+
+
+def test_the_adapter_beside_a_model_loads_as_the_card_says(hub, run):
+    push(run, REPO, what="both")
+    assert f'hfssl.from_pretrained("{REPO}", subfolder="adapter")' in files(hub)["README.md"].content.decode()
+    adapter = hfssl.from_pretrained(REPO, subfolder="adapter")
+    assert torch.equal(logits(adapter), logits(hfssl.from_pretrained(run / "adapter")))
+    assert not torch.equal(logits(adapter), logits(hfssl.from_pretrained(REPO)))  # which has its temperature in it
 
 
 @pytest.mark.parametrize(
@@ -177,6 +188,13 @@ def test_a_connection_that_is_cut_in_the_middle_of_an_upload(hub, run, monkeypat
     hub.faults.clear()
     push(run, REPO)
     assert files(hub)["model.safetensors"].content == (run / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_commit_whose_answer_is_lost_is_not_taken_for_somebody_elses(hub, run):
+    hub.faults = [Fault("POST", "/commit/", "lost")]
+    done = push(run, REPO, wait=lambda seconds: None)
+    assert len(hub.repos[REPO].commits) == 2
+    assert done.oid == hub.repos[REPO].branches["main"]
 
 
 def test_large_files_that_have_arrived_are_not_sent_again(hub, run):
@@ -239,6 +257,22 @@ def test_what_is_not_there_or_a_pickle_is_refused_by_name(hub, run, tmp_path):
     with pytest.raises(ModelError, match="pytorch_model.bin' is a pickle"):
         push(tmp_path, REPO)
     assert hub.log == []
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "two words", ""])
+def test_a_name_that_no_repository_can_have_is_one_sentence(hub, run, name, capsys):
+    assert main(["push", str(run), "--repo-id", name]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("hfssl: error: Expected a repository as name or namespace/name")
+    assert hub.log == []
+
+
+def test_an_adapter_on_a_folder_of_this_machine_is_warned_of(hub, run, caplog):
+    push(run, REPO, what="adapter", dry_run=True)
+    assert "where nobody else can load it from" in caplog.text
+    caplog.clear()
+    push(run, REPO, dry_run=True)
+    assert caplog.text == ""
 
 
 def test_a_model_in_pickles_is_not_even_downloaded(hub, run):

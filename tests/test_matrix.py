@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import tiny_bert_config
+from encoders import ENCODERS, make_encoder
 from peft import PeftModel
-from transformers import (
-    AutoModelForSequenceClassification,
-    BertForMaskedLM,
-    BertModel,
-    DebertaV2Config,
-    DebertaV2Model,
-    DistilBertConfig,
-    DistilBertModel,
-    ModernBertConfig,
-    ModernBertModel,
-    RobertaConfig,
-    RobertaModel,
-    pipeline,
-)
+from transformers import AutoModelForSequenceClassification, BertForMaskedLM, BertModel, pipeline
 
 import hfssl
 from hfssl.adapters import add_adapter, build_lora_config
@@ -27,16 +17,10 @@ from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.modeling import load_classifier
 
 TEXTS = ["the film was great fun", "dull plot ."]
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 MAKERS = {
     "minilm": lambda vocab: BertModel(tiny_bert_config(vocab)),  # an encoder with a pooler and without any head
     "bert": lambda vocab: BertForMaskedLM(tiny_bert_config(vocab)),  # a masked LM, whose checkpoint has no pooler
-    "distilbert": lambda vocab: DistilBertModel(
-        DistilBertConfig(vocab_size=vocab, dim=32, n_layers=2, n_heads=2, hidden_dim=64)
-    ),
-    "roberta": lambda vocab: RobertaModel(RobertaConfig(vocab_size=vocab, pad_token_id=0, **SIZES)),
-    "deberta-v2": lambda vocab: DebertaV2Model(DebertaV2Config(vocab_size=vocab, **SIZES)),
-    "modernbert": lambda vocab: ModernBertModel(ModernBertConfig(vocab_size=vocab, pad_token_id=0, **SIZES)),
+    **{name: partial(make_encoder, name) for name in ENCODERS},
 }
 
 

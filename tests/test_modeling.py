@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from conftest import tiny_bert_config
+from encoders import ENCODERS, make_encoder
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
@@ -18,16 +19,8 @@ from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
     BertTokenizerFast,
-    DebertaV2Config,
-    DebertaV2Model,
-    DistilBertConfig,
-    DistilBertModel,
     GPT2Config,
     GPT2Model,
-    ModernBertConfig,
-    ModernBertModel,
-    RobertaConfig,
-    RobertaModel,
     pipeline,
 )
 
@@ -44,22 +37,6 @@ from hfssl.modeling import (
 from hfssl.pooling import mean_over_tokens
 
 NAMES = ["plot", "fresh", "rotten"]
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 120,
-}
-ENCODERS = {
-    "roberta": (RobertaModel, RobertaConfig(**SMALL)),
-    "deberta-v2": (DebertaV2Model, DebertaV2Config(**SMALL)),
-    "modernbert": (ModernBertModel, ModernBertConfig(pad_token_id=0, **SMALL)),
-    "distilbert": (
-        DistilBertModel,
-        DistilBertConfig(vocab_size=120, dim=32, n_layers=2, n_heads=2, hidden_dim=64),
-    ),
-}
 
 
 @pytest.fixture
@@ -120,9 +97,8 @@ def test_loading_says_nothing_and_leaves_the_loggers_alone(tiny_backbone, caplog
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_other_architectures_keep_their_bodies_too(name, tmp_path):
-    model_class, config = ENCODERS[name]
     with torch.random.fork_rng():
-        model_class(config).save_pretrained(tmp_path)
+        make_encoder(name).save_pretrained(tmp_path)
     stored = {key: value for key, value in load_file(tmp_path / "model.safetensors").items() if "pooler" not in key}
     for model in (
         load_classifier(tmp_path, NAMES, seed=0),
@@ -136,8 +112,7 @@ def test_other_architectures_keep_their_bodies_too(name, tmp_path):
 def test_dropout_before_the_head(tiny_backbone, tmp_path):
     assert load_classifier(tiny_backbone, NAMES, seed=0, classifier_dropout=0.4).dropout.p == 0.4
     assert load_classifier(tiny_backbone, NAMES, seed=0, pooling="mean", classifier_dropout=0.4).dropout.p == 0.4
-    model_class, config = ENCODERS["distilbert"]
-    model_class(config).save_pretrained(tmp_path)
+    make_encoder("distilbert").save_pretrained(tmp_path)
     assert load_classifier(tmp_path, NAMES, seed=0, classifier_dropout=0.4).dropout.p == 0.4
 
 
@@ -233,7 +208,7 @@ def test_encoders_that_do_not_match_are_refused_and_nothing_is_copied(tiny_backb
     before = {name: value.clone() for name, value in target.state_dict().items()}
     deeper = BertForMaskedLM(tiny_bert_config(target.config.vocab_size, num_hidden_layers=3))
     wider = BertForMaskedLM(tiny_bert_config(target.config.vocab_size, intermediate_size=48))
-    for source in (deeper, wider, ENCODERS["roberta"][0](ENCODERS["roberta"][1])):
+    for source in (deeper, wider, make_encoder("roberta")):
         with pytest.raises(ModelError, match="same encoder"):
             transfer_encoder(source, target)
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())

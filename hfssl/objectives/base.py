@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hfssl.configs import SSLConfig
 from hfssl.data.streams import PlainView, View
+from hfssl.pooling import mean_over_tokens
 from hfssl.ranks import rank_and_world
 
 __all__ = [
@@ -126,8 +127,7 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
 
     def features(rows: Batch) -> torch.Tensor:
         output = model(**rows, output_hidden_states=True)
-        hidden, mask = output.hidden_states[-1], rows["attention_mask"].unsqueeze(-1).to(output.logits.dtype)
-        pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        pooled = mean_over_tokens(output.hidden_states[-1], rows["attention_mask"])
         return pooled + 0 * output.logits.sum() if rank_and_world()[1] > 1 else pooled
 
     return by_length(model_inputs(batch), features)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from hfssl.configs import MaskedSpanConfig
 from hfssl.data.masking import IGNORE_INDEX, SpanMaskingView, TokenMaskingView
 from hfssl.data.streams import View
 from hfssl.errors import DataError, ModelError
+from hfssl.modeling import evaluating
 from hfssl.objectives.base import Batch, Objective
 
 __all__ = ["MaskedPositionLogits", "MaskedSpanObjective", "held_out_span_loss"]
@@ -108,7 +108,7 @@ class MaskedPositionLogits:
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         batch["attention_mask"][1, 5:] = 0
         positions = torch.tensor([1, 2, 6, 8, 11], device=device)
-        with _evaluation_mode(model):
+        with evaluating(model):
             full = model(**batch).logits
             try:
                 picked = self(model, batch, positions)
@@ -213,7 +213,7 @@ def held_out_span_loss(model: nn.Module, dataset: Dataset, view: View, batch_siz
     logits_at = MaskedPositionLogits(model)
     total, count = torch.zeros((), device=device), 0
     try:
-        with _evaluation_mode(model):
+        with evaluating(model):
             for begin in range(0, len(order), batch_size):
                 numbers = order[begin : begin + batch_size]
                 columns = dataset[numbers]
@@ -247,15 +247,3 @@ def _masked_language_model(model: nn.Module) -> PreTrainedModel:
         f"Masked-span training needs a model with a masked-language head, got {type(model).__name__}; "
         "load it with hfssl.modeling.load_masked_lm(folder)."
     )
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside; afterwards each module is in the mode it was in (they need not all be in the same one)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

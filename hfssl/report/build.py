@@ -61,7 +61,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     verdict, split = results["verdict"], primary_split(results)
     labels = rows_of(results, "labeled")
     classes = len(results["data"]["label_names"])
-    refitted = results.get("kept", results["chosen"]) != results["chosen"]
+    refitted = kept_stage(results) != results["chosen"]
     facts = [("Kept model", stage_title(results["chosen"]), "refit on all labels" if refitted else "")]
     kept = next((s for s in results["stages"] if s["name"] == kept_stage(results, split)), None)
     metrics = (kept["metrics"].get(split) if kept and split else None) or {}

@@ -84,7 +84,7 @@ def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.n
 def stages_section(results: Mapping[str, Any]) -> Section:
     """The closing table and accuracy by stage."""
     title = "What each stage reached"
-    stages, kept = results["stages"], results.get("kept", results["chosen"])
+    stages, kept = results["stages"], kept_stage(results)
     measured = [s for s in ("test", "validation") if any(stage["metrics"].get(s) for stage in stages)]
     header, groups = ["stage"], [("", 1)]
     for split in measured:

@@ -50,9 +50,11 @@ def primary_split(results: Mapping[str, Any]) -> str | None:
     return None
 
 
-def kept_stage(results: Mapping[str, Any], split: str | None) -> str:
-    """Stage of the model in `model/`; on rows that a refit has learned from, the stage that it repeats."""
+def kept_stage(results: Mapping[str, Any], split: str | None = None) -> str:
+    """Stage of the model in `model/`; on a split whose rows a refit has learned from, the stage that it repeats."""
     kept = results.get("kept", results["chosen"])
+    if split is None:
+        return kept
     measured = any(stage["name"] == kept and stage["metrics"].get(split) for stage in results["stages"])
     return kept if measured else results["chosen"]
 
