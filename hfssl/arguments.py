@@ -64,6 +64,13 @@ class DataArguments(_Checked):
     label_column: str = field(
         default="label", metadata={"help": "Column that holds the label; missing, empty or null means unlabeled."}
     )
+    class_names: str | None = field(
+        default=None,
+        metadata={
+            "help": "Names of integer labels, in order: a JSON file with a list of them, or the names with commas "
+            "between. Default: those in `labels.json` beside the table, if there are any."
+        },
+    )
     group_column: str | None = field(
         default=None,
         metadata={"help": "Rows with the same value here (one film, one author) never sit on both sides of a split."},

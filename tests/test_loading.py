@@ -308,3 +308,19 @@ def test_rows_are_streamed(tmp_path):
     assert next(rows) == (2, {"text": "a", "label": "x"})  # the broken row behind it has not been read yet
     with pytest.raises(DataError, match="got 1 on line 3"):
         next(rows)
+
+
+def test_names_of_integer_labels_lie_beside_the_table(tmp_path):
+    path = write_csv(tmp_path / "t.csv", [("a", "1"), ("b", "0"), ("c", ""), ("d", "-1")])
+    names = tmp_path / "labels.json"
+    names.write_text('["no", "yes", "maybe"]')
+    table = load_table(path)
+    assert table.features["label"].names == ["no", "yes", "maybe"]
+    assert table["label"][:] == [1, 0, -1, -1]
+    assert load_table(path, label_names=["bad", "good"]).features["label"].names == ["bad", "good"]
+    for other in ('["no"]', '{"no": 0}', '["no", "no"]', '["no", 1]', "no"):  # too few, or another kind of file
+        names.write_text(other)
+        assert load_table(path).features["label"].names == ["0", "1"]
+    names.write_text('["no", "yes"]')
+    words = write_csv(tmp_path / "w.csv", [("a", "x"), ("b", "y")])
+    assert load_table(words).features["label"].names == ["x", "y"]

@@ -56,3 +56,15 @@ def test_further_tables_must_have_the_text(options, tmp_path):
     pool = write(tmp_path / "pool.jsonl", [{"text": "something else"}])
     with pytest.raises(DataError, match="expected a column 'body' in .*pool.jsonl"):
         make_splits(DataArguments(**options, unlabeled=pool), seed=0)
+
+
+def test_class_names_are_given_in_words_or_in_a_file(tmp_path):
+    rows = [{"text": f"{word} film", "label": i % 2} for i, word in enumerate("a b c d e f g h".split())]
+    table, names = write(tmp_path / "train.jsonl", rows), tmp_path / "names.json"
+    names.write_text('["bad", "good"]')
+    for given in (str(names), "bad, good"):
+        splits = make_splits(DataArguments(train=table, class_names=given), seed=0)
+        assert splits.manifest["label_names"] == ["bad", "good"]
+    names.write_text("{}")
+    with pytest.raises(DataError, match=r"expected a JSON list of different label names in '.*names.json'"):
+        make_splits(DataArguments(train=table, class_names=str(names)), seed=0)

@@ -15,7 +15,14 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 
-from hfssl.data.tables import TABLE_SUFFIXES, parquet_schema, read_rows, table_files
+from hfssl.data.tables import (
+    LABEL_NAMES_FILE,
+    TABLE_SUFFIXES,
+    parquet_schema,
+    read_label_names,
+    read_rows,
+    table_files,
+)
 from hfssl.errors import ConfigurationError, DataError, near_matches
 
 __all__ = ["UNLABELED", "load_table"]
@@ -37,6 +44,7 @@ class _Source:
     name: str
     rows: Iterator[tuple[Place, dict[str, Any]]]
     class_names: dict[str, list[str]] = field(default_factory=dict)
+    names_beside: list[str] | None = None  # of integer labels, from the file `labels.json` in the same folder
 
 
 def load_table(
@@ -64,8 +72,9 @@ def load_table(
         text_pair_column: A second text (a hypothesis, an answer), if the task has one.
         group_column: Rows that share its value belong together (one author, one film) and are never split apart.
         id_column: A unique name of each row. Default: the row's number, from 0.
-        label_names: The classes in order. Default: the source's own names; else the sorted distinct labels (integers
-            in numerical order). Integer labels that are not names themselves count as positions in this list.
+        label_names: The classes in order. Default: the source's own names; else, for integer labels, the list in
+            `labels.json` in the folder of the file, if there is one for all of them; else the sorted distinct labels
+            (integers in numerical order). Integer labels that are not names themselves count as positions in the list.
         split: Which split of a folder with named splits, of a saved `DatasetDict`, or of a Hub data set.
         revision: Commit, tag or branch of a Hub data set.
         max_characters: Longer texts are cut there, which bounds the tokenizer's memory; `truncated` marks such rows.
@@ -94,7 +103,8 @@ def load_table(
     else:
         own_names = source.class_names.get(label_column)
         labels = [_label(value, own_names, place) for value, place in zip(values["label_column"], places, strict=True)]
-        columns["label"], names = _encode_labels(labels, label_names or own_names, places, source.name)
+        label_names = label_names or own_names or _fitting(source.names_beside, labels)
+        columns["label"], names = _encode_labels(labels, label_names, places, source.name)
     if "group_column" in values:
         columns["group"] = _as_texts(values["group_column"], places, group_column)
     columns["id"] = [str(number) for number in range(len(places))]
@@ -126,9 +136,10 @@ def _file_source(paths: list[Path], name: str, columns: list[str]) -> _Source:
                 yield (where, number), row
 
     first = paths[0]
+    source = _Source(name, rows(), names_beside=read_label_names(first.parent / LABEL_NAMES_FILE))
     if first.suffix.lower() == ".parquet" and first.is_file() and first.stat().st_size:
-        return _Source(name, rows(), _class_names(Features.from_arrow_schema(parquet_schema(first))))
-    return _Source(name, rows())
+        source.class_names = _class_names(Features.from_arrow_schema(parquet_schema(first)))
+    return source
 
 
 def _dataset_source(dataset: Dataset, name: str, columns: list[str]) -> _Source:
@@ -255,6 +266,15 @@ def _label(value: Any, own_names: list[str] | None, place: Place) -> str | int |
             "each row one label."
         )
     return None if str(value).strip() == str(UNLABELED) else str(value).strip()
+
+
+def _fitting(names: list[str] | None, labels: list[str | int | None]) -> list[str] | None:
+    """`names`, if every label is an integer with a place in that list: the file may have another purpose."""
+    given = [str(label) for label in labels if label is not None]
+    if names is None or not all(_INTEGER.fullmatch(label) for label in given):
+        return None
+    numbers = {int(label.split(".")[0]) for label in given} - {UNLABELED}
+    return names if all(0 <= number < len(names) for number in numbers) else None
 
 
 def _encode_labels(

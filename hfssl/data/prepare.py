@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from datasets import Dataset
 
 from hfssl.arguments import DataArguments
 from hfssl.data.loading import load_table
 from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
+from hfssl.data.tables import read_label_names
+from hfssl.errors import DataError
 
 __all__ = ["make_splits"]
 
@@ -32,7 +36,8 @@ def make_splits(arguments: DataArguments, seed: int) -> SemiSupervisedSplits:
         optional = ("group_column", "id_column")
         return load_table(path, label_column=label_column, label_names=names, optional=optional, **columns)
 
-    table = load_table(arguments.train, label_column=arguments.label_column, **columns)
+    names = None if arguments.class_names is None else _given_names(arguments.class_names)
+    table = load_table(arguments.train, label_column=arguments.label_column, label_names=names, **columns)
     names = table.features["label"].names
     return few_label_splits(
         table,
@@ -44,3 +49,13 @@ def make_splits(arguments: DataArguments, seed: int) -> SemiSupervisedSplits:
         max_test=arguments.max_test,
         seed=seed,
     )
+
+
+def _given_names(given: str) -> list[str]:
+    """Label names from a JSON file, or from words with commas between."""
+    if Path(given).suffix != ".json":
+        return [name.strip() for name in given.split(",")]
+    names = read_label_names(Path(given))
+    if names is None:
+        raise DataError(f"expected a JSON list of different label names in '{given}', found none: check the file.")
+    return names

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from hfssl.errors import DataError, near_matches
 
-__all__ = ["TABLE_SUFFIXES", "parquet_schema", "read_rows", "table_files"]
+__all__ = ["LABEL_NAMES_FILE", "TABLE_SUFFIXES", "parquet_schema", "read_label_names", "read_rows", "table_files"]
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*DELIMITERS, *JSON_LINES, ".parquet")
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+LABEL_NAMES_FILE = "labels.json"  # beside a table: the names of its integer labels, in order
 PARQUET_BATCH = 1024  # rows held in memory at once
 
 Row = dict[str, Any]
@@ -61,6 +62,16 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterato
             yield from _parquet_rows(path, columns)
     except OSError as error:
         raise DataError(f"expected a readable file at '{path}', got {error}: check permissions and disk.") from error
+
+
+def read_label_names(path: Path) -> list[str] | None:
+    """The label names in a JSON file, in order; `None` where there is none, or one that holds something else."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    fits = isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)
+    return names if fits and len(set(names)) == len(names) else None
 
 
 def table_files(folder: Path, split: str) -> list[Path]:
