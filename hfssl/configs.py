@@ -14,6 +14,7 @@ __all__ = [
     "ACQUISITION_NAMES",
     "DRAW_NAMES",
     "GRAPH_MODES",
+    "HEAD_START_NAMES",
     "ContrastiveConfig",
     "MaskedSpanConfig",
     "SSLConfig",
@@ -21,9 +22,10 @@ __all__ = [
     "SupervisedConfig",
 ]
 
-# Of hfssl.selection and hfssl.neighborhood, which live on floors above.
+# Of hfssl.selection, hfssl.neighborhood and hfssl.heads, which live on floors above.
 DRAW_NAMES = ("easy", "hard", "uniform", "top_k", "threshold", "all")
 ACQUISITION_NAMES = ("bald", "entropy", "variance", "margin")
+HEAD_START_NAMES = ("random", "class_means", "logistic")
 GRAPH_MODES = ("none", "agreement", "certainty", "labels")
 
 
@@ -122,8 +124,12 @@ class SupervisedConfig(SSLConfig):
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the body."})
     head_learning_rate: float | None = field(default=1e-3, metadata={"help": "Peak learning rate of the fresh head."})
-    class_mean_head: bool = field(
-        default=False, metadata={"help": "Start the head from the class means of the labeled rows, not from chance."}
+    head_start: str = field(
+        default="random",
+        metadata={
+            "help": "Start the head from chance ('random'), from the class means of the labeled rows ('class_means'), "
+            "or from logistic regression on them ('logistic')."
+        },
     )
     r_drop_alpha: float = field(
         default=0.0, metadata={"help": "Two dropout views of a labeled row shall agree, so strongly (R-Drop); 0: off."}
@@ -138,6 +144,8 @@ class SupervisedConfig(SSLConfig):
 
     def problems(self) -> list[str]:
         found = super().problems()
+        if self.head_start not in HEAD_START_NAMES:
+            found.append(f"head_start must be one of {', '.join(HEAD_START_NAMES)}, got '{self.head_start}'.")
         for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha"):
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative, got {getattr(self, name)}; 0 switches it off.")
@@ -262,6 +270,13 @@ class SelfTrainingConfig(SupervisedConfig):
         metadata={
             "help": "What a nearest-neighbour graph over the backbone's embeddings does: 'agreement' weighs rows by "
             "how far it agrees, 'certainty' by how sure it is, 'labels' mixes its labels in; as far as it is trusted."
+        },
+    )
+    label_name_prior: bool = field(
+        default=False,
+        metadata={
+            "help": "Let the classes' names vote on the first pseudo-labels, by how near the backbone finds them to a "
+            "text; how much is chosen by cross-validation on the labels."
         },
     )
     filter_novel: bool = field(

@@ -91,9 +91,11 @@ def plan(
         steps, rows = (_setting(kind, settings, name) for name in ("max_steps", "per_device_train_batch_size"))
         return steps * rows * views * length
 
-    one = trained(SupervisedConfig, preset.supervised | given, labeled)
+    one = teacher = trained(SupervisedConfig, preset.supervised | given, labeled)
     if preset.warm_start is not None:
-        one += trained(ContrastiveConfig, preset.warm_start, labeled, views=2)
+        warm_start = trained(ContrastiveConfig, preset.warm_start, labeled, views=2)
+        one += warm_start
+        teacher = warm_start if preset.probe_teachers else one
     costs = []
     if pretext:
         costs.append(
@@ -112,7 +114,7 @@ def plan(
     if rounds:
         teachers = _setting(SelfTrainingConfig, settings, "teachers")
         looked_at = scored(teachers) + (rounds - 1) * scored(1)
-        costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
+        costs.append(StageCost("self-training", (teachers - 1) * teacher + rounds * student, looked_at))
     if refit:
         costs.append(StageCost("refit", student if rounds else one))
     return costs

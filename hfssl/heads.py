@@ -1,21 +1,31 @@
-"""The linear layer that makes the logits: finding it, and starting it from the class means of a few labels."""
+"""The linear layer that makes the logits: finding it, and fitting it to a few labels in closed form or nearly so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from datasets import Dataset
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.errors import ModelError
 from hfssl.modeling import evaluating, transformers_model
 
-__all__ = ["class_mean_weights", "logit_layer", "mixed_head_input", "set_class_mean_head"]
+__all__ = [
+    "HEAD_STARTS",
+    "class_mean_weights",
+    "logistic_weights",
+    "logit_layer",
+    "mixed_head_input",
+    "start_head",
+]
 
 ROWS_AT_ONCE = 64
+NEVER = -100.0  # logit of a class that has no labels
 
 
 def logit_layer(model: nn.Module) -> nn.Linear:
@@ -77,11 +87,43 @@ def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tu
     return 2 * means / scale, -means.square().sum(dim=1) / scale
 
 
-@torch.no_grad()
-def set_class_mean_head(model: PreTrainedModel, labeled: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Starts the logit layer from the class means of its own input over the labeled rows (`class_mean_weights`).
+def logistic_weights(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of multinomial logistic regression on the features, as SetFit's head (Tunstall et al. 2022).
+
+    The penalty is scikit-learn's own, C = 1, on features that are centred and divided by their root mean squared
+    distance from the mean, which makes it free of their scale. A class without rows is never predicted.
 
     Args:
+        features: `[B, D]`, of two classes or more.
+        labels: `[B]`.
+        num_classes: K.
+
+    Returns:
+        `[K, D]` and `[K]`.
+    """
+    center = features.mean(dim=0)
+    scale = (features - center).square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
+    scaled = ((features - center) / scale).double().cpu().numpy()
+    fitted = LogisticRegression(C=1.0, max_iter=1000).fit(scaled, labels.cpu().numpy())
+    coefficients, intercepts = fitted.coef_, fitted.intercept_
+    if len(fitted.classes_) == 2:  # one row of differences
+        coefficients, intercepts = (np.stack([-values[0] / 2, values[0] / 2]) for values in (coefficients, intercepts))
+    weight = torch.zeros(num_classes, features.shape[1], dtype=features.dtype, device=features.device)
+    bias = torch.full((num_classes,), NEVER, dtype=features.dtype, device=features.device)
+    weight[fitted.classes_] = torch.from_numpy(coefficients).to(weight) / scale
+    bias[fitted.classes_] = torch.from_numpy(intercepts).to(bias) - weight[fitted.classes_] @ center
+    return weight, bias
+
+
+HEAD_STARTS = {"class_means": class_mean_weights, "logistic": logistic_weights}
+
+
+@torch.no_grad()
+def start_head(start: str, model: PreTrainedModel, labeled: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Fits the logit layer to its own input over the labeled rows, as one of `HEAD_STARTS` says.
+
+    Args:
+        start: `"class_means"` or `"logistic"`.
         model: a classifier; its training flags stay as they are and no random number is drawn.
         labeled: tokenized rows with `labels`.
         tokenizer: pads the batches.
@@ -91,7 +133,22 @@ def set_class_mean_head(model: PreTrainedModel, labeled: Dataset, tokenizer: Pre
     """
     layer = logit_layer(model)
     if layer.bias is None:
-        raise ModelError("Expected a logit layer with a bias for class_mean_head, found one without: leave it out.")
+        raise ModelError("Expected a logit layer with a bias for head_start, found one without: leave it out.")
+    features = _head_input(layer, model, labeled, tokenizer)
+    labels = torch.tensor(labeled["labels"][:], device=features.device)
+    if features.dim() != 2:
+        raise ModelError(
+            f"Expected one vector a row before the head, [B, D], got {list(features.shape)}: leave head_start out."
+        )
+    weight, bias = HEAD_STARTS[start](features, labels, layer.out_features)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+
+
+def _head_input(
+    layer: nn.Linear, model: PreTrainedModel, labeled: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> Tensor:
+    """What the layer sees of each row, without dropout, `[B, D]`."""
     seen: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     names = [name for name in labeled.column_names if name in tokenizer.model_input_names]
@@ -102,13 +159,4 @@ def set_class_mean_head(model: PreTrainedModel, labeled: Dataset, tokenizer: Pre
                 model(**tokenizer.pad(dict(rows), return_tensors="pt").to(model.device))
     finally:
         handle.remove()
-    features = torch.cat(seen)
-    labels = torch.tensor(labeled["labels"][:], device=features.device)
-    if features.dim() != 2:
-        raise ModelError(
-            f"Expected one vector a row before the head, [B, D], got {list(features.shape)}: leave class_mean_head "
-            "out."
-        )
-    weight, bias = class_mean_weights(features, labels, layer.out_features)
-    layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
+    return torch.cat(seen)

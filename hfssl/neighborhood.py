@@ -1,11 +1,12 @@
-"""What the embeddings of the untrained backbone say of the pool: a second opinion on labels, and rows out of place.
+"""What the embeddings of the untrained backbone say of the pool: second opinions on labels, and rows out of place.
 
 The backbone's, not the teacher's: in the teacher's space each labeled row lies where its label is, so that neither the
-trust in the graph nor the p-values of novelty could be measured on these rows.
+trust in the graph and in the classes' names nor the p-values of novelty could be measured on these rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.graph import agreement_weights, graph_trust, knn_graph, spread_labels
+from hfssl.label_names import NamePrior, name_texts, weigh_names
 from hfssl.novelty import is_strange, novel_rows
 from hfssl.scoring import mean_embeddings
 
@@ -32,12 +34,21 @@ class Neighborhood:
         certainty: `[N]`, 0 where no label reaches, 1 for one class only; `None` likewise.
         trust: The graph's say in [0, 1], from the labeled rows among themselves.
         novel: `[N]` bool, rows unlike all labeled ones.
+        name_strength: How far the classes' names are trusted; 0 where they say nothing or were not asked.
+        name_log_odds: `[N, K]`, see `NamePrior`; `None` likewise.
     """
 
     probs: np.ndarray | None
     certainty: np.ndarray | None
     trust: float
     novel: np.ndarray
+    name_strength: float = 0.0
+    name_log_odds: np.ndarray | None = None
+
+    @property
+    def names(self) -> NamePrior | None:
+        """What the classes' names say of the pool, if they say anything."""
+        return None if self.name_log_odds is None else NamePrior(self.name_strength, self.name_log_odds)
 
     @property
     def alarming(self) -> bool:
@@ -65,7 +76,8 @@ class Neighborhood:
         if not path.exists():
             return None
         found = read_arrays(path)
-        return cls(found.get("probs"), found.get("certainty"), float(found["trust"]), found["novel"])
+        scalars = {name: float(found.pop(name)) for name in ("trust", "name_strength")}
+        return cls(**{"probs": None, "certainty": None} | found | scalars)
 
 
 def find_neighborhood(
@@ -76,10 +88,11 @@ def find_neighborhood(
     *,
     num_classes: int,
     graph: bool,
+    label_names: Sequence[str] | None = None,
     seed: int,
     title: str | None = None,
 ) -> Neighborhood:
-    """Embeds the labeled rows and the pool, and asks the neighbours.
+    """Embeds the labeled rows and the pool, and asks the neighbours and the classes' names.
 
     Args:
         encoder: with the backbone's own weights.
@@ -88,6 +101,7 @@ def find_neighborhood(
         tokenizer: pads the batches.
         num_classes: K.
         graph: whether to spread labels over a nearest-neighbour graph.
+        label_names: K names to be compared with the texts; `None` leaves them out.
         seed: of the graph.
         title: beside the progress bars; `None` shows none.
     """
@@ -95,11 +109,17 @@ def find_neighborhood(
         mean_embeddings(encoder, rows, tokenizer, progress=title and f"{title}: embedding {what}")
         for rows, what in ((labeled, "the labeled rows"), (pool, "the pool"))
     )
-    novel = novel_rows(known, unknown)
-    if not graph:
-        return Neighborhood(None, None, 0.0, novel)
-    labels = np.concatenate([np.asarray(labeled["labels"][:]), np.full(len(unknown), -1)])
-    edges = knn_graph(np.concatenate([known, unknown]), seed=seed)
-    spread = spread_labels(edges, labels, num_classes)
-    trust = graph_trust(edges, labels, num_classes).weight()
-    return Neighborhood(spread.probs[len(known) :], spread.certainty[len(known) :], trust, novel)
+    labels = np.asarray(labeled["labels"][:])
+    found = {"probs": None, "certainty": None, "trust": 0.0, "novel": novel_rows(known, unknown)}
+    if graph:
+        edges = knn_graph(np.concatenate([known, unknown]), seed=seed)
+        seeds = np.concatenate([labels, np.full(len(unknown), -1)])
+        spread = spread_labels(edges, seeds, num_classes)
+        found |= {"probs": spread.probs[len(known) :], "certainty": spread.certainty[len(known) :]}
+        found["trust"] = graph_trust(edges, seeds, num_classes).weight()
+    texts = None if label_names is None else name_texts(label_names)
+    if texts is not None:
+        names = mean_embeddings(encoder, Dataset.from_dict(dict(tokenizer(texts, truncation=True))), tokenizer)
+        prior = weigh_names(known, labels, unknown, names, seed=seed)
+        found |= {"name_strength": prior.strength, "name_log_odds": prior.log_odds if prior.strength > 0 else None}
+    return Neighborhood(**found)

@@ -36,6 +36,8 @@ class Preset:
             unless `self_training` says otherwise.
         warm_start: Fields of `ContrastiveConfig` for the stage before the labels-only model and each further teacher,
             or `None` for none.
+        probe_teachers: Whether a teacher is the warm-started encoder under logistic regression on the means over its
+            tokens, instead of the fine-tuned model. Needs a warm start.
         pretext: Fields of `MaskedSpanConfig`, or `None` for no pretext stage by default.
         self_training: Fields of `SelfTrainingConfig`; `rounds=0` for none.
         refit: Whether the approach that the verdict keeps is trained once more on all labels, held-out ones included.
@@ -43,6 +45,7 @@ class Preset:
 
     supervised: dict[str, Any] = field(default_factory=dict)
     warm_start: dict[str, Any] | None = None
+    probe_teachers: bool = False
     pretext: dict[str, Any] | None = None
     self_training: dict[str, Any] = field(default_factory=dict)
     refit: bool = False

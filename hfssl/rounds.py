@@ -197,8 +197,14 @@ class SelfTraining:
         started = time.perf_counter()
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
+        around = self._look_around(labeled, pool)
         results = self._score(number, title, pool)
         if number == 0:  # what the pool is made of does not change with the rounds
+            if around is not None and around.names is not None:  # later teachers have learned what the names say
+                results = [
+                    replace(result, deterministic_probs=around.names.applied(result.deterministic_probs))
+                    for result in results
+                ]
             self.class_shares_ = self._find_class_shares(results, labeled)
         labels = pseudo_label(
             combine(results),
@@ -206,7 +212,7 @@ class SelfTraining:
             numpy_generator(self.args.seed, "selection", number),
             self.class_shares_,
             fraction=self._fraction(number),
-            neighborhood=self._look_around(labeled, pool),
+            neighborhood=around,
         )
         labels = from_main(labels)
         if is_main():
@@ -242,7 +248,7 @@ class SelfTraining:
     def _look_around(self, labeled: Dataset, pool: Dataset) -> Neighborhood | None:
         """What the backbone's embeddings say of the pool: the same in every round, so it is found once and kept."""
         args, path = self.args, self.output_dir / "neighborhood.npz"
-        if args.graph == "none" and not args.filter_novel:
+        if args.graph == "none" and not args.filter_novel and not args.label_name_prior:
             return None
         if self.neighborhood_ is None:
             self.neighborhood_ = from_main(Neighborhood.load(path))
@@ -254,6 +260,7 @@ class SelfTraining:
                 self.tokenizer,
                 num_classes=len(self.label_names),
                 graph=args.graph != "none",
+                label_names=self.label_names if args.label_name_prior else None,
                 seed=derive_seed(args.seed, "graph") % 2**31,
                 title=None if args.disable_tqdm or not is_main() else self.title,
             )
@@ -320,6 +327,7 @@ class SelfTraining:
             "per_class": dict(zip(self.label_names, counts.tolist(), strict=True)),
             "novel_share": None if self.neighborhood_ is None else float(self.neighborhood_.novel.mean()),
             "graph_trust": None if self.neighborhood_ is None else self.neighborhood_.trust,
+            "label_name_strength": None if self.neighborhood_ is None else self.neighborhood_.name_strength,
             "class_shares": None if shares is None else dict(zip(self.label_names, shares.tolist(), strict=True)),
             "mean_weight": float(labels.weights.mean()) if len(rows) else 0.0,
             "mean_bald": float(labels.bald.mean()),

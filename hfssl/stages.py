@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from hfssl.data.audit import training_manifest
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
 from hfssl.files import read_arrays, write_arrays
+from hfssl.heads import start_head
 from hfssl.metrics.classification import evaluate_probs
-from hfssl.modeling import from_pretrained, load_classifier, load_masked_lm, transfer_encoder
+from hfssl.modeling import Pooling, from_pretrained, load_classifier, load_masked_lm, transfer_encoder
 from hfssl.presets import PRETEXT_ON_REQUEST, Preset
 from hfssl.rounds import SelfTraining
 from hfssl.run_folder import RunFolder
@@ -41,7 +43,7 @@ __all__ = ["REFIT", "StageRunner"]
 logger = logging.get_logger(__name__)
 
 MEASURED = ("validation", "test")
-REFIT, LOGITS = "refit", "logits.npz"
+REFIT, LOGITS, TEACHER = "refit", "logits.npz", "teacher"
 
 
 class StageRunner:
@@ -75,6 +77,7 @@ class StageRunner:
             self.pretext, self.rounds = False, 0
         # Rows in a validation file of the user's own are never learned from.
         may_refit = arguments.validation is None and len(splits["validation"]) > 0
+        self.probes = preset.probe_teachers and preset.warm_start is not None
         self.refits = may_refit and (preset.refit if arguments.refit is None else arguments.refit)
         self.titles = self._titles()
 
@@ -187,38 +190,67 @@ class StageRunner:
     ) -> dict[str, SSLTrainer]:
         """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one.
 
+        Where the warm start makes a teacher by itself (`Preset.probe_teachers`), it lies in `folder / "teacher"`.
+
         Returns the trainers by the name of their step, in order; `"supervised"` is the last.
         """
         trainers: dict[str, SSLTrainer] = {}
         model = self._classifier(seed, adapted=adapted)
-        shared = {"train_dataset": labeled, "processing_class": self.tokenizer}
         peft_config = self._peft_config(model, "sequence_classification")
         if self.preset.warm_start is not None:
-            place = folder / "checkpoints" / "warm_start"
-            warm = trainers["warm_start"] = ContrastiveTrainer(
-                model,
-                self._config(ContrastiveConfig, place, self.preset.warm_start, seed=seed),
-                peft_config=peft_config,
-                title=f"{title}, warm start",
-                **shared,
-            )
-            warm.train(resume_from_checkpoint=True)
-            model, peft_config = warm.model, None  # with LoRA it carries its adapter now
+            trainers["warm_start"] = self._warm_start(folder, title, labeled, model, peft_config, seed=seed)
+            model, peft_config = trainers["warm_start"].model, None  # with LoRA it carries its adapter now
+            if self.probes:
+                self._save_probe(model, labeled, folder / TEACHER, seed=seed, adapted=adapted)
         trainers["supervised"] = SupervisedTrainer(
             model,
             self._config(SupervisedConfig, folder, self.preset.supervised, seed=seed),
+            train_dataset=labeled,
+            processing_class=self.tokenizer,
             peft_config=peft_config,
             title=title,
-            **shared,
         )
         trainers["supervised"].train(resume_from_checkpoint=True)
         return trainers
+
+    def _warm_start(
+        self,
+        folder: Path,
+        title: str,
+        labeled: Dataset,
+        model: PreTrainedModel,
+        peft_config: PeftConfig | None,
+        *,
+        seed: int,
+    ) -> ContrastiveTrainer:
+        place = folder / "checkpoints" / "warm_start"
+        trainer = ContrastiveTrainer(
+            model,
+            self._config(ContrastiveConfig, place, self.preset.warm_start, seed=seed),
+            train_dataset=labeled,
+            processing_class=self.tokenizer,
+            peft_config=peft_config,
+            title=f"{title}, warm start",
+        )
+        trainer.train(resume_from_checkpoint=True)
+        return trainer
+
+    def _save_probe(self, warm: PreTrainedModel, labeled: Dataset, folder: Path, *, seed: int, adapted: bool) -> None:
+        """The warm-started encoder under logistic regression on the means over its tokens: what was warm-started.
+
+        A teacher need not have the stock head, which reads the first token: the means are better by up to 5 points.
+        """
+        teacher = self._classifier(seed, adapted=adapted, pooling="mean").to(warm.device)
+        transfer_encoder(plain_model(deepcopy(warm)), teacher)
+        start_head("logistic", teacher, labeled, self.tokenizer)
+        save_checkpoint(teacher, self.tokenizer, folder, self.label_names)
 
     def _self_training(self, folder: Path) -> dict[str, Any]:
         adapted = self._start_from_adapted()
         rounds = self._rounds(folder, "self-training", self.rounds, seed=self._seed("self_training"), adapted=adapted)
         config = rounds.args
-        teachers = [from_pretrained(self.run_folder.stage("pretext" if adapted else BASELINE) / "model")]
+        first = self.run_folder.stage("pretext" if adapted else BASELINE)
+        teachers = [from_pretrained(first / (TEACHER if self.probes else "model"))]
         teachers += [self._further_teacher(folder, i, adapted=adapted) for i in range(1, config.teachers)]
         pool = self.tokens["unlabeled"]
         rounds.fit(
@@ -277,16 +309,20 @@ class StageRunner:
         return {"metrics": metrics, "manifests": manifests, "config": config, "curves": curves}
 
     def _further_teacher(self, folder: Path, number: int, *, adapted: bool) -> PreTrainedModel:
-        """The labels-only model again, from another seed."""
-        place = folder / f"teacher-{number}"
-        if not (place / "model").exists():
-            title = f"{self.titles['self-training']}, teacher {number + 1}"
-            trainers = self._train_supervised(
-                place, title, self.tokens["labeled"], seed=self._seed(f"teacher-{number}"), adapted=adapted
-            )
-            save_checkpoint(trainers["supervised"].model, self.tokenizer, place / "model", self.label_names)
+        """The first teacher again, from another seed."""
+        place, seed = folder / f"teacher-{number}", self._seed(f"teacher-{number}")
+        title, labeled = f"{self.titles['self-training']}, teacher {number + 1}", self.tokens["labeled"]
+        if not (place / TEACHER).exists():
+            if self.probes:
+                model = self._classifier(seed, adapted=adapted)
+                peft_config = self._peft_config(model, "sequence_classification")
+                warm = self._warm_start(place, title, labeled, model, peft_config, seed=seed)
+                self._save_probe(warm.model, labeled, place / TEACHER, seed=seed, adapted=adapted)
+            else:
+                trainers = self._train_supervised(place, title, labeled, seed=seed, adapted=adapted)
+                save_checkpoint(trainers["supervised"].model, self.tokenizer, place / TEACHER, self.label_names)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
-        return from_pretrained(place / "model")
+        return from_pretrained(place / TEACHER)
 
     def _start_from_adapted(self) -> bool:
         """Whether self-training starts from the adapted backbone: unless held-out labels speak against it."""
@@ -354,9 +390,9 @@ class StageRunner:
             disable_tqdm=self.arguments.quiet,
         )
 
-    def _classifier(self, seed: int, *, adapted: bool) -> PreTrainedModel:
+    def _classifier(self, seed: int, *, adapted: bool, pooling: Pooling | None = None) -> PreTrainedModel:
         backbone = self.run_folder.stage("adapted_backbone") / "encoder" if adapted else self.arguments.backbone
-        return load_classifier(backbone, self.label_names, pooling=self.arguments.pooling, seed=seed)
+        return load_classifier(backbone, self.label_names, pooling=pooling or self.arguments.pooling, seed=seed)
 
     def _peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
         if self.arguments.adapter == "none":
@@ -401,6 +437,9 @@ SHOWN = (
     "weighting",
     "soft_targets",
     "alignment",
+    "label_name_prior",
+    "filter_novel",
+    "head_start",
     "freeze_embeddings",
     "contrastive_temperature",
     "masking",

@@ -10,7 +10,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedToken
 
 from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.masking import tokenize_for_masking
-from hfssl.heads import set_class_mean_head
+from hfssl.heads import start_head
 from hfssl.objectives import (
     MaskedSpanObjective,
     SelfTrainingObjective,
@@ -47,9 +47,9 @@ class SupervisedTrainer(_MethodTrainer):
         train_dataset: Dataset | None = None,
         **kwargs: Any,
     ):
-        if args.class_mean_head and train_dataset is not None:
+        if args.head_start != "random" and train_dataset is not None:
             train_dataset = self.prepare_dataset(train_dataset, processing_class, args)
-            set_class_mean_head(model, train_dataset, processing_class)
+            start_head(args.head_start, model, train_dataset, processing_class)
         super().__init__(model, args, processing_class=processing_class, train_dataset=train_dataset, **kwargs)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from train_tiny import LABEL_NAMES, make_dataset
 
 from hfssl.backbones import load_tokenizer
 from hfssl.data.streams import tokenize_dataset
-from hfssl.heads import class_mean_weights, logit_layer, mixed_head_input, set_class_mean_head
+from hfssl.heads import class_mean_weights, logistic_weights, logit_layer, mixed_head_input, start_head
 from hfssl.modeling import load_classifier
 
 
@@ -48,7 +50,7 @@ def test_the_head_of_a_real_model_knows_its_labels_without_a_step(model, tiny_ba
     rows = tokenize_dataset(make_dataset(9, labels=True), tokenizer, 16)
     model.train()
     state = torch.random.get_rng_state()
-    set_class_mean_head(model, rows, tokenizer)
+    start_head("class_means", model, rows, tokenizer)
     assert model.training  # and no number was drawn
     assert torch.equal(torch.random.get_rng_state(), state)
     model.eval()
@@ -73,3 +75,29 @@ def test_the_head_sees_mixed_rows_within_the_block_only(model, tiny_backbone):
             mixed = model(**batch).logits
         torch.testing.assert_close(mixed, 0.75 * plain + 0.25 * plain.flip(0))  # a linear layer mixes its output alike
         assert torch.equal(model(**batch).logits, plain)
+
+
+def test_logistic_weights_are_those_of_scikit_learn_and_free_of_scale():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    features = torch.randn(8, 5, generator=generator) + 2 * torch.nn.functional.one_hot(labels, 5)
+    weight, bias = logistic_weights(features, labels, 4)
+    scaled, shifted = logistic_weights(1000 * features + 7, labels, 4)
+    torch.testing.assert_close(
+        (1000 * features + 7) @ scaled.T + shifted, features @ weight.T + bias, atol=1e-2, rtol=0
+    )
+    center = features.mean(dim=0)
+    unit = (features - center) / (features - center).square().sum(dim=1).mean().sqrt()
+    peer = LogisticRegression(max_iter=1000).fit(unit.numpy(), labels.numpy())
+    ours = (features @ weight.T + bias).softmax(-1)
+    np.testing.assert_allclose(ours[:, :3].numpy(), peer.predict_proba(unit.numpy()), atol=1e-3)
+    assert (ours[:, 3] < 1e-6).all()  # a class without labels
+
+
+def test_logistic_weights_of_two_classes():
+    features, labels = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
+    weight, bias = logistic_weights(features, labels, 2)
+    torch.testing.assert_close(weight[0], -weight[1])
+    peer = LogisticRegression().fit(features.numpy() / 2.5**0.5, labels.numpy())  # mean square 2.5
+    ours = (features @ weight.T + bias).softmax(-1).numpy()
+    np.testing.assert_allclose(ours, peer.predict_proba(features.numpy() / 2.5**0.5), atol=1e-3)

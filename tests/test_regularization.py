@@ -18,7 +18,8 @@ OPTIONS = {
     "l2_sp": {"l2_sp_alpha": 10.0},
     "average": {"weight_average_decay": 0.9},
     "layerwise": {"layerwise_lr_decay": 0.5},
-    "class_means": {"class_mean_head": True},
+    "class_means": {"head_start": "class_means"},
+    "logistic": {"head_start": "logistic"},
 }
 
 

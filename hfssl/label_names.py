@@ -1,0 +1,118 @@
+"""What the names of the classes say of a text: "joy" lies nearer to happy sentences than "anger" does.
+
+A sentence encoder compares a class's name with a text before any label is seen (zero-shot classification by
+embeddings; Veeranna et al. 2016, Yin et al. 2019). On few labels that is worth several labels a class where the names
+are words ("positive", "card arrival"), and nothing where they are codes ("ABBR", "3"): how far it is trusted is chosen
+on the labeled rows, by cross-validation. N rows, L of them labeled, K classes, D dimensions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import log_softmax, softmax
+from sklearn.model_selection import StratifiedKFold
+
+__all__ = ["STRENGTHS", "NamePrior", "choose_strength", "name_texts", "weigh_names"]
+
+STRENGTHS = (0.0, 0.25, 0.5, 1.0)  # factors on similarities of standard deviation 1
+FOLDS = 5
+PENALTY = 10.0  # C of the regression on embeddings of length 1, as benchmarks/peers.py has it for the same purpose
+MOST_ITERATIONS = 50
+
+
+@dataclass(frozen=True)
+class NamePrior:
+    """What the names say of N rows.
+
+    Attributes:
+        strength: How far they are trusted; 0 for not at all.
+        log_odds: `[N, K]`, to be added to the logarithms of a teacher's probabilities.
+    """
+
+    strength: float
+    log_odds: np.ndarray
+
+    def applied(self, probs: np.ndarray) -> np.ndarray:
+        """The product of both opinions, normalised: `[N, K]` -> `[N, K]`."""
+        return softmax(np.log(np.maximum(probs, 1e-30)) + self.log_odds, axis=-1).astype(probs.dtype)
+
+
+def name_texts(names: Sequence[str]) -> list[str] | None:
+    """The names as words; `None` where one of them has no letters or is what transformers calls a nameless class."""
+    texts = [re.sub(r"[_\W]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip() for name in names]
+    nameless = [not re.search(r"[^\W\d]", text) or re.fullmatch(r"(?i)(label|class) ?\d+", text) for text in texts]
+    return None if any(nameless) else texts
+
+
+def weigh_names(known: np.ndarray, labels: np.ndarray, pool: np.ndarray, names: np.ndarray, *, seed: int) -> NamePrior:
+    """How far the names are to be trusted, and what they say of the pool.
+
+    Args:
+        known: `[L, D]` embeddings of the labeled rows by the untrained backbone, of length 1.
+        labels: `[L]` their class numbers.
+        pool: `[N, D]` embeddings of the pool.
+        names: `[K, D]` embeddings of the names.
+        seed: of the folds.
+    """
+    center = pool.mean(axis=0)
+    directions = (names - names.mean(axis=0)).T
+    spread = ((pool - center) @ directions).std()
+    if not spread > 0:  # all names, or all texts, are the same to the backbone
+        return NamePrior(0.0, np.zeros((len(pool), len(names)), np.float32))
+    known_scores, pool_scores = ((rows - center) @ directions / spread for rows in (known, pool))
+    strength = choose_strength(known, labels, known_scores, seed=seed)
+    return NamePrior(strength, (strength * pool_scores).astype(np.float32))
+
+
+def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray, *, seed: int) -> float:
+    """The one of `STRENGTHS` with which held-out labels are the most likely, by stratified cross-validation.
+
+    What is cross-validated is logistic regression on the embeddings with the names' scores as an offset, so that the
+    names are only asked for what the labels do not say by themselves.
+
+    Args:
+        features: `[L, D]`.
+        labels: `[L]`; fewer than two a class on average say too little, and give 0.
+        scores: `[L, K]`.
+        seed: of the folds.
+    """
+    counts = np.bincount(labels)
+    if len(labels) < 2 * np.count_nonzero(counts) or np.count_nonzero(counts) < 2:
+        return 0.0
+    folds = StratifiedKFold(min(FOLDS, max(2, int(counts[counts > 0].min()))), shuffle=True, random_state=seed % 2**32)
+    losses = dict.fromkeys(STRENGTHS, 0.0)
+    for train, held_out in folds.split(features, labels):
+        for strength in STRENGTHS:
+            offset = strength * scores
+            weight, bias = _offset_regression(features[train], labels[train], offset[train])
+            logits = features[held_out] @ weight + bias + offset[held_out]
+            losses[strength] -= log_softmax(logits, axis=1)[np.arange(len(held_out)), labels[held_out]].sum()
+    return min(STRENGTHS, key=losses.__getitem__)
+
+
+def _offset_regression(features: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weight `[D, K]` and bias `[K]` of multinomial logistic regression with a fixed term in the logits, `[L, K]`.
+
+    scikit-learn's has no such term.
+    """
+    rows, fixed = torch.from_numpy(features).float(), torch.from_numpy(offset).float()
+    truth = torch.from_numpy(np.asarray(labels, dtype=np.int64))
+    weight = torch.zeros(rows.shape[1], fixed.shape[1], requires_grad=True)
+    bias = torch.zeros(fixed.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=MOST_ITERATIONS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        misfit = torch.nn.functional.cross_entropy(rows @ weight + bias + fixed, truth, reduction="sum")
+        # The bias is drawn to 0, too, if hardly: a class without a row in the fold would send it to minus infinity.
+        penalty = (weight.square().sum() + 0.01 * bias.square().sum()) / (2 * PENALTY)
+        (misfit + penalty).backward()
+        return misfit + penalty
+
+    optimizer.step(loss)
+    return weight.detach().numpy(), bias.detach().numpy()
