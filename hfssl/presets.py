@@ -40,6 +40,8 @@ class Preset:
             tokens, instead of the fine-tuned model. Needs a warm start.
         pretext: Fields of `MaskedSpanConfig`, or `None` for no pretext stage by default.
         self_training: Fields of `SelfTrainingConfig`; `rounds=0` for none.
+        most_pool_rows: Self-training looks at so many unlabeled rows, drawn at random (UST: 16,384 a round), so that
+            a larger pool costs no more; `None` for all.
         refit: Whether the approach that the verdict keeps is trained once more on all labels, held-out ones included.
     """
 
@@ -48,16 +50,28 @@ class Preset:
     probe_teachers: bool = False
     pretext: dict[str, Any] | None = None
     self_training: dict[str, Any] = field(default_factory=dict)
+    most_pool_rows: int | None = None
     refit: bool = False
 
 
-FINE_TUNING = {"learning_rate": 1e-4, "head_learning_rate": 1e-3, "freeze_embeddings": True}
-WARM_START = {"freeze_embeddings": True}
+# The steps of `--max-steps`, if there are any: the warm start ends with logistic regression on its features.
+SUPERVISED = {
+    "max_steps": 0,
+    "head_start": "logistic",
+    "learning_rate": 1e-4,
+    "head_learning_rate": 1e-3,
+    "freeze_embeddings": True,
+}
+WARM_START = {"learning_rate": 1.5e-4, "per_device_train_batch_size": 16, "freeze_embeddings": True}
 SELF_TRAINING = {
+    "head_start": "random",
+    "learning_rate": 3e-4,
     "draw": "all",
     "selection_fraction": 1.0,
     "soft_targets": True,
     "alignment": "estimated",
+    "label_name_prior": True,
+    "filter_novel": True,
     "weighting": "uniform",
     "unlabeled_ratio": 3,
     "mc_top_layers": 2,
@@ -66,21 +80,27 @@ SELF_TRAINING = {
 
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
-        warm_start={**WARM_START, "max_steps": 100, "per_device_train_batch_size": 16},
-        supervised={**FINE_TUNING, "max_steps": 100},
-        self_training={**SELF_TRAINING, "max_steps": 100, "rounds": 1, "mc_passes": 2},
+        warm_start={**WARM_START, "max_steps": 60},
+        probe_teachers=True,
+        supervised=SUPERVISED,
+        self_training={**SELF_TRAINING, "max_steps": 60, "rounds": 1, "mc_passes": 1},
+        most_pool_rows=2000,
     ),
     "standard": Preset(
-        warm_start={**WARM_START, "max_steps": 100, "per_device_train_batch_size": 32},
-        supervised={**FINE_TUNING, "max_steps": 100},
-        self_training={**SELF_TRAINING, "max_steps": 300, "rounds": 1, "mc_passes": 3, "teachers": 3},
+        warm_start={**WARM_START, "max_steps": 100},
+        probe_teachers=True,
+        supervised=SUPERVISED,
+        self_training={**SELF_TRAINING, "max_steps": 120, "rounds": 1, "mc_passes": 3, "teachers": 3},
+        most_pool_rows=6000,
         refit=True,
     ),
     "thorough": Preset(
-        warm_start={**WARM_START, "max_steps": 200, "per_device_train_batch_size": 32},
-        supervised={**FINE_TUNING, "max_steps": 200},
+        warm_start={**WARM_START, "max_steps": 200},
+        probe_teachers=True,
+        supervised=SUPERVISED,
         pretext={"max_steps": 2000},
-        self_training={**SELF_TRAINING, "max_steps": 600, "rounds": 3, "mc_passes": 30, "teachers": 5},
+        self_training={**SELF_TRAINING, "max_steps": 300, "rounds": 3, "mc_passes": 30, "teachers": 5},
+        most_pool_rows=16_384,
         refit=True,
     ),
 }

@@ -85,30 +85,30 @@ def estimate_prior(
     return estimate
 
 
-def consensus_prior(estimates: ArrayLike, prior: ArrayLike, num_rows: int) -> np.ndarray:
-    """Class shares of a pool from what several models found, drawn toward `prior` the more they disagree.
+def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> np.ndarray:
+    """Class shares of a pool from what several models found, drawn toward `default` the more they disagree.
 
-    The log-ratio of a share to that in `prior` is shrunk as in a random-effects model (DerSimonian & Laird 1986):
+    The log-ratio of a share to that in `default` is shrunk as in a random-effects model (DerSimonian & Laird 1986):
     by 1 / (1 + distrust * s^2 / spread^2), where s^2 is the variance of the log-ratios between the models, averaged
-    over the classes, `spread` = 1 is how far pools are expected to be from `prior`, and `distrust` = 8 allows for the
-    bias that the models have in common, since they learned from the same few labels. So a pool that all models find to
-    be skewed alike is taken to be skewed, while shares on which they differ are taken to be their own mistakes. A
-    single model shows no disagreement; s = 0.35 is assumed. The two numbers were chosen on trec6 and sst2; see
+    over the classes, `spread` = 1 is how far pools are expected to be from `default`, and `distrust` = 8 allows for
+    the bias that the models have in common, since they learned from the same few labels. So shares that all models
+    find alike are believed, while those on which they differ are taken to be their own mistakes. A single model shows
+    no disagreement; s = 0.35 is assumed. The numbers were chosen on trec6, sst2 and emotion; see
     `benchmarks/NOTES.md`.
 
     Args:
         estimates: `[M, K]`, see `estimate_prior`; a share may be 0.
-        prior: `[K]`, all positive.
-        num_rows: N, rows that the estimates rest on; a share counts as if one more row, spread as `prior`, were seen.
+        default: `[K]`, all positive: the models' mean probabilities leave everything as it is.
+        num_rows: N, rows that the estimates rest on; one more, spread as `default`, counts as seen.
 
     Returns:
         `[K]` float64 that sums to 1.
     """
-    estimates, prior = np.asarray(estimates, np.float64), np.asarray(prior, np.float64)
-    ratios = np.log((num_rows * estimates / prior + 1) / (num_rows + 1))
+    estimates, default = np.asarray(estimates, np.float64), np.asarray(default, np.float64)
+    ratios = np.log((num_rows * estimates / default + 1) / (num_rows + 1))
     disagreement = ratios.var(axis=0, ddof=1).mean() if len(ratios) > 1 else LONE_DISAGREEMENT**2
     trust = 1 / (1 + DISTRUST * disagreement / SPREAD**2)
-    shares = prior * np.exp(trust * ratios.mean(axis=0))
+    shares = default * np.exp(trust * ratios.mean(axis=0))
     return shares / shares.sum()
 
 

@@ -283,7 +283,8 @@ class SelfTraining:
         if self.args.alignment == "labeled":
             return prior
         estimates = [estimate_prior(result.deterministic_probs, prior) for result in results]
-        return from_main(consensus_prior(estimates, prior, len(results[0].bald)))
+        as_found = np.mean([result.deterministic_probs.mean(axis=0, dtype=np.float64) for result in results], axis=0)
+        return from_main(consensus_prior(estimates, np.maximum(as_found, 1e-12), len(results[0].bald)))
 
     def _score(self, number: int, title: str, pool: Dataset) -> list[MCDropoutResult]:
         """What each teacher says of the pool.

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
-from peft import PeftConfig
 from scipy.special import softmax
 from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hfssl.adapters import build_lora_config
 from hfssl.alarms import drifted_shares, lost_classes, strange_pool
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import plain_model, save_checkpoint
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig
 from hfssl.costs import StageCost, cost_table, plan
 from hfssl.data.audit import training_manifest
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
 from hfssl.files import read_arrays, write_arrays
-from hfssl.heads import start_head
 from hfssl.metrics.classification import evaluate_probs
-from hfssl.modeling import Pooling, from_pretrained, load_classifier, load_masked_lm, transfer_encoder
+from hfssl.modeling import from_pretrained, load_masked_lm, transfer_encoder
 from hfssl.presets import PRETEXT_ON_REQUEST, Preset
 from hfssl.rounds import SelfTraining
 from hfssl.run_folder import RunFolder
 from hfssl.scoring import predict_logits
-from hfssl.seeding import derive_seed
+from hfssl.seeding import numpy_generator
 from hfssl.trainer import SSLTrainer
-from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SupervisedTrainer
+from hfssl.trainers import MaskedSpanTrainer
+from hfssl.training import TEACHER, ModelMaker, descriptions, shown_settings
 from hfssl.verdict import BASELINE, judge
 
 __all__ = ["REFIT", "StageRunner"]
@@ -43,7 +39,7 @@ __all__ = ["REFIT", "StageRunner"]
 logger = logging.get_logger(__name__)
 
 MEASURED = ("validation", "test")
-REFIT, LOGITS, TEACHER = "refit", "logits.npz", "teacher"
+REFIT, LOGITS = "refit", "logits.npz"
 
 
 class StageRunner:
@@ -71,13 +67,12 @@ class StageRunner:
         self.tokens = {name: tokenize_dataset(part, tokenizer, arguments.max_length) for name, part in splits.items()}
         self.pretext = preset.pretext is not None if arguments.pretext is None else arguments.pretext
         self.rounds = preset.self_training.get("rounds", 0) if arguments.rounds is None else arguments.rounds
-        given = {"max_steps": arguments.max_steps, "learning_rate": arguments.learning_rate}
-        self.given = {name: value for name, value in given.items() if value is not None}
+        adapted = run.stage("adapted_backbone") / "encoder"
+        self.make = ModelMaker(arguments, preset, tokenizer, self.label_names, adapted)
         if len(splits["unlabeled"]) == 0:
             self.pretext, self.rounds = False, 0
         # Rows in a validation file of the user's own are never learned from.
         may_refit = arguments.validation is None and len(splits["validation"]) > 0
-        self.probes = preset.probe_teachers and preset.warm_start is not None
         self.refits = may_refit and (preset.refit if arguments.refit is None else arguments.refit)
         self.titles = self._titles()
 
@@ -118,7 +113,7 @@ class StageRunner:
         return plan(
             self.preset,
             lengths=lengths,
-            pool=len(self.tokens["unlabeled"]),
+            pool=len(self._pool_rows()),
             layers=config.num_hidden_layers,
             pretext=self.pretext,
             rounds=self.rounds,
@@ -138,8 +133,8 @@ class StageRunner:
 
     def _adapt_backbone(self, folder: Path) -> dict[str, Any]:
         """Masked-span training on all training texts, watched on `proxy`, which it never trains on."""
-        config = self._config(
-            MaskedSpanConfig, folder, self.preset.pretext or PRETEXT_ON_REQUEST, seed=self._seed("pretext")
+        config = self.make.config(
+            MaskedSpanConfig, folder, self.preset.pretext or PRETEXT_ON_REQUEST, seed=self.make.seed("pretext")
         )
         model = load_masked_lm(self.arguments.backbone, seed=config.seed)
         texts = concatenate_datasets(
@@ -151,18 +146,18 @@ class StageRunner:
             unlabeled_dataset=texts,
             eval_dataset=self.splits["proxy"] if len(self.splits["proxy"]) else None,
             processing_class=self.tokenizer,
-            peft_config=self._peft_config(model, "masked_lm"),
+            peft_config=self.make.peft_config(model, "masked_lm"),
             title=self.titles["pretext on the raw text"],
         )
         trainer.train(resume_from_checkpoint=True)
         # Saved as a headless encoder, the shape of the backbone itself, so that every later stage, LoRA included, just
         # starts from another folder. What the masked LM lacks (a pooler) stays as it was in the backbone.
-        encoder = self._classifier(config.seed, adapted=False).base_model
+        encoder = self.make.classifier(config.seed, adapted=False).base_model
         transfer_encoder(plain_model(trainer.model), encoder)
         save_checkpoint(encoder, self.tokenizer, folder / "encoder")
         return {
             "manifests": [training_manifest("pretext", texts, "unlabeled")],
-            "config": {"pretext": trainer.objective.describe() | _settings(config)},
+            "config": {"pretext": trainer.objective.describe() | shown_settings(config)},
             "curves": trainer.state.log_history,
         }
 
@@ -174,85 +169,28 @@ class StageRunner:
 
     def _supervised(self, folder: Path, name: str, title: str, *, adapted: bool) -> dict[str, Any]:
         # The same seed with and without pretext: the two differ in the backbone and in nothing else.
-        seed = self._seed("supervised")
-        trainers = self._train_supervised(
-            folder, self.titles[title], self.tokens["labeled"], seed=seed, adapted=adapted
-        )
+        seed = self.make.seed("supervised")
+        trainers = self.make.supervised(folder, self.titles[title], self.tokens["labeled"], seed=seed, adapted=adapted)
         return {
             "metrics": self._finish(folder, trainers["supervised"].model),
             "manifests": [training_manifest(name, self.splits["labeled"], "labeled")],
-            "config": _descriptions(trainers),
-            "curves": trainers["supervised"].state.log_history,
+            "config": descriptions(trainers),
+            "curves": _curves(trainers),
         }
-
-    def _train_supervised(
-        self, folder: Path, title: str, labeled: Dataset, *, seed: int, adapted: bool
-    ) -> dict[str, SSLTrainer]:
-        """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one.
-
-        Where the warm start makes a teacher by itself (`Preset.probe_teachers`), it lies in `folder / "teacher"`.
-
-        Returns the trainers by the name of their step, in order; `"supervised"` is the last.
-        """
-        trainers: dict[str, SSLTrainer] = {}
-        model = self._classifier(seed, adapted=adapted)
-        peft_config = self._peft_config(model, "sequence_classification")
-        if self.preset.warm_start is not None:
-            trainers["warm_start"] = self._warm_start(folder, title, labeled, model, peft_config, seed=seed)
-            model, peft_config = trainers["warm_start"].model, None  # with LoRA it carries its adapter now
-            if self.probes:
-                self._save_probe(model, labeled, folder / TEACHER, seed=seed, adapted=adapted)
-        trainers["supervised"] = SupervisedTrainer(
-            model,
-            self._config(SupervisedConfig, folder, self.preset.supervised, seed=seed),
-            train_dataset=labeled,
-            processing_class=self.tokenizer,
-            peft_config=peft_config,
-            title=title,
-        )
-        trainers["supervised"].train(resume_from_checkpoint=True)
-        return trainers
-
-    def _warm_start(
-        self,
-        folder: Path,
-        title: str,
-        labeled: Dataset,
-        model: PreTrainedModel,
-        peft_config: PeftConfig | None,
-        *,
-        seed: int,
-    ) -> ContrastiveTrainer:
-        place = folder / "checkpoints" / "warm_start"
-        trainer = ContrastiveTrainer(
-            model,
-            self._config(ContrastiveConfig, place, self.preset.warm_start, seed=seed),
-            train_dataset=labeled,
-            processing_class=self.tokenizer,
-            peft_config=peft_config,
-            title=f"{title}, warm start",
-        )
-        trainer.train(resume_from_checkpoint=True)
-        return trainer
-
-    def _save_probe(self, warm: PreTrainedModel, labeled: Dataset, folder: Path, *, seed: int, adapted: bool) -> None:
-        """The warm-started encoder under logistic regression on the means over its tokens: what was warm-started.
-
-        A teacher need not have the stock head, which reads the first token: the means are better by up to 5 points.
-        """
-        teacher = self._classifier(seed, adapted=adapted, pooling="mean").to(warm.device)
-        transfer_encoder(plain_model(deepcopy(warm)), teacher)
-        start_head("logistic", teacher, labeled, self.tokenizer)
-        save_checkpoint(teacher, self.tokenizer, folder, self.label_names)
 
     def _self_training(self, folder: Path) -> dict[str, Any]:
         adapted = self._start_from_adapted()
-        rounds = self._rounds(folder, "self-training", self.rounds, seed=self._seed("self_training"), adapted=adapted)
+        seed = self.make.seed("self_training")
+        rounds = self._rounds(folder, "self-training", self.rounds, seed=seed, adapted=adapted)
         config = rounds.args
         first = self.run_folder.stage("pretext" if adapted else BASELINE)
-        teachers = [from_pretrained(first / (TEACHER if self.probes else "model"))]
-        teachers += [self._further_teacher(folder, i, adapted=adapted) for i in range(1, config.teachers)]
-        pool = self.tokens["unlabeled"]
+        teachers = [from_pretrained(first / (TEACHER if self.make.probes else "model"))]
+        teachers += [
+            self.make.further_teacher(folder, self.titles["self-training"], self.tokens["labeled"], i, adapted=adapted)
+            for i in range(1, config.teachers)
+        ]
+        chosen = self._pool_rows()
+        pool = self.tokens["unlabeled"].select(chosen)
         rounds.fit(
             teachers,
             self.tokens["labeled"],
@@ -260,29 +198,37 @@ class StageRunner:
             validation=self.tokens["validation"],
             hidden_labels=np.asarray(pool["hidden_label"][:]),
         )
-        used = self.splits["unlabeled"].select(np.flatnonzero(rounds.labeled_iter_ >= 0))
+        used = self.splits["unlabeled"].select(chosen[rounds.labeled_iter_ >= 0])
         return {
             "metrics": self._finish(folder, rounds.student_),
             "manifests": [
                 training_manifest("self_training", self.splits["labeled"], "labeled"),
                 training_manifest("self_training", used, "unlabeled"),
             ],
-            "config": {"self_training": rounds.describe() | _settings(config) | {"adapted_backbone": adapted}},
+            "config": {"self_training": rounds.describe() | shown_settings(config) | {"adapted_backbone": adapted}},
             "curves": rounds.curves_,
             "rounds": rounds.rounds_,
             "alarms": self._alarms(rounds),
         }
 
+    def _pool_rows(self) -> np.ndarray:
+        """The rows that self-training looks at, ascending: all, or as many as the preset says, drawn by the seed."""
+        count, most = len(self.tokens["unlabeled"]), self.preset.most_pool_rows
+        if most is None or count <= most:
+            return np.arange(count)
+        return np.sort(numpy_generator(self.arguments.seed, "pool").choice(count, size=most, replace=False))
+
     def _rounds(self, folder: Path, title: str, rounds: int, *, seed: int, adapted: bool) -> SelfTraining:
         settings = self.preset.supervised | self.preset.self_training | {"rounds": rounds}
-        config = self._config(SelfTrainingConfig, folder, settings, seed=seed)
+        config = self.make.config(SelfTrainingConfig, folder, settings, seed=seed)
+        example = self.make.classifier(config.seed, adapted=adapted)
         return SelfTraining(
-            lambda seed: self._classifier(seed, adapted=adapted),
+            lambda seed: self.make.classifier(seed, adapted=adapted),
             config,
             processing_class=self.tokenizer,
             label_names=self.label_names,
             output_dir=folder,
-            peft_config=self._peft_config(self._classifier(config.seed, adapted=adapted), "sequence_classification"),
+            peft_config=self.make.peft_config(example, "sequence_classification"),
             title=self.titles[title],
         )
 
@@ -295,34 +241,18 @@ class StageRunner:
         adapted = chosen == "pretext" or before["config"].get(chosen, {}).get("adapted_backbone", False)
         if any(record["selected"] for record in before.get("rounds", [])):
             place = self.run_folder.stage(chosen)
-            rounds = self._rounds(place, title, self.rounds, seed=self._seed(chosen), adapted=adapted)
-            model, curves = rounds.refit(tokens, self.tokens["unlabeled"], folder)
+            rounds = self._rounds(place, title, self.rounds, seed=self.make.seed(chosen), adapted=adapted)
+            model, curves = rounds.refit(tokens, self.tokens["unlabeled"].select(self._pool_rows()), folder)
             manifests += [{**m, "stage": REFIT} for m in before["manifests"] if m["role"] == "unlabeled"]
             config = before["config"]
         else:
-            trainers = self._train_supervised(
-                folder, self.titles[title], tokens, seed=self._seed("supervised"), adapted=adapted
+            trainers = self.make.supervised(
+                folder, self.titles[title], tokens, seed=self.make.seed("supervised"), adapted=adapted
             )
-            model, curves = trainers["supervised"].model, trainers["supervised"].state.log_history
-            config = _descriptions(trainers)
+            model, curves = trainers["supervised"].model, _curves(trainers)
+            config = descriptions(trainers)
         metrics = self._finish(folder, model, ("test",))
         return {"metrics": metrics, "manifests": manifests, "config": config, "curves": curves}
-
-    def _further_teacher(self, folder: Path, number: int, *, adapted: bool) -> PreTrainedModel:
-        """The first teacher again, from another seed."""
-        place, seed = folder / f"teacher-{number}", self._seed(f"teacher-{number}")
-        title, labeled = f"{self.titles['self-training']}, teacher {number + 1}", self.tokens["labeled"]
-        if not (place / TEACHER).exists():
-            if self.probes:
-                model = self._classifier(seed, adapted=adapted)
-                peft_config = self._peft_config(model, "sequence_classification")
-                warm = self._warm_start(place, title, labeled, model, peft_config, seed=seed)
-                self._save_probe(warm.model, labeled, place / TEACHER, seed=seed, adapted=adapted)
-            else:
-                trainers = self._train_supervised(place, title, labeled, seed=seed, adapted=adapted)
-                save_checkpoint(trainers["supervised"].model, self.tokenizer, place / TEACHER, self.label_names)
-        shutil.rmtree(place / "checkpoints", ignore_errors=True)
-        return from_pretrained(place / TEACHER)
 
     def _start_from_adapted(self) -> bool:
         """Whether self-training starts from the adapted backbone: unless held-out labels speak against it."""
@@ -375,36 +305,6 @@ class StageRunner:
         """What self-training raised against its own result."""
         return (self.run_folder.done("self_training") or {}).get("alarms", [])
 
-    # --- settings ----------------------------------------------------------------------------------------------------
-
-    def _seed(self, name: str) -> int:
-        return derive_seed(self.arguments.seed, name) % 2**31  # transformers takes 32-bit seeds
-
-    def _config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
-        return kind(
-            **settings | (self.given if issubclass(kind, SupervisedConfig) else {}),
-            output_dir=str(folder / "checkpoints"),
-            seed=seed,
-            max_length=self.arguments.max_length,
-            report_to="none",
-            disable_tqdm=self.arguments.quiet,
-        )
-
-    def _classifier(self, seed: int, *, adapted: bool, pooling: Pooling | None = None) -> PreTrainedModel:
-        backbone = self.run_folder.stage("adapted_backbone") / "encoder" if adapted else self.arguments.backbone
-        return load_classifier(backbone, self.label_names, pooling=pooling or self.arguments.pooling, seed=seed)
-
-    def _peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
-        if self.arguments.adapter == "none":
-            return None
-        return build_lora_config(
-            model,
-            r=self.arguments.lora_r,
-            alpha=self.arguments.lora_alpha,
-            dropout=self.arguments.lora_dropout,
-            task=task,
-        )
-
 
 def _all_labels(parts: DatasetDict) -> Dataset:
     """Every row with a label that is there to learn from, held-out ones included."""
@@ -412,42 +312,11 @@ def _all_labels(parts: DatasetDict) -> Dataset:
     return concatenate_datasets([parts["labeled"], parts["validation"].select_columns(columns)])
 
 
-def _descriptions(trainers: Mapping[str, SSLTrainer]) -> dict[str, dict[str, Any]]:
-    return {step: trainer.objective.describe() | _settings(trainer.args) for step, trainer in trainers.items()}
+def _curves(trainers: Mapping[str, SSLTrainer]) -> list[dict[str, Any]]:
+    """The log of fine-tuning, or, where the preset has none, that of the warm start."""
+    logs = [trainer.state.log_history for trainer in trainers.values()]
+    return logs[-1] or logs[0]
 
 
 def _other_columns(dataset: Dataset) -> list[str]:
     return [name for name in dataset.column_names if name not in ("text", "text_pair")]
-
-
-SHOWN = (
-    "learning_rate",
-    "head_learning_rate",
-    "max_steps",
-    "per_device_train_batch_size",
-    "unlabeled_ratio",
-    "weight_decay",
-    "warmup_steps",
-    "lambda_u",
-    "rounds",
-    "mc_passes",
-    "mc_top_layers",
-    "selection_fraction",
-    "draw",
-    "weighting",
-    "soft_targets",
-    "alignment",
-    "label_name_prior",
-    "filter_novel",
-    "head_start",
-    "freeze_embeddings",
-    "contrastive_temperature",
-    "masking",
-    "mask_probability",
-)
-
-
-def _settings(config: SSLConfig) -> dict[str, Any]:
-    """The settings worth a line in the report and the card."""
-    values = vars(config)
-    return {name: values[name] for name in SHOWN if name in values}

@@ -22,7 +22,17 @@ TINY = Preset(
     supervised={"max_steps": 12, "save_steps": 5, "logging_steps": 4, "per_device_train_batch_size": 6},
     warm_start={"max_steps": 6, "save_steps": 2, "logging_steps": 3, "per_device_train_batch_size": 6},
     pretext={"max_steps": 10, "save_steps": 4, "logging_steps": 5, "eval_steps": 5, "per_device_train_batch_size": 8},
-    self_training={"max_steps": 8, "save_steps": 3, "logging_steps": 4, "rounds": 2, "mc_passes": 3},
+    probe_teachers=True,
+    self_training={
+        "max_steps": 8,
+        "save_steps": 3,
+        "logging_steps": 4,
+        "rounds": 2,
+        "mc_passes": 3,
+        "teachers": 2,
+        "label_name_prior": True,
+    },
+    most_pool_rows=40,
 )
 
 

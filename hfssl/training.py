@@ -1,0 +1,198 @@
+"""How the stages of `fit` train: settings from preset and arguments, models from the backbone, teachers by seed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import PeftConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfssl.adapters import build_lora_config
+from hfssl.arguments import FitArguments
+from hfssl.checkpoints import plain_model, save_checkpoint
+from hfssl.configs import ContrastiveConfig, SSLConfig, SupervisedConfig
+from hfssl.heads import start_head
+from hfssl.modeling import Pooling, from_pretrained, load_classifier, transfer_encoder
+from hfssl.presets import Preset
+from hfssl.seeding import derive_seed
+from hfssl.trainer import SSLTrainer
+from hfssl.trainers import ContrastiveTrainer, SupervisedTrainer
+
+__all__ = ["TEACHER", "ModelMaker", "descriptions", "shown_settings"]
+
+TEACHER = "teacher"
+
+
+class ModelMaker:
+    """Trains the models that learn from labels alone, as the preset and the arguments say.
+
+    Args:
+        arguments (`FitArguments`): The run's arguments.
+        preset (`Preset`): Settings of the stages.
+        tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
+        label_names (`list[str]`): K names.
+        adapted (`Path`): Where the adapted backbone lies, once there is one.
+    """
+
+    def __init__(
+        self,
+        arguments: FitArguments,
+        preset: Preset,
+        tokenizer: PreTrainedTokenizerBase,
+        label_names: list[str],
+        adapted: Path,
+    ):
+        self.arguments, self.preset, self.tokenizer = arguments, preset, tokenizer
+        self.label_names, self.adapted = label_names, adapted
+        self.probes = preset.probe_teachers and preset.warm_start is not None
+        given = {"max_steps": arguments.max_steps, "learning_rate": arguments.learning_rate}
+        self.given = {name: value for name, value in given.items() if value is not None}
+
+    def seed(self, name: str) -> int:
+        return derive_seed(self.arguments.seed, name) % 2**31  # transformers takes 32-bit seeds
+
+    def config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
+        return kind(
+            **settings | (self.given if issubclass(kind, SupervisedConfig) else {}),
+            output_dir=str(folder / "checkpoints"),
+            seed=seed,
+            max_length=self.arguments.max_length,
+            report_to="none",
+            disable_tqdm=self.arguments.quiet,
+        )
+
+    def classifier(self, seed: int, *, adapted: bool, pooling: Pooling | None = None) -> PreTrainedModel:
+        backbone = self.adapted if adapted else self.arguments.backbone
+        return load_classifier(backbone, self.label_names, pooling=pooling or self.arguments.pooling, seed=seed)
+
+    def peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
+        if self.arguments.adapter == "none":
+            return None
+        return build_lora_config(
+            model,
+            r=self.arguments.lora_r,
+            alpha=self.arguments.lora_alpha,
+            dropout=self.arguments.lora_dropout,
+            task=task,
+        )
+
+    def supervised(
+        self, folder: Path, title: str, labeled: Dataset, *, seed: int, adapted: bool
+    ) -> dict[str, SSLTrainer]:
+        """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one.
+
+        Where the warm start makes a teacher by itself (`Preset.probe_teachers`), it lies in `folder / "teacher"`.
+
+        Returns the trainers by the name of their step, in order; `"supervised"` is the last.
+        """
+        trainers: dict[str, SSLTrainer] = {}
+        model = self.classifier(seed, adapted=adapted)
+        peft_config = self.peft_config(model, "sequence_classification")
+        if self.preset.warm_start is not None:
+            trainers["warm_start"] = self._warm_start(folder, title, labeled, model, peft_config, seed=seed)
+            model, peft_config = trainers["warm_start"].model, None  # with LoRA it carries its adapter now
+            if self.probes:
+                self._save_probe(model, labeled, folder / TEACHER, seed=seed, adapted=adapted)
+        trainers["supervised"] = SupervisedTrainer(
+            model,
+            self.config(SupervisedConfig, folder, self.preset.supervised, seed=seed),
+            train_dataset=labeled,
+            processing_class=self.tokenizer,
+            peft_config=peft_config,
+            title=title,
+        )
+        if trainers["supervised"].args.max_steps != 0:  # else the head's start is all
+            trainers["supervised"].train(resume_from_checkpoint=True)
+        return trainers
+
+    def _warm_start(
+        self,
+        folder: Path,
+        title: str,
+        labeled: Dataset,
+        model: PreTrainedModel,
+        peft_config: PeftConfig | None,
+        *,
+        seed: int,
+    ) -> ContrastiveTrainer:
+        place = folder / "checkpoints" / "warm_start"
+        trainer = ContrastiveTrainer(
+            model,
+            self.config(ContrastiveConfig, place, self.preset.warm_start, seed=seed),
+            train_dataset=labeled,
+            processing_class=self.tokenizer,
+            peft_config=peft_config,
+            title=f"{title}, warm start",
+        )
+        trainer.train(resume_from_checkpoint=True)
+        return trainer
+
+    def _save_probe(self, warm: PreTrainedModel, labeled: Dataset, folder: Path, *, seed: int, adapted: bool) -> None:
+        """The warm-started encoder under logistic regression on the means over its tokens: what was warm-started.
+
+        A teacher need not have the stock head, which reads the first token: the means are better by up to 5 points.
+        """
+        teacher = self.classifier(seed, adapted=adapted, pooling="mean").to(warm.device)
+        transfer_encoder(plain_model(deepcopy(warm)), teacher)
+        start_head("logistic", teacher, labeled, self.tokenizer)
+        save_checkpoint(teacher, self.tokenizer, folder, self.label_names)
+
+    def further_teacher(
+        self, folder: Path, title: str, labeled: Dataset, number: int, *, adapted: bool
+    ) -> PreTrainedModel:
+        """The first teacher again, from another seed."""
+        place, seed = folder / f"teacher-{number}", self.seed(f"teacher-{number}")
+        title = f"{title}, teacher {number + 1}"
+        if not (place / TEACHER).exists():
+            if self.probes:
+                model = self.classifier(seed, adapted=adapted)
+                peft_config = self.peft_config(model, "sequence_classification")
+                warm = self._warm_start(place, title, labeled, model, peft_config, seed=seed)
+                self._save_probe(warm.model, labeled, place / TEACHER, seed=seed, adapted=adapted)
+            else:
+                trainers = self.supervised(place, title, labeled, seed=seed, adapted=adapted)
+                save_checkpoint(trainers["supervised"].model, self.tokenizer, place / TEACHER, self.label_names)
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
+        return from_pretrained(place / TEACHER)
+
+
+def descriptions(trainers: Mapping[str, SSLTrainer]) -> dict[str, dict[str, Any]]:
+    return {step: trainer.objective.describe() | shown_settings(trainer.args) for step, trainer in trainers.items()}
+
+
+SHOWN = (
+    "learning_rate",
+    "head_learning_rate",
+    "max_steps",
+    "per_device_train_batch_size",
+    "unlabeled_ratio",
+    "weight_decay",
+    "warmup_steps",
+    "lambda_u",
+    "rounds",
+    "mc_passes",
+    "mc_top_layers",
+    "selection_fraction",
+    "draw",
+    "weighting",
+    "soft_targets",
+    "alignment",
+    "label_name_prior",
+    "filter_novel",
+    "head_start",
+    "freeze_embeddings",
+    "contrastive_temperature",
+    "masking",
+    "mask_probability",
+)
+
+
+def shown_settings(config: SSLConfig) -> dict[str, Any]:
+    """The settings worth a line in the report and the card."""
+    values = vars(config)
+    return {name: values[name] for name in SHOWN if name in values}
