@@ -25,6 +25,7 @@ _PUBLIC = {
     "audit": "hfssl.data.audit",
     "build_lora_config": "hfssl.adapters",
     "few_label_splits": "hfssl.data.splits",
+    "export_onnx": "hfssl.export",
     "fit": "hfssl.pipeline",
     "from_pretrained": "hfssl.modeling",
     "load_classifier": "hfssl.modeling",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # what editors and type checkers read instead
     from hfssl.data.audit import audit
     from hfssl.data.loading import load_table
     from hfssl.data.splits import few_label_splits
+    from hfssl.export import export_onnx
     from hfssl.hub import push
     from hfssl.modeling import from_pretrained, load_classifier
     from hfssl.pipeline import FitResult, fit

@@ -10,7 +10,15 @@ from typing import Any, Literal
 
 from hfssl.errors import ConfigurationError
 
-__all__ = ["AdapterArguments", "DataArguments", "FitArguments", "ModelArguments", "PredictArguments"]
+__all__ = [
+    "AdapterArguments",
+    "DataArguments",
+    "ExportArguments",
+    "FitArguments",
+    "ModelArguments",
+    "PredictArguments",
+    "PushArguments",
+]
 
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -187,6 +195,35 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments of `hfssl.fit`: every field that is not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass
+class ExportArguments(_Checked):
+    """The export"""
+
+    folder: str = field(metadata={"metavar": "DIR", "help": "A run of hfssl fit, or a folder of a model or adapter."})
+    output: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "DIR",
+            "help": "Folder to write: new, empty, or of an earlier export, which is replaced. Default: onnx/ in DIR.",
+        },
+    )
+    int8: bool = field(
+        default=False, metadata={"help": "Quantise, too (weights as int8), and say what that costs in accuracy."}
+    )
+    data: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "TABLE",
+            "help": "Labeled table to measure accuracies on. Default: with --int8, the test part of a run.",
+        },
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of the table that holds the text."})
+    text_pair_column: str | None = field(
+        default=None, metadata={"help": "Column of the table with a second text, for tasks about pairs."}
+    )
+    label_column: str = field(default="label", metadata={"help": "Column of the table that holds the label."})
 
 
 @dataclass

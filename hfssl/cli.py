@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from hfssl import __version__
 from hfssl.errors import near_matches
-from hfssl.run import FIT, PREDICT, PUSH
+from hfssl.run import EXPORT, FIT, PREDICT, PUSH
 from hfssl.run import main as run_main
 
 __all__ = ["main"]
 
-VERBS = {"fit": FIT, "predict": PREDICT, "push": PUSH}
+VERBS = {"fit": FIT, "predict": PREDICT, "push": PUSH, "export": EXPORT}
 
 HELP = """\
 usage: hfssl VERB [options]

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hfssl.arguments import FitArguments, PredictArguments, PushArguments
+from hfssl.arguments import ExportArguments, FitArguments, PredictArguments, PushArguments
 from hfssl.errors import ConfigurationError, HfsslError
 from hfssl.parsing import dataclass_parser, parse
 from hfssl.report.wording import kept_stage
 
-__all__ = ["FIT", "PREDICT", "PUSH", "TRAIN", "Verb", "closing_table", "main"]
+__all__ = ["EXPORT", "FIT", "PREDICT", "PUSH", "TRAIN", "Verb", "closing_table", "main"]
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -108,8 +108,7 @@ def run_predict(argv: Sequence[str]) -> None:
 def run_push(argv: Sequence[str]) -> None:
     """`hfssl push`: a run to the Hub, in one commit."""
     usage = "hfssl push DIR --repo-id ID [options]"
-    if argv and not argv[0].startswith("-"):
-        argv = ["--folder", *argv]
+    argv = _folder_first(argv)
     (arguments,) = parse([PushArguments], argv, parser=dataclass_parser([PushArguments], usage=usage))
 
     from hfssl.hub import push
@@ -121,6 +120,32 @@ def run_push(argv: Sequence[str]) -> None:
         print(f"Nothing was sent; {len(done.files)} files would go to {arguments.repo_id}.")
     else:
         print(f"{len(done.files)} files pushed: {done.url}")
+
+
+def run_export(argv: Sequence[str]) -> None:
+    """`hfssl export`: a model as ONNX and as int8, with what that costs."""
+    usage = "hfssl export DIR [options]"
+    argv = _folder_first(argv)
+    (arguments,) = parse([ExportArguments], argv, parser=dataclass_parser([ExportArguments], usage=usage))
+
+    from hfssl.export import TOLERANCE, export_onnx
+
+    _silence_libraries()
+    done = export_onnx(**asdict(arguments))
+    for name, size in done.sizes.items():
+        print(f"{size:>14,} bytes  {done.folder / name}")
+    print(
+        f"On random batches of several shapes the ONNX model's logits are PyTorch's to {done.difference:.0e} (at most "
+        f"{TOLERANCE:.0e} is let through)."
+    )
+    if cost := done.cost:
+        print(f"\nMeasured on {cost.rows:,} labeled rows of {cost.table}, in points (0-100).\n")
+        print("           accuracy  labels changed")
+        for name, value in cost.accuracy.items():
+            changed = f"{100 * cost.changed[name]:.1f}" if name in cost.changed else "-"
+            print(f"  {name:<7}  {100 * value:>8.1f}  {changed:>14}")
+    elif arguments.int8:
+        print("What int8 costs in accuracy was not measured, for want of labeled rows: give a table with --data.")
 
 
 def run_method(argv: Sequence[str]) -> None:
@@ -163,6 +188,11 @@ def closing_table(results: Mapping[str, Any]) -> str:
         cells = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
         lines.append("  ".join(["", name.ljust(widths[0]), *cells, kept]).rstrip())
     return "\n".join([title, "", *lines])
+
+
+def _folder_first(argv: Sequence[str]) -> Sequence[str]:
+    """The verb's first word names a folder without a flag: `hfssl push DIR`."""
+    return ["--folder", *argv] if argv and not argv[0].startswith("-") else argv
 
 
 def _silence_libraries() -> None:
@@ -232,6 +262,11 @@ PUSH = Verb(
     "put a run's model, adapter, card and results on the Hub",
     run_push,
     "A push is one commit: it is there as a whole or not at all; run the same command again.",
+)
+EXPORT = Verb(
+    "write a model as ONNX and int8, checked against PyTorch",
+    run_export,
+    "Nothing was written; run the same command again.",
 )
 TRAIN = Verb(
     "train one method as a recipe says",

@@ -17,7 +17,7 @@ from hfssl.run import Verb, closing_table
 from hfssl.run import main as run_main
 
 HELP_SECONDS = 2.0
-HELPS = [["--help"], ["fit", "--help"], ["predict", "--help"]]
+HELPS = [["--help"], ["fit", "--help"], ["predict", "--help"], ["export", "--help"]]
 SLOW_MACHINE = 3  # the machine may be busy with other things
 
 
@@ -53,9 +53,8 @@ def test_version():
 
 def test_unknown_verb(capsys):
     assert main(["fti"]) == 2
-    assert (
-        capsys.readouterr().err == "hfssl: error: expected one of fit, predict, push; got 'fti'. Did you mean 'fit'?\n"
-    )
+    expected = "hfssl: error: expected one of fit, predict, push, export; got 'fti'. Did you mean 'fit'?\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_all_configuration_errors_at_once(capsys):
