@@ -110,7 +110,7 @@ class _Classifier:
         device = torch.accelerator.current_accelerator(check_available=True)
         self.model = from_pretrained(model).to(device or "cpu").eval()
         self.tokenizer = load_tokenizer(model)
-        longest = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        longest = min(self.tokenizer.model_max_length, self.model.config.get_text_config().max_position_embeddings)
         self.max_length, self.max_tokens = min(max_length or longest, longest), max_tokens
 
     def __call__(self, texts: list[tuple[str, ...]]) -> list[tuple[str, float, float]]:

@@ -19,8 +19,10 @@ from conftest import tiny_bert_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, pipeline
 
 from hfssl import predict as predict_module
+from hfssl.backbones import load_tokenizer
 from hfssl.cli import main
 from hfssl.errors import ConfigurationError, DataError
+from hfssl.modeling import load_classifier
 from hfssl.predict import predict
 
 TEXTS = ["a good movie", "what a dull and awful story", "", "who", "the plot is great fun , the actor is bad"]
@@ -213,3 +215,13 @@ def test_a_full_disk_is_one_sentence(classifier, tmp_path):
     assert "There is no room on the disk" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_mean_pooled_model_predicts_too(tmp_path, table, tiny_backbone):
+    names = ["no", "yes"]
+    load_classifier(tiny_backbone, names, pooling="mean", seed=0).save_pretrained(tmp_path / "model")
+    load_tokenizer(tiny_backbone).save_pretrained(tmp_path / "model")
+    predict(model=str(tmp_path / "model"), input=str(table), output=str(tmp_path / "out.csv"), quiet=True)
+    rows = rows_of(tmp_path / "out.csv")
+    assert {row["predicted_label"] for row in rows if row["text"]} <= set(names)
+    assert len(rows) == len(TEXTS)
