@@ -279,6 +279,13 @@ class SelfTrainingConfig(SupervisedConfig):
             "text; how much is chosen by cross-validation on the labels."
         },
     )
+    frozen_probe: bool = field(
+        default=False,
+        metadata={
+            "help": "Let logistic regression on the embeddings of the untrained backbone vote on the first "
+            "pseudo-labels; how much is judged by held-out labels, and is one half without them."
+        },
+    )
     filter_novel: bool = field(
         default=False,
         metadata={"help": "Give no weight to rows unlike all labeled ones, where the pool holds many of them."},

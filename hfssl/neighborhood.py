@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from scipy.special import expit, softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.graph import agreement_weights, graph_trust, knn_graph, spread_labels
+from hfssl.heads import logistic_weights
 from hfssl.label_names import NamePrior, name_texts, weigh_names
+from hfssl.metrics.classification import nll
 from hfssl.novelty import is_strange, novel_rows
 from hfssl.scoring import mean_embeddings
 
-__all__ = ["Neighborhood", "find_neighborhood"]
+__all__ = ["Neighborhood", "evidence_weight", "find_neighborhood"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Neighborhood:
         novel: `[N]` bool, rows unlike all labeled ones.
         name_strength: How far the classes' names are trusted; 0 where they say nothing or were not asked.
         name_log_odds: `[N, K]`, see `NamePrior`; `None` likewise.
+        probe_probs: `[N, K]` by logistic regression on the labeled rows' embeddings; `None` where it was not asked.
+        probe_held_out: `[V, K]`, the same of held-out rows; `None` likewise.
     """
 
     probs: np.ndarray | None
@@ -44,6 +49,8 @@ class Neighborhood:
     novel: np.ndarray
     name_strength: float = 0.0
     name_log_odds: np.ndarray | None = None
+    probe_probs: np.ndarray | None = None
+    probe_held_out: np.ndarray | None = None
 
     @property
     def names(self) -> NamePrior | None:
@@ -66,6 +73,13 @@ class Neighborhood:
             factors *= ~self.novel
         return torch.from_numpy(factors)
 
+    def joined(self, teacher_probs: np.ndarray, probe_weight: float) -> np.ndarray:
+        """A teacher's `[N, K]` probabilities, mixed with those of the probe and multiplied by what the names say."""
+        probs = teacher_probs
+        if self.probe_probs is not None:
+            probs = ((1 - probe_weight) * probs + probe_weight * self.probe_probs).astype(probs.dtype)
+        return probs if self.names is None else self.names.applied(probs)
+
     def save(self, path: Path) -> None:
         """Writes an `.npz` file, whole or not at all."""
         write_arrays(path, vars(self))
@@ -80,6 +94,21 @@ class Neighborhood:
         return cls(**{"probs": None, "certainty": None} | found | scalars)
 
 
+def evidence_weight(first: np.ndarray | None, second: np.ndarray, labels: np.ndarray) -> float:
+    """How likely `first` is the better of two models: by Bayes' rule from even odds, given held-out labels.
+
+    Bayesian model averaging (Hoeting et al. 1999, equation 1) with the held-out likelihood; without rows, one half.
+
+    Args:
+        first: `[V, K]` probabilities; `None` for V = 0.
+        second: `[V, K]`.
+        labels: `[V]`.
+    """
+    if first is None or not len(labels):
+        return 0.5
+    return float(expit(len(labels) * (nll(second, labels) - nll(first, labels))))
+
+
 def find_neighborhood(
     encoder: PreTrainedModel,
     labeled: Dataset,
@@ -89,6 +118,8 @@ def find_neighborhood(
     num_classes: int,
     graph: bool,
     label_names: Sequence[str] | None = None,
+    probe: bool = False,
+    held_out: Dataset | None = None,
     seed: int,
     title: str | None = None,
 ) -> Neighborhood:
@@ -102,6 +133,8 @@ def find_neighborhood(
         num_classes: K.
         graph: whether to spread labels over a nearest-neighbour graph.
         label_names: K names to be compared with the texts; `None` leaves them out.
+        probe: whether logistic regression on the labeled rows is asked.
+        held_out: V tokenized rows that the probe is asked of, too.
         seed: of the graph.
         title: beside the progress bars; `None` shows none.
     """
@@ -117,6 +150,12 @@ def find_neighborhood(
         spread = spread_labels(edges, seeds, num_classes)
         found |= {"probs": spread.probs[len(known) :], "certainty": spread.certainty[len(known) :]}
         found["trust"] = graph_trust(edges, seeds, num_classes).weight()
+    if probe:
+        weight, bias = logistic_weights(torch.from_numpy(known), torch.from_numpy(labels), num_classes)
+        found["probe_probs"] = softmax(unknown @ weight.numpy().T + bias.numpy(), axis=1)
+        if held_out is not None and len(held_out):
+            others = mean_embeddings(encoder, held_out, tokenizer)
+            found["probe_held_out"] = softmax(others @ weight.numpy().T + bias.numpy(), axis=1)
     texts = None if label_names is None else name_texts(label_names)
     if texts is not None:
         names = mean_embeddings(encoder, Dataset.from_dict(dict(tokenizer(texts, truncation=True))), tokenizer)

@@ -38,6 +38,9 @@ class Preset:
             or `None` for none.
         probe_teachers: Whether a teacher is the warm-started encoder under logistic regression on the means over its
             tokens, instead of the fine-tuned model. Needs a warm start.
+        teacher_rates: Factors on the warm start's learning rate of the second, third, ... teacher, from the first one
+            again when they are used up: a committee whose members differ in more than their seed errs less alike, and
+            no one rate suits all data (Wenzel et al. 2020, "Hyperparameter ensembles").
         pretext: Fields of `MaskedSpanConfig`, or `None` for no pretext stage by default.
         self_training: Fields of `SelfTrainingConfig`; `rounds=0` for none.
         most_pool_rows: Self-training looks at so many unlabeled rows, drawn at random (UST: 16,384 a round), so that
@@ -48,6 +51,7 @@ class Preset:
     supervised: dict[str, Any] = field(default_factory=dict)
     warm_start: dict[str, Any] | None = None
     probe_teachers: bool = False
+    teacher_rates: tuple[float, ...] = (1.0,)
     pretext: dict[str, Any] | None = None
     self_training: dict[str, Any] = field(default_factory=dict)
     most_pool_rows: int | None = None
@@ -71,6 +75,7 @@ SELF_TRAINING = {
     "soft_targets": True,
     "alignment": "estimated",
     "label_name_prior": True,
+    "frozen_probe": True,
     "filter_novel": True,
     "weighting": "uniform",
     "unlabeled_ratio": 3,
@@ -89,6 +94,7 @@ PRESETS: dict[str, Preset] = {
     "standard": Preset(
         warm_start={**WARM_START, "max_steps": 100},
         probe_teachers=True,
+        teacher_rates=(2 / 3, 4 / 3),
         supervised=SUPERVISED,
         self_training={**SELF_TRAINING, "max_steps": 120, "rounds": 1, "mc_passes": 3, "teachers": 3},
         most_pool_rows=6000,
@@ -97,6 +103,7 @@ PRESETS: dict[str, Preset] = {
     "thorough": Preset(
         warm_start={**WARM_START, "max_steps": 200},
         probe_teachers=True,
+        teacher_rates=(2 / 3, 4 / 3, 1.0),
         supervised=SUPERVISED,
         pretext={"max_steps": 2000},
         self_training={**SELF_TRAINING, "max_steps": 300, "rounds": 3, "mc_passes": 30, "teachers": 5},

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -31,7 +32,7 @@ from hfssl.errors import TrainingError
 from hfssl.files import append_json_line, read_json_lines, write_json_lines
 from hfssl.metrics.classification import disagreement, evaluate_probs
 from hfssl.modeling import from_pretrained
-from hfssl.neighborhood import Neighborhood, find_neighborhood
+from hfssl.neighborhood import Neighborhood, evidence_weight, find_neighborhood
 from hfssl.objectives import SelfTrainingObjective
 from hfssl.priors import class_shares as shares_of_labels
 from hfssl.priors import consensus_prior, estimate_prior
@@ -115,6 +116,7 @@ class SelfTraining:
         self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
         self.class_shares_: np.ndarray | None = None
         self.neighborhood_: Neighborhood | None = None
+        self.probe_weight_ = 0.0
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
@@ -197,14 +199,10 @@ class SelfTraining:
         started = time.perf_counter()
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
-        around = self._look_around(labeled, pool)
+        around = self._look_around(labeled, pool, validation)
         results = self._score(number, title, pool)
-        if number == 0:  # what the pool is made of does not change with the rounds
-            if around is not None and around.names is not None:  # later teachers have learned what the names say
-                results = [
-                    replace(result, deterministic_probs=around.names.applied(result.deterministic_probs))
-                    for result in results
-                ]
+        if number == 0:  # later teachers have learned what the backbone says, and the pool stays what it is
+            results = self._joined(results, around, validation)
             self.class_shares_ = self._find_class_shares(results, labeled)
         labels = pseudo_label(
             combine(results),
@@ -245,10 +243,10 @@ class SelfTraining:
             return first
         return first + (last - first) * number / (self.args.rounds - 1)
 
-    def _look_around(self, labeled: Dataset, pool: Dataset) -> Neighborhood | None:
+    def _look_around(self, labeled: Dataset, pool: Dataset, validation: Dataset | None) -> Neighborhood | None:
         """What the backbone's embeddings say of the pool: the same in every round, so it is found once and kept."""
         args, path = self.args, self.output_dir / "neighborhood.npz"
-        if args.graph == "none" and not args.filter_novel and not args.label_name_prior:
+        if args.graph == "none" and not (args.filter_novel or args.label_name_prior or args.frozen_probe):
             return None
         if self.neighborhood_ is None:
             self.neighborhood_ = from_main(Neighborhood.load(path))
@@ -261,6 +259,8 @@ class SelfTraining:
                 num_classes=len(self.label_names),
                 graph=args.graph != "none",
                 label_names=self.label_names if args.label_name_prior else None,
+                probe=args.frozen_probe,
+                held_out=validation,
                 seed=derive_seed(args.seed, "graph") % 2**31,
                 title=None if args.disable_tqdm or not is_main() else self.title,
             )
@@ -274,6 +274,24 @@ class SelfTraining:
                     "these rows get no weight" if args.filter_novel else "check that it is the right pool",
                 )
         return self.neighborhood_
+
+    def _joined(
+        self, results: Sequence[MCDropoutResult], around: Neighborhood | None, validation: Dataset | None
+    ) -> list[MCDropoutResult]:
+        """The teachers' labels, with the say of the untrained backbone's probe and of the classes' names."""
+        if around is None:
+            return list(results)
+        if around.probe_probs is not None:
+            teachers, labels = np.zeros((0, len(self.label_names))), np.zeros(0, dtype=np.int64)
+            if around.probe_held_out is not None:
+                logits = [predict_logits(teacher, validation, self.tokenizer) for teacher in self._teachers]
+                teachers = np.mean([softmax(values, axis=-1) for values in logits], axis=0)
+                labels = np.asarray(validation["labels"][:])
+            self.probe_weight_ = from_main(evidence_weight(around.probe_held_out, teachers, labels))
+        return [
+            replace(result, deterministic_probs=around.joined(result.deterministic_probs, self.probe_weight_))
+            for result in results
+        ]
 
     def _find_class_shares(self, results: Sequence[MCDropoutResult], labeled: Dataset) -> np.ndarray | None:
         """The shares that `args.alignment` asks for, from what each teacher says of the pool; `None` for none."""
@@ -328,6 +346,7 @@ class SelfTraining:
             "per_class": dict(zip(self.label_names, counts.tolist(), strict=True)),
             "novel_share": None if self.neighborhood_ is None else float(self.neighborhood_.novel.mean()),
             "graph_trust": None if self.neighborhood_ is None else self.neighborhood_.trust,
+            "probe_weight": self.probe_weight_ if number == 0 else 0.0,
             "label_name_strength": None if self.neighborhood_ is None else self.neighborhood_.name_strength,
             "class_shares": None if shares is None else dict(zip(self.label_names, shares.tolist(), strict=True)),
             "mean_weight": float(labels.weights.mean()) if len(rows) else 0.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,13 @@ class ModelMaker:
         peft_config: PeftConfig | None,
         *,
         seed: int,
+        rate: float = 1.0,
     ) -> ContrastiveTrainer:
         place = folder / "checkpoints" / "warm_start"
+        config = self.config(ContrastiveConfig, place, self.preset.warm_start, seed=seed)
         trainer = ContrastiveTrainer(
             model,
-            self.config(ContrastiveConfig, place, self.preset.warm_start, seed=seed),
+            replace(config, learning_rate=rate * config.learning_rate),
             train_dataset=labeled,
             processing_class=self.tokenizer,
             peft_config=peft_config,
@@ -152,7 +155,9 @@ class ModelMaker:
             if self.probes:
                 model = self.classifier(seed, adapted=adapted)
                 peft_config = self.peft_config(model, "sequence_classification")
-                warm = self._warm_start(place, title, labeled, model, peft_config, seed=seed)
+                rates = self.preset.teacher_rates
+                rate = rates[(number - 1) % len(rates)]
+                warm = self._warm_start(place, title, labeled, model, peft_config, seed=seed, rate=rate)
                 self._save_probe(warm.model, labeled, place / TEACHER, seed=seed, adapted=adapted)
             else:
                 trainers = self.supervised(place, title, labeled, seed=seed, adapted=adapted)
@@ -183,6 +188,7 @@ SHOWN = (
     "soft_targets",
     "alignment",
     "label_name_prior",
+    "frozen_probe",
     "filter_novel",
     "head_start",
     "freeze_embeddings",

@@ -31,6 +31,7 @@ TINY = Preset(
         "mc_passes": 3,
         "teachers": 2,
         "label_name_prior": True,
+        "frozen_probe": True,
     },
     most_pool_rows=40,
 )
