@@ -225,3 +225,26 @@ def test_a_recipe_pushes_what_it_has_made(hub, small_table, tiny_backbone, tmp_p
         assert torch.equal(logits(hfssl.from_pretrained(REPO)), logits(hfssl.from_pretrained(tmp_path / "out/model")))
         assert {result.metric_type for result in card.data.eval_results} == {"accuracy", "f1"}
         assert "95% interval" in card.text
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("token", ["hf_writer", "hf_reader"])
+def test_two_ranks_push_once_and_stop_together(hub, tiny_backbone, tmp_path, token):
+    settings = {"push_to_hub": True, "hub_model_id": REPO, "hub_token": token, "max_steps": 3, "lora": True}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = Path(__file__).with_name("train_tiny.py")
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "HF_ENDPOINT": hub.url}
+    # httpx2 calls an argument deprecated that huggingface_hub uses, as in the filter above.
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "PYTHONWARNINGS": ""}
+    del environment["HF_TOKEN"]
+    command = [*launcher, str(script), str(tiny_backbone), str(tmp_path / "run"), json.dumps(settings)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if token == "hf_reader":
+        assert done.returncode != 0
+        assert done.stderr.count("ModelError: Expected a token that may write to") >= 2  # each rank, with one sentence
+        assert hub.repos == {}
+        return
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert titles(hub) == ["Training in progress, step 3"]
+    assert hfssl.from_pretrained(REPO).config.id2label == dict(enumerate(LABEL_NAMES))

@@ -12,8 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fit_tiny import TINY
+from test_fit import table  # noqa: F401 - a fixture
 from train_tiny import LABEL_NAMES, make_dataset, make_trainer, weights_digest
 
+import hfssl
+import hfssl.presets
 from hfssl.arguments import FitArguments
 from hfssl.backbones import load_tokenizer
 from hfssl.configs import SelfTrainingConfig, SSLConfig, changed_settings
@@ -155,6 +159,7 @@ def test_nothing_makes_a_space_by_itself(tmp_path):
 @needs("trackio")
 def test_a_tracked_push_makes_no_space(hub, tiny_backbone, tmp_path):
     script = """
+from test_fit import table  # noqa: F401 - a fixture
 from train_tiny import make_trainer
 push = {"push_to_hub": True, "hub_model_id": "ada/reviews"}
 trainer = make_trainer(sys.argv[2], sys.argv[3], max_steps=2, report_to="trackio", **push)
@@ -194,6 +199,18 @@ def test_settings_that_shape_a_model_and_differ_from_the_defaults(tmp_path):
         output_dir=str(tmp_path), use_cpu=True, lambda_u=1.0, draw="all", learning_rate=3e-5, logging_steps=7, seed=3
     )
     assert changed_settings(config) == {"learning_rate": 3e-5, "draw": "all"}
+
+
+@needs("tensorboard")
+def test_every_stage_of_fit_leaves_its_events(table, tiny_backbone, tmp_path, monkeypatch):  # noqa: F811
+    """Also when its checkpoints, beside which they would lie, have been removed."""
+    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+    options = {"backbone": str(tiny_backbone), "preset": "quick", "labels_per_class": 8, "rounds": 1, "quiet": True}
+    hfssl.fit(str(table), output_dir=str(tmp_path / "run"), report_to="tensorboard", **options)
+    places = {path.parent for path in (tmp_path / "run").rglob("events.out.*")}
+    assert {place.parent for place in places} == {tmp_path / "run" / "tensorboard"}
+    stages = {"labels-only", "labels-only-warm-start", "pretext-on-the-raw-text", "self-training-round-1-of-1-student"}
+    assert stages <= {place.name for place in places}
 
 
 @needs("tensorboard")
