@@ -27,7 +27,7 @@ from hfssl.files import atomic_directory, write_json
 from hfssl.modeling import CLASSIFIER_DROPOUT, load_classifier, own_random_state, transformers_model
 from hfssl.pooling import MeanPooledForSequenceClassification
 
-__all__ = ["LABELS_FILE", "add_adapter", "build_lora_config", "load_adapter", "merge", "save_adapter"]
+__all__ = ["LABELS_FILE", "add_adapter", "build_lora_config", "label_map", "load_adapter", "merge", "save_adapter"]
 
 LABELS_FILE = "hfssl_labels.json"
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
@@ -111,6 +111,25 @@ def save_adapter(
     Raises:
         ModelError: if there are not as many names as labels.
     """
+    labels = label_map(model, label_names, base_model=base_model)
+    with atomic_directory(directory) as temporary:
+        # "auto" would ask the Hub for the base model's vocabulary size; the embeddings are frozen in any case.
+        model.save_pretrained(temporary, save_embedding_layers=False)
+        (temporary / "README.md").unlink()  # peft's card is a form that no one filled in
+        write_json(temporary / LABELS_FILE, labels)
+
+
+def label_map(model: PeftModel, label_names: Sequence[str], *, base_model: str | Path | None = None) -> dict[str, Any]:
+    """The content of `hfssl_labels.json`; peft's own file will name the same base model.
+
+    Args:
+        model: a classifier with an adapter, its weights whole on this process.
+        label_names: in the order of the class numbers.
+        base_model: see `save_adapter`.
+
+    Raises:
+        ModelError: if there are not as many names as labels.
+    """
     inner = transformers_model(model)
     if len(label_names) != inner.config.num_labels:
         raise ModelError(
@@ -119,7 +138,8 @@ def save_adapter(
     base_model = str(base_model or inner.name_or_path)
     if Path(base_model).is_dir():
         base_model = str(Path(base_model).resolve())  # the adapter may be loaded from another working directory
-    labels = {
+    model.peft_config[model.active_adapter].base_model_name_or_path = base_model
+    return {
         "schema_version": 1,
         "base_model": base_model,
         "body_digest": _body_digest(inner),
@@ -129,12 +149,6 @@ def save_adapter(
         "classifier_dropout": inner.config.to_dict().get(_dropout_name(inner)),
         "dtype": str(inner.dtype),
     }
-    with atomic_directory(directory) as temporary:
-        model.peft_config[model.active_adapter].base_model_name_or_path = base_model
-        # "auto" would ask the Hub for the base model's vocabulary size; the embeddings are frozen in any case.
-        model.save_pretrained(temporary, save_embedding_layers=False)
-        (temporary / "README.md").unlink()  # peft's card is a form that no one filled in
-        write_json(temporary / LABELS_FILE, labels)
 
 
 def load_adapter(directory: str | Path, base: str | Path | None = None, *, trainable: bool = False) -> PeftModel:

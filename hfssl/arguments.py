@@ -5,7 +5,9 @@ Nothing heavy is imported here, so that `--help` answers at once. Each field's h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from hfssl.errors import ConfigurationError
@@ -18,9 +20,20 @@ __all__ = [
     "ModelArguments",
     "PredictArguments",
     "PushArguments",
+    "missing_trackers",
 ]
 
+TRACKERS = ("trackio", "tensorboard", "wandb")
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def missing_trackers(report_to: Sequence[str]) -> list[str]:
+    """A sentence for each of our trackers that is asked for and not installed."""
+    return [
+        f"report_to names {name}, which is not installed; run pip install 'hfssl[{name}]', or set report_to to none."
+        for name in report_to
+        if name in TRACKERS and find_spec(name) is None
+    ]
 
 
 @dataclass
@@ -174,13 +187,17 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             "not. Default: as the preset says."
         },
     )
+    report_to: Literal["none", "trackio", "tensorboard", "wandb"] = field(
+        default="none",
+        metadata={"help": "Tracker that every stage reports its losses and health to; it must be installed."},
+    )
     resume: bool = field(default=False, metadata={"help": "Go on with the run that output-dir holds."})
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete the run that output-dir holds."})
     quiet: bool = field(default=False, metadata={"help": "No progress bars; only warnings and the closing summary."})
 
     def problems(self) -> list[str]:
         found = super().problems() + self._at_least(0, "seed", "rounds") + self._at_least(4, "max_length")
-        found += self._at_least(1, "max_steps")
+        found += self._at_least(1, "max_steps") + missing_trackers([self.report_to])
         if self.learning_rate is not None and not self.learning_rate > 0:
             found.append(f"learning_rate must be above 0, got {self.learning_rate}.")
         if self.refit and self.validation is not None:
@@ -241,6 +258,9 @@ class PushArguments(_Checked):
     )
     texts: bool = field(
         default=False, metadata={"help": "Push the report too, which shows some of your texts; they stay here else."}
+    )
+    license: str | None = field(
+        default=None, metadata={"metavar": "ID", "help": "Licence id for the card of a run, such as apache-2.0."}
     )
     dry_run: bool = field(default=False, metadata={"help": "Say what would be pushed, and send nothing."})
     message: str = field(default="Push with hfssl", metadata={"help": "Message of the commit."})

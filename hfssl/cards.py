@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from yaml import YAMLError
 
+from hfssl.citations import GUO_2017, LORA, papers_and_citations
+from hfssl.markdown import environment, hub_id, private, private_command, shown_base_model, slug
 from hfssl.metrics.classification import accuracy_interval
 from hfssl.report.wording import duration, kept_stage, percent, primary_split, rows_of, signed_points, stage_title
 
-__all__ = ["build_model_card", "escape_markdown", "run_card"]
+__all__ = ["build_model_card", "run_card"]
 
 MOST_NAMED_LABELS = 30
 METRIC_NAMES = {
@@ -26,27 +24,35 @@ METRIC_NAMES = {
     "nll": ("nll", "Negative log-likelihood (nats)"),
     "ece": ("ece", "Expected calibration error"),
 }
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 PROSE_KEYS = ("citation", "paper")  # shown elsewhere than among the settings
 
 
-def run_card(results: Mapping[str, Any], settings: Mapping[str, Any], *, uses_adapter: bool, **paths: Any) -> str:
+def run_card(
+    results: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    uses_adapter: bool,
+    license: str | None = None,
+    **paths: Any,
+) -> str:
     """The card of a run of `fit`, from its `results.json` and `settings.json`.
 
     Args:
         results: the content of `results.json`.
         settings: the options of the run.
         uses_adapter: whether there is a LoRA adapter.
+        license: a Hub license id; `None` leaves it open.
         paths: `model_path`, `adapter_path`, `adapter_subfolder` and `adapter_only` of `build_model_card`.
     """
     return build_model_card(
         results,
         base_model=settings["backbone"],
-        license=None,
+        license=license,
         dataset_name=Path(settings["train"]).name,
         label_names=results["data"]["label_names"],
         stages_config={stage["name"]: stage["config"] for stage in results["stages"]},
         uses_adapter=uses_adapter,
+        lora=settings.get("adapter") == "lora",
         pooling=settings.get("pooling", "stock"),
         **paths,
     )
@@ -66,6 +72,7 @@ def build_model_card(
     adapter_path: str = "adapter",
     adapter_subfolder: str | None = None,
     adapter_only: bool = False,
+    lora: bool = False,
 ) -> str:
     """Renders the card (`README.md`). Its metadata holds the kept model's evaluation as a `model-index`.
 
@@ -75,26 +82,30 @@ def build_model_card(
         license: a Hub license id such as `"apache-2.0"`; `None` leaves it open and the card says so.
         dataset_name: Hub id or file name of the data.
         label_names: K class names in the order of the logits.
-        stages_config: stage -> its settings; `citation` (BibTeX) and `paper`, where given, are cited.
+        stages_config: stage -> its settings, nested by step; `citation` (BibTeX) and `paper`, at any depth, are cited.
         uses_adapter: whether `adapter_path` holds a LoRA adapter beside the merged model.
         pooling: `"stock"`: plain `transformers` loads the model; `"mean"`: loading needs hfssl, and the card says so.
         model_path: folder or Hub id that the snippet loads, default `"model"` (relative to the card).
         adapter_path: folder or Hub id of the adapter, default `"adapter"`.
         adapter_subfolder: where in `adapter_path`, a repository, the adapter lies.
         adapter_only: whether the adapter is all there is: no merged model beside it.
+        lora: whether the model was trained through an adapter, which may have been merged away.
 
     Returns:
         Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
     """
     split = primary_split(results)
+    sources = {stage: papers_and_citations(config) for stage, config in stages_config.items()}
+    citations = [citation for _, found in sources.values() for citation in found]
+    citations += [LORA] * (uses_adapter or lora) + [GUO_2017] * (results["temperature"] is not None)
     body = (
-        _environment()
+        environment(percent=percent, duration=duration, stage=stage_title, interval=_interval)
         .get_template("model_card.md")
         .render(
             results=results,
             verdict=results["verdict"],
-            base_model=_shown_base_model(base_model),
-            base_is_local=_hub_id(base_model) is None,
+            base_model=shown_base_model(base_model),
+            base_is_local=hub_id(base_model) is None,
             license=license,
             dataset_name=dataset_name,
             label_names=label_names[:MOST_NAMED_LABELS],
@@ -108,10 +119,12 @@ def build_model_card(
             pool=rows_of(results, "unlabeled", labeled_only=False),
             saved_metrics=_saved_metrics(results, split),
             limits=_limits(results, split),
-            command=_command(results["command"]),
+            command=private_command(results["command"]),
             settings={stage: _settings(config) for stage, config in stages_config.items()},
-            papers={stage: config["paper"] for stage, config in stages_config.items() if config.get("paper")},
-            citations=list(dict.fromkeys(c["citation"].strip() for c in stages_config.values() if c.get("citation"))),
+            papers={stage: papers for stage, (papers, _) in sources.items() if papers},
+            citations=list(dict.fromkeys(citations)),
+            base_license=_license_beside(base_model),
+            fingerprints=results["data"].get("fingerprints", {}),
             uses_adapter=uses_adapter,
             stock=pooling == "stock",
             model_path=model_path,
@@ -124,46 +137,6 @@ def build_model_card(
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
 
 
-def _environment() -> Environment:
-    # No autoescape: this is Markdown. Whatever comes from the user passes through `md` or a code fence instead.
-    environment = Environment(
-        loader=PackageLoader("hfssl", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"md": escape_markdown, "fence": _fenced, "percent": percent, "duration": duration}
-    environment.filters |= {"stage": stage_title, "literal": json.dumps}
-    return environment
-
-
-def escape_markdown(text: object) -> str:
-    """The text as one line of Markdown that shows it literally: no emphasis, link, list, table cell, HTML or formula.
-
-    What Markdown could act on gets a backslash, and only there, so that the source stays readable; `&`, `<` and `>`
-    become entities, so that no renderer takes them for HTML whatever it thinks of backslashes.
-    """
-    line = "".join(character for character in " ".join(str(text).split()) if character.isprintable())
-    line = re.sub(r"([\\`*_\[\]|~$@])", r"\\\1", line)
-    line = re.sub(r":(?=\S)", r"\:", line)  # addresses and emoji names
-    line = re.sub(r"(?i)\b(www)\.", r"\1\.", line)
-    line = re.sub(r"^([#+\-=]|\d+(?=[.)]))", _at_line_start, line)
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _at_line_start(match: re.Match[str]) -> str:
-    """Headings, lists and underlines begin a line; of a numbered list, the period or parenthesis is what counts."""
-    return match[0] + "\\" if match[0].isdigit() else "\\" + match[0]
-
-
-def _fenced(text: str, language: str = "") -> str:
-    """A code block whose fence is longer than any run of backticks in the text, so that the text cannot end it."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text.strip()}\n{fence}"
-
-
 def _metadata(
     results: Mapping[str, Any],
     base_model: str,
@@ -173,7 +146,7 @@ def _metadata(
     adapter_only: bool,
 ) -> ModelCardData:
     methods = [stage["name"].replace("_", "-") for stage in results["stages"]]
-    base, dataset = _hub_id(base_model), _hub_id(dataset_name)
+    base, dataset = hub_id(base_model), hub_id(dataset_name)
     return ModelCardData(
         base_model=base,
         base_model_relation=("adapter" if adapter_only else "finetune") if base else None,
@@ -183,7 +156,7 @@ def _metadata(
         pipeline_tag="text-classification",
         tags=["text-classification", "semi-supervised-learning", "hfssl", *methods, *(["lora"] * uses_adapter)],
         metrics=["accuracy", "f1"],
-        model_name=f"{_slug(_shown_base_model(base_model))}-{_slug(dataset_name)}",
+        model_name=f"{slug(shown_base_model(base_model))}-{slug(dataset_name)}",
         eval_results=_eval_results(results, dataset_name),
     )
 
@@ -198,7 +171,7 @@ def _eval_results(results: Mapping[str, Any], dataset_name: str) -> list[EvalRes
         EvalResult(
             task_type="text-classification",
             task_name="Text Classification",
-            dataset_type=_slug(dataset_name),
+            dataset_type=slug(dataset_name),
             dataset_name=" ".join(dataset_name.split()),
             dataset_split=split,
             metric_type=metric_type,
@@ -252,40 +225,32 @@ def _limits(results: Mapping[str, Any], split: str | None) -> list[str]:
     return limits
 
 
+def _interval(metrics: Mapping[str, float], rows: int) -> str:
+    """95% interval of an accuracy, in percent; a dash without one."""
+    if not metrics or not rows:
+        return "–"
+    low, high = accuracy_interval(metrics["accuracy"], rows)
+    return f"{percent(low)} to {percent(high)}"
+
+
+def _license_beside(base_model: str) -> str | None:
+    """The license that the base model's own card names, where that card lies in its folder."""
+    card = Path(base_model) / "README.md"
+    if not card.is_file():
+        return None
+    try:
+        found = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
+    except (ValueError, OSError, YAMLError):  # what others wrote need not be a card
+        return None
+    return found if isinstance(found, str) else None
+
+
 def _settings(config: Mapping[str, Any]) -> str:
-    shown = {name: _private(value) for name, value in config.items() if name not in PROSE_KEYS}
+    shown = _shown(config)
     return json.dumps(shown, indent=2, ensure_ascii=False, default=str) if shown else ""
 
 
-def _command(command: str | Sequence[str]) -> str:
-    words = shlex.split(command) if isinstance(command, str) else command
-    return shlex.join(_private(word) for word in words)
-
-
-def _private(value: Any) -> Any:
-    """The value with absolute paths cut to their last part: a card gets published, home folders need not be."""
-    if isinstance(value, Mapping):
-        return {name: _private(item) for name, item in value.items()}
-    if isinstance(value, str) and value.startswith(("/", "~")):
-        return Path(value).name
-    return value
-
-
-def _hub_id(name: str) -> str | None:
-    """`name` if it can be a Hub id and is no local path."""
-    if Path(name).exists() or Path(name).suffix in TABLE_SUFFIXES:
-        return None
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return None
-    return name
-
-
-def _shown_base_model(base_model: str) -> str:
-    return _hub_id(base_model) or Path(base_model).resolve().name
-
-
-def _slug(name: str) -> str:
-    stem = Path(name).stem if Path(name).suffix in TABLE_SUFFIXES else name
-    return re.sub(r"[^A-Za-z0-9._]+", "-", stem).strip("-.") or "data"
+def _shown(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without prose and, at any depth, without what is empty."""
+    nested = {n: _shown(v) if isinstance(v, Mapping) else private(v) for n, v in config.items()}
+    return {name: value for name, value in nested.items() if name not in PROSE_KEYS and value != {}}

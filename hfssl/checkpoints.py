@@ -1,9 +1,10 @@
-"""Saving and merging models that may or may not carry an adapter: one call for both kinds."""
+"""Saved models, with and without an adapter: one call for both kinds; and which checkpoint was written to its end."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,7 +13,9 @@ from hfssl.adapters import merge, save_adapter
 from hfssl.files import atomic_directory
 from hfssl.progress import library_bars
 
-__all__ = ["plain_model", "save_checkpoint"]
+__all__ = ["COMPLETE_MARKER", "last_complete_checkpoint", "plain_model", "save_checkpoint"]
+
+COMPLETE_MARKER = "hfssl_complete"
 
 
 def save_checkpoint(
@@ -40,3 +43,12 @@ def save_checkpoint(
 def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The model with its adapter merged into the weights, or the model itself; the argument is used up."""
     return merge(model) if isinstance(model, PeftModel) else model
+
+
+def last_complete_checkpoint(folder: str | os.PathLike) -> str | None:
+    """The newest `checkpoint-N` below `folder` that was written to its end, or `None`."""
+    steps = {
+        int(path.parent.name.split("-")[1]): path.parent
+        for path in Path(folder).glob(f"checkpoint-*/{COMPLETE_MARKER}")
+    }
+    return str(steps[max(steps)]) if steps else None

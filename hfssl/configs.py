@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 
+from hfssl.arguments import missing_trackers
 from hfssl.errors import ConfigurationError
 from hfssl.priors import ALIGNMENTS
 from hfssl.weighting import WEIGHTINGS
@@ -20,6 +23,7 @@ __all__ = [
     "SSLConfig",
     "SelfTrainingConfig",
     "SupervisedConfig",
+    "changed_settings",
 ]
 
 # Of hfssl.selection, hfssl.neighborhood and hfssl.heads, which live on floors above.
@@ -28,6 +32,13 @@ ACQUISITION_NAMES = ("bald", "entropy", "variance", "margin")
 HEAD_START_NAMES = ("random", "class_means", "logistic")
 GRAPH_MODES = ("none", "agreement", "certainty", "labels")
 
+# The stock arguments that shape a model; the others say how a run is watched, saved and spread over devices.
+SHAPING = (
+    "num_train_epochs max_steps learning_rate lr_scheduler_type warmup_steps optim weight_decay adam_beta1 adam_beta2 "
+    "adam_epsilon gradient_accumulation_steps max_grad_norm label_smoothing_factor bf16 fp16 neftune_noise_alpha "
+    "per_device_train_batch_size load_best_model_at_end"
+).split()
+
 
 @dataclass
 class SSLConfig(TrainingArguments):
@@ -35,8 +46,9 @@ class SSLConfig(TrainingArguments):
 
     Defaults that differ from `TrainingArguments`, because a run here is a few hundred steps on a few labels:
     `max_steps=300`, `per_device_train_batch_size=16`, `warmup_steps=0.1` (a tenth of the steps), `weight_decay=0.01`,
-    `logging_steps=10`, `save_steps=100`, `save_total_limit=2`, and `logging_nan_inf_filter=False` (the stock default
-    hides a loss that is not finite; ours stops the run).
+    `logging_steps=10`, `save_steps=100`, `save_total_limit=2`, `logging_nan_inf_filter=False` (the stock default
+    hides a loss that is not finite; ours stops the run), and `trackio_static_space_id=False` (with the stock default a
+    push that is tracked by trackio makes a public Space).
     """
 
     max_steps: int = field(
@@ -57,6 +69,13 @@ class SSLConfig(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Leave off: it would hide losses that are not finite."}
+    )
+    trackio_static_space_id: str | None | Literal[False] = field(
+        default=False,
+        metadata={"help": "Space that gets trackio's numbers with a pushed model. Default: none."},
+    )
+    tensorboard_dir: str | None = field(
+        default=None, metadata={"help": "Folder for TensorBoard's files. Default: `runs` in the output folder."}
     )
     unlabeled_ratio: int = field(
         default=4, metadata={"help": "Unlabeled rows per labeled row in a batch (mu in the papers); at least 1."}
@@ -93,7 +112,7 @@ class SSLConfig(TrainingArguments):
 
     def problems(self) -> list[str]:
         """Everything that is wrong with the values, one sentence each; subclasses add their own."""
-        found = []
+        found = missing_trackers(self.report_to)
         if self.unlabeled_ratio < 1:
             found.append(
                 f"unlabeled_ratio must be at least 1, got {self.unlabeled_ratio}; set lambda_u=0 to use no pool."
@@ -330,3 +349,17 @@ class SelfTrainingConfig(SupervisedConfig):
         if not 0 < self.stop_agreement <= 1:
             found.append(f"stop_agreement must be above 0 and at most 1, got {self.stop_agreement}.")
         return found
+
+
+def changed_settings(config: SSLConfig) -> dict[str, Any]:
+    """The settings that shape a model and differ from the defaults of their class, for the card and the report."""
+    stock = {entry.name for entry in fields(TrainingArguments)}
+    changed = {}
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        value = value.value if isinstance(value, Enum) else value
+        default = entry.default.value if isinstance(entry.default, Enum) else entry.default
+        shaping = entry.name in SHAPING or entry.name not in (*stock, "tensorboard_dir")
+        if shaping and value != default:
+            changed[entry.name] = value
+    return changed

@@ -16,13 +16,14 @@ from transformers.utils import logging
 
 from hfssl.arguments import FitArguments
 from hfssl.backbones import check_backbone, check_masked_lm, load_tokenizer
-from hfssl.data.audit import audit, released
+from hfssl.data.audit import audit, part_fingerprint, released
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.presets import PRESETS
 from hfssl.run_folder import RunFolder
 from hfssl.saving import save_outcome
 from hfssl.stages import REFIT, StageRunner
+from hfssl.training_card import VERSIONED
 from hfssl.verdict import Verdict, judge
 
 __all__ = ["FitResult", "fit"]
@@ -117,14 +118,17 @@ def _results(
         "schema_version": SCHEMA_VERSION,
         "seed": arguments.seed,
         "command": fit_command(arguments),
-        "versions": {
-            name: version(name) for name in ("hfssl", "torch", "transformers", "datasets", "peft", "accelerate")
-        },
+        "versions": {name: version(name) for name in VERSIONED},
         "hardware": {"machine": platform.machine(), "threads": _threads(), "python": platform.python_version()},
         "data": {
             "counts": splits.manifest["counts"],
             "label_names": splits.manifest["label_names"],
             "warnings": splits.manifest["warnings"],
+            "fingerprints": {
+                role: {"rows": len(part["fingerprints"]), "fingerprint": part_fingerprint(part["fingerprints"])}
+                for role, part in splits.manifest["roles"].items()
+                if part["fingerprints"]
+            },
         },
         "stages": [
             {"name": name, **{key: record[key] for key in ("metrics", "seconds", "attempts", "config")}}

@@ -17,18 +17,29 @@ from hfssl.adapters import build_lora_config
 from hfssl.arguments import AdapterArguments, DataArguments, ModelArguments
 from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import plain_model, save_checkpoint
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.commits import commit, make_repository
+from hfssl.configs import (
+    ContrastiveConfig,
+    MaskedSpanConfig,
+    SelfTrainingConfig,
+    SSLConfig,
+    SupervisedConfig,
+    changed_settings,
+)
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
-from hfssl.errors import ConfigurationError, near_matches
+from hfssl.errors import ConfigurationError, ModelError, near_matches
 from hfssl.files import write_json
+from hfssl.hub import files_below
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import load_classifier, load_masked_lm, transfer_encoder
 from hfssl.parsing import parse, read_yaml
+from hfssl.ranks import failing_together
 from hfssl.rounds import SelfTraining
 from hfssl.scoring import predict_logits
-from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SupervisedTrainer
+from hfssl.trainers import TRAINERS, ContrastiveTrainer, MaskedSpanTrainer, SupervisedTrainer
+from hfssl.training_card import TrainedModel, training_card
 
 __all__ = ["CONFIGS", "Recipe", "parse_recipe", "train_recipe"]
 
@@ -38,6 +49,8 @@ CONFIGS: dict[str, type[SSLConfig]] = {
     "self_training": SelfTrainingConfig,
     "contrastive": ContrastiveConfig,
 }
+
+CLASSIFIERS = ("supervised", "self_training")  # the others make a backbone
 
 
 class Recipe(NamedTuple):
@@ -92,6 +105,8 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
             )
     splits = make_splits(recipe.data, config.seed)
     job = _Job(recipe, splits)
+    if config.push_to_hub:
+        job.make_repository()
     if config.process_index == 0 and not (folder / "splits").exists():
         splits.save(folder / "splits")  # the first file of the run: nothing is left behind when the input is bad
     outcome = METHODS[recipe.method](job)
@@ -104,7 +119,42 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
     }
     if config.process_index == 0:
         write_json(folder / "results.json", results)
+        if config.push_to_hub:
+            _push(job, results)
     return results
+
+
+def _push(job: _Job, results: dict[str, Any]) -> None:
+    """What lies in `model/`, with card, results and the manifest of the splits, in one commit; no texts."""
+    recipe, config, folder = job.recipe, job.config, Path(job.config.output_dir)
+    objective, classifies = TRAINERS[recipe.method].objective_class, recipe.method in CLASSIFIERS
+    trained = TrainedModel(
+        path=job.repo_id,
+        trainer=TRAINERS[recipe.method].__name__,
+        base_model=recipe.model.backbone,
+        product="classifier" if classifies else "encoder",
+        described={"paper": objective.paper, "citation": objective.citation, **changed_settings(config)},
+        label_names=job.label_names if classifies else (),
+        adapter=(folder / "model" / "adapter_config.json").is_file(),
+        pooling=recipe.model.pooling,
+        labeled=len(job.splits["labeled"]),
+        unlabeled=len(job.splits["unlabeled"]) if recipe.method in ("masked_span", "self_training") else 0,
+        seed=config.seed,
+        metrics={
+            name: {**metrics, "rows": len(job.splits[name])}
+            for name, metrics in results["metrics"].items()
+            if classifies and metrics
+        },
+    )
+    files: dict[str, Path | bytes] = {**files_below(folder / "model"), "results.json": folder / "results.json"}
+    files |= {"splits/manifest.json": folder / "splits" / "manifest.json"}
+    commit(
+        {**files, "README.md": training_card(trained).encode()},
+        job.repo_id,
+        message="End of training",
+        revision=config.hub_revision,
+        token=config.hub_token,
+    )
 
 
 @dataclass
@@ -116,6 +166,10 @@ class _Job:
 
     def __post_init__(self):
         self.config = self.recipe.config
+        # Where the trainer's own model is not yet what the recipe makes, only that is pushed, in the end.
+        own = self.recipe.method == "supervised"
+        self.training = self.config if own else replace(self.config, push_to_hub=False)
+        self.repo_id = ""
         self.label_names: list[str] = self.splits.manifest["label_names"]
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(
             self.recipe.model.backbone, max_length=self.config.max_length
@@ -135,6 +189,14 @@ class _Job:
         return build_lora_config(
             model, r=adapter.lora_r, alpha=adapter.lora_alpha, dropout=adapter.lora_dropout, task=task
         )
+
+    def make_repository(self) -> None:
+        """Now: a token that does not do shall cost nobody a training. All ranks come here."""
+        config = self.config
+        with failing_together(ModelError):
+            if config.process_index == 0:
+                name = config.hub_model_id or Path(config.output_dir).resolve().name
+                self.repo_id = make_repository(name, private=config.hub_private_repo, token=config.hub_token)
 
     @property
     def resume(self) -> str | bool:
@@ -160,7 +222,7 @@ def _supervised(job: _Job) -> dict[str, Any]:
     model = job.classifier(job.config.seed)
     trainer = SupervisedTrainer(
         model,
-        job.config,
+        job.training,
         train_dataset=job.tokens["labeled"],
         eval_dataset=job.tokens["validation"] if len(job.tokens["validation"]) else None,
         processing_class=job.tokenizer,
@@ -177,7 +239,7 @@ def _masked_span(job: _Job) -> dict[str, Any]:
     model = load_masked_lm(job.recipe.model.backbone, seed=job.config.seed)
     trainer = MaskedSpanTrainer(
         model,
-        job.config,
+        job.training,
         unlabeled_dataset=concatenate_datasets([_texts(job.splits[name]) for name in ("labeled", "unlabeled")]),
         eval_dataset=_texts(job.splits["proxy"]) if len(job.splits["proxy"]) else None,
         processing_class=job.tokenizer,
@@ -194,7 +256,7 @@ def _masked_span(job: _Job) -> dict[str, Any]:
 
 def _self_training(job: _Job) -> dict[str, Any]:
     """A teacher on the labels alone, by the same settings, and then the rounds."""
-    config, folder = job.config, Path(job.config.output_dir)
+    config, folder = job.training, Path(job.config.output_dir)
     model = job.classifier(config.seed)
     peft_config = job.peft_config(model, "sequence_classification")
     teacher = SupervisedTrainer(
@@ -236,7 +298,7 @@ def _contrastive(job: _Job) -> dict[str, Any]:
     model = job.classifier(job.config.seed)
     trainer = ContrastiveTrainer(
         model,
-        job.config,
+        job.training,
         train_dataset=job.tokens["labeled"],
         processing_class=job.tokenizer,
         peft_config=job.peft_config(model, "sequence_classification"),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,9 @@ class SelfTraining:
         record["teacher_disagreement"] = disagreement([result.predicted for result in results])
         self._remember(number, labels.rows, labels.predicted)
         if len(labels.rows):
-            self.student_, curve = self._train_student(number, title, labels, labeled, pool, folder)
+            self.student_, curve = self._train_student(
+                number, title, labels, labeled, pool, folder, notes=_health(record)
+            )
             self.curves_ += curve
             self._teachers = [self.student_]
         elif is_main():
@@ -356,9 +358,16 @@ class SelfTraining:
         }
 
     def _train_student(
-        self, number: int, title: str, labels: PseudoLabels, labeled: Dataset, pool: Dataset, folder: Path
+        self,
+        number: int,
+        title: str,
+        labels: PseudoLabels,
+        labeled: Dataset,
+        pool: Dataset,
+        folder: Path,
+        notes: Mapping[str, float] | None = None,
     ) -> tuple[PreTrainedModel, list[dict]]:
-        """The student of a round, saved in `folder`, and its training log."""
+        """The student of a round, saved in `folder`, and its training log, with `notes` in its first entry."""
         seed = derive_seed(self.args.seed, "student", number) % 2**31
         columns = [name for name in pool.column_names if name in self.tokenizer.model_input_names]
         with library_bars():
@@ -367,13 +376,19 @@ class SelfTraining:
             selected = selected.add_column("weight", labels.weights.tolist())
         trainer = SelfTrainingTrainer(
             self.make_student(seed),
-            replace(self.args, output_dir=str(folder / "checkpoints"), seed=seed),
+            replace(
+                self.args,
+                output_dir=str(folder / "checkpoints"),
+                seed=seed,
+                tensorboard_dir=self.args.tensorboard_dir or str(self.output_dir / "tensorboard"),
+            ),
             train_dataset=labeled,
             unlabeled_dataset=selected,
             processing_class=self.tokenizer,
             peft_config=self.peft_config,
             title=f"{title}: student",
         )
+        trainer.notes.update(notes or {})
         trainer.train(resume_from_checkpoint=True)
         curve = [{**entry, "round": number} for entry in trainer.state.log_history]
         if is_main():
@@ -394,3 +409,9 @@ class SelfTraining:
         if record["pool_agreement"] is not None and record["pool_agreement"] >= self.args.stop_agreement:
             return "labels_stable"
         return "max_rounds" if record["round"] + 1 >= self.args.rounds else ""
+
+
+def _health(record: Mapping[str, Any]) -> dict[str, float]:
+    """What a round's record says in numbers before its student is trained, for whoever watches."""
+    numbers = {name: value for name, value in record.items() if isinstance(value, int | float) and name != "round"}
+    return {f"round/{name}": value for name, value in numbers.items()}

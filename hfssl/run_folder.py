@@ -17,7 +17,7 @@ __all__ = ["RunFolder"]
 SETTINGS = "settings.json"
 DONE = "done.json"
 # Flags that say how to run, not what: a resumed run may change them.
-HOW = ("resume", "overwrite_output_dir", "quiet", "output_dir")
+HOW = ("resume", "overwrite_output_dir", "quiet", "output_dir", "report_to")
 
 
 class RunFolder:

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from hfssl.alarms import drifted_shares, lost_classes, strange_pool
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import plain_model, save_checkpoint
-from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig
+from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, changed_settings
 from hfssl.costs import StageCost, cost_table, plan
 from hfssl.data.audit import training_manifest
 from hfssl.data.splits import SemiSupervisedSplits
@@ -31,7 +31,7 @@ from hfssl.scoring import predict_logits
 from hfssl.seeding import numpy_generator
 from hfssl.trainer import SSLTrainer
 from hfssl.trainers import MaskedSpanTrainer
-from hfssl.training import TEACHER, ModelMaker, descriptions, shown_settings
+from hfssl.training import TEACHER, ModelMaker, description, descriptions
 from hfssl.verdict import BASELINE, judge
 
 __all__ = ["REFIT", "StageRunner"]
@@ -157,7 +157,7 @@ class StageRunner:
         save_checkpoint(encoder, self.tokenizer, folder / "encoder")
         return {
             "manifests": [training_manifest("pretext", texts, "unlabeled")],
-            "config": {"pretext": trainer.objective.describe() | shown_settings(config)},
+            "config": {"pretext": description(trainer)},
             "curves": trainer.state.log_history,
         }
 
@@ -205,7 +205,7 @@ class StageRunner:
                 training_manifest("self_training", self.splits["labeled"], "labeled"),
                 training_manifest("self_training", used, "unlabeled"),
             ],
-            "config": {"self_training": rounds.describe() | shown_settings(config) | {"adapted_backbone": adapted}},
+            "config": {"self_training": rounds.describe() | changed_settings(config) | {"adapted_backbone": adapted}},
             "curves": rounds.curves_,
             "rounds": rounds.rounds_,
             "alarms": self._alarms(rounds),

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -33,6 +33,7 @@ from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 from transformers.utils import logging
 
 from hfssl.adapters import add_adapter
+from hfssl.checkpoints import COMPLETE_MARKER, last_complete_checkpoint
 from hfssl.configs import SSLConfig
 from hfssl.data.sampler import LABELED, UNLABELED, ClassRowStream, RowStream, TwoStreamBatchSampler
 from hfssl.data.streams import PlainView, TwoStreamCollator, TwoStreamDataset, tokenize_dataset
@@ -41,19 +42,20 @@ from hfssl.files import atomic_file
 from hfssl.learning_rates import parameter_rates, split_groups
 from hfssl.objectives.base import Objective
 from hfssl.progress import NamedProgress
+from hfssl.publishing import PublishingTrainer
 from hfssl.ranks import any_rank, from_main
 from hfssl.regularization import WeightAverage
 from hfssl.seeding import derive_seed, torch_generator
+from hfssl.tracking import follow, run_name
 
 __all__ = ["COMPLETE_MARKER", "SSLTrainer", "last_complete_checkpoint"]
 
 logger = logging.get_logger(__name__)
 
-COMPLETE_MARKER = "hfssl_complete"
 OBJECTIVE_STATE, WEIGHT_AVERAGE = "objective.pt", "weight_average.pt"
 
 
-class SSLTrainer(Trainer):
+class SSLTrainer(PublishingTrainer):
     """Trains any `Objective` on a labeled and an unlabeled dataset, on a full model or a LoRA adapter.
 
     Args:
@@ -93,6 +95,8 @@ class SSLTrainer(Trainer):
         title: str = "training",
         **kwargs: Any,
     ):
+        if args.report_to and args.run_name is None:
+            args = replace(args, run_name=run_name(title))
         if peft_config is not None:
             model = add_adapter(model, deepcopy(peft_config), seed=derive_seed(args.seed, "adapter"))
         elif args.freeze_embeddings:
@@ -116,10 +120,12 @@ class SSLTrainer(Trainer):
             self.remove_callback(stock)
         if not args.disable_tqdm:
             self.add_callback(NamedProgress(title))
+        follow(self, args.tensorboard_dir or os.path.join(args.output_dir, "runs"))
         decay = args.weight_average_decay
         self._average = WeightAverage(self.model, decay) if decay > 0 else None
         self._components: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
         self._component_count = 0
+        self.notes: dict[str, float] = {}  # numbers that go with the first log: what a round was made of
         self._first_bad_step = torch.tensor(-1, device=args.device)
         self._asked_to_stop = False  # this rank got a Ctrl-C
         self.interrupted = False  # all ranks know, and stop after this step
@@ -263,6 +269,8 @@ class SSLTrainer(Trainer):
             for name, total in self._components.items():
                 gathered = nested_gather(total, self.args.parallel_mode).mean()
                 logs[name] = (gathered / self._component_count).item()
+            logs |= self.notes
+            self.notes = {}
             self._components.clear()
             self._component_count = 0
         super().log(logs, start_time)
@@ -339,8 +347,10 @@ class SSLTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             run_dir = self._get_output_dir(trial=trial)
-            with atomic_file(Path(run_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE_MARKER) as temporary:
+            folder = Path(run_dir) / f"checkpoint-{self.state.global_step}"
+            with atomic_file(folder / COMPLETE_MARKER) as temporary:
                 temporary.write_text(f"{self.state.global_step}\n", encoding="utf-8")
+            self.push_checkpoint(folder)
             best = self.state.best_model_checkpoint
             rotate_checkpoints(output_dir=run_dir, save_total_limit=limit, best_model_checkpoint=best, use_mtime=False)
         # A rank that stops here (interrupted) must not be gone, and the launcher end the others, before the marker is.
@@ -408,12 +418,3 @@ class _AfterStep(TrainerCallback):
 
 def _is_two_stream(inputs: dict[str, Any]) -> bool:
     return LABELED in inputs or UNLABELED in inputs
-
-
-def last_complete_checkpoint(folder: str | os.PathLike) -> str | None:
-    """The newest `checkpoint-N` below `folder` that was written to its end, or `None`."""
-    steps = {
-        int(path.parent.name.split("-")[1]): path.parent
-        for path in Path(folder).glob(f"checkpoint-*/{COMPLETE_MARKER}")
-    }
-    return str(steps[max(steps)]) if steps else None

@@ -16,15 +16,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfssl.adapters import build_lora_config
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import plain_model, save_checkpoint
-from hfssl.configs import ContrastiveConfig, SSLConfig, SupervisedConfig
+from hfssl.configs import ContrastiveConfig, SSLConfig, SupervisedConfig, changed_settings
 from hfssl.heads import start_head
+from hfssl.markdown import slug
 from hfssl.modeling import Pooling, from_pretrained, load_classifier, transfer_encoder
 from hfssl.presets import Preset
 from hfssl.seeding import derive_seed
 from hfssl.trainer import SSLTrainer
 from hfssl.trainers import ContrastiveTrainer, SupervisedTrainer
 
-__all__ = ["TEACHER", "ModelMaker", "descriptions", "shown_settings"]
+__all__ = ["TEACHER", "ModelMaker", "description", "descriptions"]
 
 TEACHER = "teacher"
 
@@ -58,12 +59,15 @@ class ModelMaker:
         return derive_seed(self.arguments.seed, name) % 2**31  # transformers takes 32-bit seeds
 
     def config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
+        output = Path(self.arguments.output_dir)
         return kind(
             **settings | (self.given if issubclass(kind, SupervisedConfig) else {}),
             output_dir=str(folder / "checkpoints"),
             seed=seed,
             max_length=self.arguments.max_length,
-            report_to="none",
+            report_to=self.arguments.report_to,
+            project=slug(output.resolve().name),
+            tensorboard_dir=str(output / "tensorboard"),
             disable_tqdm=self.arguments.quiet,
         )
 
@@ -167,38 +171,11 @@ class ModelMaker:
 
 
 def descriptions(trainers: Mapping[str, SSLTrainer]) -> dict[str, dict[str, Any]]:
-    return {step: trainer.objective.describe() | shown_settings(trainer.args) for step, trainer in trainers.items()}
+    """`description` of each step."""
+    return {step: description(trainer) for step, trainer in trainers.items()}
 
 
-SHOWN = (
-    "learning_rate",
-    "head_learning_rate",
-    "max_steps",
-    "per_device_train_batch_size",
-    "unlabeled_ratio",
-    "weight_decay",
-    "warmup_steps",
-    "lambda_u",
-    "rounds",
-    "mc_passes",
-    "mc_top_layers",
-    "selection_fraction",
-    "draw",
-    "weighting",
-    "soft_targets",
-    "alignment",
-    "label_name_prior",
-    "frozen_probe",
-    "filter_novel",
-    "head_start",
-    "freeze_embeddings",
-    "contrastive_temperature",
-    "masking",
-    "mask_probability",
-)
-
-
-def shown_settings(config: SSLConfig) -> dict[str, Any]:
-    """The settings worth a line in the report and the card."""
-    values = vars(config)
-    return {name: values[name] for name in SHOWN if name in values}
+def description(trainer: SSLTrainer) -> dict[str, Any]:
+    """The method of a step and what was set, for the report and the card: what every default is, the versions say."""
+    described = trainer.objective.describe()
+    return {name: described[name] for name in ("method", "paper", "citation")} | changed_settings(trainer.args)

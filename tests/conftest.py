@@ -116,3 +116,22 @@ def tiny_backbone(tmp_path_factory, tiny_tokenizer):
         BertModel(tiny_bert_config(len(tiny_tokenizer))).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The server, as the Hub of this process, with an empty cache and the writer's token."""
+    import huggingface_hub.constants
+    from hub_server import HubServer
+
+    with HubServer().running() as server:
+        settings = {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": False}
+        settings |= {"HF_HUB_DISABLE_XET": True, "HF_TOKEN_PATH": str(tmp_path / "token")}
+        template = huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE
+        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = template.replace(huggingface_hub.constants.ENDPOINT, server.url)
+        for name, value in settings.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it would go on talking to an earlier server
+        monkeypatch.setenv("HF_TOKEN", "hf_writer")
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        yield server

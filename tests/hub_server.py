@@ -20,8 +20,9 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
+REPO = "ada/reviews"  # where the tests push to
 LFS_SUFFIXES = (".safetensors", ".bin", ".npz", ".arrow", ".pt")
-REPO = r"/(?P<repo>[\w.-]+/[\w.-]+)"
+ANY_REPO = r"/(?P<repo>[\w.-]+/[\w.-]+)"
 REVISION = r"/(?P<revision>[^/]+)"
 
 
@@ -112,6 +113,11 @@ class HubServer:
             self._http.shutdown()
             self._http.server_close()
             thread.join()
+
+
+def files(server: HubServer, revision: str = "main") -> dict[str, File]:
+    """What `REPO` holds."""
+    return server.repos[REPO].at(revision).files
 
 
 class _Answer(Exception):  # noqa: N818 - not an error but the end of handling a request
@@ -421,16 +427,16 @@ ROUTES = [
     ("POST", r"/api/validate-yaml", _Handler.validate_yaml),
     ("GET", r"/api/whoami-v2", _Handler.whoami),
     ("POST", r"/api/repos/create", _Handler.create),
-    ("GET", rf"/api/models{REPO}", _Handler.info),
-    ("GET", rf"/api/models{REPO}/revision{REVISION}", _Handler.info),
-    ("POST", rf"/api/models{REPO}/preupload{REVISION}", _Handler.preupload),
-    ("POST", rf"/api/models{REPO}/commit{REVISION}", _Handler.commit),
-    ("POST", rf"/api/models{REPO}/branch/(?P<branch>.+)", _Handler.branch),
-    ("GET", rf"/api/models{REPO}/tree{REVISION}", _Handler.tree),
-    ("POST", rf"/api/models{REPO}/paths-info{REVISION}", _Handler.paths_info),
-    ("POST", rf"{REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
-    ("PUT", rf"/lfs{REPO}/(?P<oid>[0-9a-f]{{64}})/(?P<size>\d+)", _Handler.lfs_upload),
-    ("POST", rf"/lfs-verify{REPO}", _Handler.lfs_verify),
-    ("GET HEAD", rf"{REPO}/resolve{REVISION}/(?P<path>.+)", _Handler.resolve),
-    ("GET HEAD", rf"/cdn{REPO}/(?P<oid>[0-9a-f]{{64}})", _Handler.cdn),
+    ("GET", rf"/api/models{ANY_REPO}", _Handler.info),
+    ("GET", rf"/api/models{ANY_REPO}/revision{REVISION}", _Handler.info),
+    ("POST", rf"/api/models{ANY_REPO}/preupload{REVISION}", _Handler.preupload),
+    ("POST", rf"/api/models{ANY_REPO}/commit{REVISION}", _Handler.commit),
+    ("POST", rf"/api/models{ANY_REPO}/branch/(?P<branch>.+)", _Handler.branch),
+    ("GET", rf"/api/models{ANY_REPO}/tree{REVISION}", _Handler.tree),
+    ("POST", rf"/api/models{ANY_REPO}/paths-info{REVISION}", _Handler.paths_info),
+    ("POST", rf"{ANY_REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("PUT", rf"/lfs{ANY_REPO}/(?P<oid>[0-9a-f]{{64}})/(?P<size>\d+)", _Handler.lfs_upload),
+    ("POST", rf"/lfs-verify{ANY_REPO}", _Handler.lfs_verify),
+    ("GET HEAD", rf"{ANY_REPO}/resolve{REVISION}/(?P<path>.+)", _Handler.resolve),
+    ("GET HEAD", rf"/cdn{ANY_REPO}/(?P<oid>[0-9a-f]{{64}})", _Handler.cdn),
 ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -11,7 +14,9 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
-from hfssl.cards import build_model_card, escape_markdown
+from hfssl.cards import build_model_card
+from hfssl.citations import GUO_2017
+from hfssl.markdown import escape_markdown
 
 CITATION = "@inproceedings{a,\n  title = {Self-training},\n  year = {2020}\n}"
 METRICS = {"accuracy": 0.8, "macro_f1": 0.7, "nll": 0.6, "ece": 0.1}
@@ -33,6 +38,7 @@ def make_results(**changes):
             },
             "label_names": ["fun", "dull"],
             "warnings": ["2 rows were cut."],
+            "fingerprints": {"labeled": {"rows": 32, "fingerprint": "0" * 32}},
         },
         "stages": [
             {"name": "labels_only", "metrics": {"validation": METRICS, "test": METRICS}, "seconds": 2.0, "config": {}},
@@ -64,8 +70,8 @@ def make_card(results=None, **changes):
         "dataset_name": "reviews.csv",
         "label_names": ["fun", "dull"],
         "stages_config": {
-            "labels_only": {"learning_rate": 5e-5},
-            "self_training": {"rounds": 3, "citation": CITATION, "paper": "Mukherjee & Awadallah 2020"},
+            "labels_only": {"supervised": {"learning_rate": 5e-5}},
+            "self_training": {"self_training": {"rounds": 3, "citation": CITATION, "paper": "Mukherjee & Awadallah"}},
         },
         "uses_adapter": False,
         "pooling": "stock",
@@ -118,21 +124,25 @@ def test_card_says_what_was_done():
         "On 100 test rows: **accuracy 90.0%**, macro-F1 70.0%, expected calibration error 3.0%.",
         "temperature of 1.5",
         "Seed: 3.",
+        "One run, with seed 3",
+        f"| labeled | 32 | `{'0' * 32}` |",
         "8 to validate",
         "The unlabeled data helped.",
         "- Right on 9 of 10.",
         "+10.0 points (interval −2.0 to +20.0)",
-        "| Labels only | 80.0 | 70.0 | 10.0 | 2.0 s |",
-        "| Self-training (kept) | 90.0 | 70.0 | 10.0 | 1 min 30 s |",
+        "| Labels only | 80.0 | 71.1 to 86.7 | 70.0 | 10.0 | 2.0 s |",
+        "| Self-training (kept) | 90.0 | 82.6 to 94.5 | 70.0 | 10.0 | 1 min 30 s |",
+        "| The model here, calibrated | 90.0 | 82.6 to 94.5 | 70.0 | 3.0 | |",
         "torch 2.13.0",
         "2 rows were cut.",
         "## Intended use",
         "## Limits",
         "The interval of the gain from unlabeled data includes zero.",
-        "Mukherjee &amp; Awadallah 2020",
+        "Mukherjee &amp; Awadallah",
     ):
         assert owed in text, owed
-    assert code_blocks(make_card(), "bibtex") == [CITATION + "\n"]
+    assert code_blocks(make_card(), "bibtex") == [CITATION + "\n", GUO_2017 + "\n"]
+    assert "emission" not in make_card()  # nobody has measured them
     # 90 of 100 right: Wilson's interval is (.9 + .019207 -+ 1.96 sqrt(.0009 + .00009604)) / 1.038415 = .826, .945.
     assert "82.6% to 94.5%" in text
 
@@ -149,7 +159,22 @@ def test_paths_of_the_author_stay_private():
 
 def test_the_same_citation_is_given_once():
     config = {"citation": CITATION}
-    assert len(code_blocks(make_card(stages_config={"labels_only": config, "self_training": config}), "bibtex")) == 1
+    stages = {"labels_only": {"warm_start": config, "supervised": config}, "self_training": config}
+    assert code_blocks(make_card(stages_config=stages), "bibtex").count(CITATION + "\n") == 1
+
+
+def test_whatever_was_used_is_cited():
+    stages = {"self_training": {"self_training": {"alignment": "estimated", "r_drop_alpha": 0.0}}}
+    cited = "\n".join(code_blocks(make_card(stages_config=stages, uses_adapter=True), "bibtex"))
+    assert re.findall(r"@\w+{(\w+),", cited) == ["saerens2002adjusting", "hu2022lora", "guo2017calibration"]
+
+
+def test_the_license_of_a_base_model_is_taken_from_its_own_card(tmp_path):
+    assert "- Base model: not known here" in make_card(base_model=str(tmp_path))
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    assert "- Base model: mit, says its card." in make_card(base_model=str(tmp_path))
+    (tmp_path / "README.md").write_text("---\n: : [\n---\n", encoding="utf-8")
+    assert "- Base model: not known here" in make_card(base_model=str(tmp_path))
 
 
 def test_labels_only_kept_says_that_the_pool_was_tried():
@@ -169,7 +194,7 @@ def test_a_run_without_held_out_labels_admits_it():
     assert "No labels were held out" in card
     assert "not calibrated" in card
     assert "before calibration" not in card
-    assert "Not stated." in card
+    assert "not stated; state yours" in card
     assert "Citations" not in card
     data = ModelCard(card).data
     assert data.eval_results is None
@@ -229,7 +254,7 @@ def test_nasty_names_leave_metadata_tables_and_code_whole(text):
         results,
         dataset_name=text,
         label_names=[text, "dull"],
-        stages_config={"labels_only": {"note": text, "citation": text}},
+        stages_config={"labels_only": {"supervised": {"note": text, "citation": text, "paper": text}}},
         uses_adapter=True,
     )
     parsed = ModelCard(card)
@@ -238,8 +263,8 @@ def test_nasty_names_leave_metadata_tables_and_code_whole(text):
     assert "lora" in parsed.data.tags
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(parsed.text)
     assert [t.content for t in tokens if t.type == "html_block" and "details" not in t.content] == []
-    assert sum(t.type == "tr_open" for t in tokens) == 3  # header and two stages
-    assert [t.info for t in tokens if t.type == "fence"] == ["python", "bash", "json", "bibtex"]
+    assert sum(t.type == "tr_open" for t in tokens) == 6  # header, two stages, the model here; header and a part
+    assert [t.info for t in tokens if t.type == "fence"] == ["python", "bash", "json", *["bibtex"] * 3]
     headings = [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
     assert len(headings) == 8
     assert not any(child.type in ("image", "link_open") for t in tokens for child in t.children or [])
@@ -285,6 +310,15 @@ def test_the_snippet_runs_on_the_folder(saved_model, monkeypatch, capsys, relati
     exec(compile(snippet, "card", "exec"), {})
     printed = capsys.readouterr().out
     assert set(re.findall(r"'label': '(\w+)'", printed)) == {"fun", "dull"}
+
+
+def test_the_snippet_runs_in_a_process_of_its_own(saved_model):
+    (snippet,) = code_blocks(make_card(), "python")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", snippet]
+    done = subprocess.run(command, cwd=saved_model, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(re.findall(r"'label': '(\w+)'", done.stdout)) == {"fun", "dull"}
 
 
 def test_mean_pooling_says_that_hfssl_is_needed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,8 @@ import huggingface_hub.constants
 import pytest
 import torch
 from fit_tiny import TINY
-from hub_server import Fault, File, HubServer
+from hub_server import REPO, Fault, File, files
+from huggingface_hub import ModelCard
 from test_fit import CUES, make_text
 
 import hfssl
@@ -22,25 +24,8 @@ from hfssl.errors import ModelError
 from hfssl.hub import push
 from hfssl.pipeline import fit
 
-REPO = "ada/reviews"
-
 # Of huggingface_hub's own upload over plain HTTP, which the real Hub has replaced by Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """The server, as the Hub of this process, with an empty cache and the writer's token."""
-    with HubServer().running() as server:
-        settings = {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": False}
-        settings |= {"HF_HUB_DISABLE_XET": True, "HF_TOKEN_PATH": str(tmp_path / "token")}
-        template = huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE
-        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = template.replace(huggingface_hub.constants.ENDPOINT, server.url)
-        for name, value in settings.items():
-            monkeypatch.setattr(huggingface_hub.constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", "hf_writer")
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +59,6 @@ def run(tiny_backbone, texts, tmp_path_factory):
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
         return model.eval()(input_ids=torch.arange(5, 13).view(2, 4)).logits
-
-
-def files(server: HubServer, revision: str = "main") -> dict[str, File]:
-    return server.repos[REPO].at(revision).files
 
 
 def test_a_pushed_adapter_loads_by_its_id_in_a_fresh_process_to_the_bit(hub, run, tmp_path):
@@ -216,6 +197,35 @@ def test_a_push_in_between_is_refused_with_the_remedy(hub, run):
     assert "adapter_model.safetensors" not in files(hub)
     push(run, REPO, what="adapter")
     assert {"theirs.txt", "adapter_model.safetensors"} <= files(hub).keys()
+
+
+def test_a_repository_holds_one_kind_of_model(hub, run):
+    """Else the adapter of an earlier push would be loaded in place of the model of a later one, or the other way."""
+    push(run, REPO, what="adapter")
+    push(run, REPO)
+    assert torch.equal(logits(hfssl.from_pretrained(REPO)), logits(hfssl.from_pretrained(run / "model")))
+    assert not {"adapter_config.json", "adapter_model.safetensors", "hfssl_labels.json"} & files(hub).keys()
+    push(run, REPO, what="adapter")
+    assert torch.equal(logits(hfssl.from_pretrained(REPO)), logits(hfssl.from_pretrained(run / "adapter")))
+    assert "model.safetensors" not in files(hub)
+
+
+def test_the_folders_of_this_machine_stay_at_home(hub, run):
+    push(run, REPO)
+    for name in ("README.md", "results.json"):
+        assert str(run.parent) not in files(hub)[name].content.decode()
+
+
+def test_the_card_passes_the_hubs_rules_and_names_the_license(hub, run):
+    push(run, REPO, license="apache-2.0")
+    card = ModelCard(files(hub)["README.md"].content.decode())
+    card.validate()
+    assert card.data.license == "apache-2.0"
+    assert [path for _, path, _ in hub.log if path == "/api/validate-yaml"]
+    assert {"devlin2019bert", "khosla2020supervised", "gao2021simcse", "hu2022lora"} <= set(
+        re.findall(r"@\w+{(\w+),", card.text)
+    )
+    assert "| labeled | 24 | `" in card.text
 
 
 def test_a_private_repository_is_seen_by_its_owner_only(hub, run, monkeypatch):

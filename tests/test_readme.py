@@ -22,7 +22,10 @@ def test_every_module_is_in_the_tree():
 def test_everything_in_the_tree_exists():
     named = re.findall(r"(?<![\w/])(\w+\.(?:py|md|html)|\w+/)", TREE)
     assert len(named) > 40
-    homes = [ROOT, *(ROOT / name for name in ("hfssl", "recipes", "benchmarks", "hfssl/templates", "hfssl/report"))]
+    homes = [
+        ROOT,
+        *(ROOT / name for name in ("hfssl", "docs", "recipes", "benchmarks", "hfssl/templates", "hfssl/report")),
+    ]
     missing = [name for name in named if not any((home / name).exists() for home in homes)]
     assert not missing
 

@@ -31,6 +31,7 @@ __all__ = [
     "fingerprint",
     "inspect_texts",
     "load_manifest",
+    "part_fingerprint",
     "released",
     "training_manifest",
     "truncation_warnings",
@@ -55,6 +56,11 @@ def fingerprints(dataset: Dataset) -> list[str]:
     if "text_pair" in dataset.column_names:
         return list(map(fingerprint, dataset["text"][:], dataset["text_pair"][:]))
     return list(map(fingerprint, dataset["text"][:]))
+
+
+def part_fingerprint(of_rows: Sequence[str]) -> str:
+    """BLAKE2b-128 of the fingerprints of all rows of a part, in whatever order, as 32 hexadecimal digits."""
+    return hashlib.blake2b("\n".join(sorted(of_rows)).encode(), digest_size=16).hexdigest()
 
 
 def training_manifest(stage: str, dataset: Dataset, role: str) -> dict[str, Any]:

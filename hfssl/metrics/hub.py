@@ -14,17 +14,11 @@ import evaluate
 import numpy as np
 from datasets import Features, Sequence, Value
 
+from hfssl.citations import GUO_2017
 from hfssl.metrics.calibration import expected_calibration_error
 from hfssl.metrics.classification import accuracy, macro_f1, nll
 
 __all__ = ["METRICS", "Accuracy", "ExpectedCalibrationError", "MacroF1", "NegativeLogLikelihood"]
-
-GUO_2017 = """@inproceedings{guo2017calibration,
-  title = {On Calibration of Modern Neural Networks},
-  author = {Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.},
-  booktitle = {International Conference on Machine Learning},
-  year = {2017}
-}"""
 
 CLASS_INDICES = {"predictions": Value("int64"), "references": Value("int64")}
 PROBABILITIES = {"predictions": Sequence(Value("float64")), "references": Value("int64")}

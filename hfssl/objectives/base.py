@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -34,13 +34,16 @@ class Objective:
 
     Class attributes:
         paper: Where the method comes from, for docs and cards.
-        citation: BibTeX entry, for cards.
+        citation: BibTeX entries, for cards.
+        product: What the trained model is good for: a `"classifier"`, an `"encoder"` whose head is not trained, or a
+            `"masked_lm"`.
         compares_rows: Whether the loss compares the labeled rows of a batch with each other; batches then hold several
             rows of each class in them (`ClassRowStream`).
     """
 
     paper: ClassVar[str] = ""
     citation: ClassVar[str] = ""
+    product: ClassVar[Literal["classifier", "encoder", "masked_lm"]] = "classifier"
     compares_rows: ClassVar[bool] = False
 
     def setup(self, model: nn.Module, args: SSLConfig) -> None:

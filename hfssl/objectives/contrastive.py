@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hfssl.citations import SIMCSE
 from hfssl.configs import ContrastiveConfig
 from hfssl.losses import supervised_contrastive_loss
 from hfssl.objectives.base import Batch, Objective, mean_features
@@ -26,13 +27,19 @@ class SupervisedContrastiveObjective(Objective):
     paper = (
         "Supervised Contrastive Learning (Khosla et al. 2020), equation 2; two dropout views after SimCSE (Gao 2021)"
     )
-    citation = """@inproceedings{khosla2020supervised,
+    citation = (
+        """@inproceedings{khosla2020supervised,
   title = {Supervised Contrastive Learning},
   author = {Khosla, Prannay and Teterwak, Piotr and Wang, Chen and Sarna, Aaron and Tian, Yonglong and Isola, Phillip
             and Maschinot, Aaron and Liu, Ce and Krishnan, Dilip},
   booktitle = {Advances in Neural Information Processing Systems},
   year = {2020}
-}"""
+}
+
+"""
+        + SIMCSE
+    )
+    product = "encoder"
     compares_rows = True
 
     def setup(self, model: nn.Module, args: ContrastiveConfig) -> None:

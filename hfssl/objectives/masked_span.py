@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hfssl.citations import TASK_ADAPTIVE
 from hfssl.configs import MaskedSpanConfig
 from hfssl.data.masking import IGNORE_INDEX, SpanMaskingView, TokenMaskingView
 from hfssl.data.streams import View
@@ -130,14 +131,20 @@ class MaskedSpanObjective(Objective):
     """
 
     paper = "SpanBERT: Improving Pre-training by Representing and Predicting Spans (Joshi et al. 2020), section 3.1"
-    citation = """@article{joshi2020spanbert,
+    citation = (
+        """@article{joshi2020spanbert,
   title = {{SpanBERT}: Improving Pre-training by Representing and Predicting Spans},
   author = {Joshi, Mandar and Chen, Danqi and Liu, Yinhan and Weld, Daniel S. and Zettlemoyer, Luke and Levy, Omer},
   journal = {Transactions of the Association for Computational Linguistics},
   volume = {8},
   pages = {64--77},
   year = {2020}
-}"""
+}
+
+"""
+        + TASK_ADAPTIVE
+    )
+    product = "masked_lm"
 
     def setup(self, model: nn.Module, args: MaskedSpanConfig) -> None:
         self._settings = {"masking": args.masking, "mask_probability": args.mask_probability}

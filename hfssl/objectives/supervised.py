@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hfssl.citations import BERT
 from hfssl.configs import SSLConfig
 from hfssl.heads import mixed_head_input
 from hfssl.objectives.base import Batch, Objective, classification_logits, joint_logits, model_inputs
@@ -26,6 +27,7 @@ class SupervisedObjective(Objective):
     """
 
     paper = "Cross-entropy fine-tuning (Devlin et al. 2019, section 4)"
+    citation = BERT
 
     def setup(self, model: nn.Module, args: SSLConfig) -> None:
         self.label_smoothing, self.seed = args.label_smoothing_factor, args.seed

@@ -1,0 +1,108 @@
+"""BibTeX entries of what is used beside the methods themselves (those lie with the objectives), for the cards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["BERT", "GUO_2017", "LORA", "SIMCSE", "TASK_ADAPTIVE", "papers_and_citations"]
+
+BERT = """@inproceedings{devlin2019bert,
+  title = {{BERT}: Pre-training of Deep Bidirectional Transformers for Language Understanding},
+  author = {Devlin, Jacob and Chang, Ming-Wei and Lee, Kenton and Toutanova, Kristina},
+  booktitle = {Proceedings of NAACL-HLT},
+  year = {2019}
+}"""
+
+GUO_2017 = """@inproceedings{guo2017calibration,
+  title = {On Calibration of Modern Neural Networks},
+  author = {Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.},
+  booktitle = {International Conference on Machine Learning},
+  year = {2017}
+}"""
+
+LORA = """@inproceedings{hu2022lora,
+  title = {{LoRA}: Low-Rank Adaptation of Large Language Models},
+  author = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and Wang, Shean
+            and Wang, Lu and Chen, Weizhu},
+  booktitle = {International Conference on Learning Representations},
+  year = {2022}
+}"""
+
+SIMCSE = """@inproceedings{gao2021simcse,
+  title = {{SimCSE}: Simple Contrastive Learning of Sentence Embeddings},
+  author = {Gao, Tianyu and Yao, Xingcheng and Chen, Danqi},
+  booktitle = {Proceedings of EMNLP},
+  year = {2021}
+}"""
+
+TASK_ADAPTIVE = """@inproceedings{gururangan2020dont,
+  title = {Don't Stop Pretraining: Adapt Language Models to Domains and Tasks},
+  author = {Gururangan, Suchin and Marasovi{\\'c}, Ana and Swayamdipta, Swabha and Lo, Kyle and Beltagy, Iz and Downey,
+            Doug and Smith, Noah A.},
+  booktitle = {Proceedings of ACL},
+  year = {2020}
+}"""
+
+# Options that are off by default: a stage whose settings name one has used it.
+OPTIONS = {
+    "alignment": """@article{saerens2002adjusting,
+  title = {Adjusting the Outputs of a Classifier to New a Priori Probabilities: A Simple Procedure},
+  author = {Saerens, Marco and Latinne, Patrice and Decaestecker, Christine},
+  journal = {Neural Computation},
+  year = {2002}
+}""",
+    "weight_average_decay": """@inproceedings{tarvainen2017mean,
+  title = {Mean Teachers are Better Role Models: Weight-averaged Consistency Targets Improve Semi-supervised Deep
+           Learning Results},
+  author = {Tarvainen, Antti and Valpola, Harri},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2017}
+}""",
+    "r_drop_alpha": """@inproceedings{wu2021rdrop,
+  title = {{R-Drop}: Regularized Dropout for Neural Networks},
+  author = {Wu, Lijun and Li, Juntao and Wang, Yue and Meng, Qi and Qin, Tao and Chen, Wei and Zhang, Min and Liu,
+            Tie-Yan},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2021}
+}""",
+    "mixup_alpha": """@inproceedings{zhang2018mixup,
+  title = {mixup: Beyond Empirical Risk Minimization},
+  author = {Zhang, Hongyi and Cisse, Moustapha and Dauphin, Yann N. and Lopez-Paz, David},
+  booktitle = {International Conference on Learning Representations},
+  year = {2018}
+}""",
+    "l2_sp_alpha": """@inproceedings{li2018explicit,
+  title = {Explicit Inductive Bias for Transfer Learning with Convolutional Networks},
+  author = {Li, Xuhong and Grandvalet, Yves and Davoine, Franck},
+  booktitle = {International Conference on Machine Learning},
+  year = {2018}
+}""",
+    "layerwise_lr_decay": """@inproceedings{howard2018universal,
+  title = {Universal Language Model Fine-tuning for Text Classification},
+  author = {Howard, Jeremy and Ruder, Sebastian},
+  booktitle = {Proceedings of ACL},
+  year = {2018}
+}""",
+}
+
+
+def papers_and_citations(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What the settings of a stage, nested by step, say of its sources: papers in words, and BibTeX entries.
+
+    Args:
+        config: settings; `paper` and `citation` at any depth are an objective's own.
+    """
+    flat = list(_items(config))
+    papers = [value for name, value in flat if name == "paper" and value]
+    citations = [value.strip() for name, value in flat if name == "citation" and value]
+    citations += [OPTIONS[name] for name, value in flat if name in OPTIONS and value not in (None, "none", 0)]
+    return list(dict.fromkeys(papers)), list(dict.fromkeys(citations))
+
+
+def _items(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _items(value)
+        else:
+            yield name, value
