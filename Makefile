@@ -1,5 +1,5 @@
 # make quickstart   the main job on real reviews, offline after installation; ends by saying where the report lies
-# make test         lint and all tests
+# make test         lint and all tests; as root of a Debian it installs Chromium, which some of them need
 # An existing .venv is used as it is; `make clean` removes everything that these commands made except runs/.
 
 VENV := .venv
@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.hfssl-installed
 REAL_DATA := $(VENV)/.hfssl-quickstart-installed
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart quickstart-data test lint clean
+.PHONY: quickstart quickstart-data test lint chromium clean
 
 quickstart: $(INSTALLED) $(REAL_DATA)
 	$(PYTHON) recipes/quickstart.py
@@ -17,12 +17,22 @@ quickstart: $(INSTALLED) $(REAL_DATA)
 quickstart-data: $(INSTALLED) $(REAL_DATA)
 	$(PYTHON) recipes/quickstart.py --data-only
 
-test: lint $(REAL_DATA)
+test: lint $(REAL_DATA) chromium
 	$(PYTHON) -m pytest
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check --quiet .
+
+# For the tests that open pages. Only root of a Debian can install it; elsewhere those tests are skipped and say why.
+chromium:
+	@if { command -v chromium || command -v google-chrome; } >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for the tests that open pages."; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+			chromium chromium-driver fonts-dejavu-core; } >/dev/null 2>&1 \
+			|| echo "Chromium could not be installed: the tests that open pages will be skipped."; \
+	fi
 
 $(PYTHON):
 	python3 -m venv $(VENV)

@@ -15,6 +15,7 @@ from hfssl.errors import ConfigurationError
 __all__ = [
     "AdapterArguments",
     "DataArguments",
+    "DemoArguments",
     "ExportArguments",
     "FitArguments",
     "ModelArguments",
@@ -264,6 +265,27 @@ class PushArguments(_Checked):
     )
     dry_run: bool = field(default=False, metadata={"help": "Say what would be pushed, and send nothing."})
     message: str = field(default="Push with hfssl", metadata={"help": "Message of the commit."})
+
+
+@dataclass
+class DemoArguments(_Checked):
+    """The page"""
+
+    folder: str = field(metadata={"metavar": "DIR", "help": "A run of hfssl fit, or a folder of a model or adapter."})
+    host: str = field(
+        default="127.0.0.1",
+        metadata={
+            "help": "Address to listen at. With 0.0.0.0 whoever reaches this machine can use the page and see your "
+            "labeled texts."
+        },
+    )
+    port: int = field(default=7860, metadata={"help": "Port to listen at; 0 takes a free one."})
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if not 0 <= self.port <= 65535:
+            found.append(f"port must be at least 0 and at most 65535, got {self.port}.")
+        return found
 
 
 @dataclass

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from hfssl import __version__
 from hfssl.errors import near_matches
-from hfssl.run import EXPORT, FIT, PREDICT, PUSH
+from hfssl.run import DEMO, EXPORT, FIT, PREDICT, PUSH
 from hfssl.run import main as run_main
 
 __all__ = ["main"]
 
-VERBS = {"fit": FIT, "predict": PREDICT, "push": PUSH, "export": EXPORT}
+VERBS = {"fit": FIT, "predict": PREDICT, "push": PUSH, "export": EXPORT, "demo": DEMO}
 
 HELP = """\
 usage: hfssl VERB [options]
@@ -29,6 +29,7 @@ verbs:
 first steps:
   hfssl fit --train reviews.csv --text-column text --label-column sentiment --output-dir runs/reviews
   hfssl predict --model runs/reviews/model --input new.csv --output predictions.csv
+  hfssl demo runs/reviews
 
 Rows of reviews.csv without a label are the unlabeled data."""
 

@@ -40,6 +40,7 @@ from hfssl.metrics.classification import accuracy
 from hfssl.modeling import from_pretrained
 from hfssl.onnx_classifier import INT8_FILE, ONNX_FILE, TOKENS, OnnxClassifier, require_onnx
 from hfssl.pooling import MeanPooledForSequenceClassification
+from hfssl.run_folder import model_and_splits
 from hfssl.scoring import predict_logits
 
 __all__ = ["TOLERANCE", "Cost", "Exported", "export_onnx"]
@@ -122,7 +123,7 @@ def export_onnx(
     """
     require_onnx()
     folder = Path(folder)
-    source, splits = _source(folder)
+    source, splits = model_and_splits(folder)
     output = folder / "onnx" if output is None else Path(output)
     _check_replaceable(output)
     model = plain_model(from_pretrained(source)).float().eval()
@@ -149,22 +150,6 @@ def export_onnx(
         )
         _write_record(temporary / RECORD_FILE, exported)
     return exported
-
-
-def _source(folder: Path) -> tuple[Path, Path | None]:
-    """The folder of the model or adapter, and that of the splits if `folder` is a run."""
-    if (folder / "results.json").is_file():
-        return folder / "model", folder / "splits"
-    if (folder / "settings.json").is_file() and (folder / "splits").is_dir():
-        raise ModelError(
-            f"Expected a finished run in '{folder}', but it has no results.json: finish it with hfssl fit --resume."
-        )
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ModelError(
-            f"Expected a finished run of hfssl fit, a model or an adapter in '{folder}', but it has no results.json, "
-            "config.json or adapter_config.json: give the --output-dir of the run."
-        )
-    return folder, None
 
 
 def _check_replaceable(output: Path) -> None:

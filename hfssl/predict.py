@@ -12,15 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from datasets import Dataset
 from tqdm.auto import tqdm
 
-from hfssl.backbones import load_tokenizer
+from hfssl.classifier import TextClassifier
 from hfssl.data.tables import parquet_schema, read_rows
 from hfssl.data.writing import table_writer
 from hfssl.errors import DataError, near_matches
 from hfssl.files import atomic_file
-from hfssl.modeling import from_pretrained
 from hfssl.scoring import predict_logits
 from hfssl.uncertainty import entropy
 
@@ -87,13 +85,14 @@ def predict(
     names = _free_names(columns)
     kinds = dict(zip(names, NEW_COLUMNS.values(), strict=True))
     with atomic_file(target) as temporary, table_writer(temporary, target.suffix, source, columns, kinds) as writer:
-        classifier = _Classifier(model, max_length, max_tokens)
+        classifier = TextClassifier(model, max_length)
         rows, empty = read_rows(source), 0
         with tqdm(total=count, desc="Predicting", unit=" rows", disable=True if quiet else None) as bar:
             while chunk := [row for _, row in islice(rows, CHUNK_ROWS)]:
                 texts = [tuple(_as_text(row.get(column)) for column in wanted) for row in chunk]
                 filled = [index for index, parts in enumerate(texts) if any(part.strip() for part in parts)]
-                predictions = dict(zip(filled, classifier([texts[index] for index in filled]), strict=True))
+                labeled = _predictions(classifier, [texts[index] for index in filled], max_tokens)
+                predictions = dict(zip(filled, labeled, strict=True))
                 nothing = (None,) * len(names)
                 writer.write(
                     [row | dict(zip(names, predictions.get(i, nothing), strict=True)) for i, row in enumerate(chunk)]
@@ -103,29 +102,21 @@ def predict(
     return PredictionSummary(count, empty, names)
 
 
-class _Classifier:
-    """A saved model as a function from texts (or pairs) to (label, probability, entropy in nats)."""
-
-    def __init__(self, model: str | os.PathLike, max_length: int | None, max_tokens: int):
-        device = torch.accelerator.current_accelerator(check_available=True)
-        self.model = from_pretrained(model).to(device or "cpu").eval()
-        self.tokenizer = load_tokenizer(model)
-        longest = min(self.tokenizer.model_max_length, self.model.config.get_text_config().max_position_embeddings)
-        self.max_length, self.max_tokens = min(max_length or longest, longest), max_tokens
-
-    def __call__(self, texts: list[tuple[str, ...]]) -> list[tuple[str, float, float]]:
-        if not texts:
-            return []
-        columns = [list(column) for column in zip(*texts, strict=True)]
-        encoded = dict(self.tokenizer(*columns, truncation=True, max_length=self.max_length))
-        logits = predict_logits(self.model, Dataset.from_dict(encoded), self.tokenizer, max_tokens=self.max_tokens)
-        probs = torch.from_numpy(logits).softmax(dim=-1)  # [N, K]
-        best = probs.max(dim=-1)
-        columns = (best.indices.tolist(), best.values.tolist(), entropy(probs).tolist())
-        return [
-            (self.model.config.id2label[label], round(probability, 6), round(nats, 6))
-            for label, probability, nats in zip(*columns, strict=True)
-        ]
+def _predictions(
+    classifier: TextClassifier, texts: list[tuple[str, ...]], max_tokens: int
+) -> list[tuple[str, float, float]]:
+    """Label, its probability, and entropy in nats, of each text or pair."""
+    if not texts:
+        return []
+    rows = classifier.tokenized(texts)
+    logits = predict_logits(classifier.model, rows, classifier.tokenizer, max_tokens=max_tokens)
+    probs = torch.from_numpy(logits).softmax(dim=-1)  # [N, K]
+    best = probs.max(dim=-1)
+    columns = (best.indices.tolist(), best.values.tolist(), entropy(probs).tolist())
+    return [
+        (classifier.label_names[label], round(probability, 6), round(nats, 6))
+        for label, probability, nats in zip(*columns, strict=True)
+    ]
 
 
 def _scan(path: Path, wanted: Sequence[str]) -> tuple[list[str], int]:

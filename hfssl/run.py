@@ -12,15 +12,16 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hfssl.arguments import ExportArguments, FitArguments, PredictArguments, PushArguments
+from hfssl.arguments import DemoArguments, ExportArguments, FitArguments, PredictArguments, PushArguments
 from hfssl.errors import ConfigurationError, HfsslError
 from hfssl.parsing import dataclass_parser, parse
 from hfssl.report.wording import kept_stage
 
-__all__ = ["EXPORT", "FIT", "PREDICT", "PUSH", "TRAIN", "Verb", "closing_table", "main"]
+__all__ = ["DEMO", "EXPORT", "FIT", "PREDICT", "PUSH", "TRAIN", "Verb", "closing_table", "main"]
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -148,6 +149,22 @@ def run_export(argv: Sequence[str]) -> None:
         print("What int8 costs in accuracy was not measured, for want of labeled rows: give a table with --data.")
 
 
+def run_demo(argv: Sequence[str]) -> None:
+    """`hfssl demo`: a page to try a model on, until Ctrl-C."""
+    usage = "hfssl demo DIR [options]"
+    argv = _folder_first(argv)
+    (arguments,) = parse([DemoArguments], argv, parser=dataclass_parser([DemoArguments], usage=usage))
+    if find_spec("gradio") is None:
+        raise ConfigurationError(
+            'Expected the package gradio, which draws the page, but it is not installed: pip install "hfssl[demo]".'
+        )
+
+    from hfssl.demo import serve
+
+    _silence_libraries()
+    serve(**asdict(arguments), ready=lambda url: print(f"Page:  {url}  (Ctrl-C closes it)", flush=True))
+
+
 def run_method(argv: Sequence[str]) -> None:
     """`recipes/train.py`: trains one method as a YAML file and the flags say."""
     from hfssl.ranks import leave_group
@@ -268,6 +285,7 @@ EXPORT = Verb(
     run_export,
     "Nothing was written; run the same command again.",
 )
+DEMO = Verb("open a page on which to try a model", run_demo, "The page was not opened.")
 TRAIN = Verb(
     "train one method as a recipe says",
     run_method,

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hfssl.errors import ConfigurationError
+from hfssl.errors import ConfigurationError, ModelError
 from hfssl.files import make_folder, write_json
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "model_and_splits"]
 
 SETTINGS = "settings.json"
 DONE = "done.json"
@@ -119,3 +119,28 @@ class RunFolder:
         write_json(folder / DONE, result)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the stage's model is saved; these are 3x its size
         return result
+
+
+def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
+    """The folder of the model or adapter, and that of the splits if `folder` is a run.
+
+    Raises:
+        ModelError: There is no such folder, it holds neither, or the run in it is not finished.
+    """
+    if not folder.is_dir():
+        raise ModelError(
+            f"Expected a finished run of hfssl fit, a model or an adapter in '{folder}', but there is no such folder: "
+            "give the --output-dir of the run."
+        )
+    if (folder / "results.json").is_file():
+        return folder / "model", folder / "splits"
+    if (folder / SETTINGS).is_file() and (folder / "splits").is_dir():
+        raise ModelError(
+            f"Expected a finished run in '{folder}', but it has no results.json: finish it with hfssl fit --resume."
+        )
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ModelError(
+            f"Expected a finished run of hfssl fit, a model or an adapter in '{folder}', but it has no results.json, "
+            "config.json or adapter_config.json: give the --output-dir of the run."
+        )
+    return folder, None

@@ -17,7 +17,7 @@ from hfssl.run import Verb, closing_table
 from hfssl.run import main as run_main
 
 HELP_SECONDS = 2.0
-HELPS = [["--help"], ["fit", "--help"], ["predict", "--help"], ["export", "--help"]]
+HELPS = [["--help"], ["fit", "--help"], ["predict", "--help"], ["export", "--help"], ["demo", "--help"]]
 SLOW_MACHINE = 3  # the machine may be busy with other things
 
 
@@ -40,7 +40,8 @@ def test_nothing_heavy_is_imported_before_work_begins(argv):
         "import sys\n"
         "from hfssl.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'sklearn', 'matplotlib', 'gradio'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
@@ -53,7 +54,7 @@ def test_version():
 
 def test_unknown_verb(capsys):
     assert main(["fti"]) == 2
-    expected = "hfssl: error: expected one of fit, predict, push, export; got 'fti'. Did you mean 'fit'?\n"
+    expected = "hfssl: error: expected one of fit, predict, push, export, demo; got 'fti'. Did you mean 'fit'?\n"
     assert capsys.readouterr().err == expected
 
 

@@ -1,0 +1,63 @@
+"""The demo page without a browser: what its HTML says, and what the command refuses."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("gradio", reason="needs the extra `demo`")
+
+from hfssl.cli import main
+from hfssl.demo import render
+from hfssl.explain import Explanation, LabeledRow, Neighbor
+
+SCRIPT = "<script>alert('x')</script>"
+ESCAPED = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"
+
+
+def test_the_answer_shows_every_number_and_escapes_every_text():
+    rows = [LabeledRow(("one", SCRIPT), "yes", "labeled"), LabeledRow(("two",), SCRIPT, "validation")]
+    neighbors = [Neighbor(row, similarity) for row, similarity in zip(rows, (0.98765, 0.5), strict=True)]
+    said = Explanation([(SCRIPT, 0.8754), ("no", 0.1246)], 0.3765, 0.5432, 0.01234, neighbors, cut_at=128)
+    html = render(said, passes=16, rows=48)
+    assert "<script" not in html
+    assert html.count(ESCAPED) == 3  # the label's probability, a neighbour's text, a neighbour's label
+    for shown in ("87.5%", "12.5%", "0.377 nats", "54%", "0.012 nats", "16 passes", "0.988", "0.500", "128 tokens"):
+        assert shown in html
+    assert html.count("<small>validation</small>") == 1
+    assert "among 48 labeled rows" in html
+
+
+def test_what_is_not_known_is_said():
+    html = render(Explanation([("yes", 1.0), ("no", 0.0)], 0.0, 0.0, None, []))
+    assert "the model has no dropout" in html
+    assert "None to show" in html
+    assert "tokens count" not in html
+    assert ESCAPED in render(None, problem=SCRIPT)
+
+
+def test_bad_addresses_and_folders_are_one_sentence(tmp_path, capsys):
+    assert main(["demo", str(tmp_path / "none"), "--port", "0"]) == 2
+    assert main(["demo", str(tmp_path), "--port", "70000"]) == 2
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["demo", str(tmp_path), "--port", str(taken.getsockname()[1])]) == 2
+    assert main(["demo", str(tmp_path), "--host", "192.0.2.1"]) == 2  # of no machine: kept for documentation
+    lines = capsys.readouterr().err.splitlines()
+    expected = ("no such folder", "at most 65535", "another program", "address of this machine")
+    for line, words in zip(lines, expected, strict=True):
+        assert line.startswith("hfssl: error: ")
+        assert words in line
+
+
+def test_without_gradio_the_command_says_how_to_get_it(tmp_path):
+    code = (
+        "import sys; import hfssl.run; hfssl.run.find_spec = lambda name: None\n"
+        "from hfssl.cli import main; sys.exit(main(['demo', sys.argv[1]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "hfssl[demo]" in done.stderr
+    assert "Traceback" not in done.stderr
