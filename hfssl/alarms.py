@@ -8,7 +8,7 @@ import numpy as np
 
 from hfssl.novelty import is_strange
 
-__all__ = ["drifted_shares", "lost_classes", "strange_pool"]
+__all__ = ["drifted_shares", "lost_classes", "novel_rows_left_out", "strange_pool"]
 
 FEWEST_ROWS, DRIFT = 50, 0.25
 
@@ -49,8 +49,18 @@ def strange_pool(novel: np.ndarray, *, filtered: bool) -> list[str]:
 
     Args:
         novel: `[N]` bool, see `hfssl.novelty.novel_rows`.
-        filtered: whether these rows lost their weight.
+        filtered: whether these rows lost their weight; `novel_rows_left_out` says so then.
     """
     if filtered or not is_strange(novel):
         return []
     return [f"{100 * novel.mean():.0f}% of the pool is unlike all labeled rows (5% would be usual)."]
+
+
+def novel_rows_left_out(novel: np.ndarray) -> list[str]:
+    """No alarm but a note: much of the pool, `[N]` bool, was unlike all labeled rows and lost its weight."""
+    if not is_strange(novel) or novel.all():
+        return []
+    return [
+        f"{100 * novel.mean():.0f}% of the pool is unlike all labeled rows (5% would be usual): nothing was learned "
+        "from these rows."
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
         alarms=stages.alarms(),
         seed=arguments.seed,
     )
+    verdict = replace(verdict, reasons=[*verdict.reasons, *stages.notes()])
     if stages.refits:
         records[REFIT] = stages.refit(verdict.chosen)
         audit([released(splits.manifest, "validation"), *records[REFIT]["manifests"]]).raise_if_leaky()

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hfssl.alarms import drifted_shares, lost_classes, strange_pool
+from hfssl.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, changed_settings
@@ -209,6 +209,7 @@ class StageRunner:
             "curves": rounds.curves_,
             "rounds": rounds.rounds_,
             "alarms": self._alarms(rounds),
+            "notes": self._notes(rounds),
         }
 
     def _pool_rows(self) -> np.ndarray:
@@ -269,8 +270,13 @@ class StageRunner:
             logits = predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer)
             found += drifted_shares(softmax(logits, axis=-1), rounds.class_shares_)
         if (around := rounds.neighborhood_) is not None:
-            found += strange_pool(around.novel, filtered=rounds.args.filter_novel)
+            found += strange_pool(around.novel, filtered=rounds.args.filter_novel and not around.novel.all())
         return found
+
+    def _notes(self, rounds: SelfTraining) -> list[str]:
+        """What a reader of the verdict should know, although it speaks against nothing."""
+        around = rounds.neighborhood_
+        return [] if around is None or not rounds.args.filter_novel else novel_rows_left_out(around.novel)
 
     # --- evidence ----------------------------------------------------------------------------------------------------
 
@@ -304,6 +310,10 @@ class StageRunner:
     def alarms(self) -> list[str]:
         """What self-training raised against its own result."""
         return (self.run_folder.done("self_training") or {}).get("alarms", [])
+
+    def notes(self) -> list[str]:
+        """What self-training found remarkable."""
+        return (self.run_folder.done("self_training") or {}).get("notes", [])
 
 
 def _all_labels(parts: DatasetDict) -> Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hfssl.alarms import drifted_shares, lost_classes, strange_pool
+from hfssl.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool
 
 NAMES = ["spam", "ham", "eggs"]
 
@@ -31,3 +31,10 @@ def test_a_strange_pool_is_an_alarm_unless_its_rows_lost_their_weight():
     mostly, hardly = np.arange(100) < 90, np.arange(100) < 10
     assert "90% of the pool" in strange_pool(mostly, filtered=False)[0]
     assert strange_pool(mostly, filtered=True) == strange_pool(hardly, filtered=False) == []
+
+
+def test_what_was_left_out_is_noted_but_a_pool_that_is_all_strange_is_an_alarm():
+    mostly, hardly, all_of_it = np.arange(100) < 90, np.arange(100) < 10, np.ones(100, dtype=bool)
+    assert "90% of the pool" in novel_rows_left_out(mostly)[0]
+    assert novel_rows_left_out(hardly) == novel_rows_left_out(all_of_it) == []  # all of it: nothing would be left
+    assert strange_pool(all_of_it, filtered=False)
