@@ -15,7 +15,8 @@ __all__ = ["ALIGNMENTS", "adjust_to_prior", "class_shares", "consensus_prior", "
 
 # What the shares of the pool are taken to be: nothing is known, what the models find in it, or as among the labels.
 ALIGNMENTS = ("none", "estimated", "labeled")
-SPREAD, DISTRUST, LONE_DISAGREEMENT = 1.0, 8.0, 0.35
+SPREAD, DISTRUST, LONE_DISAGREEMENT = 1.0, 8.0, 1.0
+MOST_CHANGE = 2.0  # factor on a share: soft labels can send a rare class to nothing, all models alike
 
 
 def class_shares(labels: ArrayLike, num_classes: int) -> np.ndarray:
@@ -93,8 +94,8 @@ def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> 
     over the classes, `spread` = 1 is how far pools are expected to be from `default`, and `distrust` = 8 allows for
     the bias that the models have in common, since they learned from the same few labels. So shares that all models
     find alike are believed, while those on which they differ are taken to be their own mistakes. A single model shows
-    no disagreement; s = 0.35 is assumed. The numbers were chosen on trec6, sst2 and emotion; see
-    `benchmarks/NOTES.md`.
+    no disagreement; s = 1 is assumed. No ratio counts for more than 2 or less than 1/2. The numbers were chosen on
+    trec6, sst2 and emotion; see `benchmarks/NOTES.md`.
 
     Args:
         estimates: `[M, K]`, see `estimate_prior`; a share may be 0.
@@ -106,6 +107,7 @@ def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> 
     """
     estimates, default = np.asarray(estimates, np.float64), np.asarray(default, np.float64)
     ratios = np.log((num_rows * estimates / default + 1) / (num_rows + 1))
+    ratios = ratios.clip(-np.log(MOST_CHANGE), np.log(MOST_CHANGE))
     disagreement = ratios.var(axis=0, ddof=1).mean() if len(ratios) > 1 else LONE_DISAGREEMENT**2
     trust = 1 / (1 + DISTRUST * disagreement / SPREAD**2)
     shares = default * np.exp(trust * ratios.mean(axis=0))

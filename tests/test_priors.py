@@ -69,30 +69,31 @@ def test_a_share_of_zero_is_refused():
 
 
 def test_models_that_find_the_same_are_believed():
-    # No disagreement: nothing is shrunk but by the row of pseudo-count, to (9 * 0.9 / 0.5 + 1) / 10 = 1.72 times 0.5.
-    found = consensus_prior([[0.9, 0.1], [0.9, 0.1]], EVEN, num_rows=9)
-    np.testing.assert_allclose(found, [17.2 / 20, 2.8 / 20])
+    # No disagreement: nothing is shrunk but by the row of pseudo-count, to (9 * 0.7 / 0.5 + 1) / 10 = 1.36 times 0.5.
+    found = consensus_prior([[0.7, 0.3], [0.7, 0.3]], EVEN, num_rows=9)
+    np.testing.assert_allclose(found, [13.6 / 20, 6.4 / 20])
 
 
-def test_models_that_differ_are_drawn_toward_the_labels():
-    """Log-ratios to even shares log(1.6), log(1.2) and log(0.4), log(0.8): two variances, one factor."""
-    found = consensus_prior([[0.8, 0.2], [0.6, 0.4]], EVEN, num_rows=10**9)
-    variance = (math.log(1.6 / 1.2) ** 2 / 2 + math.log(0.4 / 0.8) ** 2 / 2) / 2
+def test_models_that_differ_are_drawn_toward_the_default():
+    """Log-ratios to even shares log(1.4), log(1.1) and log(0.6), log(0.9): two variances, one factor."""
+    found = consensus_prior([[0.7, 0.3], [0.55, 0.45]], EVEN, num_rows=10**9)
+    variance = (math.log(1.4 / 1.1) ** 2 / 2 + math.log(0.6 / 0.9) ** 2 / 2) / 2
     trust = 1 / (1 + 8 * variance)
-    odds = (math.sqrt(1.6 * 1.2) / math.sqrt(0.4 * 0.8)) ** trust  # geometric means over the models
+    odds = (math.sqrt(1.4 * 1.1) / math.sqrt(0.6 * 0.9)) ** trust  # geometric means over the models
     np.testing.assert_allclose(found, [odds / (1 + odds), 1 / (1 + odds)], atol=1e-6)
-    assert 0.5 < found[0] < 0.61  # while the models say 0.7 on average
+    assert 0.5 < found[0] < 0.61  # while the models say 0.625 on average
 
 
-def test_a_model_alone_is_believed_by_half():
-    odds = (0.9 / 0.1) ** (1 / (1 + 8 * 0.35**2))
-    found = consensus_prior([[0.9, 0.1]], EVEN, num_rows=10**9)
+def test_a_model_alone_is_believed_by_a_ninth():
+    odds = (0.7 / 0.3) ** (1 / 9)
+    found = consensus_prior([[0.7, 0.3]], EVEN, num_rows=10**9)
     np.testing.assert_allclose(found, [odds / (1 + odds), 1 / (1 + odds)], atol=1e-6)
 
 
 def test_a_class_that_no_model_finds_keeps_a_share():
+    # Ratios of 1.99 and 0.01, of which the second counts as a half.
     found = consensus_prior([[1.0, 0.0], [1.0, 0.0]], EVEN, num_rows=99)
-    np.testing.assert_allclose(found, [199 / 200, 1 / 200])
+    np.testing.assert_allclose(found, [1.99 / 2.49, 0.5 / 2.49])
 
 
 def test_matching_reaches_the_target_that_one_step_of_alignment_misses():
