@@ -200,10 +200,10 @@ class SelfTraining:
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
         around = self._look_around(labeled, pool, validation)
-        results = self._score(number, title, pool)
+        results = alone = self._score(number, title, pool)
         if number == 0:  # later teachers have learned what the backbone says, and the pool stays what it is
-            results = self._joined(results, around, validation)
-            self.class_shares_ = self._find_class_shares(results, labeled)
+            results = self._joined(alone, around, validation)
+            self.class_shares_ = self._find_class_shares(alone, results, labeled)
         labels = pseudo_label(
             combine(results),
             self.args,
@@ -216,7 +216,7 @@ class SelfTraining:
         if is_main():
             labels.save(folder / PSEUDO_LABELS, class_shares=self.class_shares_)
         record = self._describe(number, labels, hidden_labels)
-        record["teacher_disagreement"] = disagreement([result.predicted for result in results])
+        record["teacher_disagreement"] = disagreement([result.predicted for result in alone])
         self._remember(number, labels.rows, labels.predicted)
         if len(labels.rows):
             self.student_, curve = self._train_student(
@@ -295,16 +295,25 @@ class SelfTraining:
             for result in results
         ]
 
-    def _find_class_shares(self, results: Sequence[MCDropoutResult], labeled: Dataset) -> np.ndarray | None:
-        """The shares that `args.alignment` asks for, from what each teacher says of the pool; `None` for none."""
+    def _find_class_shares(
+        self, alone: Sequence[MCDropoutResult], joined: Sequence[MCDropoutResult], labeled: Dataset
+    ) -> np.ndarray | None:
+        """The shares that `args.alignment` asks for, from what each teacher says of the pool; `None` for none.
+
+        How far the pool is from what a teacher finds at first sight, each says for itself: joined with the opinions
+        that they share, the teachers would seem to agree. The more the probe has to say, the less this counts.
+        """
         if self.args.alignment == "none":
             return None
         prior = shares_of_labels(labeled["labels"][:], len(self.label_names))
         if self.args.alignment == "labeled":
             return prior
-        estimates = [estimate_prior(result.deterministic_probs, prior) for result in results]
-        as_found = np.mean([result.deterministic_probs.mean(axis=0, dtype=np.float64) for result in results], axis=0)
-        return from_main(consensus_prior(estimates, np.maximum(as_found, 1e-12), len(results[0].bald)))
+        as_found = _mean_shares(joined)
+        estimates = []
+        for teacher in alone:
+            change = estimate_prior(teacher.deterministic_probs, prior) / _mean_shares([teacher])
+            estimates.append(as_found * change ** (1 - self.probe_weight_))
+        return from_main(consensus_prior(estimates, as_found, len(alone[0].bald)))
 
     def _score(self, number: int, title: str, pool: Dataset) -> list[MCDropoutResult]:
         """What each teacher says of the pool.
@@ -415,3 +424,9 @@ def _health(record: Mapping[str, Any]) -> dict[str, float]:
     """What a round's record says in numbers before its student is trained, for whoever watches."""
     numbers = {name: value for name, value in record.items() if isinstance(value, int | float) and name != "round"}
     return {f"round/{name}": value for name, value in numbers.items()}
+
+
+def _mean_shares(results: Sequence[MCDropoutResult]) -> np.ndarray:
+    """`[K]`, all positive: the mean probabilities of all rows and results."""
+    means = [result.deterministic_probs.mean(axis=0, dtype=np.float64) for result in results]
+    return np.maximum(np.mean(means, axis=0), 1e-12)
