@@ -56,9 +56,11 @@ class ModelMaker:
         self.given = {name: value for name, value in given.items() if value is not None}
 
     def seed(self, name: str) -> int:
+        """The seed of one stage or teacher, from the run's."""
         return derive_seed(self.arguments.seed, name) % 2**31  # transformers takes 32-bit seeds
 
     def config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
+        """The arguments of a trainer that works in `folder`: the preset's `settings`, and what the user gave."""
         output = Path(self.arguments.output_dir)
         return kind(
             **settings | (self.given if issubclass(kind, SupervisedConfig) else {}),
@@ -72,10 +74,12 @@ class ModelMaker:
         )
 
     def classifier(self, seed: int, *, adapted: bool, pooling: Pooling | None = None) -> PreTrainedModel:
+        """A fresh classifier on the backbone, or on the `adapted` one; `pooling` as the user says unless given."""
         backbone = self.adapted if adapted else self.arguments.backbone
         return load_classifier(backbone, self.label_names, pooling=pooling or self.arguments.pooling, seed=seed)
 
     def peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
+        """The LoRA settings for `model`; `None` where all weights are trained."""
         if self.arguments.adapter == "none":
             return None
         return build_lora_config(
