@@ -168,7 +168,7 @@ def test_the_policy_has_the_browser_refuse_other_hosts(browser, page):
     browser.open(page[0])
     browser.one("textarea")
     browser.run("document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.2:9/x.png'}))")
-    browser.wait(lambda: any("Content Security Policy" in error for error in browser.errors))
+    assert browser.wait(lambda: any("Content Security Policy" in error for error in browser.errors))
 
 
 def test_a_bare_model_says_that_it_has_no_examples_and_shift_enter_asks(browser, run):
