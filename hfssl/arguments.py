@@ -166,6 +166,13 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         default="standard", metadata={"help": "How much time to spend: minutes, tens of minutes, or hours."}
     )
     seed: int = field(default=0, metadata={"help": "Same seed, machine and library versions: same bits."})
+    precision: Literal["auto", "fp32", "bf16"] = field(
+        default="auto",
+        metadata={
+            "help": "Precision of matrix products in training and in looking at the pool: 'auto' takes bf16 where the "
+            "GPU or CPU has instructions for it. Weights and final probabilities are fp32 in any case."
+        },
+    )
     max_length: int = field(default=128, metadata={"help": "Tokens kept of each text; the rest is cut off."})
     max_steps: int | None = field(
         default=None, metadata={"help": "Steps of labels only and of each student. Default: as the preset says."}

@@ -61,7 +61,8 @@ def find_trunk(model: PreTrainedModel, batch: dict[str, Tensor], top_layers: int
     if top_layers >= len(layers):
         return None
     trunk = Trunk(layers, top_layers)
-    with torch.inference_mode():
+    # In full precision: with half of the digits a batch of another size alone makes more of a difference.
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
         plain = model(**batch).logits
         with trunk.recording():
             model(**batch)
