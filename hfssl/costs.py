@@ -91,11 +91,9 @@ def plan(
         steps, rows = (_setting(kind, settings, name) for name in ("max_steps", "per_device_train_batch_size"))
         return steps * rows * views * length
 
-    one = teacher = trained(SupervisedConfig, preset.supervised | given, labeled)
+    one = trained(SupervisedConfig, preset.supervised | given, labeled)
     if preset.warm_start is not None:
-        warm_start = trained(ContrastiveConfig, preset.warm_start, labeled, views=2)
-        one += warm_start
-        teacher = warm_start if preset.probe_teachers else one
+        one += trained(ContrastiveConfig, preset.warm_start, labeled, views=2)
     costs = []
     if pretext:
         costs.append(
@@ -111,12 +109,14 @@ def plan(
     def scored(models: int) -> float:
         return scoring_tokens(pool, unlabeled, models=models, passes=passes, share_of_layers=share)
 
+    again = StageCost("refit", one)
     if rounds:
         teachers = _setting(SelfTrainingConfig, settings, "teachers")
         looked_at = scored(teachers) + (rounds - 1) * scored(1)
-        costs.append(StageCost("self-training", (teachers - 1) * teacher + rounds * student, looked_at))
+        costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
+        again = StageCost("refit", teachers * one + rounds * student, looked_at)
     if refit:
-        costs.append(StageCost("refit", student if rounds else one))
+        costs.append(again)
     return costs
 
 

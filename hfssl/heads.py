@@ -87,16 +87,19 @@ def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tu
     return 2 * means / scale, -means.square().sum(dim=1) / scale
 
 
-def logistic_weights(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def logistic_weights(
+    features: Tensor, labels: Tensor, num_classes: int, *, inverse_penalty: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Weight and bias of multinomial logistic regression on the features, as SetFit's head (Tunstall et al. 2022).
 
-    The penalty is scikit-learn's own, C = 1, on features that are centred and divided by their root mean squared
-    distance from the mean, which makes it free of their scale. A class without rows is never predicted.
+    The penalty is on features that are centred and divided by their root mean squared distance from the mean, which
+    makes it free of their scale. A class without rows is never predicted.
 
     Args:
         features: `[B, D]`, of two classes or more.
         labels: `[B]`.
         num_classes: K.
+        inverse_penalty: C of scikit-learn, whose default is 1, too.
 
     Returns:
         `[K, D]` and `[K]`.
@@ -104,7 +107,7 @@ def logistic_weights(features: Tensor, labels: Tensor, num_classes: int) -> tupl
     center = features.mean(dim=0)
     scale = (features - center).square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
     scaled = ((features - center) / scale).double().cpu().numpy()
-    fitted = LogisticRegression(C=1.0, max_iter=1000).fit(scaled, labels.cpu().numpy())
+    fitted = LogisticRegression(C=inverse_penalty, max_iter=1000).fit(scaled, labels.cpu().numpy())
     coefficients, intercepts = fitted.coef_, fitted.intercept_
     if len(fitted.classes_) == 2:  # one row of differences
         coefficients, intercepts = (np.stack([-values[0] / 2, values[0] / 2]) for values in (coefficients, intercepts))

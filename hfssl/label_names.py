@@ -17,10 +17,9 @@ import torch
 from scipy.special import log_softmax, softmax
 from sklearn.model_selection import StratifiedKFold
 
-__all__ = ["STRENGTHS", "NamePrior", "choose_strength", "name_texts", "weigh_names"]
+__all__ = ["STRENGTHS", "NamePrior", "choose_strength", "multiplied", "name_texts", "weigh_names"]
 
-# Factors on similarities of standard deviation 1. No more than 0.5: a teacher finds more in its own space than the
-# backbone, in whose space the strength is chosen, and 1 lost 2 points on emotion where 0.5 gained 1.
+# Factors on similarities of standard deviation 1. No more than 0.5: 1 lost 2 points on emotion where 0.5 gained 1.
 STRENGTHS = (0.0, 0.25, 0.5)
 FOLDS = 5
 PENALTY = 10.0  # C of the regression on embeddings of length 1, as benchmarks/peers.py has it for the same purpose
@@ -33,15 +32,18 @@ class NamePrior:
 
     Attributes:
         strength: How far they are trusted; 0 for not at all.
-        log_odds: `[N, K]`, to be added to the logarithms of a teacher's probabilities.
+        log_odds: `[N, K]`, to be added to the logarithms of a model's probabilities.
+        held_out: `[V, K]`, the same of rows that were held out.
     """
 
     strength: float
     log_odds: np.ndarray
+    held_out: np.ndarray
 
-    def applied(self, probs: np.ndarray) -> np.ndarray:
-        """The product of both opinions, normalised: `[N, K]` -> `[N, K]`."""
-        return softmax(np.log(np.maximum(probs, 1e-30)) + self.log_odds, axis=-1).astype(probs.dtype)
+
+def multiplied(probs: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
+    """The product of a model's opinion and that of the names, normalised: `[N, K]` and `[N, K]` -> `[N, K]`."""
+    return softmax(np.log(np.maximum(probs, 1e-30)) + log_odds, axis=-1).astype(probs.dtype)
 
 
 def name_texts(names: Sequence[str]) -> list[str] | None:
@@ -51,7 +53,9 @@ def name_texts(names: Sequence[str]) -> list[str] | None:
     return None if any(nameless) else texts
 
 
-def weigh_names(known: np.ndarray, labels: np.ndarray, pool: np.ndarray, names: np.ndarray, *, seed: int) -> NamePrior:
+def weigh_names(
+    known: np.ndarray, labels: np.ndarray, pool: np.ndarray, names: np.ndarray, held_out: np.ndarray, *, seed: int
+) -> NamePrior:
     """How far the names are to be trusted, and what they say of the pool.
 
     Args:
@@ -59,16 +63,17 @@ def weigh_names(known: np.ndarray, labels: np.ndarray, pool: np.ndarray, names: 
         labels: `[L]` their class numbers.
         pool: `[N, D]` embeddings of the pool.
         names: `[K, D]` embeddings of the names.
+        held_out: `[V, D]` embeddings of held-out rows.
         seed: of the folds.
     """
     center = pool.mean(axis=0)
     directions = (names - names.mean(axis=0)).T
     spread = ((pool - center) @ directions).std()
     if not spread > 0:  # all names, or all texts, are the same to the backbone
-        return NamePrior(0.0, np.zeros((len(pool), len(names)), np.float32))
-    known_scores, pool_scores = ((rows - center) @ directions / spread for rows in (known, pool))
-    strength = choose_strength(known, labels, known_scores, seed=seed)
-    return NamePrior(strength, (strength * pool_scores).astype(np.float32))
+        return NamePrior(0.0, *(np.zeros((len(rows), len(names)), np.float32) for rows in (pool, held_out)))
+    scores, *others = ((rows - center) @ directions / spread for rows in (known, pool, held_out))
+    strength = choose_strength(known, labels, scores, seed=seed)
+    return NamePrior(strength, *((strength * rows).astype(np.float32) for rows in others))
 
 
 def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray, *, seed: int) -> float:

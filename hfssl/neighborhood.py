@@ -16,14 +16,15 @@ from datasets import Dataset
 from scipy.special import expit, softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hfssl.calibration import fit_temperature
 from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.graph import agreement_weights, graph_trust, knn_graph, spread_labels
-from hfssl.heads import logistic_weights
-from hfssl.label_names import NamePrior, name_texts, weigh_names
+from hfssl.label_names import multiplied, name_texts, weigh_names
 from hfssl.metrics.classification import nll
 from hfssl.novelty import is_strange, novel_rows
-from hfssl.scoring import mean_embeddings
+from hfssl.probes import fit_layer_probe, upper_layers
+from hfssl.scoring import layer_embeddings, mean_embeddings
 
 __all__ = ["Neighborhood", "evidence_weight", "find_neighborhood"]
 
@@ -38,8 +39,9 @@ class Neighborhood:
         trust: The graph's say in [0, 1], from the labeled rows among themselves.
         novel: `[N]` bool, rows unlike all labeled ones.
         name_strength: How far the classes' names are trusted; 0 where they say nothing or were not asked.
-        name_log_odds: `[N, K]`, see `NamePrior`; `None` likewise.
-        probe_probs: `[N, K]` by logistic regression on the labeled rows' embeddings; `None` where it was not asked.
+        name_log_odds: `[N, K]`, see `NamePrior`; `None` likewise, and where the probe has them in its own say.
+        probe_probs: `[N, K]` by logistic regression on the labeled rows' embeddings (`hfssl.probes`); `None` where it
+            was not asked.
         probe_held_out: `[V, K]`, the same of held-out rows; `None` likewise.
     """
 
@@ -51,11 +53,6 @@ class Neighborhood:
     name_log_odds: np.ndarray | None = None
     probe_probs: np.ndarray | None = None
     probe_held_out: np.ndarray | None = None
-
-    @property
-    def names(self) -> NamePrior | None:
-        """What the classes' names say of the pool, if they say anything."""
-        return None if self.name_log_odds is None else NamePrior(self.name_strength, self.name_log_odds)
 
     @property
     def alarming(self) -> bool:
@@ -74,11 +71,14 @@ class Neighborhood:
         return torch.from_numpy(factors)
 
     def joined(self, teacher_probs: np.ndarray, probe_weight: float) -> np.ndarray:
-        """A teacher's `[N, K]` probabilities, mixed with those of the probe and multiplied by what the names say."""
-        probs = teacher_probs
+        """A teacher's `[N, K]` probabilities, mixed with those of the probe; or multiplied by what the names say.
+
+        The strength of the names is chosen beside the probe. A teacher that has learned far more than the probe would
+        be misled by them: codes as names (ABBR, DESC) took 4 points from teachers on trec6.
+        """
         if self.probe_probs is not None:
-            probs = ((1 - probe_weight) * probs + probe_weight * self.probe_probs).astype(probs.dtype)
-        return probs if self.names is None else self.names.applied(probs)
+            return ((1 - probe_weight) * teacher_probs + probe_weight * self.probe_probs).astype(teacher_probs.dtype)
+        return teacher_probs if self.name_log_odds is None else multiplied(teacher_probs, self.name_log_odds)
 
     def save(self, path: Path) -> None:
         """Writes an `.npz` file, whole or not at all."""
@@ -94,19 +94,25 @@ class Neighborhood:
         return cls(**{"probs": None, "certainty": None} | found | scalars)
 
 
-def evidence_weight(first: np.ndarray | None, second: np.ndarray, labels: np.ndarray) -> float:
+def evidence_weight(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> float:
     """How likely `first` is the better of two models: by Bayes' rule from even odds, given held-out labels.
 
     Bayesian model averaging (Hoeting et al. 1999, equation 1) with the held-out likelihood; without rows, one half.
+    Each model gets its own temperature before (`fit_temperature`): one that was trained to set the few labels apart is
+    too sure of itself, which says nothing about whether it is right.
 
     Args:
-        first: `[V, K]` probabilities; `None` for V = 0.
+        first: `[V, K]` probabilities.
         second: `[V, K]`.
         labels: `[V]`.
     """
-    if first is None or not len(labels):
+    if not len(labels):
         return 0.5
-    return float(expit(len(labels) * (nll(second, labels) - nll(first, labels))))
+    losses = []
+    for probs in (first, second):
+        scores = np.log(np.maximum(probs, 1e-12))
+        losses.append(nll(softmax(scores / fit_temperature(scores, labels), axis=1), labels))
+    return float(expit(len(labels) * (losses[1] - losses[0])))
 
 
 def find_neighborhood(
@@ -138,10 +144,12 @@ def find_neighborhood(
         seed: of the graph.
         title: beside the progress bars; `None` shows none.
     """
-    known, unknown = (
-        mean_embeddings(encoder, rows, tokenizer, progress=title and f"{title}: embedding {what}")
+    layers = upper_layers(encoder.config.get_text_config().num_hidden_layers) if probe else [-1]
+    known_layers, unknown_layers = (
+        layer_embeddings(encoder, rows, tokenizer, layers, progress=title and f"{title}: embedding {what}")
         for rows, what in ((labeled, "the labeled rows"), (pool, "the pool"))
     )
+    known, unknown = known_layers[-1], unknown_layers[-1]
     labels = np.asarray(labeled["labels"][:])
     found = {"probs": None, "certainty": None, "trust": 0.0, "novel": novel_rows(known, unknown)}
     if graph:
@@ -150,15 +158,18 @@ def find_neighborhood(
         spread = spread_labels(edges, seeds, num_classes)
         found |= {"probs": spread.probs[len(known) :], "certainty": spread.certainty[len(known) :]}
         found["trust"] = graph_trust(edges, seeds, num_classes).weight()
-    if probe:
-        weight, bias = logistic_weights(torch.from_numpy(known), torch.from_numpy(labels), num_classes)
-        found["probe_probs"] = softmax(unknown @ weight.numpy().T + bias.numpy(), axis=1)
-        if held_out is not None and len(held_out):
-            others = mean_embeddings(encoder, held_out, tokenizer)
-            found["probe_held_out"] = softmax(others @ weight.numpy().T + bias.numpy(), axis=1)
-    texts = None if label_names is None else name_texts(label_names)
-    if texts is not None:
+    others = np.zeros((len(layers), 0, known.shape[1]), dtype=np.float32)
+    if held_out is not None and len(held_out):
+        others = layer_embeddings(encoder, held_out, tokenizer, layers)
+    if (texts := None if label_names is None else name_texts(label_names)) is not None:
         names = mean_embeddings(encoder, Dataset.from_dict(dict(tokenizer(texts, truncation=True))), tokenizer)
-        prior = weigh_names(known, labels, unknown, names, seed=seed)
+        prior = weigh_names(known, labels, unknown, names, others[-1], seed=seed)
         found |= {"name_strength": prior.strength, "name_log_odds": prior.log_odds if prior.strength > 0 else None}
+    if probe:
+        fitted = fit_layer_probe(known_layers, labels, num_classes, seed=seed)
+        asked = {"probe_probs": fitted.probs(unknown_layers), "probe_held_out": fitted.probs(others)}
+        if found.pop("name_log_odds", None) is not None:
+            said = (prior.log_odds, prior.held_out)
+            asked = {name: multiplied(probs, odds) for (name, probs), odds in zip(asked.items(), said, strict=True)}
+        found |= asked
     return Neighborhood(**found)

@@ -5,7 +5,8 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
 
 * Every model that learns from the labels starts with a supervised-contrastive stage on the same labels, and ends with
   logistic regression on its features: fine-tuning after it gained nothing in six of six runs.
-* The untrained backbone and the classes' names have a say in the first pseudo-labels, as far as labels speak for them.
+* The untrained backbone (three of its layers) and the classes' names have a say in the first pseudo-labels, as far as
+  labels speak for them.
 * `draw="all"` and `soft_targets=True` instead of a class-balanced draw of hard labels. Where the pool is not balanced
   (trec6 has 1.6 % abbreviations), asking for the same number of rows of each class fills the rare class's share with
   mistakes.
@@ -14,7 +15,7 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
 * Students end with the moving average of their weights: 0.1 to 0.5 points in five of five runs, for nothing.
 * Word embeddings stay as they are: on a few labels that costs no accuracy, and it saves a sixth of a step's time.
 * Several teachers of different seeds in the first round (`teachers`), with the stochastic passes shared out among
-  them, instead of 30 passes of one.
+  them, instead of 30 passes of one. They are labels-only models like the first.
 * Students start from the pretrained weights, not from a teacher's.
 * One or two rounds instead of 25.
 * No pretext stage below `thorough`: 300 steps from a fresh masked-language head cost more than all the rest of a run
@@ -38,8 +39,6 @@ class Preset:
             unless `self_training` says otherwise.
         warm_start: Fields of `ContrastiveConfig` for the stage before the labels-only model and each further teacher,
             or `None` for none.
-        probe_teachers: Whether a teacher is the warm-started encoder under logistic regression on the means over its
-            tokens, instead of the fine-tuned model. Needs a warm start.
         teacher_rates: Factors on the warm start's learning rate of the second, third, ... teacher, from the first one
             again when they are used up: a committee whose members differ in more than their seed errs less alike, and
             no one rate suits all data (Wenzel et al. 2020, "Hyperparameter ensembles").
@@ -52,7 +51,6 @@ class Preset:
 
     supervised: dict[str, Any] = field(default_factory=dict)
     warm_start: dict[str, Any] | None = None
-    probe_teachers: bool = False
     teacher_rates: tuple[float, ...] = (1.0,)
     pretext: dict[str, Any] | None = None
     self_training: dict[str, Any] = field(default_factory=dict)
@@ -88,14 +86,12 @@ SELF_TRAINING = {
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
         warm_start={**WARM_START, "max_steps": 60},
-        probe_teachers=True,
         supervised=SUPERVISED,
         self_training={**SELF_TRAINING, "max_steps": 60, "rounds": 1, "mc_passes": 1},
         most_pool_rows=2000,
     ),
     "standard": Preset(
-        warm_start={**WARM_START, "max_steps": 100},
-        probe_teachers=True,
+        warm_start={**WARM_START, "max_steps": 80},
         teacher_rates=(2 / 3, 4 / 3),
         supervised=SUPERVISED,
         self_training={**SELF_TRAINING, "max_steps": 120, "rounds": 1, "mc_passes": 3, "teachers": 3},
@@ -104,7 +100,6 @@ PRESETS: dict[str, Preset] = {
     ),
     "thorough": Preset(
         warm_start={**WARM_START, "max_steps": 200},
-        probe_teachers=True,
         teacher_rates=(2 / 3, 4 / 3, 1.0),
         supervised=SUPERVISED,
         pretext={"max_steps": 2000},

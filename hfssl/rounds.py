@@ -97,6 +97,7 @@ class SelfTraining:
         *,
         validation: Dataset | None = None,
         hidden_labels: np.ndarray | None = None,
+        probe_weight: float | None = None,
     ) -> SelfTraining:
         """Runs the rounds, or what is left of them when `output_dir` holds earlier ones.
 
@@ -107,6 +108,7 @@ class SelfTraining:
             pool: Tokenized rows; labels in it are not looked at.
             validation: Tokenized rows with `labels`, measured after each round and never trained on.
             hidden_labels: `[N]` true labels of the pool where known, else -1; used for the records only.
+            probe_weight: the say of the untrained backbone's probe, in [0, 1]; default: what `validation` speaks for.
         """
         if len(pool) == 0:
             raise TrainingError(
@@ -116,7 +118,7 @@ class SelfTraining:
         self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
         self.class_shares_: np.ndarray | None = None
         self.neighborhood_: Neighborhood | None = None
-        self.probe_weight_ = 0.0
+        self.probe_weight_, self._given_probe_weight = 0.0, probe_weight
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
@@ -129,28 +131,6 @@ class SelfTraining:
             self._run_round(len(self.rounds_), labeled, pool, validation, hidden_labels)
         self.n_iter_ = len(self.rounds_)
         return self
-
-    def refit(self, labeled: Dataset, pool: Dataset, folder: str | Path) -> tuple[PreTrainedModel, list[dict]]:
-        """Trains the student of the last round once more, on other labeled rows; all else stays the same.
-
-        Args:
-            labeled: Tokenized rows with `labels`, more than `fit` had.
-            pool: The pool that `fit` had.
-            folder: Gets the student; `output_dir` holds the rounds of a finished `fit`.
-
-        Returns:
-            The student and its training log.
-
-        Raises:
-            TrainingError: No round has taught anything.
-        """
-        taught = [
-            record["round"] for record in read_json_lines(self.output_dir / "rounds.jsonl") if record["selected"]
-        ]
-        if not taught:
-            raise TrainingError("Expected a finished round with pseudo-labels to repeat, found none; run `fit` first.")
-        labels, _ = PseudoLabels.load(self._round_dir(taught[-1]) / PSEUDO_LABELS)
-        return self._train_student(taught[-1], self.title, labels, labeled, pool, Path(folder))
 
     def describe(self) -> dict[str, Any]:
         """Settings and outcome for the report and the card."""
@@ -283,9 +263,11 @@ class SelfTraining:
         """The teachers' labels, with the say of the untrained backbone's probe and of the classes' names."""
         if around is None:
             return list(results)
-        if around.probe_probs is not None:
+        if self._given_probe_weight is not None:
+            self.probe_weight_ = self._given_probe_weight
+        elif around.probe_probs is not None:
             teachers, labels = np.zeros((0, len(self.label_names))), np.zeros(0, dtype=np.int64)
-            if around.probe_held_out is not None:
+            if len(around.probe_held_out):
                 logits = [predict_logits(teacher, validation, self.tokenizer) for teacher in self._teachers]
                 teachers = np.mean([softmax(values, axis=-1) for values in logits], axis=0)
                 labels = np.asarray(validation["labels"][:])
@@ -328,17 +310,18 @@ class SelfTraining:
         results = []
         for i, teacher in enumerate(self._teachers):
             who = f"teacher {i + 1} of {count}, " if count > 1 else ""
-            results.append(
-                mc_dropout(
-                    teacher,
-                    pool,
-                    self.tokenizer,
-                    passes=passes,
-                    top_layers=self.args.mc_top_layers,
-                    seed=derive_seed(self.args.seed, "mc_dropout", number, i),
-                    progress=None if quiet else f"{title}: {who}{passes} passes over the pool",
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+                results.append(
+                    mc_dropout(
+                        teacher,
+                        pool,
+                        self.tokenizer,
+                        passes=passes,
+                        top_layers=self.args.mc_top_layers,
+                        seed=derive_seed(self.args.seed, "mc_dropout", number, i),
+                        progress=None if quiet else f"{title}: {who}{passes} passes over the pool",
+                    )
                 )
-            )
         return results
 
     def _describe(self, number: int, labels: PseudoLabels, hidden_labels: np.ndarray | None) -> dict[str, Any]:

@@ -33,6 +33,7 @@ __all__ = [
     "MCDropoutResult",
     "combine",
     "dropout_active",
+    "layer_embeddings",
     "mc_dropout",
     "mean_embeddings",
     "predict_logits",
@@ -164,27 +165,47 @@ def mean_embeddings(
     max_tokens: int | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
-    """Mean of the last layer's vectors over the tokens of each row, in eval mode.
+    """Mean of the last layer's vectors over the tokens of each row, in eval mode: `layer_embeddings` of one layer.
+
+    Returns:
+        `[N, D]` float32, in dataset order.
+    """
+    return layer_embeddings(model, dataset, tokenizer, [-1], max_tokens=max_tokens, progress=progress)[0]
+
+
+def layer_embeddings(
+    model: PreTrainedModel,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    layers: Sequence[int],
+    *,
+    max_tokens: int | None = None,
+    progress: str | None = None,
+) -> np.ndarray:
+    """Means of the vectors of H layers over the tokens of each row, in eval mode.
 
     Args:
         model: an encoder or a classifier, plain or with an adapter, on the device to use.
         dataset: N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
         tokenizer: pads the batches.
+        layers: H numbers of layers; 0 is the word embeddings, -1 the last layer.
         max_tokens: as for `predict_logits`.
         progress: text beside a progress bar over rows; `None` shows no bar.
 
     Returns:
-        `[N, D]` float32, in dataset order.
+        `[H, N, D]` float32, in dataset order.
     """
     width = model.config.get_text_config().hidden_size
-    embeddings = np.zeros((len(dataset), width), dtype=np.float32)
+    embeddings = np.zeros((len(layers), len(dataset), width), dtype=np.float32)
 
     def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        hidden = model(**batch, output_hidden_states=True).hidden_states[-1].float()
-        return {"embeddings": mean_over_tokens(hidden, batch["attention_mask"])}
+        hidden = model(**batch, output_hidden_states=True).hidden_states
+        means = [mean_over_tokens(hidden[layer].float(), batch["attention_mask"]) for layer in layers]
+        return {str(i): mean for i, mean in enumerate(means)}
 
     with evaluating(model), torch.inference_mode():
-        _fill({"embeddings": embeddings}, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)
+        outputs = {str(i): rows for i, rows in enumerate(embeddings)}
+        _fill(outputs, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)
     return embeddings
 
 

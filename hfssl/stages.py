@@ -23,6 +23,7 @@ from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
 from hfssl.files import read_arrays, write_arrays
 from hfssl.metrics.classification import evaluate_probs
+from hfssl.metrics.unlabeled import average_thresholded_confidence
 from hfssl.modeling import from_pretrained, load_masked_lm, transfer_encoder
 from hfssl.presets import PRETEXT_ON_REQUEST, Preset
 from hfssl.rounds import SelfTraining
@@ -31,7 +32,7 @@ from hfssl.scoring import predict_logits
 from hfssl.seeding import numpy_generator
 from hfssl.trainer import SSLTrainer
 from hfssl.trainers import MaskedSpanTrainer
-from hfssl.training import TEACHER, ModelMaker, description, descriptions
+from hfssl.training import ModelMaker, description, descriptions
 from hfssl.verdict import BASELINE, judge
 
 __all__ = ["REFIT", "StageRunner"]
@@ -184,11 +185,10 @@ class StageRunner:
         rounds = self._rounds(folder, "self-training", self.rounds, seed=seed, adapted=adapted)
         config = rounds.args
         first = self.run_folder.stage("pretext" if adapted else BASELINE)
-        teachers = [from_pretrained(first / (TEACHER if self.make.probes else "model"))]
-        teachers += [
-            self.make.further_teacher(folder, self.titles["self-training"], self.tokens["labeled"], i, adapted=adapted)
-            for i in range(1, config.teachers)
-        ]
+        teachers = [from_pretrained(first / "model")]
+        teachers += self._teachers(
+            folder, "self-training", self.tokens["labeled"], 1, config.teachers, adapted=adapted
+        )
         chosen = self._pool_rows()
         pool = self.tokens["unlabeled"].select(chosen)
         rounds.fit(
@@ -208,9 +208,16 @@ class StageRunner:
             "config": {"self_training": rounds.describe() | changed_settings(config) | {"adapted_backbone": adapted}},
             "curves": rounds.curves_,
             "rounds": rounds.rounds_,
-            "alarms": self._alarms(rounds),
-            "notes": self._notes(rounds),
+            **self._observations(rounds),
         }
+
+    def _teachers(
+        self, folder: Path, title: str, labeled: Dataset, first: int, stop: int, *, adapted: bool
+    ) -> list[PreTrainedModel]:
+        return [
+            self.make.teacher(folder, self.titles[title], labeled, number, adapted=adapted)
+            for number in range(first, stop)
+        ]
 
     def _pool_rows(self) -> np.ndarray:
         """The rows that self-training looks at, ascending: all, or as many as the preset says, drawn by the seed."""
@@ -234,18 +241,22 @@ class StageRunner:
         )
 
     def _refit(self, folder: Path, chosen: str) -> dict[str, Any]:
-        """Labels only, or the last student, once more; see `refit`."""
+        """Labels only, or self-training with its teachers, once more; see `refit`."""
         rows, tokens = (_all_labels(parts) for parts in (self.splits, self.tokens))
         title = "refit on all labels"
         manifests = [training_manifest(REFIT, rows, "labeled")]
         before = self.run_folder.done(chosen)
         adapted = chosen == "pretext" or before["config"].get(chosen, {}).get("adapted_backbone", False)
         if any(record["selected"] for record in before.get("rounds", [])):
-            place = self.run_folder.stage(chosen)
-            rounds = self._rounds(place, title, self.rounds, seed=self.make.seed(chosen), adapted=adapted)
-            model, curves = rounds.refit(tokens, self.tokens["unlabeled"].select(self._pool_rows()), folder)
-            manifests += [{**m, "stage": REFIT} for m in before["manifests"] if m["role"] == "unlabeled"]
-            config = before["config"]
+            rounds = self._rounds(folder, title, self.rounds, seed=self.make.seed(chosen), adapted=adapted)
+            teachers = self._teachers(folder, title, tokens, 0, rounds.args.teachers, adapted=adapted)
+            chosen_rows = self._pool_rows()
+            pool = self.tokens["unlabeled"].select(chosen_rows)
+            # No label is held out any more that could tell how good the probe is; the first time they did.
+            rounds.fit(teachers, tokens, pool, probe_weight=before["rounds"][0]["probe_weight"])
+            model, curves, config = rounds.student_, rounds.curves_, before["config"]
+            used = self.splits["unlabeled"].select(chosen_rows[rounds.labeled_iter_ >= 0])
+            manifests.append(training_manifest(REFIT, used, "unlabeled"))
         else:
             trainers = self.make.supervised(
                 folder, self.titles[title], tokens, seed=self.make.seed("supervised"), adapted=adapted
@@ -263,20 +274,41 @@ class StageRunner:
         verdict = judge(probs, np.asarray(self.splits["validation"]["label"]), seed=self.arguments.seed)
         return verdict.use_unlabeled
 
-    def _alarms(self, rounds: SelfTraining) -> list[str]:
+    def _observations(self, rounds: SelfTraining) -> dict[str, list[str]]:
+        """Alarms, which speak against the student, and notes, which a reader of the verdict should know anyhow."""
         labels = np.asarray(self.splits["labeled"]["label"])
-        found = lost_classes(rounds.transduction_, labels, self.label_names)
+        alarms, notes = lost_classes(rounds.transduction_, labels, self.label_names), []
         if len(self.tokens["proxy"]):
-            logits = predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer)
-            found += drifted_shares(softmax(logits, axis=-1), rounds.class_shares_)
+            student = softmax(predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer), axis=-1)
+            alarms += drifted_shares(student, rounds.class_shares_)
+            notes += self._estimates(rounds.student_, student)
         if (around := rounds.neighborhood_) is not None:
-            found += strange_pool(around.novel, filtered=rounds.args.filter_novel and not around.novel.all())
-        return found
+            filtered = rounds.args.filter_novel
+            alarms += strange_pool(around.novel, filtered=filtered and not around.novel.all())
+            notes += novel_rows_left_out(around.novel) if filtered else []
+        return {"alarms": alarms, "notes": notes}
 
-    def _notes(self, rounds: SelfTraining) -> list[str]:
-        """What a reader of the verdict should know, although it speaks against nothing."""
-        around = rounds.neighborhood_
-        return [] if around is None or not rounds.args.filter_novel else novel_rows_left_out(around.novel)
+    def _estimates(self, student: PreTrainedModel, student_probs: np.ndarray) -> list[str]:
+        """What labels only and the student would get right of `proxy`, whose labels are not looked at."""
+        validation = self.tokens["validation"]
+        if not len(validation):
+            return []
+        labels = np.asarray(validation["labels"][:])
+        baseline = from_pretrained(self.run_folder.stage(BASELINE) / "model").to(student.device)
+        baseline_probs = softmax(predict_logits(baseline, self.tokens["proxy"], self.tokenizer), axis=-1)
+        held_out = (
+            self.predictions(BASELINE)["validation"],
+            softmax(predict_logits(student, validation, self.tokenizer), axis=-1),
+        )
+        before, after = (
+            100 * average_thresholded_confidence(known, labels, unknown)
+            for known, unknown in zip(held_out, (baseline_probs, student_probs), strict=True)
+        )
+        return [
+            f"Accuracy on {len(student_probs):,} set-aside texts, estimated without their labels (average thresholded "
+            f"confidence): labels only {before:.0f}%, self-trained {after:.0f}%; no surer than the {len(labels)} "
+            "held-out labels that it rests on."
+        ]
 
     # --- evidence ----------------------------------------------------------------------------------------------------
 

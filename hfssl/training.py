@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.adapters import build_lora_config
 from hfssl.arguments import FitArguments
-from hfssl.checkpoints import plain_model, save_checkpoint
+from hfssl.checkpoints import save_checkpoint
 from hfssl.configs import ContrastiveConfig, SSLConfig, SupervisedConfig, changed_settings
-from hfssl.heads import start_head
 from hfssl.markdown import slug
-from hfssl.modeling import Pooling, from_pretrained, load_classifier, transfer_encoder
+from hfssl.modeling import Pooling, from_pretrained, load_classifier
+from hfssl.precision import precision_arguments
 from hfssl.presets import Preset
 from hfssl.seeding import derive_seed
 from hfssl.trainer import SSLTrainer
 from hfssl.trainers import ContrastiveTrainer, SupervisedTrainer
 
-__all__ = ["TEACHER", "ModelMaker", "description", "descriptions"]
-
-TEACHER = "teacher"
+__all__ = ["ModelMaker", "description", "descriptions"]
 
 
 class ModelMaker:
@@ -51,7 +48,6 @@ class ModelMaker:
     ):
         self.arguments, self.preset, self.tokenizer = arguments, preset, tokenizer
         self.label_names, self.adapted = label_names, adapted
-        self.probes = preset.probe_teachers and preset.warm_start is not None
         given = {"max_steps": arguments.max_steps, "learning_rate": arguments.learning_rate}
         self.given = {name: value for name, value in given.items() if value is not None}
 
@@ -64,6 +60,7 @@ class ModelMaker:
         output = Path(self.arguments.output_dir)
         return kind(
             **settings | (self.given if issubclass(kind, SupervisedConfig) else {}),
+            **precision_arguments(self.arguments.precision),
             output_dir=str(folder / "checkpoints"),
             seed=seed,
             max_length=self.arguments.max_length,
@@ -91,11 +88,17 @@ class ModelMaker:
         )
 
     def supervised(
-        self, folder: Path, title: str, labeled: Dataset, *, seed: int, adapted: bool
+        self, folder: Path, title: str, labeled: Dataset, *, seed: int, adapted: bool, rate: float = 1.0
     ) -> dict[str, SSLTrainer]:
         """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one.
 
-        Where the warm start makes a teacher by itself (`Preset.probe_teachers`), it lies in `folder / "teacher"`.
+        Args:
+            folder: for checkpoints.
+            title: names the progress bars.
+            labeled: tokenized rows with `labels`.
+            seed: of everything that is drawn.
+            adapted: whether to start from the adapted backbone.
+            rate: factor on the learning rate of the warm start.
 
         Returns the trainers by the name of their step, in order; `"supervised"` is the last.
         """
@@ -103,10 +106,18 @@ class ModelMaker:
         model = self.classifier(seed, adapted=adapted)
         peft_config = self.peft_config(model, "sequence_classification")
         if self.preset.warm_start is not None:
-            trainers["warm_start"] = self._warm_start(folder, title, labeled, model, peft_config, seed=seed)
+            place = folder / "checkpoints" / "warm_start"
+            config = self.config(ContrastiveConfig, place, self.preset.warm_start, seed=seed)
+            trainers["warm_start"] = ContrastiveTrainer(
+                model,
+                replace(config, learning_rate=rate * config.learning_rate),
+                train_dataset=labeled,
+                processing_class=self.tokenizer,
+                peft_config=peft_config,
+                title=f"{title}, warm start",
+            )
+            trainers["warm_start"].train(resume_from_checkpoint=True)
             model, peft_config = trainers["warm_start"].model, None  # with LoRA it carries its adapter now
-            if self.probes:
-                self._save_probe(model, labeled, folder / TEACHER, seed=seed, adapted=adapted)
         trainers["supervised"] = SupervisedTrainer(
             model,
             self.config(SupervisedConfig, folder, self.preset.supervised, seed=seed),
@@ -119,59 +130,23 @@ class ModelMaker:
             trainers["supervised"].train(resume_from_checkpoint=True)
         return trainers
 
-    def _warm_start(
-        self,
-        folder: Path,
-        title: str,
-        labeled: Dataset,
-        model: PreTrainedModel,
-        peft_config: PeftConfig | None,
-        *,
-        seed: int,
-        rate: float = 1.0,
-    ) -> ContrastiveTrainer:
-        place = folder / "checkpoints" / "warm_start"
-        config = self.config(ContrastiveConfig, place, self.preset.warm_start, seed=seed)
-        trainer = ContrastiveTrainer(
-            model,
-            replace(config, learning_rate=rate * config.learning_rate),
-            train_dataset=labeled,
-            processing_class=self.tokenizer,
-            peft_config=peft_config,
-            title=f"{title}, warm start",
-        )
-        trainer.train(resume_from_checkpoint=True)
-        return trainer
-
-    def _save_probe(self, warm: PreTrainedModel, labeled: Dataset, folder: Path, *, seed: int, adapted: bool) -> None:
-        """The warm-started encoder under logistic regression on the means over its tokens: what was warm-started.
-
-        A teacher need not have the stock head, which reads the first token: the means are better by up to 5 points.
-        """
-        teacher = self.classifier(seed, adapted=adapted, pooling="mean").to(warm.device)
-        transfer_encoder(plain_model(deepcopy(warm)), teacher)
-        start_head("logistic", teacher, labeled, self.tokenizer)
-        save_checkpoint(teacher, self.tokenizer, folder, self.label_names)
-
-    def further_teacher(
-        self, folder: Path, title: str, labeled: Dataset, number: int, *, adapted: bool
-    ) -> PreTrainedModel:
-        """The first teacher again, from another seed."""
-        place, seed = folder / f"teacher-{number}", self.seed(f"teacher-{number}")
-        title = f"{title}, teacher {number + 1}"
-        if not (place / TEACHER).exists():
-            if self.probes:
-                model = self.classifier(seed, adapted=adapted)
-                peft_config = self.peft_config(model, "sequence_classification")
-                rates = self.preset.teacher_rates
-                rate = rates[(number - 1) % len(rates)]
-                warm = self._warm_start(place, title, labeled, model, peft_config, seed=seed, rate=rate)
-                self._save_probe(warm.model, labeled, place / TEACHER, seed=seed, adapted=adapted)
-            else:
-                trainers = self.supervised(place, title, labeled, seed=seed, adapted=adapted)
-                save_checkpoint(trainers["supervised"].model, self.tokenizer, place / TEACHER, self.label_names)
+    def teacher(self, folder: Path, title: str, labeled: Dataset, number: int, *, adapted: bool) -> PreTrainedModel:
+        """Teacher `number` of a committee, trained in a folder of its own; 0 is what labels only starts from."""
+        name = f"teacher-{number}"
+        place = folder / name
+        if not (place / "model").exists():
+            rates = self.preset.teacher_rates
+            trainers = self.supervised(
+                place,
+                f"{title}, teacher {number + 1}",
+                labeled,
+                seed=self.seed(name if number else "supervised"),
+                adapted=adapted,
+                rate=rates[(number - 1) % len(rates)] if number else 1.0,
+            )
+            save_checkpoint(trainers["supervised"].model, self.tokenizer, place / "model", self.label_names)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
-        return from_pretrained(place / TEACHER)
+        return from_pretrained(place / "model")
 
 
 def descriptions(trainers: Mapping[str, SSLTrainer]) -> dict[str, dict[str, Any]]:

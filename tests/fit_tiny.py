@@ -22,7 +22,6 @@ TINY = Preset(
     supervised={"max_steps": 12, "save_steps": 5, "logging_steps": 4, "per_device_train_batch_size": 6},
     warm_start={"max_steps": 6, "save_steps": 2, "logging_steps": 3, "per_device_train_batch_size": 6},
     pretext={"max_steps": 10, "save_steps": 4, "logging_steps": 5, "eval_steps": 5, "per_device_train_batch_size": 8},
-    probe_teachers=True,
     self_training={
         "max_steps": 8,
         "save_steps": 3,

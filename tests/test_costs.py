@@ -33,12 +33,12 @@ def test_the_plan_of_a_run():
     costs = plan(preset, **sizes, pretext=False, rounds=2, refit=True)
     one = 100 * 16 * 10 + 50 * 8 * 2 * 10  # 16 rows is the default; each row of the warm start enters twice
     student = 200 * 16 * (10 + 3 * 20)
-    # Two teachers, then one: full passes, and four through half of the layers. The refit scores nothing anew.
+    # Two teachers, then one: full passes, and four through half of the layers..
     scored = 1000 * 20 * ((2 + 4 / 2) + (1 + 4 / 2))
     assert costs == [
         StageCost("labels only", one),
         StageCost("self-training", one + 2 * student, scored),
-        StageCost("refit", student),
+        StageCost("refit", 2 * one + 2 * student, scored),
     ]
     shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
     assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.label_names import STRENGTHS, NamePrior, choose_strength, name_texts, weigh_names
+from hfssl.label_names import STRENGTHS, choose_strength, multiplied, name_texts, weigh_names
 
 
 def test_names_become_words():
@@ -23,8 +23,8 @@ def test_a_class_without_a_name_silences_all(name):
 
 
 def test_both_opinions_are_multiplied():
-    prior = NamePrior(1.0, np.log(np.array([[4.0, 1.0], [1.0, 1.0]], dtype=np.float32)))
-    applied = prior.applied(np.array([[0.25, 0.75], [0.25, 0.75]], dtype=np.float32))
+    log_odds = np.log(np.array([[4.0, 1.0], [1.0, 1.0]], dtype=np.float32))
+    applied = multiplied(np.array([[0.25, 0.75], [0.25, 0.75]], dtype=np.float32), log_odds)
     np.testing.assert_allclose(applied, [[4 / 7, 3 / 7], [0.25, 0.75]], rtol=1e-6)  # 0.25 * 4 against 0.75 * 1
     assert applied.dtype == np.float32
 
@@ -45,23 +45,24 @@ def embedded():
 
 def test_names_that_say_something_are_trusted_and_help(embedded):
     centers, known, labels, pool, hidden = embedded
-    prior = weigh_names(known, labels, pool, centers, seed=0)
+    prior = weigh_names(known, labels, pool, centers, pool[:5], seed=0)
     assert prior.strength > 0
     even = np.full((len(pool), 3), 1 / 3)
-    assert (prior.applied(even).argmax(axis=1) == hidden).mean() > 0.8
+    assert (multiplied(even, prior.log_odds).argmax(axis=1) == hidden).mean() > 0.8
+    np.testing.assert_allclose(prior.held_out, prior.log_odds[:5], rtol=1e-5)
     assert prior.log_odds.std() == pytest.approx(prior.strength, rel=1e-5)
 
 
 def test_names_that_mislead_are_not_trusted(embedded):
     centers, known, labels, pool, _ = embedded
-    prior = weigh_names(known, labels, pool, centers[[1, 2, 0]], seed=0)
+    prior = weigh_names(known, labels, pool, centers[[1, 2, 0]], pool[:0], seed=0)
     assert prior.strength == 0
     np.testing.assert_array_equal(prior.log_odds, 0)
 
 
 def test_names_that_are_all_the_same_say_nothing(embedded):
     centers, known, labels, pool, _ = embedded
-    assert weigh_names(known, labels, pool, centers[[0, 0, 0]], seed=0).strength == 0
+    assert weigh_names(known, labels, pool, centers[[0, 0, 0]], pool[:0], seed=0).strength == 0
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, 0, 0, 0], [0, 0, 1]])

@@ -35,7 +35,9 @@ from hfssl.scoring import (
     MCDropoutResult,
     combine,
     dropout_active,
+    layer_embeddings,
     mc_dropout,
+    mean_embeddings,
     predict_logits,
     token_budget_batches,
 )
@@ -88,6 +90,27 @@ def test_a_selection_of_rows_keeps_its_own_order(model, dataset, tiny_tokenizer)
         predict_logits(model, dataset.select(rows), tiny_tokenizer), everything[rows], atol=1e-5
     )
     assert predict_logits(model, dataset.select([]), tiny_tokenizer).shape == (0, 3)
+
+
+def test_embeddings_are_means_over_the_tokens_of_each_layer(model, dataset, tiny_tokenizer):
+    found = layer_embeddings(model, dataset, tiny_tokenizer, [1, -1])
+    for row in (0, 17, 49):
+        ids = torch.tensor([dataset[row]["input_ids"]])
+        with torch.no_grad():
+            hidden = model.eval()(input_ids=ids, output_hidden_states=True).hidden_states
+        for layer, vectors in zip((1, -1), found, strict=True):
+            np.testing.assert_allclose(vectors[row], hidden[layer][0].mean(dim=0), atol=1e-5)
+    np.testing.assert_array_equal(mean_embeddings(model, dataset, tiny_tokenizer), found[1])
+
+
+def test_bf16_statistics_are_near_those_of_fp32_and_reuse_the_trunk(model, dataset, tiny_tokenizer, caplog):
+    exact = mc_dropout(model, dataset, tiny_tokenizer, passes=4, top_layers=1, seed=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = mc_dropout(model, dataset, tiny_tokenizer, passes=4, top_layers=1, seed=0)
+    assert rounded.mean_probs.dtype == np.float32
+    np.testing.assert_allclose(rounded.deterministic_probs, exact.deterministic_probs, atol=0.05)
+    assert not np.array_equal(rounded.deterministic_probs, exact.deterministic_probs)
+    assert "runs the whole model" not in caplog.text
 
 
 def test_batches_keep_to_the_token_budget_and_hold_each_row_once():
