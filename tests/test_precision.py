@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification
 
 from hfssl.configs import SupervisedConfig
+from hfssl.data.streams import tokenize_dataset
+from hfssl.modeling import load_classifier
 from hfssl.precision import has_bf16, precision_arguments
+from hfssl.scoring import predict_logits
+from hfssl.trainers import SupervisedTrainer
 
 
 def machine(monkeypatch, *, accelerator: str | None = None, bf16: bool, **capabilities: bool) -> None:
@@ -42,6 +49,21 @@ def test_a_gpu_is_asked_and_what_was_not_measured_stays_as_it_is(monkeypatch, ki
     assert precision_arguments("auto") == ({"bf16": True} if expected else {})
 
 
-def test_transformers_takes_the_arguments(tmp_path):
-    args = SupervisedConfig(output_dir=str(tmp_path), **precision_arguments("bf16"))
-    assert args.bf16
+def test_what_was_trained_in_bf16_answers_in_fp32_as_when_loaded(tmp_path, tiny_backbone, tiny_tokenizer):
+    rows = Dataset.from_dict({"text": ["good film", "bad film"] * 4, "label": [0, 1] * 4})
+    arguments = {"max_steps": 2, "disable_tqdm": True, "report_to": "none"}
+    seen = {}
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        args = SupervisedConfig(output_dir=str(folder), **arguments, **precision_arguments(precision))
+        model = load_classifier(tiny_backbone, ["a", "b"], seed=0)
+        trainer = SupervisedTrainer(model, args, train_dataset=rows, processing_class=tiny_tokenizer)
+        trainer.train()
+        tokens = tokenize_dataset(rows, tiny_tokenizer, 16)
+        seen[precision] = predict_logits(trainer.model, tokens, tiny_tokenizer)
+        trainer.model.save_pretrained(folder / "model")
+        loaded = AutoModelForSequenceClassification.from_pretrained(folder / "model")
+        assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32}
+        np.testing.assert_array_equal(seen[precision], predict_logits(loaded, tokens, tiny_tokenizer))
+    assert not np.array_equal(seen["fp32"], seen["bf16"])  # it did train otherwise
+    np.testing.assert_allclose(seen["fp32"], seen["bf16"], atol=0.05)
