@@ -299,7 +299,7 @@ class SSLTrainer(PublishingTrainer):
         with self._interruptible():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
             self.interrupted = any_rank(self._asked_to_stop)  # also when it came after the last look
-        # accelerate leaves bf16 in the model's `forward`; what was trained with it shall answer in fp32, as when saved.
+        # accelerate leaves bf16 in the model's `forward`; it shall answer in fp32, as it will when loaded.
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         if self.interrupted:
             raise Interrupted(
