@@ -109,14 +109,12 @@ def plan(
     def scored(models: int) -> float:
         return scoring_tokens(pool, unlabeled, models=models, passes=passes, share_of_layers=share)
 
-    again = StageCost("refit", one)
     if rounds:
         teachers = _setting(SelfTrainingConfig, settings, "teachers")
         looked_at = scored(teachers) + (rounds - 1) * scored(1)
         costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
-        again = StageCost("refit", teachers * one + rounds * student, looked_at)
     if refit:
-        costs.append(again)
+        costs.append(StageCost("refit", student if rounds else one))
     return costs
 
 

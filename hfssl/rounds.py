@@ -97,7 +97,6 @@ class SelfTraining:
         *,
         validation: Dataset | None = None,
         hidden_labels: np.ndarray | None = None,
-        probe_weight: float | None = None,
     ) -> SelfTraining:
         """Runs the rounds, or what is left of them when `output_dir` holds earlier ones.
 
@@ -108,7 +107,6 @@ class SelfTraining:
             pool: Tokenized rows; labels in it are not looked at.
             validation: Tokenized rows with `labels`, measured after each round and never trained on.
             hidden_labels: `[N]` true labels of the pool where known, else -1; used for the records only.
-            probe_weight: the say of the untrained backbone's probe, in [0, 1]; default: what `validation` speaks for.
         """
         if len(pool) == 0:
             raise TrainingError(
@@ -118,7 +116,7 @@ class SelfTraining:
         self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
         self.class_shares_: np.ndarray | None = None
         self.neighborhood_: Neighborhood | None = None
-        self.probe_weight_, self._given_probe_weight = 0.0, probe_weight
+        self.probe_weight_ = 0.0
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
@@ -131,6 +129,28 @@ class SelfTraining:
             self._run_round(len(self.rounds_), labeled, pool, validation, hidden_labels)
         self.n_iter_ = len(self.rounds_)
         return self
+
+    def refit(self, labeled: Dataset, pool: Dataset, folder: str | Path) -> tuple[PreTrainedModel, list[dict]]:
+        """Trains the student of the last round once more, on other labeled rows; all else stays the same.
+
+        Args:
+            labeled: Tokenized rows with `labels`, more than `fit` had.
+            pool: The pool that `fit` had.
+            folder: Gets the student; `output_dir` holds the rounds of a finished `fit`.
+
+        Returns:
+            The student and its training log.
+
+        Raises:
+            TrainingError: No round has taught anything.
+        """
+        taught = [
+            record["round"] for record in read_json_lines(self.output_dir / "rounds.jsonl") if record["selected"]
+        ]
+        if not taught:
+            raise TrainingError("Expected a finished round with pseudo-labels to repeat, found none; run `fit` first.")
+        labels, _ = PseudoLabels.load(self._round_dir(taught[-1]) / PSEUDO_LABELS)
+        return self._train_student(taught[-1], self.title, labels, labeled, pool, Path(folder))
 
     def describe(self) -> dict[str, Any]:
         """Settings and outcome for the report and the card."""
@@ -263,9 +283,7 @@ class SelfTraining:
         """The teachers' labels, with the say of the untrained backbone's probe and of the classes' names."""
         if around is None:
             return list(results)
-        if self._given_probe_weight is not None:
-            self.probe_weight_ = self._given_probe_weight
-        elif around.probe_probs is not None:
+        if around.probe_probs is not None:
             teachers, labels = np.zeros((0, len(self.label_names))), np.zeros(0, dtype=np.int64)
             if len(around.probe_held_out):
                 logits = [predict_logits(teacher, validation, self.tokenizer) for teacher in self._teachers]

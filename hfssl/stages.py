@@ -186,9 +186,10 @@ class StageRunner:
         config = rounds.args
         first = self.run_folder.stage("pretext" if adapted else BASELINE)
         teachers = [from_pretrained(first / "model")]
-        teachers += self._teachers(
-            folder, "self-training", self.tokens["labeled"], 1, config.teachers, adapted=adapted
-        )
+        teachers += [
+            self.make.further_teacher(folder, self.titles["self-training"], self.tokens["labeled"], i, adapted=adapted)
+            for i in range(1, config.teachers)
+        ]
         chosen = self._pool_rows()
         pool = self.tokens["unlabeled"].select(chosen)
         rounds.fit(
@@ -210,14 +211,6 @@ class StageRunner:
             "rounds": rounds.rounds_,
             **self._observations(rounds),
         }
-
-    def _teachers(
-        self, folder: Path, title: str, labeled: Dataset, first: int, stop: int, *, adapted: bool
-    ) -> list[PreTrainedModel]:
-        return [
-            self.make.teacher(folder, self.titles[title], labeled, number, adapted=adapted)
-            for number in range(first, stop)
-        ]
 
     def _pool_rows(self) -> np.ndarray:
         """The rows that self-training looks at, ascending: all, or as many as the preset says, drawn by the seed."""
@@ -241,22 +234,18 @@ class StageRunner:
         )
 
     def _refit(self, folder: Path, chosen: str) -> dict[str, Any]:
-        """Labels only, or self-training with its teachers, once more; see `refit`."""
+        """Labels only, or the last student, once more; see `refit`."""
         rows, tokens = (_all_labels(parts) for parts in (self.splits, self.tokens))
         title = "refit on all labels"
         manifests = [training_manifest(REFIT, rows, "labeled")]
         before = self.run_folder.done(chosen)
         adapted = chosen == "pretext" or before["config"].get(chosen, {}).get("adapted_backbone", False)
         if any(record["selected"] for record in before.get("rounds", [])):
-            rounds = self._rounds(folder, title, self.rounds, seed=self.make.seed(chosen), adapted=adapted)
-            teachers = self._teachers(folder, title, tokens, 0, rounds.args.teachers, adapted=adapted)
-            chosen_rows = self._pool_rows()
-            pool = self.tokens["unlabeled"].select(chosen_rows)
-            # No label is held out any more that could tell how good the probe is; the first time they did.
-            rounds.fit(teachers, tokens, pool, probe_weight=before["rounds"][0]["probe_weight"])
-            model, curves, config = rounds.student_, rounds.curves_, before["config"]
-            used = self.splits["unlabeled"].select(chosen_rows[rounds.labeled_iter_ >= 0])
-            manifests.append(training_manifest(REFIT, used, "unlabeled"))
+            place = self.run_folder.stage(chosen)
+            rounds = self._rounds(place, title, self.rounds, seed=self.make.seed(chosen), adapted=adapted)
+            model, curves = rounds.refit(tokens, self.tokens["unlabeled"].select(self._pool_rows()), folder)
+            manifests += [{**m, "stage": REFIT} for m in before["manifests"] if m["role"] == "unlabeled"]
+            config = before["config"]
         else:
             trainers = self.make.supervised(
                 folder, self.titles[title], tokens, seed=self.make.seed("supervised"), adapted=adapted

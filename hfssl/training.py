@@ -130,8 +130,10 @@ class ModelMaker:
             trainers["supervised"].train(resume_from_checkpoint=True)
         return trainers
 
-    def teacher(self, folder: Path, title: str, labeled: Dataset, number: int, *, adapted: bool) -> PreTrainedModel:
-        """Teacher `number` of a committee, trained in a folder of its own; 0 is what labels only starts from."""
+    def further_teacher(
+        self, folder: Path, title: str, labeled: Dataset, number: int, *, adapted: bool
+    ) -> PreTrainedModel:
+        """The first teacher, number 0, again: from another seed, and at another rate of the warm start."""
         name = f"teacher-{number}"
         place = folder / name
         if not (place / "model").exists():
@@ -140,9 +142,9 @@ class ModelMaker:
                 place,
                 f"{title}, teacher {number + 1}",
                 labeled,
-                seed=self.seed(name if number else "supervised"),
+                seed=self.seed(name),
                 adapted=adapted,
-                rate=rates[(number - 1) % len(rates)] if number else 1.0,
+                rate=rates[(number - 1) % len(rates)],
             )
             save_checkpoint(trainers["supervised"].model, self.tokenizer, place / "model", self.label_names)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
