@@ -417,6 +417,15 @@ def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(words, tmp_path):
     assert sha256_of(weights[0]) == sha256_of(weights[1])
 
 
+@pytest.fixture
+def _listening_to_ctrl_c():
+    """As at a terminal: what a shell starts in the background ignores Ctrl-C, the tests included."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_listening_to_ctrl_c")
 def test_ctrl_c_outside_of_training(fit, tmp_path, monkeypatch):
     """While tables are read: there is nothing to save, and still no traceback."""
     monkeypatch.setattr(hfssl.data.prepare, "few_label_splits", lambda *_, **__: signal.raise_signal(signal.SIGINT))
