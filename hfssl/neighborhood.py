@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from scipy.special import expit, softmax
+from sklearn.preprocessing import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.calibration import fit_temperature
@@ -24,7 +25,7 @@ from hfssl.label_names import multiplied, name_texts, weigh_names
 from hfssl.metrics.classification import nll
 from hfssl.novelty import is_strange, novel_rows
 from hfssl.probes import fit_layer_probe, upper_layers
-from hfssl.scoring import layer_embeddings, mean_embeddings
+from hfssl.scoring import layer_embeddings
 
 __all__ = ["Neighborhood", "evidence_weight", "find_neighborhood"]
 
@@ -145,10 +146,14 @@ def find_neighborhood(
         title: beside the progress bars; `None` shows none.
     """
     layers = upper_layers(encoder.config.get_text_config().num_hidden_layers) if probe else [-1]
-    known_layers, unknown_layers = (
-        layer_embeddings(encoder, rows, tokenizer, layers, progress=title and f"{title}: embedding {what}")
-        for rows, what in ((labeled, "the labeled rows"), (pool, "the pool"))
-    )
+
+    def embedded(rows: Dataset, what: str | None = None) -> np.ndarray:
+        progress = None if title is None or what is None else f"{title}: embedding {what}"
+        found = layer_embeddings(encoder, rows, tokenizer, layers, progress=progress)
+        return np.stack([normalize(layer) if len(rows) else layer for layer in found])
+
+    known_layers, unknown_layers = embedded(labeled, "the labeled rows"), embedded(pool, "the pool")
+    others = embedded(pool.select([]) if held_out is None else held_out)
     known, unknown = known_layers[-1], unknown_layers[-1]
     labels = np.asarray(labeled["labels"][:])
     found = {"probs": None, "certainty": None, "trust": 0.0, "novel": novel_rows(known, unknown)}
@@ -158,11 +163,8 @@ def find_neighborhood(
         spread = spread_labels(edges, seeds, num_classes)
         found |= {"probs": spread.probs[len(known) :], "certainty": spread.certainty[len(known) :]}
         found["trust"] = graph_trust(edges, seeds, num_classes).weight()
-    others = np.zeros((len(layers), 0, known.shape[1]), dtype=np.float32)
-    if held_out is not None and len(held_out):
-        others = layer_embeddings(encoder, held_out, tokenizer, layers)
     if (texts := None if label_names is None else name_texts(label_names)) is not None:
-        names = mean_embeddings(encoder, Dataset.from_dict(dict(tokenizer(texts, truncation=True))), tokenizer)
+        names = embedded(Dataset.from_dict(dict(tokenizer(texts, truncation=True))))[-1]
         prior = weigh_names(known, labels, unknown, names, others[-1], seed=seed)
         found |= {"name_strength": prior.strength, "name_log_odds": prior.log_odds if prior.strength > 0 else None}
     if probe:

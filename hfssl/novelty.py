@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.preprocessing import normalize
 
 __all__ = ["ALARM_SHARE", "LEVEL", "conformal_p_values", "is_strange", "novel_rows"]
 
@@ -26,12 +27,12 @@ def conformal_p_values(labeled: np.ndarray, pool: np.ndarray) -> np.ndarray:
     Returns:
         `[N]`, between 1 / (L + 1) and 1.
     """
-    known, rows = _unit(labeled), len(labeled)
+    known, rows = normalize(labeled), len(labeled)
     among = known @ known.T
     np.fill_diagonal(among, -np.inf)
     usual = np.sort(among.max(axis=1))
     nearest = np.concatenate(
-        [(_unit(pool[i : i + ROWS_AT_ONCE]) @ known.T).max(axis=1) for i in range(0, len(pool), ROWS_AT_ONCE)]
+        [(normalize(pool[i : i + ROWS_AT_ONCE]) @ known.T).max(axis=1) for i in range(0, len(pool), ROWS_AT_ONCE)]
         or [np.zeros(0)]
     )
     # A rounding error must not make a copy of a labeled row look stranger than it is.
@@ -48,8 +49,3 @@ def novel_rows(labeled: np.ndarray, pool: np.ndarray, level: float = LEVEL) -> n
 def is_strange(novel: np.ndarray) -> bool:
     """Whether so many rows of a pool, `[N]` bool, are novel that the pool itself is doubtful."""
     return bool(novel.mean() >= ALARM_SHARE)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = np.asarray(rows, dtype=np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

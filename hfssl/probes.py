@@ -41,8 +41,8 @@ class LayerProbe:
     shares: np.ndarray
 
     def probs(self, embeddings: np.ndarray) -> np.ndarray:
-        """`[H, N, D]` -> `[N, K]`."""
-        logits = np.einsum("hnd,hkd->hnk", _unit(embeddings), self.weights) + self.biases[:, None]
+        """`[H, N, D]`, vectors of length 1 -> `[N, K]`."""
+        logits = np.einsum("hnd,hkd->hnk", embeddings, self.weights) + self.biases[:, None]
         return np.einsum("h,hnk->nk", self.shares, softmax(logits, axis=-1))
 
 
@@ -55,21 +55,20 @@ def fit_layer_probe(embeddings: np.ndarray, labels: np.ndarray, num_classes: int
     """Fits each layer's classifier on all rows, and their say on rows held out by stratified cross-validation.
 
     Args:
-        embeddings: `[H, L, D]` of the labeled rows.
+        embeddings: `[H, L, D]` of the labeled rows, vectors of length 1.
         labels: `[L]`, of two classes or more.
         num_classes: K.
         seed: of the folds.
     """
-    rows = _unit(embeddings)
-    fitted = [_regression(layer, labels, num_classes) for layer in rows]
-    shares = np.full(len(rows), 1 / len(rows))
+    fitted = [_regression(layer, labels, num_classes) for layer in embeddings]
+    shares = np.full(len(embeddings), 1 / len(embeddings))
     counts = np.bincount(labels)
     fewest = int(counts[counts > 0].min())
     if fewest >= 2:  # else every fold lacks a class
-        held_out = np.zeros((len(rows), len(labels), num_classes))
+        held_out = np.zeros((len(embeddings), len(labels), num_classes))
         folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=seed % 2**32)
-        for train, rest in folds.split(rows[0], labels):
-            for layer, probs in zip(rows, held_out, strict=True):
+        for train, rest in folds.split(embeddings[0], labels):
+            for layer, probs in zip(embeddings, held_out, strict=True):
                 weight, bias = _regression(layer[train], labels[train], num_classes)
                 probs[rest] = softmax(layer[rest] @ weight.T + bias, axis=1)
         shares = stacking_weights(held_out, labels)
@@ -104,7 +103,3 @@ def _regression(rows: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple
     features, truth = torch.from_numpy(rows), torch.from_numpy(np.asarray(labels, dtype=np.int64))
     weight, bias = logistic_weights(features, truth, num_classes, inverse_penalty=INVERSE_PENALTY)
     return weight.numpy(), bias.numpy()
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), 1e-12)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from scipy.special import softmax
 from tqdm.auto import tqdm
@@ -272,28 +273,27 @@ class StageRunner:
         if len(self.tokens["proxy"]):
             student = softmax(predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer), axis=-1)
             alarms += drifted_shares(student, rounds.class_shares_)
-            notes += self._estimates(rounds.student_, student)
+            notes += self._estimates(student, rounds.args.device)
         if (around := rounds.neighborhood_) is not None:
             filtered = rounds.args.filter_novel
             alarms += strange_pool(around.novel, filtered=filtered and not around.novel.all())
             notes += novel_rows_left_out(around.novel) if filtered else []
         return {"alarms": alarms, "notes": notes}
 
-    def _estimates(self, student: PreTrainedModel, student_probs: np.ndarray) -> list[str]:
+    def _estimates(self, student_probs: np.ndarray, device: torch.device) -> list[str]:
         """What labels only and the student would get right of `proxy`, whose labels are not looked at."""
-        validation = self.tokens["validation"]
-        if len(validation) < FEWEST_HELD_OUT:
+        labels = np.asarray(self.tokens["validation"]["labels"][:])
+        if len(labels) < FEWEST_HELD_OUT:
             return []
-        labels = np.asarray(validation["labels"][:])
-        baseline = from_pretrained(self.run_folder.stage(BASELINE) / "model").to(student.device)
-        baseline_probs = softmax(predict_logits(baseline, self.tokens["proxy"], self.tokenizer), axis=-1)
-        held_out = (
-            self.predictions(BASELINE)["validation"],
-            softmax(predict_logits(student, validation, self.tokenizer), axis=-1),
+        baseline = predict_logits(
+            from_pretrained(self.run_folder.stage(BASELINE) / "model"),
+            self.tokens["proxy"],
+            self.tokenizer,
+            device=device,
         )
         before, after = (
-            100 * average_thresholded_confidence(known, labels, unknown)
-            for known, unknown in zip(held_out, (baseline_probs, student_probs), strict=True)
+            100 * average_thresholded_confidence(self.predictions(stage)["validation"], labels, probs)
+            for stage, probs in ((BASELINE, softmax(baseline, axis=-1)), ("self_training", student_probs))
         )
         return [
             f"Accuracy on {len(student_probs):,} set-aside texts, estimated without their labels (average thresholded "

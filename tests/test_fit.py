@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 import hfssl.pipeline
 import hfssl.presets
+import hfssl.stages
 from hfssl.calibration import fit_temperature
 from hfssl.errors import ConfigurationError
 from hfssl.files import sha256_of
@@ -231,6 +232,18 @@ def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
     assert result.results["verdict"]["gain"] is None
     assert any("rests on no labels" in reason for reason in result.results["verdict"]["reasons"])
     assert result.results["temperature"] is None
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeypatch):
+    monkeypatch.setattr(hfssl.stages, "FEWEST_HELD_OUT", 6)
+    reasons = fit(**options, pretext=False).results["verdict"]["reasons"]
+    note = next(reason for reason in reasons if "estimated without their labels" in reason)
+    validation = load_from_disk(str(Path(options["output_dir"]) / "splits"))["validation"]["label"]
+    assert f"the {len(validation)} held-out labels" in note
+    monkeypatch.setattr(hfssl.stages, "FEWEST_HELD_OUT", len(validation) + 1)
+    reasons = fit(**options, pretext=False, overwrite_output_dir=True).results["verdict"]["reasons"]
+    assert not any("estimated without" in reason for reason in reasons)
 
 
 def logits_of(folder: str, stage: str) -> dict[str, np.ndarray]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from scipy.special import expit
 
+import hfssl.label_names
 import hfssl.neighborhood
+from hfssl.data.streams import tokenize_dataset
+from hfssl.label_names import multiplied
 from hfssl.metrics.classification import nll
-from hfssl.neighborhood import Neighborhood, evidence_weight
+from hfssl.modeling import load_classifier
+from hfssl.neighborhood import Neighborhood, evidence_weight, find_neighborhood
 
 
 def test_the_evidence_is_the_ratio_of_the_likelihoods(monkeypatch):
@@ -45,6 +50,27 @@ def test_the_probe_is_mixed_in_and_names_without_a_probe_are_multiplied():
     joined = around(name_strength=0.5, name_log_odds=np.log([[2.0, 1.0]])).joined(teacher, 0.0)
     np.testing.assert_allclose(joined, [[0.2 / 1.1, 0.9 / 1.1]], rtol=1e-6)
     assert joined.dtype == np.float32
+
+
+@pytest.mark.parametrize("held_out", [0, 6])
+def test_names_have_their_say_inside_the_probes(monkeypatch, tiny_backbone, tiny_tokenizer, held_out):
+    """What is held out is asked of the same opinion as the pool: of the probe, multiplied by the names."""
+    texts = [f"{word} film number {i}" for i in range(8) for word in ("good", "bad")]
+    rows = tokenize_dataset(Dataset.from_dict({"text": texts, "label": [0, 1] * 8}), tiny_tokenizer, 16)
+    model = load_classifier(tiny_backbone, ["good", "bad"], seed=0)
+    monkeypatch.setattr(hfssl.label_names, "choose_strength", lambda *_, **__: 0.5)
+
+    def found(**asked) -> Neighborhood:
+        arguments = {"num_classes": 2, "graph": False, "held_out": rows.select(range(held_out)), "seed": 0} | asked
+        return find_neighborhood(model, rows, rows, tiny_tokenizer, **arguments)
+
+    names, probe = found(label_names=["good", "bad"]), found(probe=True)
+    both = found(label_names=["good", "bad"], probe=True)
+    assert probe.name_log_odds is both.name_log_odds is None
+    assert both.name_strength == names.name_strength == 0.5
+    np.testing.assert_allclose(both.probe_probs, multiplied(probe.probe_probs, names.name_log_odds), rtol=1e-4)
+    assert np.abs(both.probe_probs - probe.probe_probs).max() > 0.01
+    np.testing.assert_allclose(both.probe_held_out, both.probe_probs[:held_out], rtol=1e-4)
 
 
 def test_it_comes_back_from_disk_as_it_was(tmp_path):

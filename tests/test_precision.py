@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
+import hfssl.precision
 from hfssl.configs import SupervisedConfig
 from hfssl.data.streams import tokenize_dataset
 from hfssl.modeling import load_classifier
@@ -38,7 +39,10 @@ def test_a_cpu_takes_bf16_if_it_has_instructions_for_it(monkeypatch, capabilitie
     assert has_bf16() is expected
     assert precision_arguments("auto") == ({"bf16": True, "use_cpu": True} if expected else {})
     assert precision_arguments("fp32") == {}
+    warnings = []
+    monkeypatch.setattr(hfssl.precision.logger, "warning_once", warnings.append, raising=False)
     assert precision_arguments("bf16") == {"bf16": True, "use_cpu": True}
+    assert len(warnings) == (0 if expected else 1)  # asked for, so it is done, but not in silence
 
 
 @pytest.mark.parametrize(

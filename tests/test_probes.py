@@ -26,12 +26,12 @@ def test_the_say_is_that_of_the_likeliest_mixture():
     np.testing.assert_allclose(found, [first, 1 - first], atol=1e-4)
 
 
-def test_probabilities_are_mixed_and_length_does_not_matter():
+def test_the_probabilities_of_the_layers_are_mixed():
     probe = LayerProbe(
         np.array([[[0.0], [np.log(3)]]] * 2), np.array([[0.0, 0.0], [100.0, 0.0]]), np.array([0.5, 0.5])
     )
-    # Layer 1 gives 1/4 and 3/4 to a vector of any positive length, layer 2 is sure of the first class.
-    np.testing.assert_allclose(probe.probs(np.array([[[7.0]], [[0.1]]])), [[0.625, 0.375]])
+    # Layer 1 gives 1/4 and 3/4, layer 2 is sure of the first class.
+    np.testing.assert_allclose(probe.probs(np.ones((2, 1, 1))), [[0.625, 0.375]])
 
 
 def test_the_layer_that_knows_the_classes_has_the_larger_say():
@@ -39,6 +39,7 @@ def test_the_layer_that_knows_the_classes_has_the_larger_say():
     labels = np.repeat([0, 1, 2], 8)
     noise = generator.normal(size=(2, 24, 5))
     noise[1, np.arange(24), labels] += 5
+    noise /= np.linalg.norm(noise, axis=-1, keepdims=True)
     probe = fit_layer_probe(noise.astype(np.float32), labels, 3, seed=0)
     assert probe.shares[1] > 0.8
     assert probe.shares.sum() == pytest.approx(1)
