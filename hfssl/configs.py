@@ -302,7 +302,7 @@ class SelfTrainingConfig(SupervisedConfig):
         default=False,
         metadata={
             "help": "Let logistic regression on the embeddings of the untrained backbone vote on the first "
-            "pseudo-labels; how much is judged by held-out labels, and is one half without them."
+            "pseudo-labels; how much is judged by held-out labels, and is 40% without them."
         },
     )
     filter_novel: bool = field(

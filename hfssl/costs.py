@@ -114,7 +114,7 @@ def plan(
         looked_at = scored(teachers) + (rounds - 1) * scored(1)
         costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
     if refit:
-        costs.append(StageCost("refit", student if rounds else one))
+        costs.append(StageCost("refit", one + student, scored(1)) if rounds else StageCost("refit", one))
     return costs
 
 

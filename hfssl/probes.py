@@ -7,6 +7,7 @@ probe of the last layer alone lost 4 to 6 points on sentiment and kinds of quest
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,25 +76,29 @@ def fit_layer_probe(embeddings: np.ndarray, labels: np.ndarray, num_classes: int
     return LayerProbe(*map(np.stack, zip(*fitted, strict=True)), shares)
 
 
-def stacking_weights(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mixture of H models under which held-out labels are the most likely, drawn a little to even shares.
+def stacking_weights(
+    probs: np.ndarray, labels: np.ndarray, prior_rows: float | Sequence[float] = PRIOR_ROWS
+) -> np.ndarray:
+    """The mixture of H models under which held-out labels are the most likely, drawn to what was thought before.
 
     Stacking of predictive distributions by the logarithmic score (Yao et al. 2018, section 3.2), maximised by
-    expectation maximisation under a Dirichlet prior (`PRIOR_ROWS` for each model), so that few labels change little.
+    expectation maximisation under a Dirichlet prior, so that few labels change little.
 
     Args:
         probs: `[H, L, K]`, each model's on rows that it was not fitted to.
-        labels: `[L]`.
+        labels: `[L]`; without any, the shares are those of `prior_rows`.
+        prior_rows: rows that each model is given for a start, one number for all or `[H]`.
 
     Returns:
         `[H]`, which add up to 1.
     """
     likelihoods = np.maximum(probs[:, np.arange(len(labels)), labels], 1e-12)
-    shares = np.full(len(probs), 1 / len(probs))
+    prior = np.broadcast_to(np.asarray(prior_rows, dtype=np.float64), len(probs))
+    shares = prior / prior.sum()
     for _ in range(MOST_ITERATIONS):
         responsible = shares[:, None] * likelihoods
         responsible /= responsible.sum(axis=0)
-        before, shares = shares, (responsible.sum(axis=1) + PRIOR_ROWS) / (len(labels) + PRIOR_ROWS * len(probs))
+        before, shares = shares, (responsible.sum(axis=1) + prior) / (len(labels) + prior.sum())
         if np.abs(shares - before).max() < TOLERANCE:
             break
     return shares

@@ -11,7 +11,6 @@ length of the students' epochs. Only the main process writes files.
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,24 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hfssl.checkpoints import save_checkpoint
+from hfssl.committee import Opinions, find_class_shares, probe_weight, score_pool
 from hfssl.configs import SelfTrainingConfig
 from hfssl.errors import TrainingError
 from hfssl.files import append_json_line, read_json_lines, write_json_lines
 from hfssl.metrics.classification import disagreement, evaluate_probs
 from hfssl.modeling import from_pretrained
-from hfssl.neighborhood import Neighborhood, evidence_weight, find_neighborhood
+from hfssl.neighborhood import Neighborhood, find_neighborhood
 from hfssl.objectives import SelfTrainingObjective
-from hfssl.priors import class_shares as shares_of_labels
-from hfssl.priors import consensus_prior, estimate_prior
 from hfssl.progress import library_bars
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.ranks import from_main, is_main, wait_for_everyone
-from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
+from hfssl.scoring import MCDropoutResult, predict_logits
 from hfssl.seeding import derive_seed, numpy_generator
 from hfssl.trainers import SelfTrainingTrainer
 
@@ -47,7 +44,7 @@ __all__ = ["SelfTraining"]
 
 logger = logging.get_logger(__name__)
 
-PSEUDO_LABELS = "pseudo_labels.npz"
+OPINIONS, PSEUDO_LABELS = "opinions.npz", "pseudo_labels.npz"
 
 
 class SelfTraining:
@@ -130,10 +127,14 @@ class SelfTraining:
         self.n_iter_ = len(self.rounds_)
         return self
 
-    def refit(self, labeled: Dataset, pool: Dataset, folder: str | Path) -> tuple[PreTrainedModel, list[dict]]:
-        """Trains the student of the last round once more, on other labeled rows; all else stays the same.
+    def refit(
+        self, teacher: PreTrainedModel, labeled: Dataset, pool: Dataset, folder: str | Path
+    ) -> tuple[PreTrainedModel, list[dict]]:
+        """The last round once more, with more labels: a new teacher has half of the say, that round's have the other.
 
         Args:
+            teacher: A model that was fine-tuned on `labeled`: with a quarter more labels it has 2.5 points more of the
+                pool right, and beside the others 0.9 more than that (benchmarks/NOTES.md, 2026-11-25).
             labeled: Tokenized rows with `labels`, more than `fit` had.
             pool: The pool that `fit` had.
             folder: Gets the student; `output_dir` holds the rounds of a finished `fit`.
@@ -144,13 +145,23 @@ class SelfTraining:
         Raises:
             TrainingError: No round has taught anything.
         """
-        taught = [
-            record["round"] for record in read_json_lines(self.output_dir / "rounds.jsonl") if record["selected"]
-        ]
+        records, folder = read_json_lines(self.output_dir / "rounds.jsonl"), Path(folder)
+        taught = [record["round"] for record in records if record["selected"]]
         if not taught:
             raise TrainingError("Expected a finished round with pseudo-labels to repeat, found none; run `fit` first.")
-        labels, _ = PseudoLabels.load(self._round_dir(taught[-1]) / PSEUDO_LABELS)
-        return self._train_student(taught[-1], self.title, labels, labeled, pool, Path(folder))
+        last, place = taught[-1], self._round_dir(taught[-1])
+        self.probe_weight_ = records[0]["probe_weight"]  # the labels that it rests on are among `labeled` now
+        around = self._look_around(labeled, pool, None, folder)
+        results = self._score([teacher.to(self.args.device)], pool, "refit", self.title)
+        opinions = Opinions.load(place / OPINIONS).beside(Opinions.of(results, around, self.probe_weight_))
+        if last == 0:
+            shares = self._find_class_shares(opinions, labeled)
+        else:  # what a student finds is what its own teachers made of the shares
+            shares = PseudoLabels.load(place / PSEUDO_LABELS)[1].get("class_shares")
+        labels = self._select(opinions, "refit", around, shares, fraction=self._fraction(last))
+        if is_main():
+            labels.save(folder / PSEUDO_LABELS, class_shares=shares)
+        return self._train_student(last, self.title, labels, labeled, pool, folder)
 
     def describe(self) -> dict[str, Any]:
         """Settings and outcome for the report and the card."""
@@ -199,24 +210,20 @@ class SelfTraining:
         started = time.perf_counter()
         folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
-        around = self._look_around(labeled, pool, validation)
-        results = alone = self._score(number, title, pool)
-        if number == 0:  # later teachers have learned what the backbone says, and the pool stays what it is
-            results = self._joined(alone, around, validation)
-            self.class_shares_ = self._find_class_shares(alone, results, labeled)
-        labels = pseudo_label(
-            combine(results),
-            self.args,
-            numpy_generator(self.args.seed, "selection", number),
-            self.class_shares_,
-            fraction=self._fraction(number),
-            neighborhood=around,
-        )
-        labels = from_main(labels)
+        around = self.neighborhood_ = self._look_around(labeled, pool, validation, self.output_dir)
+        results = self._score(self._teachers, pool, number, title)
+        if number == 0:
+            self.probe_weight_ = probe_weight(around, self._teachers, validation, self.tokenizer)
+        # Later teachers have learned what the backbone says, and the pool stays what it is.
+        opinions = Opinions.of(results, around if number == 0 else None, self.probe_weight_)
+        if number == 0:
+            self.class_shares_ = self._find_class_shares(opinions, labeled)
+        labels = self._select(opinions, number, around, self.class_shares_, fraction=self._fraction(number))
         if is_main():
+            opinions.save(folder / OPINIONS)
             labels.save(folder / PSEUDO_LABELS, class_shares=self.class_shares_)
         record = self._describe(number, labels, hidden_labels)
-        record["teacher_disagreement"] = disagreement([result.predicted for result in alone])
+        record["teacher_disagreement"] = disagreement(opinions.teacher_probs.argmax(axis=-1))
         self._remember(number, labels.rows, labels.predicted)
         if len(labels.rows):
             self.student_, curve = self._train_student(
@@ -245,14 +252,15 @@ class SelfTraining:
             return first
         return first + (last - first) * number / (self.args.rounds - 1)
 
-    def _look_around(self, labeled: Dataset, pool: Dataset, validation: Dataset | None) -> Neighborhood | None:
+    def _look_around(
+        self, labeled: Dataset, pool: Dataset, validation: Dataset | None, folder: Path
+    ) -> Neighborhood | None:
         """What the backbone's embeddings say of the pool: the same in every round, so it is found once and kept."""
-        args, path = self.args, self.output_dir / "neighborhood.npz"
+        args, path = self.args, folder / "neighborhood.npz"
         if args.graph == "none" and not (args.filter_novel or args.label_name_prior or args.frozen_probe):
             return None
-        if self.neighborhood_ is None:
-            self.neighborhood_ = from_main(Neighborhood.load(path))
-        if self.neighborhood_ is None:
+        around = from_main(Neighborhood.load(path))
+        if around is None:
             found = find_neighborhood(
                 self.make_student(args.seed).to(args.device),
                 labeled,
@@ -264,83 +272,51 @@ class SelfTraining:
                 probe=args.frozen_probe,
                 held_out=validation,
                 seed=derive_seed(args.seed, "graph") % 2**31,
-                title=None if args.disable_tqdm or not is_main() else self.title,
+                title=self._shown(self.title),
             )
-            self.neighborhood_ = from_main(found)
+            around = from_main(found)
             if is_main():
-                self.neighborhood_.save(path)
-            if self.neighborhood_.alarming:
+                around.save(path)
+            if around.alarming:
                 logger.warning(
                     "%.0f%% of the pool is unlike all labeled rows (5%% would be usual): %s.",
-                    100 * self.neighborhood_.novel.mean(),
+                    100 * around.novel.mean(),
                     "these rows get no weight" if args.filter_novel else "check that it is the right pool",
                 )
-        return self.neighborhood_
+        return around
 
-    def _joined(
-        self, results: Sequence[MCDropoutResult], around: Neighborhood | None, validation: Dataset | None
+    def _score(
+        self, teachers: Sequence[PreTrainedModel], pool: Dataset, stream: str | int, title: str
     ) -> list[MCDropoutResult]:
-        """The teachers' labels, with the say of the untrained backbone's probe and of the classes' names."""
-        if around is None:
-            return list(results)
-        if around.probe_probs is not None:
-            teachers, labels = np.zeros((0, len(self.label_names))), np.zeros(0, dtype=np.int64)
-            if len(around.probe_held_out):
-                logits = [predict_logits(teacher, validation, self.tokenizer) for teacher in self._teachers]
-                teachers = np.mean([softmax(values, axis=-1) for values in logits], axis=0)
-                labels = np.asarray(validation["labels"][:])
-            self.probe_weight_ = from_main(evidence_weight(around.probe_held_out, teachers, labels))
-        return [
-            replace(result, deterministic_probs=around.joined(result.deterministic_probs, self.probe_weight_))
-            for result in results
-        ]
+        return score_pool(
+            teachers,
+            pool,
+            self.tokenizer,
+            self.args,
+            passes=self.args.mc_passes,
+            stream=stream,
+            title=self._shown(title),
+        )
 
-    def _find_class_shares(
-        self, alone: Sequence[MCDropoutResult], joined: Sequence[MCDropoutResult], labeled: Dataset
-    ) -> np.ndarray | None:
-        """The shares that `args.alignment` asks for, from what each teacher says of the pool; `None` for none.
+    def _select(
+        self,
+        opinions: Opinions,
+        stream: str | int,
+        around: Neighborhood | None,
+        shares: np.ndarray | None,
+        *,
+        fraction: float,
+    ) -> PseudoLabels:
+        generator = numpy_generator(self.args.seed, "selection", stream)
+        chosen = pseudo_label(opinions.joined, self.args, generator, shares, fraction=fraction, neighborhood=around)
+        return from_main(chosen)
 
-        How far the pool is from what a teacher finds at first sight, each says for itself: joined with the opinions
-        that they share, the teachers would seem to agree. The more the probe has to say, the less this counts.
-        """
-        if self.args.alignment == "none":
-            return None
-        prior = shares_of_labels(labeled["labels"][:], len(self.label_names))
-        if self.args.alignment == "labeled":
-            return prior
-        as_found = _mean_shares(joined)
-        estimates = []
-        for teacher in alone:
-            change = estimate_prior(teacher.deterministic_probs, prior) / _mean_shares([teacher])
-            estimates.append(as_found * change ** (1 - self.probe_weight_))
-        return from_main(consensus_prior(estimates, as_found, len(alone[0].bald)))
+    def _find_class_shares(self, opinions: Opinions, labeled: Dataset) -> np.ndarray | None:
+        return find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
 
-    def _score(self, number: int, title: str, pool: Dataset) -> list[MCDropoutResult]:
-        """What each teacher says of the pool.
-
-        The passes are shared out among the teachers: between them they show more than dropout alone.
-
-        All ranks come here: each scores a share of the batches.
-        """
-        count = len(self._teachers)
-        passes = math.ceil(self.args.mc_passes / count)
-        quiet = self.args.disable_tqdm or not is_main()
-        results = []
-        for i, teacher in enumerate(self._teachers):
-            who = f"teacher {i + 1} of {count}, " if count > 1 else ""
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
-                results.append(
-                    mc_dropout(
-                        teacher,
-                        pool,
-                        self.tokenizer,
-                        passes=passes,
-                        top_layers=self.args.mc_top_layers,
-                        seed=derive_seed(self.args.seed, "mc_dropout", number, i),
-                        progress=None if quiet else f"{title}: {who}{passes} passes over the pool",
-                    )
-                )
-        return results
+    def _shown(self, title: str) -> str | None:
+        """What stands beside a progress bar; `None` where none is to be shown."""
+        return None if self.args.disable_tqdm or not is_main() else title
 
     def _describe(self, number: int, labels: PseudoLabels, hidden_labels: np.ndarray | None) -> dict[str, Any]:
         """What a reader of `rounds.jsonl` wants to know about the pseudo-labels; hidden labels are used here only."""
@@ -425,9 +401,3 @@ def _health(record: Mapping[str, Any]) -> dict[str, float]:
     """What a round's record says in numbers before its student is trained, for whoever watches."""
     numbers = {name: value for name, value in record.items() if isinstance(value, int | float) and name != "round"}
     return {f"round/{name}": value for name, value in numbers.items()}
-
-
-def _mean_shares(results: Sequence[MCDropoutResult]) -> np.ndarray:
-    """`[K]`, all positive: the mean probabilities of all rows and results."""
-    means = [result.deterministic_probs.mean(axis=0, dtype=np.float64) for result in results]
-    return np.maximum(np.mean(means, axis=0), 1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -189,9 +190,16 @@ class StageRunner:
         config = rounds.args
         first = self.run_folder.stage("pretext" if adapted else BASELINE)
         teachers = [from_pretrained(first / "model")]
+        rates = itertools.cycle(self.preset.teacher_rates)
         teachers += [
-            self.make.further_teacher(folder, self.titles["self-training"], self.tokens["labeled"], i, adapted=adapted)
-            for i in range(1, config.teachers)
+            self.make.teacher(
+                folder / f"teacher-{number}",
+                f"{self.titles['self-training']}, teacher {number + 1}",
+                self.tokens["labeled"],
+                adapted=adapted,
+                rate=rate,
+            )
+            for number, rate in zip(range(1, config.teachers), rates, strict=False)
         ]
         chosen = self._pool_rows()
         pool = self.tokens["unlabeled"].select(chosen)
@@ -246,7 +254,8 @@ class StageRunner:
         if any(record["selected"] for record in before.get("rounds", [])):
             place = self.run_folder.stage(chosen)
             rounds = self._rounds(place, title, self.rounds, seed=self.make.seed(chosen), adapted=adapted)
-            model, curves = rounds.refit(tokens, self.tokens["unlabeled"].select(self._pool_rows()), folder)
+            teacher = self.make.teacher(folder / "teacher", f"{self.titles[title]}, teacher", tokens, adapted=adapted)
+            model, curves = rounds.refit(teacher, tokens, self.tokens["unlabeled"].select(self._pool_rows()), folder)
             manifests += [{**m, "stage": REFIT} for m in before["manifests"] if m["role"] == "unlabeled"]
             config = before["config"]
         else:

@@ -130,22 +130,17 @@ class ModelMaker:
             trainers["supervised"].train(resume_from_checkpoint=True)
         return trainers
 
-    def further_teacher(
-        self, folder: Path, title: str, labeled: Dataset, number: int, *, adapted: bool
+    def teacher(
+        self, place: Path, title: str, labeled: Dataset, *, adapted: bool, rate: float = 1.0
     ) -> PreTrainedModel:
-        """The first teacher, number 0, again: from another seed, and at another rate of the warm start."""
-        name = f"teacher-{number}"
-        place = folder / name
+        """A labels-only model of another seed, which goes by the name of the folder `place` that keeps it.
+
+        Args:
+            place: gets `model/`; what lies there already is not trained again.
+            title, labeled, adapted, rate: as in `supervised`.
+        """
         if not (place / "model").exists():
-            rates = self.preset.teacher_rates
-            trainers = self.supervised(
-                place,
-                f"{title}, teacher {number + 1}",
-                labeled,
-                seed=self.seed(name),
-                adapted=adapted,
-                rate=rates[(number - 1) % len(rates)],
-            )
+            trainers = self.supervised(place, title, labeled, seed=self.seed(place.name), adapted=adapted, rate=rate)
             save_checkpoint(trainers["supervised"].model, self.tokenizer, place / "model", self.label_names)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return from_pretrained(place / "model")

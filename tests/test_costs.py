@@ -38,7 +38,7 @@ def test_the_plan_of_a_run():
     assert costs == [
         StageCost("labels only", one),
         StageCost("self-training", one + 2 * student, scored),
-        StageCost("refit", student),
+        StageCost("refit", one + student, 1000 * 20 * (1 + 4 / 2)),
     ]
     shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
     assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2

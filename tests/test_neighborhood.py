@@ -5,37 +5,43 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from datasets import Dataset
-from scipy.special import expit
 
 import hfssl.label_names
 import hfssl.neighborhood
 from hfssl.data.streams import tokenize_dataset
 from hfssl.label_names import multiplied
-from hfssl.metrics.classification import nll
 from hfssl.modeling import load_classifier
-from hfssl.neighborhood import Neighborhood, evidence_weight, find_neighborhood
+from hfssl.neighborhood import Neighborhood, find_neighborhood, probe_say
 
 
-def test_the_evidence_is_the_ratio_of_the_likelihoods(monkeypatch):
-    # Two rows: 0.8 * 0.5 against 0.4 * 0.5, so two to one.
+def test_the_probes_say_is_that_of_the_likeliest_mixture(monkeypatch):
+    # One row, likelihoods 0.8 and 0.4, and 4 and 6 rows before: the fixed point of w = (2 w / (1 + w) + 4) / 11 is the
+    # positive root of 11 w^2 + 5 w - 4 = 0.
     monkeypatch.setattr(hfssl.neighborhood, "fit_temperature", lambda scores, labels: 1.0)
-    first, second = np.array([[0.8, 0.2], [0.5, 0.5]]), np.array([[0.4, 0.6], [0.5, 0.5]])
-    assert evidence_weight(first, second, np.array([0, 1])) == pytest.approx(2 / 3)
-    assert evidence_weight(second, first, np.array([0, 1])) == pytest.approx(1 / 3)
+    probe, teachers = np.array([[0.8, 0.2]]), np.array([[0.4, 0.6]])
+    assert probe_say(probe, teachers, np.array([0])) == pytest.approx((-5 + np.sqrt(201)) / 22, abs=1e-5)
 
 
-def test_being_too_sure_is_not_held_against_a_model_that_is_right_more_often():
-    labels = np.zeros(20, dtype=np.int64)
-    sure = np.tile([[0.999, 0.001]], (20, 1))
-    sure[:6] = [0.001, 0.999]  # 14 of 20 right, and sure of all
-    unsure = np.tile([[0.55, 0.45]], (20, 1))
-    unsure[:10] = [0.45, 0.55]  # 10 of 20 right, and sure of none
-    assert evidence_weight(sure, unsure, labels) > 0.5
-    assert expit(20 * (nll(unsure, labels) - nll(sure, labels))) < 0.01  # what it was without temperatures
+def test_being_too_sure_is_not_held_against_a_model_that_is_right_more_often(monkeypatch):
+    labels = np.zeros(40, dtype=np.int64)
+    sure = np.tile([[0.999, 0.001]], (40, 1))
+    sure[:12] = [0.001, 0.999]  # 28 of 40 right, and sure of all
+    unsure = np.tile([[0.55, 0.45]], (40, 1))
+    unsure[:20] = [0.45, 0.55]  # 20 of 40 right, and sure of none
+    assert probe_say(sure, unsure, labels) > 0.45 > probe_say(unsure, sure, labels)
 
 
-def test_without_held_out_rows_the_odds_are_even():
-    assert evidence_weight(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, dtype=np.int64)) == 0.5
+def test_a_few_held_out_labels_do_not_silence_either():
+    """18 labels that are twice as likely by the probe: the teachers, of whom more is expected, keep a third."""
+    labels = np.tile([0, 1], 9)
+    likely = np.where(labels[:, None] == [0, 1], 0.9, 0.1)
+    half = np.full((18, 2), 0.5)
+    assert 0.5 < probe_say(likely, half, labels) < 0.8
+    assert 0.1 < probe_say(half, likely, labels) < 0.4
+
+
+def test_without_held_out_rows_the_say_is_that_of_earlier_runs():
+    assert probe_say(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, dtype=np.int64)) == pytest.approx(0.4)
 
 
 def around(**said) -> Neighborhood:

@@ -26,6 +26,11 @@ def test_the_say_is_that_of_the_likeliest_mixture():
     np.testing.assert_allclose(found, [first, 1 - first], atol=1e-4)
 
 
+def test_without_labels_the_say_is_the_prior():
+    nothing = np.zeros((2, 0, 2))
+    np.testing.assert_allclose(stacking_weights(nothing, np.zeros(0, dtype=np.int64), (1.0, 3.0)), [0.25, 0.75])
+
+
 def test_the_probabilities_of_the_layers_are_mixed():
     probe = LayerProbe(
         np.array([[[0.0], [np.log(3)]]] * 2), np.array([[0.0, 0.0], [100.0, 0.0]]), np.array([0.5, 0.5])

@@ -1,0 +1,153 @@
+"""What a committee of teachers says of the pool: their passes, the probe's say beside theirs, the class shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.special import softmax
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfssl.configs import SelfTrainingConfig
+from hfssl.files import read_arrays, write_arrays
+from hfssl.neighborhood import Neighborhood, probe_say
+from hfssl.priors import class_shares, consensus_prior, estimate_prior
+from hfssl.ranks import from_main
+from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
+from hfssl.seeding import derive_seed
+
+__all__ = ["Opinions", "find_class_shares", "probe_weight", "score_pool"]
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What M teachers say of N rows and K classes.
+
+    Attributes:
+        teacher_probs: `[M, N, K]`, of each teacher alone.
+        joined: All their passes; its deterministic probabilities hold what the probe, or the classes' names, add.
+    """
+
+    teacher_probs: np.ndarray
+    joined: MCDropoutResult
+
+    @classmethod
+    def of(cls, results: Sequence[MCDropoutResult], around: Neighborhood | None, probe_weight: float) -> Opinions:
+        """Each teacher's passes, joined with what the backbone says of the pool; `around=None` adds nothing."""
+        teacher_probs = np.stack([result.deterministic_probs for result in results])
+        if around is not None:
+            results = [
+                replace(result, deterministic_probs=around.joined(result.deterministic_probs, probe_weight))
+                for result in results
+            ]
+        return cls(teacher_probs, combine(results))
+
+    def beside(self, others: Opinions) -> Opinions:
+        """Two committees as one, in which each as a whole has half of the say."""
+        return Opinions(
+            np.concatenate([self.teacher_probs, others.teacher_probs]), combine([self.joined, others.joined])
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes an `.npz` file, whole or not at all."""
+        write_arrays(path, asdict(self.joined) | {"teacher_probs": self.teacher_probs})
+
+    @classmethod
+    def load(cls, path: Path) -> Opinions:
+        """Reads what `save` wrote."""
+        arrays = read_arrays(path)
+        return cls(arrays.pop("teacher_probs"), MCDropoutResult(**arrays))
+
+
+def score_pool(
+    teachers: Sequence[PreTrainedModel],
+    pool: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    args: SelfTrainingConfig,
+    *,
+    passes: int,
+    stream: str | int,
+    title: str | None,
+) -> list[MCDropoutResult]:
+    """What each teacher says of the pool.
+
+    All ranks come here: each scores a share of the batches.
+
+    Args:
+        teachers: M models.
+        pool: N tokenized rows.
+        tokenizer: pads the batches.
+        args: `mc_top_layers`, `bf16` and `seed` count here.
+        passes: stochastic passes in all, shared out among the teachers, who show more between them than dropout alone.
+        stream: tells these passes' random numbers from those of other calls.
+        title: beside the progress bars; `None` shows none.
+    """
+    each = math.ceil(passes / len(teachers))
+    results = []
+    for i, teacher in enumerate(teachers):
+        who = f"teacher {i + 1} of {len(teachers)}, " if len(teachers) > 1 else ""
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
+            results.append(
+                mc_dropout(
+                    teacher,
+                    pool,
+                    tokenizer,
+                    passes=each,
+                    top_layers=args.mc_top_layers,
+                    seed=derive_seed(args.seed, "mc_dropout", stream, i),
+                    progress=None if title is None else f"{title}: {who}{each} passes over the pool",
+                )
+            )
+    return results
+
+
+def probe_weight(
+    around: Neighborhood | None,
+    teachers: Sequence[PreTrainedModel],
+    held_out: Dataset | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> float:
+    """The say of the untrained backbone's probe beside these teachers, by held-out labels; 0 where none was asked."""
+    if around is None or around.probe_probs is None:
+        return 0.0
+    said, labels = np.zeros_like(around.probe_held_out), np.zeros(0, dtype=np.int64)
+    if len(around.probe_held_out):
+        logits = [predict_logits(teacher, held_out, tokenizer) for teacher in teachers]
+        said = np.mean([softmax(values, axis=-1) for values in logits], axis=0)
+        labels = np.asarray(held_out["labels"][:])
+    return from_main(probe_say(around.probe_held_out, said, labels))
+
+
+def find_class_shares(
+    opinions: Opinions, labels: Sequence[int], alignment: str, probe_weight: float
+) -> np.ndarray | None:
+    """`[K]`, the shares that `alignment` asks the pool's labels to be brought to; `None` for none.
+
+    How far the pool is from what a teacher finds at first sight, each says for itself: joined with the opinions that
+    they share, the teachers would seem to agree. The more the probe has to say, the less this counts.
+
+    Args:
+        opinions: of teachers that learned from `labels`, or from a part of them with the same shares.
+        labels: of the labeled rows.
+        alignment: as in `SelfTrainingConfig`.
+        probe_weight: the probe's say in `opinions.joined`.
+    """
+    if alignment == "none":
+        return None
+    prior = class_shares(labels, opinions.teacher_probs.shape[-1])
+    if alignment == "labeled":
+        return prior
+    as_found = _mean_shares(opinions.joined.deterministic_probs)
+    changes = [estimate_prior(probs, prior) / _mean_shares(probs) for probs in opinions.teacher_probs]
+    estimates = [as_found * change ** (1 - probe_weight) for change in changes]
+    return from_main(consensus_prior(estimates, as_found, opinions.teacher_probs.shape[1]))
+
+
+def _mean_shares(probs: np.ndarray) -> np.ndarray:
+    """`[N, K]` -> `[K]`, all positive."""
+    return np.maximum(probs.mean(axis=0, dtype=np.float64), 1e-12)
