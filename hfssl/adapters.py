@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,16 @@ from hfssl.files import atomic_directory, write_json
 from hfssl.modeling import CLASSIFIER_DROPOUT, load_classifier, own_random_state, transformers_model
 from hfssl.pooling import MeanPooledForSequenceClassification
 
-__all__ = ["LABELS_FILE", "add_adapter", "build_lora_config", "label_map", "load_adapter", "merge", "save_adapter"]
+__all__ = [
+    "LABELS_FILE",
+    "add_adapter",
+    "build_lora_config",
+    "label_map",
+    "load_adapter",
+    "merge",
+    "save_adapter",
+    "trainable_copy",
+]
 
 LABELS_FILE = "hfssl_labels.json"
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
@@ -186,6 +196,17 @@ def load_adapter(directory: str | Path, base: str | Path | None = None, *, train
         )
     with own_random_state(0), _without_peft_deprecations():
         return PeftModel.from_pretrained(model, str(directory), is_trainable=trainable).eval()
+
+
+def trainable_copy(model: nn.Module) -> nn.Module:
+    """A copy to train on: all of a full model, and of an adapter what an adapter trains."""
+    fresh = deepcopy(model)
+    if not isinstance(fresh, PeftModel):
+        return fresh.requires_grad_(True)
+    fresh.set_adapter(fresh.active_adapter)
+    for config in fresh.peft_config.values():
+        config.inference_mode = False
+    return fresh
 
 
 def merge(model: PeftModel) -> PreTrainedModel:

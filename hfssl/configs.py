@@ -18,6 +18,7 @@ __all__ = [
     "DRAW_NAMES",
     "GRAPH_MODES",
     "HEAD_START_NAMES",
+    "STUDENT_STARTS",
     "ContrastiveConfig",
     "MaskedSpanConfig",
     "SSLConfig",
@@ -30,6 +31,7 @@ __all__ = [
 DRAW_NAMES = ("easy", "hard", "uniform", "top_k", "threshold", "all")
 ACQUISITION_NAMES = ("bald", "entropy", "variance", "margin")
 HEAD_START_NAMES = ("random", "class_means", "logistic")
+STUDENT_STARTS = ("pretrained", "teacher")
 GRAPH_MODES = ("none", "agreement", "certainty", "labels")
 
 # The stock arguments that shape a model; the others say how a run is watched, saved and spread over devices.
@@ -252,6 +254,13 @@ class SelfTrainingConfig(SupervisedConfig):
     teachers: int = field(
         default=1, metadata={"help": "Models of different seeds whose labels of the pool are averaged in round 1."}
     )
+    student_start: str = field(
+        default="pretrained",
+        metadata={
+            "help": "What a student starts from: the 'pretrained' weights (UST), or those of its first 'teacher', "
+            "which with weight_average_decay is the moving average of the student before."
+        },
+    )
     rounds: int = field(default=2, metadata={"help": "Most rounds of teacher -> pseudo-labels -> student."})
     mc_passes: int = field(default=10, metadata={"help": "Stochastic passes with dropout on (T in the paper: 30)."})
     mc_top_layers: int | None = field(
@@ -335,7 +344,12 @@ class SelfTrainingConfig(SupervisedConfig):
             found.append(f"mc_passes must be at least 1, got {self.mc_passes}.")
         if self.mc_top_layers is not None and self.mc_top_layers < 1:
             found.append(f"mc_top_layers must be at least 1, got {self.mc_top_layers}; leave it out for all layers.")
-        choices = {"draw": DRAW_NAMES, "weighting": WEIGHTINGS, "alignment": ALIGNMENTS}
+        choices = {
+            "student_start": STUDENT_STARTS,
+            "draw": DRAW_NAMES,
+            "weighting": WEIGHTINGS,
+            "alignment": ALIGNMENTS,
+        }
         choices |= {"acquisition": ACQUISITION_NAMES, "graph": GRAPH_MODES}
         for name, known in choices.items():
             if getattr(self, name) not in known:

@@ -24,6 +24,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from hfssl.adapters import trainable_copy
 from hfssl.checkpoints import save_checkpoint
 from hfssl.committee import Opinions, find_class_shares, probe_weight, score_pool
 from hfssl.configs import SelfTrainingConfig
@@ -152,7 +153,8 @@ class SelfTraining:
         last, place = taught[-1], self._round_dir(taught[-1])
         self.probe_weight_ = records[0]["probe_weight"]  # the labels that it rests on are among `labeled` now
         around = self._look_around(labeled, pool, None, folder)
-        results = self._score([teacher.to(self.args.device)], pool, "refit", self.title)
+        self._teachers = [teacher.to(self.args.device)]
+        results = self._score(self._teachers, pool, "refit", self.title)
         opinions = Opinions.load(place / OPINIONS).beside(Opinions.of(results, around, self.probe_weight_))
         if last == 0:
             shares = self._find_class_shares(opinions, labeled)
@@ -308,8 +310,9 @@ class SelfTraining:
         fraction: float,
     ) -> PseudoLabels:
         generator = numpy_generator(self.args.seed, "selection", stream)
-        chosen = pseudo_label(opinions.joined, self.args, generator, shares, fraction=fraction, neighborhood=around)
-        return from_main(chosen)
+        return from_main(
+            pseudo_label(opinions.joined, self.args, generator, shares, fraction=fraction, neighborhood=around)
+        )
 
     def _find_class_shares(self, opinions: Opinions, labeled: Dataset) -> np.ndarray | None:
         return find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
@@ -360,8 +363,9 @@ class SelfTraining:
             selected = pool.select_columns(columns).select(labels.rows)  # no label column reaches the student
             selected = selected.add_column("pseudo_probs", labels.target_probs.tolist())
             selected = selected.add_column("weight", labels.weights.tolist())
+        fresh = self.args.student_start == "pretrained"
         trainer = SelfTrainingTrainer(
-            self.make_student(seed),
+            self.make_student(seed) if fresh else trainable_copy(self._teachers[0]),
             replace(
                 self.args,
                 output_dir=str(folder / "checkpoints"),
@@ -371,7 +375,7 @@ class SelfTraining:
             train_dataset=labeled,
             unlabeled_dataset=selected,
             processing_class=self.tokenizer,
-            peft_config=self.peft_config,
+            peft_config=self.peft_config if fresh else None,  # a teacher brings its adapter along
             title=f"{title}: student",
         )
         trainer.notes.update(notes or {})

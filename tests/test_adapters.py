@@ -14,7 +14,15 @@ from encoders import make_encoder
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, pipeline
 
-from hfssl.adapters import LABELS_FILE, add_adapter, build_lora_config, load_adapter, merge, save_adapter
+from hfssl.adapters import (
+    LABELS_FILE,
+    add_adapter,
+    build_lora_config,
+    load_adapter,
+    merge,
+    save_adapter,
+    trainable_copy,
+)
 from hfssl.errors import ConfigurationError, ModelError
 from hfssl.modeling import body_and_head_parameters, from_pretrained, load_classifier, load_masked_lm
 from hfssl.scoring import mc_dropout, predict_logits
@@ -230,3 +238,27 @@ def test_a_base_given_by_a_relative_path_is_found_from_elsewhere(two_label_base,
     save_adapter(model, tmp_path / "adapter", NAMES)
     monkeypatch.chdir("/")
     assert torch.equal(logits(load_adapter(tmp_path / "adapter"), batch), logits(model, batch))
+
+
+def test_a_loaded_adapter_is_trained_on_as_it_was_trained(two_label_base, tmp_path, tiny_tokenizer):
+    model = trained(two_label_base)
+    save_adapter(model, tmp_path / "adapter", NAMES)
+    loaded = from_pretrained(tmp_path / "adapter")
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    fresh = trainable_copy(loaded)
+
+    def learned(model):
+        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    assert learned(fresh) == learned(model)
+    assert not learned(loaded)
+    save_adapter(fresh, tmp_path / "again", NAMES)
+    settings = [json.loads((tmp_path / name / "adapter_config.json").read_text()) for name in ("adapter", "again")]
+    assert settings[0] == settings[1]
+
+
+def test_a_full_model_is_trained_on_in_full(two_label_base):
+    model = load_classifier(two_label_base, NAMES, seed=0).requires_grad_(False)
+    fresh = trainable_copy(model)
+    assert all(parameter.requires_grad for parameter in fresh.parameters())
+    assert not any(parameter.requires_grad for parameter in model.parameters())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ranks import logs, run_ranks
 from rounds_tiny import MAX_LENGTH, POOL_ROWS, digest, hidden_labels, rounds_that_die, run_rounds
 from train_tiny import LABEL_NAMES, make_dataset
@@ -262,6 +263,30 @@ def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_pa
     monkeypatch.setattr("hfssl.rounds.find_neighborhood", lambda *a, **k: pytest.fail("asked a second time"))
     again = run_rounds(tiny_backbone, teacher, tmp_path, graph=graph, filter_novel=True, soft_targets=True)
     assert digest(again.student_) == digest(rounds.student_)
+
+
+def opinion(model) -> list[float]:
+    """What a model says of one text."""
+    ids = torch.tensor([[2, 5, 6, 7, 3]])
+    with torch.inference_mode():
+        return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].tolist()
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_student_may_start_from_its_teacher(tiny_backbone, teacher, tmp_path, lora):
+    """Steps of next to no length leave a student where it starts."""
+    if lora:
+        tokenizer = load_tokenizer(tiny_backbone)
+        learned = run_rounds(tiny_backbone, teacher, tmp_path / "first", lora=True, rounds=1).student_
+        save_checkpoint(learned, tokenizer, tmp_path / "teacher", LABEL_NAMES)
+        teacher = tmp_path / "teacher"
+    still = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "rounds": 1, "lora": lora, "draw": "all"}
+    follower = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_start="teacher", **still)
+    assert opinion(follower.student_) == pytest.approx(opinion(from_pretrained(teacher)), abs=1e-5)
+    fresh = run_rounds(tiny_backbone, teacher, tmp_path / "b", student_start="pretrained", **still)
+    assert opinion(fresh.student_) != opinion(follower.student_)
+    again = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_start="teacher", **still)
+    assert digest(again.student_) == digest(follower.student_)
 
 
 def test_settings_that_are_not_known_are_all_named_at_once(settings):
