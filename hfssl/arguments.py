@@ -195,6 +195,13 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             "not. Default: as the preset says."
         },
     )
+    cross_fit: int | None = field(
+        default=None,
+        metadata={
+            "help": "Folds in which the labeled rows, too, speak for the verdict, each by models that have not seen "
+            "it; 0 for none, and every fold costs two models. Default: as the preset says."
+        },
+    )
     report_to: Literal["none", "trackio", "tensorboard", "wandb"] = field(
         default="none",
         metadata={"help": "Tracker that every stage reports its losses and health to; it must be installed."},
@@ -204,8 +211,10 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     quiet: bool = field(default=False, metadata={"help": "No progress bars; only warnings and the closing summary."})
 
     def problems(self) -> list[str]:
-        found = super().problems() + self._at_least(0, "seed", "rounds") + self._at_least(4, "max_length")
+        found = super().problems() + self._at_least(0, "seed", "rounds", "cross_fit") + self._at_least(4, "max_length")
         found += self._at_least(1, "max_steps") + missing_trackers([self.report_to])
+        if self.cross_fit == 1:
+            found.append("cross_fit must be 0 or at least 2 folds, got 1.")
         if self.learning_rate is not None and not self.learning_rate > 0:
             found.append(f"learning_rate must be above 0, got {self.learning_rate}.")
         if self.refit and self.validation is not None:

@@ -72,6 +72,7 @@ def plan(
     pretext: bool,
     rounds: int,
     refit: bool,
+    folds: int = 0,
     max_steps: int | None = None,
 ) -> list[StageCost]:
     """What the stages of `fit` cost at most: early stops and `labels_stable` make it less.
@@ -82,6 +83,7 @@ def plan(
         pool: N, unlabeled rows.
         layers: of the encoder.
         pretext, rounds, refit: what will be run, whatever the preset says.
+        folds: of cross-fitting.
         max_steps: of labels only and of each student, where the user gave it.
     """
     given = {} if max_steps is None else {"max_steps": max_steps}
@@ -113,6 +115,9 @@ def plan(
         teachers = _setting(SelfTrainingConfig, settings, "teachers")
         looked_at = scored(teachers) + (rounds - 1) * scored(1)
         costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
+    if folds:
+        models = (2 if pretext else 1) * one + student
+        costs.append(StageCost("cross-fitting", folds * models, folds * scored(1)))
     if refit:
         costs.append(StageCost("refit", one + student, scored(1)) if rounds else StageCost("refit", one))
     return costs

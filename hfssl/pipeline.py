@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -74,17 +73,10 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     splits = _data(arguments, run)
     stages = StageRunner(arguments, PRESETS[arguments.preset], run, splits, tokenizer)
     records = stages.run()
-    audit(
-        [splits.manifest, *(manifest for record in records.values() for manifest in record["manifests"])]
-    ).raise_if_leaky()
-    labels = np.asarray(splits["validation"]["label"], dtype=np.int64)
-    verdict = judge(
-        {name: stages.predictions(name)["validation"] for name in records},
-        labels,
-        alarms=stages.alarms(),
-        seed=arguments.seed,
-    )
-    verdict = replace(verdict, reasons=[*verdict.reasons, *stages.notes()])
+    audit([splits.manifest, *stages.evidence.manifests()]).raise_if_leaky()
+    probs, labels, remarks = stages.evidence.of(records)
+    verdict = judge(probs, labels, alarms=stages.evidence.alarms(), seed=arguments.seed)
+    verdict = replace(verdict, reasons=[*verdict.reasons, *remarks, *stages.evidence.notes()])
     if stages.refits:
         records[REFIT] = stages.refit(verdict.chosen)
         audit([released(splits.manifest, "validation"), *records[REFIT]["manifests"]]).raise_if_leaky()

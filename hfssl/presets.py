@@ -47,6 +47,8 @@ class Preset:
         most_pool_rows: Self-training looks at so many unlabeled rows, drawn at random (UST: 16,384 a round), so that
             a larger pool costs no more; `None` for all.
         refit: Whether the approach that the verdict keeps is trained once more on all labels, held-out ones included.
+        cross_fit: Folds of the labeled rows in which each row speaks for the verdict (`hfssl.cross_fitting`); 0 for
+            none: every fold costs a labels-only model and a student.
     """
 
     supervised: dict[str, Any] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class Preset:
     self_training: dict[str, Any] = field(default_factory=dict)
     most_pool_rows: int | None = None
     refit: bool = False
+    cross_fit: int = 0
 
 
 # The steps of `--max-steps`, if there are any: the warm start ends with logistic regression on its features.
@@ -106,6 +109,7 @@ PRESETS: dict[str, Preset] = {
         self_training={**SELF_TRAINING, "max_steps": 300, "rounds": 3, "mc_passes": 30, "teachers": 5},
         most_pool_rows=16_384,
         refit=True,
+        cross_fit=3,
     ),
 }
 

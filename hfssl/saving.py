@@ -61,14 +61,14 @@ def _calibrate(model: Any, stages: StageRunner, chosen: str) -> float | None:
     labels = np.asarray(stages.tokens["validation"]["labels"], dtype=np.int64)
     if not len(labels):
         return None
-    temperature = fit_temperature(stages.logits(chosen)["validation"], labels)
+    temperature = fit_temperature(stages.evidence.logits(chosen)["validation"], labels)
     fold_temperature(model, temperature)
     return temperature
 
 
 def _calibrated_metrics(splits: SemiSupervisedSplits, stages: StageRunner, results: dict[str, Any]) -> dict[str, Any]:
     """The kept model's metrics with its temperature (accuracy and macro-F1 cannot change by it)."""
-    logits = stages.logits(results["kept"])
+    logits = stages.evidence.logits(results["kept"])
     temperature = results["temperature"] or 1.0
     return {
         name: evaluate_probs(softmax(values / temperature, axis=-1), np.asarray(splits[name]["label"], dtype=np.int64))
@@ -86,7 +86,7 @@ def _evidence(
     for split in ("validation", "test"):
         labels = np.asarray(splits[split]["label"], dtype=np.int64)
         if len(labels):
-            probs = {name: found[split] for name in names if split in (found := stages.predictions(name))}
+            probs = {name: found[split] for name in names if split in (found := stages.evidence.predictions(name))}
             predictions[split] = {"labels": labels, "probs": probs}
     curves = {name: (run.done(name) or {}).get("curves", []) for name in ("adapted_backbone", *names)}
     return {

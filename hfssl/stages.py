@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets
-from scipy.special import softmax
 from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hfssl.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, changed_settings
 from hfssl.costs import StageCost, cost_table, plan
+from hfssl.cross_fitting import cross_fit, fold_numbers
 from hfssl.data.audit import training_manifest
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
-from hfssl.files import read_arrays, write_arrays
-from hfssl.metrics.classification import evaluate_probs
-from hfssl.metrics.unlabeled import average_thresholded_confidence
+from hfssl.evidence import CROSS_FIT, Evidence
 from hfssl.modeling import from_pretrained, load_masked_lm, transfer_encoder
 from hfssl.presets import PRETEXT_ON_REQUEST, Preset
 from hfssl.rounds import SelfTraining
 from hfssl.run_folder import RunFolder
-from hfssl.scoring import predict_logits
 from hfssl.seeding import numpy_generator
 from hfssl.trainer import SSLTrainer
 from hfssl.trainers import MaskedSpanTrainer
@@ -41,10 +36,7 @@ __all__ = ["REFIT", "StageRunner"]
 
 logger = logging.get_logger(__name__)
 
-MEASURED = ("validation", "test")
-REFIT, LOGITS = "refit", "logits.npz"
-# Below, an estimate that inherits the noise of the held-out accuracy misleads: on 9 labels it said 24% for 62%.
-FEWEST_HELD_OUT = 30
+REFIT = "refit"
 
 
 class StageRunner:
@@ -79,12 +71,15 @@ class StageRunner:
         # Rows in a validation file of the user's own are never learned from.
         may_refit = arguments.validation is None and len(splits["validation"]) > 0
         self.refits = may_refit and (preset.refit if arguments.refit is None else arguments.refit)
+        wanted = preset.cross_fit if arguments.cross_fit is None else arguments.cross_fit
+        self.folds = self._folds(wanted) if wanted and self.rounds else None  # [L] fold of each labeled row
+        self.evidence = Evidence(run, self.tokens, tokenizer, self.label_names)
         self.titles = self._titles()
 
     def _titles(self) -> dict[str, str]:
         names = ["pretext on the raw text"] * self.pretext + ["labels only"]
         names += ["labels only, adapted backbone"] * self.pretext + ["self-training"] * (self.rounds > 0)
-        names += ["refit on all labels"] * self.refits
+        names += ["cross-fitting"] * (self.folds is not None) + ["refit on all labels"] * self.refits
         return {name: f"[{i}/{len(names)}] {name}" for i, name in enumerate(names, start=1)}
 
     def run(self) -> dict[str, dict[str, Any]]:
@@ -101,11 +96,12 @@ class StageRunner:
             records["pretext"] = {
                 **records["pretext"],
                 "seconds": records["pretext"]["seconds"] + adapting["seconds"],
-                "manifests": adapting["manifests"] + records["pretext"]["manifests"],
                 "config": adapting["config"] | records["pretext"]["config"],
             }
         if self.rounds:
             records["self_training"] = self.run_folder.run_once("self_training", self._self_training)
+        if self.folds is not None:
+            self.run_folder.run_once(CROSS_FIT, self._cross_fit)
         return records
 
     def costs(self) -> list[StageCost]:
@@ -123,6 +119,7 @@ class StageRunner:
             pretext=self.pretext,
             rounds=self.rounds,
             refit=self.refits,
+            folds=0 if self.folds is None else int(self.folds.max()) + 1,
             max_steps=self.arguments.max_steps,
         )
 
@@ -177,7 +174,7 @@ class StageRunner:
         seed = self.make.seed("supervised")
         trainers = self.make.supervised(folder, self.titles[title], self.tokens["labeled"], seed=seed, adapted=adapted)
         return {
-            "metrics": self._finish(folder, trainers["supervised"].model),
+            "metrics": self.evidence.keep(folder, trainers["supervised"].model),
             "manifests": [training_manifest(name, self.splits["labeled"], "labeled")],
             "config": descriptions(trainers),
             "curves": _curves(trainers),
@@ -212,7 +209,7 @@ class StageRunner:
         )
         used = self.splits["unlabeled"].select(chosen[rounds.labeled_iter_ >= 0])
         return {
-            "metrics": self._finish(folder, rounds.student_),
+            "metrics": self.evidence.keep(folder, rounds.student_),
             "manifests": [
                 training_manifest("self_training", self.splits["labeled"], "labeled"),
                 training_manifest("self_training", used, "unlabeled"),
@@ -220,7 +217,7 @@ class StageRunner:
             "config": {"self_training": rounds.describe() | changed_settings(config) | {"adapted_backbone": adapted}},
             "curves": rounds.curves_,
             "rounds": rounds.rounds_,
-            **self._observations(rounds),
+            **self.evidence.observations(rounds),
         }
 
     def _pool_rows(self) -> np.ndarray:
@@ -241,7 +238,7 @@ class StageRunner:
             label_names=self.label_names,
             output_dir=folder,
             peft_config=self.make.peft_config(example, "sequence_classification"),
-            title=self.titles[title],
+            title=self.titles.get(title, title),
         )
 
     def _refit(self, folder: Path, chosen: str) -> dict[str, Any]:
@@ -264,88 +261,47 @@ class StageRunner:
             )
             model, curves = trainers["supervised"].model, _curves(trainers)
             config = descriptions(trainers)
-        metrics = self._finish(folder, model, ("test",))
+        metrics = self.evidence.keep(folder, model, ("test",))
         return {"metrics": metrics, "manifests": manifests, "config": config, "curves": curves}
+
+    def _folds(self, wanted: int) -> np.ndarray | None:
+        part = self.splits["labeled"]
+        groups = np.asarray(part["group"][:]) if "group" in part.column_names else None
+        numbers = fold_numbers(np.asarray(part["label"][:]), groups, wanted, seed=self.make.seed(CROSS_FIT))
+        if numbers is None:
+            logger.warning("A class has a single label, or all of them in one group: there will be no cross-fitting.")
+        return numbers
+
+    def _cross_fit(self, folder: Path) -> dict[str, Any]:
+        adapted, title = self._start_from_adapted(), self.titles["cross-fitting"]
+        pool = self.tokens["unlabeled"].select(self._pool_rows())
+
+        def models(place: Path, fold: int, rows: Dataset) -> dict[str, PreTrainedModel]:
+            what = f"{title}, fold {fold + 1} of {self.folds.max() + 1}"
+            found = {
+                name: self.make.teacher(place / f"{name}-{fold}", what, rows, adapted=name == "pretext")
+                for name in (BASELINE, *["pretext"] * self.pretext)
+            }
+            seed = self.make.seed(f"{CROSS_FIT}-{fold}")
+            rounds = self._rounds(place / "rounds", what, 1, seed=seed, adapted=adapted)
+            rounds.fit(found["pretext" if adapted else BASELINE], rows, pool)
+            return found | {"self_training": rounds.student_}
+
+        cross_fit(folder, self.tokens["labeled"], self.tokens["proxy"], self.folds, models, self.tokenizer)
+        return {
+            "manifests": [
+                training_manifest(CROSS_FIT, self.splits["labeled"], "labeled"),
+                training_manifest(CROSS_FIT, self.splits["unlabeled"].select(self._pool_rows()), "unlabeled"),
+            ]
+        }
 
     def _start_from_adapted(self) -> bool:
         """Whether self-training starts from the adapted backbone: unless held-out labels speak against it."""
         if not self.pretext:
             return False
-        probs = {name: self.predictions(name)["validation"] for name in (BASELINE, "pretext")}
-        verdict = judge(probs, np.asarray(self.splits["validation"]["label"]), seed=self.arguments.seed)
+        probs = {name: self.evidence.predictions(name)["validation"] for name in (BASELINE, "pretext")}
+        verdict = judge(probs, self.evidence.known("validation"), seed=self.arguments.seed)
         return verdict.use_unlabeled
-
-    def _observations(self, rounds: SelfTraining) -> dict[str, list[str]]:
-        """Alarms, which speak against the student, and notes, which a reader of the verdict should know anyhow."""
-        labels = np.asarray(self.splits["labeled"]["label"])
-        alarms, notes = lost_classes(rounds.transduction_, labels, self.label_names), []
-        if len(self.tokens["proxy"]):
-            student = softmax(predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer), axis=-1)
-            alarms += drifted_shares(student, rounds.class_shares_)
-            notes += self._estimates(student, rounds.args.device)
-        if (around := rounds.neighborhood_) is not None:
-            filtered = rounds.args.filter_novel
-            alarms += strange_pool(around.novel, filtered=filtered and not around.novel.all())
-            notes += novel_rows_left_out(around.novel) if filtered else []
-        return {"alarms": alarms, "notes": notes}
-
-    def _estimates(self, student_probs: np.ndarray, device: torch.device) -> list[str]:
-        """What labels only and the student would get right of `proxy`, whose labels are not looked at."""
-        labels = np.asarray(self.tokens["validation"]["labels"][:])
-        if len(labels) < FEWEST_HELD_OUT:
-            return []
-        baseline = predict_logits(
-            from_pretrained(self.run_folder.stage(BASELINE) / "model"),
-            self.tokens["proxy"],
-            self.tokenizer,
-            device=device,
-        )
-        before, after = (
-            100 * average_thresholded_confidence(self.predictions(stage)["validation"], labels, probs)
-            for stage, probs in ((BASELINE, softmax(baseline, axis=-1)), ("self_training", student_probs))
-        )
-        return [
-            f"Accuracy on {len(student_probs):,} set-aside texts, estimated without their labels (average thresholded "
-            f"confidence): labels only {before:.0f}%, self-trained {after:.0f}%; no surer than the {len(labels)} "
-            "held-out labels that it rests on."
-        ]
-
-    # --- evidence ----------------------------------------------------------------------------------------------------
-
-    def _finish(
-        self, folder: Path, model: PreTrainedModel, splits: Sequence[str] = MEASURED
-    ) -> dict[str, dict[str, float] | None]:
-        """Saves the model and its logits on the held-out splits; returns their metrics, `None` for what is no more."""
-        metrics: dict[str, dict[str, float] | None] = dict.fromkeys(MEASURED)
-        logits = {}
-        for name in splits:
-            part = self.tokens[name]
-            labels = np.asarray(part["labels"], dtype=np.int64)
-            logits[name] = (
-                predict_logits(model, part, self.tokenizer)
-                if len(part)
-                else np.zeros((0, len(self.label_names)), np.float32)
-            )
-            metrics[name] = evaluate_probs(softmax(logits[name], axis=-1), labels) if len(part) else None
-        write_arrays(folder / LOGITS, logits)
-        save_checkpoint(model, self.tokenizer, folder / "model", self.label_names)
-        return metrics
-
-    def logits(self, stage: str) -> dict[str, np.ndarray]:
-        """Split name -> `[N, K]` logits of a finished stage."""
-        return read_arrays(self.run_folder.stage(stage) / LOGITS)
-
-    def predictions(self, stage: str) -> dict[str, np.ndarray]:
-        """Split name -> `[N, K]` probabilities of a finished stage."""
-        return {name: softmax(values, axis=-1) for name, values in self.logits(stage).items()}
-
-    def alarms(self) -> list[str]:
-        """What self-training raised against its own result."""
-        return (self.run_folder.done("self_training") or {}).get("alarms", [])
-
-    def notes(self) -> list[str]:
-        """What self-training found remarkable."""
-        return (self.run_folder.done("self_training") or {}).get("notes", [])
 
 
 def _all_labels(parts: DatasetDict) -> Dataset:

@@ -18,7 +18,7 @@ from scipy.stats import norm
 from hfssl.metrics.classification import nll, paired_bootstrap
 from hfssl.seeding import numpy_generator
 
-__all__ = ["BASELINE", "Verdict", "expected_gain", "judge"]
+__all__ = ["BASELINE", "Verdict", "expected_gain", "judge", "stage_name"]
 
 BASELINE = "labels_only"
 CONFIDENCE = 0.95
@@ -133,7 +133,7 @@ def judge(
     generator = numpy_generator(seed, "verdict")
     gain, lowest, highest = paired_bootstrap(right[BASELINE], right[best], confidence=CONFIDENCE, generator=generator)
     counts = f"{right[best].sum()} of {len(labels)} held-out rows right with, {right[BASELINE].sum()} without it"
-    reasons = [f"{_title(best)}: {counts}.", *alarms]
+    reasons = [f"{stage_name(best)}: {counts}.", *alarms]
     if merits[best][0] == 0:
         costs = "{:.3f} nats with, {:.3f} without".format(*(nll(probs[name], labels) for name in (best, BASELINE)))
         reasons.insert(1, f"A tie, decided by the log-likelihood: {costs}.")
@@ -141,7 +141,7 @@ def judge(
     spread = f"{seen}{_points(highest)}; {outlook}"
     if use:
         certainty = "helped" if lowest > 0 else "seems to have helped" if gain > 0 else "is expected to help"
-        sentence = f"The unlabeled data {certainty} ({spread}): the {_title(best)} model is kept."
+        sentence = f"The unlabeled data {certainty} ({spread}): the {stage_name(best)} model is kept."
     elif alarms and merits[best] > standing:
         sentence = f"An alarm was raised against the unlabeled data ({spread}): the labels-only model is kept."
     else:
@@ -159,7 +159,7 @@ def _judge_without_labels(candidate: str, alarms: Sequence[str], outlook: str, r
         *alarms,
     ]
     why = "no alarm was raised" if use else "an alarm was raised" if alarms else "earlier runs promise no gain"
-    kept = f"the {_title(candidate)} model is kept" if use else "the labels-only model is kept"
+    kept = f"the {stage_name(candidate)} model is kept" if use else "the labels-only model is kept"
     sentence = f"Unverified: no labels could be held out, {why}, and {kept}."
     return Verdict(candidate if use else BASELINE, use, None, None, **rest, reasons=reasons, sentence=sentence)
 
@@ -168,5 +168,6 @@ def _points(share: float) -> str:
     return f"{100 * share:+.1f}"
 
 
-def _title(stage: str) -> str:
+def stage_name(stage: str) -> str:
+    """`"self_training"` -> `"self-trained"`, as the sentences have it."""
     return {"self_training": "self-trained", "pretext": "pretext-adapted"}.get(stage, stage.replace("_", " "))

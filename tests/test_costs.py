@@ -40,5 +40,8 @@ def test_the_plan_of_a_run():
         StageCost("self-training", one + 2 * student, scored),
         StageCost("refit", one + student, 1000 * 20 * (1 + 4 / 2)),
     ]
+    folded = plan(preset, **sizes, pretext=True, rounds=2, refit=False, folds=3)
+    scored = 3 * 1000 * 20 * (1 + 4 / 2)  # one model of each fold looks at the pool
+    assert folded[-1] == StageCost("cross-fitting", 3 * (2 * one + student), scored)
     shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
     assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2

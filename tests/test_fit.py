@@ -18,9 +18,9 @@ from fit_tiny import TINY
 from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+import hfssl.evidence
 import hfssl.pipeline
 import hfssl.presets
-import hfssl.stages
 from hfssl.calibration import fit_temperature
 from hfssl.errors import ConfigurationError
 from hfssl.files import sha256_of
@@ -156,9 +156,9 @@ def without_times(value):
     return [without_times(entry) for entry in value] if isinstance(value, list) else value
 
 
-def test_killed_five_times_and_resumed_is_as_if_never_killed(options, tmp_path):
-    """In the pretext stage, inside a round, at the first step of the next round, and in the refit."""
-    options["refit"] = True
+def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
+    """In the pretext stage, inside a round, at the first step of the next one, in cross-fitting and in the refit."""
+    options |= {"refit": True, "cross_fit": 2}
     undisturbed = run_in_process({**options, "output_dir": str(tmp_path / "whole")})
     assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
     for number, kill in enumerate(
@@ -167,6 +167,7 @@ def test_killed_five_times_and_resumed_is_as_if_never_killed(options, tmp_path):
             {"title": "warm start", "step": 3},
             {"title": "round 1", "step": 5},
             {"title": "round 2", "step": 0},
+            {"title": "fold 2 of 2", "step": 3},
             {"title": "refit", "step": 4},
         ]
     ):
@@ -236,14 +237,36 @@ def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
 
 @pytest.mark.usefixtures("tiny_preset")
 def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeypatch):
-    monkeypatch.setattr(hfssl.stages, "FEWEST_HELD_OUT", 6)
+    monkeypatch.setattr(hfssl.evidence, "FEWEST_HELD_OUT", 6)
     reasons = fit(**options, pretext=False).results["verdict"]["reasons"]
     note = next(reason for reason in reasons if "estimated without their labels" in reason)
     validation = load_from_disk(str(Path(options["output_dir"]) / "splits"))["validation"]["label"]
     assert f"the {len(validation)} held-out labels" in note
-    monkeypatch.setattr(hfssl.stages, "FEWEST_HELD_OUT", len(validation) + 1)
+    monkeypatch.setattr(hfssl.evidence, "FEWEST_HELD_OUT", len(validation) + 1)
     reasons = fit(**options, pretext=False, overwrite_output_dir=True).results["verdict"]["reasons"]
     assert not any("estimated without" in reason for reason in reasons)
+
+
+@pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.parametrize("pretext", [False, True])
+def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, pretext):
+    results = fit(**options, pretext=pretext, cross_fit=2).results
+    splits = load_from_disk(str(Path(options["output_dir"]) / "splits"))
+    rows = len(splits["validation"]) + len(splits["labeled"])
+    reasons = " ".join(results["verdict"]["reasons"])
+    assert f"of {rows} held-out rows right" in reasons
+    assert (
+        f"{len(splits['labeled'])} of the held-out rows are the labeled ones, by cross-fitting in 2 folds" in reasons
+    )
+    assert "on which models of different folds agree: labels only " in reasons
+    assert ("pretext-adapted" in reasons) == pretext
+    assert "cross_fit" not in [stage["name"] for stage in results["stages"]]  # it makes no model that could be kept
+    assert not list((Path(options["output_dir"]) / "stages" / "cross_fit").rglob("*.safetensors"))
+
+
+def test_one_fold_is_refused(options):
+    with pytest.raises(ConfigurationError, match="cross_fit must be 0 or at least 2 folds, got 1"):
+        fit(**options, cross_fit=1)
 
 
 def logits_of(folder: str, stage: str) -> dict[str, np.ndarray]:
