@@ -142,6 +142,8 @@ def find_class_shares(
     prior = class_shares(labels, opinions.teacher_probs.shape[-1])
     if alignment == "labeled":
         return prior
+    if alignment == "predicted":
+        return from_main(class_shares(opinions.joined.predicted, len(prior)))
     as_found = _mean_shares(opinions.joined.deterministic_probs)
     changes = [estimate_prior(probs, prior) / _mean_shares(probs) for probs in opinions.teacher_probs]
     estimates = [as_found * change ** (1 - probe_weight) for change in changes]

@@ -322,7 +322,8 @@ class SelfTrainingConfig(SupervisedConfig):
         default="none",
         metadata={
             "help": "Class shares that the teacher's probabilities of the pool are brought to: 'none' leaves them as "
-            "they are, 'labeled' takes those of the labels (ReMixMatch), 'estimated' those that the teachers agree on."
+            "they are, 'predicted' takes those of their most probable classes, 'estimated' what the teachers agree on, "
+            "'labeled' those of the labels (ReMixMatch)."
         },
     )
     stop_agreement: float = field(

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 
 __all__ = ["ALIGNMENTS", "adjust_to_prior", "class_shares", "consensus_prior", "estimate_prior", "match_shares"]
 
-# What the shares of the pool are taken to be: nothing is known, what the models find in it, or as among the labels.
-ALIGNMENTS = ("none", "estimated", "labeled")
+# What the shares of the pool are taken to be: nothing is known; those of the predicted labels; those that explain what
+# models that had others in mind have found; or as among the labels.
+ALIGNMENTS = ("none", "predicted", "estimated", "labeled")
 SPREAD, DISTRUST, LONE_DISAGREEMENT = 1.0, 8.0, 1.0
 MOST_CHANGE = 2.0  # factor on a share: soft labels can send a rare class to nothing, all models alike
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +31,11 @@ from transformers.utils import logging
 from hfssl.adapters import add_adapter
 from hfssl.checkpoints import COMPLETE_MARKER, last_complete_checkpoint
 from hfssl.configs import SSLConfig
-from hfssl.data.sampler import LABELED, UNLABELED, ClassRowStream, RowStream, TwoStreamBatchSampler
-from hfssl.data.streams import PlainView, TwoStreamCollator, TwoStreamDataset, tokenize_dataset
+from hfssl.data.sampler import LABELED, UNLABELED
+from hfssl.data.streams import PlainView, TwoStreamCollator, tokenize_dataset, two_stream_loader
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.files import atomic_file
+from hfssl.interrupts import InterruptNote
 from hfssl.learning_rates import parameter_rates, split_groups
 from hfssl.objectives.base import Objective
 from hfssl.progress import NamedProgress
@@ -127,7 +124,7 @@ class SSLTrainer(PublishingTrainer):
         self._component_count = 0
         self.notes: dict[str, float] = {}  # numbers that go with the first log: what a round was made of
         self._first_bad_step = torch.tensor(-1, device=args.device)
-        self._asked_to_stop = False  # this rank got a Ctrl-C
+        self._note = InterruptNote()  # this rank got a Ctrl-C
         self.interrupted = False  # all ranks know, and stop after this step
 
     def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
@@ -138,35 +135,25 @@ class SSLTrainer(PublishingTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """One loader over both streams: a second, endless loader for the pool would make resuming inexact."""
-        args, labeled, unlabeled = self.args, self.train_dataset, self.unlabeled_dataset
+        args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
-        lengths = None
-        if unlabeled is not None and args.length_bucketing:
-            lengths = [len(ids) for ids in unlabeled["input_ids"][:]]  # [:] decodes all at once
-        only_pool = labeled is None
-        if only_pool:
-            labeled_stream = None
-        elif self.objective.compares_rows:
-            labeled_stream = ClassRowStream(labeled["labels"][:], seed, LABELED)
-        else:
-            labeled_stream = RowStream(len(labeled), seed, LABELED)
-        sampler = TwoStreamBatchSampler(
-            labeled_stream,
-            None if unlabeled is None else RowStream(len(unlabeled), seed, UNLABELED, lengths),
-            labeled_per_batch=self._train_batch_size,
-            unlabeled_per_batch=self._train_batch_size * (1 if only_pool else args.unlabeled_ratio),
-            batches_per_step=args.gradient_accumulation_steps * args.world_size,
-        )
-        loader = DataLoader(
-            TwoStreamDataset(labeled, unlabeled),
-            batch_sampler=sampler,
-            collate_fn=TwoStreamCollator(
+        loader = two_stream_loader(
+            self.train_dataset,
+            self.unlabeled_dataset,
+            TwoStreamCollator(
                 PlainView(self.processing_class), self.objective.build_views(self.processing_class, args)
             ),
+            rows_per_batch=self._train_batch_size,
+            unlabeled_ratio=args.unlabeled_ratio,
+            batches_per_step=args.gradient_accumulation_steps * args.world_size,
+            compares_rows=self.objective.compares_rows,
+            length_bucketing=args.length_bucketing,
+            seed=seed,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             generator=torch_generator(seed, "loader"),  # else starting an epoch draws from the global generator
         )
+        sampler = loader.batch_sampler
         loader = self.accelerator.prepare(loader)
         # On a mid-epoch resume the sampler sits behind SkipBatchSampler(BatchSamplerShard(...)); this is the attribute
         # through which accelerate's set_epoch reaches it there.
@@ -296,9 +283,9 @@ class SSLTrainer(PublishingTrainer):
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
                 self._load_best_model()
             return TrainOutput(self.state.global_step, float("nan"), {})
-        with self._interruptible():
+        with self._note.taking():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
-            self.interrupted = any_rank(self._asked_to_stop)  # also when it came after the last look
+            self.interrupted = any_rank(self._note.taken)  # also when it came after the last look
         # accelerate leaves bf16 in the model's `forward`; it shall answer in fp32, as it will when loaded.
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         if self.interrupted:
@@ -375,33 +362,11 @@ class SSLTrainer(PublishingTrainer):
 
     # --- interrupts --------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C asks for a save and a stop after the current step; the second stops at once.
-
-        The handler only takes a note: ranks get the signal at different moments, and each would stop at another step.
-        """
-        if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-            yield
-            return
-
-        def ask_to_stop(signum: int, frame: Any) -> None:
-            if self._asked_to_stop:
-                raise KeyboardInterrupt
-            self._asked_to_stop = True
-            logger.warning("Interrupted: saving after this step (press Ctrl-C again to stop at once).")
-
-        previous = signal.signal(signal.SIGINT, ask_to_stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
-
     def look_for_interrupt(self, control: TrainerControl) -> bool:
         """Whether any rank was asked to stop; the ranks of several accelerators look only when they log or save."""
         free = self.args.world_size == 1 or self.args.device.type == "cpu"
         if free or control.should_log or control.should_save or control.should_training_stop:
-            self.interrupted = any_rank(self._asked_to_stop)
+            self.interrupted = any_rank(self._note.taken)
         return self.interrupted
 
 

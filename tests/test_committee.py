@@ -50,7 +50,7 @@ def test_they_come_back_from_disk_as_they_were(tmp_path):
         np.testing.assert_array_equal(getattr(again.joined, name), values)
 
 
-@pytest.mark.parametrize("alignment", ["none", "labeled", "estimated"])
+@pytest.mark.parametrize("alignment", ["none", "labeled", "predicted", "estimated"])
 def test_the_shares_that_an_alignment_asks_for(alignment):
     # Both teachers, which learned from even labels, find class 0 in three of four rows.
     rows = [[0.95, 0.05]] * 3 + [[0.05, 0.95]]
@@ -60,6 +60,8 @@ def test_the_shares_that_an_alignment_asks_for(alignment):
         assert shares is None
     elif alignment == "labeled":
         np.testing.assert_allclose(shares, [0.5, 0.5])
+    elif alignment == "predicted":
+        np.testing.assert_allclose(shares, [3.5 / 5, 1.5 / 5])  # three and one, and one row spread over both
     else:
         assert shares[0] > np.mean(rows, axis=0)[0]
         # A probe that has all the say leaves the shares as they are found.

@@ -292,7 +292,7 @@ def test_a_student_may_start_from_its_teacher(tiny_backbone, teacher, tmp_path, 
 def test_settings_that_are_not_known_are_all_named_at_once(settings):
     with pytest.raises(ConfigurationError) as error:
         settings(alignment="estimate", stop_agreement=2)
-    assert "alignment must be one of none, estimated, labeled, got 'estimate'" in str(error.value)
+    assert "alignment must be one of none, predicted, estimated, labeled, got 'estimate'" in str(error.value)
     assert "stop_agreement" in str(error.value)
 
 
@@ -312,9 +312,10 @@ def test_the_settings_know_every_draw_and_acquisition():
         {"mc_passes": 1},
         {"draw": "top_k", "soft_targets": True, "weighting": "confidence"},
         {"alignment": "estimated", "soft_targets": True, "weighting": "uniform", "freeze_embeddings": True},
+        {"alignment": "predicted", "soft_targets": True},
         {"alignment": "labeled", "draw": "uniform"},
     ],
-    ids=["full", "lora", "one_pass", "soft", "estimated", "labeled"],
+    ids=["full", "lora", "one_pass", "soft", "estimated", "predicted", "labeled"],
 )
 def test_fitted_attributes_tell_what_was_taught(tiny_backbone, teacher, undisturbed, tmp_path, options):
     rounds = (

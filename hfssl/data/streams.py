@@ -8,12 +8,21 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from hfssl.data.sampler import LABELED, UNLABELED, RowKey
+from hfssl.data.sampler import LABELED, UNLABELED, ClassRowStream, RowKey, RowStream, TwoStreamBatchSampler
 from hfssl.progress import library_bars
 
-__all__ = ["PlainView", "TwoStreamCollator", "TwoStreamDataset", "View", "pad_tokens", "tokenize_dataset"]
+__all__ = [
+    "PlainView",
+    "TwoStreamCollator",
+    "TwoStreamDataset",
+    "View",
+    "pad_tokens",
+    "tokenize_dataset",
+    "two_stream_loader",
+]
 
 Row = dict[str, Any]
 
@@ -111,6 +120,52 @@ class TwoStreamCollator:
         if unlabeled:
             batch[UNLABELED] = {name: view(unlabeled) for name, view in self.unlabeled_views.items()}
         return batch
+
+
+def two_stream_loader(
+    labeled: Dataset | None,
+    unlabeled: Dataset | None,
+    collator: TwoStreamCollator,
+    *,
+    rows_per_batch: int,
+    unlabeled_ratio: int,
+    batches_per_step: int,
+    compares_rows: bool,
+    length_bucketing: bool,
+    seed: int,
+    **options: Any,
+) -> DataLoader:
+    """One loader over both streams.
+
+    Args:
+        labeled: tokenized rows; with `labels` where `compares_rows`. May be missing.
+        unlabeled: tokenized rows; may be missing, but not both.
+        collator: makes a batch of the rows.
+        rows_per_batch: labeled rows in a batch of one device, or unlabeled ones where there are no others.
+        unlabeled_ratio: unlabeled rows a labeled one.
+        batches_per_step: gradient accumulation steps x ranks.
+        compares_rows: whether a batch holds several rows of a class.
+        length_bucketing: whether unlabeled rows of like length meet.
+        seed: of both streams.
+        options: of the `DataLoader`.
+    """
+    lengths = None
+    if unlabeled is not None and length_bucketing:
+        lengths = [len(ids) for ids in unlabeled["input_ids"][:]]  # [:] decodes all at once
+    if labeled is None:
+        labeled_stream = None
+    elif compares_rows:
+        labeled_stream = ClassRowStream(labeled["labels"][:], seed, LABELED)
+    else:
+        labeled_stream = RowStream(len(labeled), seed, LABELED)
+    sampler = TwoStreamBatchSampler(
+        labeled_stream,
+        None if unlabeled is None else RowStream(len(unlabeled), seed, UNLABELED, lengths),
+        labeled_per_batch=rows_per_batch,
+        unlabeled_per_batch=rows_per_batch * (1 if labeled is None else unlabeled_ratio),
+        batches_per_step=batches_per_step,
+    )
+    return DataLoader(TwoStreamDataset(labeled, unlabeled), batch_sampler=sampler, collate_fn=collator, **options)
 
 
 def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
