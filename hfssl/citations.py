@@ -96,7 +96,9 @@ def papers_and_citations(config: Mapping[str, Any]) -> tuple[list[str], list[str
     flat = list(_items(config))
     papers = [value for name, value in flat if name == "paper" and value]
     citations = [value.strip() for name, value in flat if name == "citation" and value]
-    citations += [OPTIONS[name] for name, value in flat if name in OPTIONS and value not in (None, "none", 0)]
+    citations += [
+        OPTIONS[name] for name, value in flat if name in OPTIONS and value not in (None, "none", "predicted", 0)
+    ]
     return list(dict.fromkeys(papers)), list(dict.fromkeys(citations))
 
 
