@@ -161,13 +161,20 @@ def label_map(model: PeftModel, label_names: Sequence[str], *, base_model: str |
     }
 
 
-def load_adapter(directory: str | Path, base: str | Path | None = None, *, trainable: bool = False) -> PeftModel:
+def load_adapter(
+    directory: str | Path,
+    base: str | Path | None = None,
+    *,
+    trainable: bool = False,
+    trust_remote_code: bool = False,
+) -> PeftModel:
     """Loads what `save_adapter` wrote, on its base model and with its label names.
 
     Args:
         directory: the adapter's folder.
         base: folder or Hub id of the base model, where it is no longer at the place that was saved.
         trainable: whether the adapter and the head get gradients. Default `False`.
+        trust_remote_code: whether code that comes with the base model may run.
 
     Raises:
         ModelError: if files are missing, or the base model is not the one that the adapter was trained on.
@@ -188,6 +195,7 @@ def load_adapter(directory: str | Path, base: str | Path | None = None, *, train
         dtype=DTYPES[labels["dtype"]],
         seed=0,  # of a head that the adapter's own replaces
         classifier_dropout=labels["classifier_dropout"],
+        trust_remote_code=trust_remote_code,
     )
     if _body_digest(model) != labels["body_digest"]:
         raise ModelError(

@@ -21,7 +21,15 @@ from transformers.utils import logging
 
 from hfssl.errors import ModelError
 
-__all__ = ["READING_ERRORS", "check_backbone", "check_files", "check_masked_lm", "first_line", "load_tokenizer"]
+__all__ = [
+    "READING_ERRORS",
+    "check_backbone",
+    "check_files",
+    "check_masked_lm",
+    "first_line",
+    "load_tokenizer",
+    "refuse_remote_code",
+]
 
 logger = logging.get_logger(__name__)
 
@@ -29,6 +37,15 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 # Pickles, which can run code when they are read, and formats that transformers 5 no longer reads.
 REFUSED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
 READING_ERRORS = (OSError, ValueError, SafetensorError)
+
+
+def refuse_remote_code(path: str | Path, error: Exception) -> None:
+    """Raises a `ModelError` if `error` is transformers' refusal to run the code that comes with a model."""
+    if "trust_remote_code" in str(error):
+        raise ModelError(
+            f"Expected a model that transformers knows, but '{path}' brings code of its own, which was not run: read "
+            "it, and pass trust_remote_code=True if you trust it."
+        ) from None
 
 
 def check_backbone(
@@ -54,6 +71,7 @@ def check_backbone(
     try:
         config = AutoConfig.from_pretrained(backbone, revision=revision, trust_remote_code=trust_remote_code)
     except READING_ERRORS as error:
+        refuse_remote_code(backbone, error)
         if folder.is_dir():
             raise ModelError(
                 f"Expected '{folder / 'config.json'}' to describe a model, but: {first_line(error)}"

@@ -30,6 +30,7 @@ from hfssl.backbones import (
     check_files,
     check_masked_lm,
     first_line,
+    refuse_remote_code,
 )
 from hfssl.errors import ModelError
 from hfssl.pooling import MeanPooledConfig
@@ -169,10 +170,11 @@ def from_pretrained(
     subfolder: str | None = None,
     token: str | None = None,
     base: str | Path | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Loads what hfssl saved, with its label names: a full model or an adapter, from a folder or from the Hub.
 
-    Safetensors only, and no code that comes with a model is run.
+    Safetensors only; and no code that comes with a model, or with an adapter's base model, is run unless you say so.
 
     Args:
         path: folder, or Hub id; what is cached is used where the Hub cannot be reached.
@@ -180,9 +182,11 @@ def from_pretrained(
         subfolder: where in the folder or repository it lies: `"adapter"` for the adapter beside a pushed model.
         token: for a private model. Default: the one that `hf auth login` saved.
         base: folder or Hub id of an adapter's base model, where it is no longer at the place that was saved.
+        trust_remote_code: whether such code may run.
 
     Raises:
-        ModelError: if it is not there, or weights are missing, so that some would be random.
+        ModelError: if it is not there, or weights are missing, so that some would be random; or if it cannot be loaded
+            without running its code.
     """
     if not Path(path).exists():
         check_exists(path)
@@ -192,10 +196,12 @@ def from_pretrained(
     if (Path(path) / "adapter_config.json").is_file():
         from hfssl.adapters import load_adapter  # adapters.py is built on this module; and peft is slow to import
 
-        return load_adapter(path, base)
+        return load_adapter(path, base, trust_remote_code=trust_remote_code)
     if Path(path).is_dir():
         check_files(Path(path))
-    model, missing = _load(AutoModelForSequenceClassification, path, seed=0, dtype="auto")
+    model, missing = _load(
+        AutoModelForSequenceClassification, path, seed=0, dtype="auto", trust_remote_code=trust_remote_code
+    )
     if missing:
         raise ModelError(
             f"Expected a trained classifier in '{path}', but {len(missing)} of its weights are missing, for example "
@@ -281,6 +287,7 @@ def _load(auto_class, path, seed: int, dtype, **options) -> tuple[PreTrainedMode
                 **options,
             )
     except READING_ERRORS as error:
+        refuse_remote_code(path, error)
         raise ModelError(f"Expected readable safetensors weights in '{path}', but: {first_line(error)}") from error
     return model, set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
 

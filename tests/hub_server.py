@@ -39,6 +39,7 @@ class Fault:
     what: int | str
     message: str = "made to fail"
     only_after: int = 0  # requests that match and pass first
+    retry_after: int | None = None  # seconds, for a header of that name
 
 
 @dataclass
@@ -184,7 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._losing = True
             return
         self.body()
-        raise _error(int(fault.what), fault.message)
+        answer = _error(int(fault.what), fault.message)
+        if fault.retry_after is not None:
+            answer.headers["Retry-After"] = str(fault.retry_after)
+        raise answer
 
     def _send(self, answer: _Answer) -> None:
         self.body()  # a request that was not read to its end would be taken for the next one

@@ -150,6 +150,14 @@ def test_two_failures_of_the_server_and_then_success(hub, run, caplog):
     assert len(hub.repos[REPO].commits) == 2  # the initial one and ours
 
 
+def test_a_rate_limit_is_waited_for_as_long_as_the_hub_asks(hub, run):
+    hub.faults = [Fault("POST", "/commit/", 429, retry_after=7), Fault("POST", "/commit/", 429)]
+    waits = []
+    push(run, REPO, wait=waits.append)
+    assert waits == [7.0, 2.0]
+    assert len(hub.repos[REPO].commits) == 2
+
+
 def test_a_server_that_stays_away_changes_nothing_and_the_push_can_be_repeated(hub, run):
     hub.faults = [Fault("POST", "/commit/", 500) for _ in range(5)]
     with pytest.raises(ModelError, match="got the status 500: nothing was changed there"):

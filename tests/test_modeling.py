@@ -332,3 +332,38 @@ def test_a_tokenizer_without_vocabulary_or_padding_is_refused(tiny_backbone, tmp
         load_tokenizer(tmp_path / "headless")
     with pytest.raises(ModelError, match="no such folder"):
         load_tokenizer(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def model_with_code(tiny_backbone, tiny_tokenizer, tmp_path, monkeypatch):
+    """A folder whose model brings code that leaves a mark when it is run; returns folder and mark."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder, mark = tmp_path / "model", tmp_path / "was_run"
+    load_classifier(tiny_backbone, ["a", "b"], seed=0).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    (folder / "strange.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import BertConfig, BertForSequenceClassification\n"
+        f"Path({str(mark)!r}).touch()\n"
+        "class StrangeConfig(BertConfig):\n    model_type = 'strange'\n"
+        "class StrangeModel(BertForSequenceClassification):\n    config_class = StrangeConfig\n"
+    )
+    return folder, mark
+
+
+@pytest.mark.parametrize("kind", ["strange", "bert"])
+def test_code_that_comes_with_a_model_is_run_only_if_the_user_says_so(model_with_code, kind):
+    folder, mark = model_with_code
+    config = json.loads((folder / "config.json").read_text())
+    auto_map = {"AutoConfig": "strange.StrangeConfig", "AutoModelForSequenceClassification": "strange.StrangeModel"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": kind, "auto_map": auto_map}))
+    if kind == "bert":  # transformers knows what to do without that code
+        assert from_pretrained(folder).config.label2id == {"a": 0, "b": 1}
+    else:
+        for load in (from_pretrained, check_backbone):
+            with pytest.raises(ModelError, match="brings code of its own, which was not run"):
+                load(folder)
+    assert not mark.exists()
+    model = from_pretrained(folder, trust_remote_code=True)
+    assert type(model).__name__ == "StrangeModel"
+    assert mark.exists()
