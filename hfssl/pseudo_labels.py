@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Dataset
 from scipy.special import softmax
 
 from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.neighborhood import Neighborhood
 from hfssl.priors import match_shares
+from hfssl.progress import library_bars
 from hfssl.scoring import MCDropoutResult
 from hfssl.selection import ACQUISITIONS, DRAWS, Candidates
 from hfssl.weighting import normalize_to_mean_one, pseudo_label_weights
@@ -37,6 +39,12 @@ class PseudoLabels:
     weights: np.ndarray
     predicted: np.ndarray
     bald: np.ndarray
+
+    def beside(self, pool: Dataset) -> Dataset:
+        """The chosen rows of the pool, with their `pseudo_probs` and `weight`."""
+        with library_bars():
+            chosen = pool.select(self.rows).add_column("pseudo_probs", self.target_probs.tolist())
+            return chosen.add_column("weight", self.weights.tolist())
 
     def save(self, path: Path, **more: np.ndarray | None) -> None:
         """Writes an `.npz` file, whole or not at all, with `more` arrays in it (those that are not `None`)."""

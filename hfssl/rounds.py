@@ -1,8 +1,7 @@
 """Rounds of self-training: teacher -> pseudo-labels with uncertainty -> student -> next teacher.
 
-The driver around the trainers, in scikit-learn's manner: settings in, `fit`, fitted attributes with a trailing
-underscore. Every round leaves a line in `rounds.jsonl` and its student on disk, so that a killed run goes on with the
-round (and, inside it, with the step) where it stopped.
+The driver around the trainers, in scikit-learn's manner. Every round leaves a line in `rounds.jsonl` and its student
+on disk, so that a killed run goes on with the round (and, inside it, with the step) where it stopped.
 
 Under several ranks they share the scoring of the pool and each gets the whole of it; the main process's pseudo-labels
 count: labels that each rank selects for itself could differ by a last bit between two machines, and with them the
@@ -34,7 +33,6 @@ from hfssl.metrics.classification import disagreement, evaluate_probs
 from hfssl.modeling import from_pretrained
 from hfssl.neighborhood import Neighborhood, find_neighborhood
 from hfssl.objectives import SelfTrainingObjective
-from hfssl.progress import library_bars
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.ranks import from_main, is_main, wait_for_everyone
 from hfssl.scoring import MCDropoutResult, predict_logits
@@ -157,7 +155,7 @@ class SelfTraining:
         results = self._score(self._teachers, pool, "refit", self.title)
         opinions = Opinions.load(place / OPINIONS).beside(Opinions.of(results, around, self.probe_weight_))
         if last == 0:
-            shares = self._find_class_shares(opinions, labeled)
+            shares = find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
         else:  # what a student finds is what its own teachers made of the shares
             shares = PseudoLabels.load(place / PSEUDO_LABELS)[1].get("class_shares")
         labels = self._select(opinions, "refit", around, shares, fraction=self._fraction(last))
@@ -219,7 +217,9 @@ class SelfTraining:
         # Later teachers have learned what the backbone says, and the pool stays what it is.
         opinions = Opinions.of(results, around if number == 0 else None, self.probe_weight_)
         if number == 0:
-            self.class_shares_ = self._find_class_shares(opinions, labeled)
+            self.class_shares_ = find_class_shares(
+                opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_
+            )
         labels = self._select(opinions, number, around, self.class_shares_, fraction=self._fraction(number))
         if is_main():
             opinions.save(folder / OPINIONS)
@@ -314,11 +314,7 @@ class SelfTraining:
             pseudo_label(opinions.joined, self.args, generator, shares, fraction=fraction, neighborhood=around)
         )
 
-    def _find_class_shares(self, opinions: Opinions, labeled: Dataset) -> np.ndarray | None:
-        return find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
-
     def _shown(self, title: str) -> str | None:
-        """What stands beside a progress bar; `None` where none is to be shown."""
         return None if self.args.disable_tqdm or not is_main() else title
 
     def _describe(self, number: int, labels: PseudoLabels, hidden_labels: np.ndarray | None) -> dict[str, Any]:
@@ -359,10 +355,7 @@ class SelfTraining:
         """The student of a round, saved in `folder`, and its training log, with `notes` in its first entry."""
         seed = derive_seed(self.args.seed, "student", number) % 2**31
         columns = [name for name in pool.column_names if name in self.tokenizer.model_input_names]
-        with library_bars():
-            selected = pool.select_columns(columns).select(labels.rows)  # no label column reaches the student
-            selected = selected.add_column("pseudo_probs", labels.target_probs.tolist())
-            selected = selected.add_column("weight", labels.weights.tolist())
+        selected = labels.beside(pool.select_columns(columns))  # no label column reaches the student
         fresh = self.args.student_start == "pretrained"
         trainer = SelfTrainingTrainer(
             self.make_student(seed) if fresh else trainable_copy(self._teachers[0]),
