@@ -148,7 +148,10 @@ def label_map(model: PeftModel, label_names: Sequence[str], *, base_model: str |
     base_model = str(base_model or inner.name_or_path)
     if Path(base_model).is_dir():
         base_model = str(Path(base_model).resolve())  # the adapter may be loaded from another working directory
-    model.peft_config[model.active_adapter].base_model_name_or_path = base_model
+    config = model.peft_config[model.active_adapter]
+    config.base_model_name_or_path = base_model
+    # peft adds the usual heads' names once more each time that an adapter is put on or loaded.
+    config.modules_to_save = list(dict.fromkeys(config.modules_to_save or ())) or None
     return {
         "schema_version": 1,
         "base_model": base_model,
