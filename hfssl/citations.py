@@ -44,6 +44,13 @@ TASK_ADAPTIVE = """@inproceedings{gururangan2020dont,
   year = {2020}
 }"""
 
+ZHOU_2004 = """@inproceedings{zhou2004learning,
+  title = {Learning with Local and Global Consistency},
+  author = {Zhou, Dengyong and Bousquet, Olivier and Lal, Thomas Navin and Weston, Jason and Sch{\\"o}lkopf, Bernhard},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2004}
+}"""
+
 # Options that are off by default: a stage whose settings name one has used it.
 OPTIONS = {
     "alignment": """@article{saerens2002adjusting,
@@ -52,6 +59,8 @@ OPTIONS = {
   journal = {Neural Computation},
   year = {2002}
 }""",
+    "graph": ZHOU_2004,
+    "neighbor_smoothing": ZHOU_2004,
     "weight_average_decay": """@inproceedings{tarvainen2017mean,
   title = {Mean Teachers are Better Role Models: Weight-averaged Consistency Targets Improve Semi-supervised Deep
            Learning Results},

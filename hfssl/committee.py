@@ -37,15 +37,26 @@ class Opinions:
     joined: MCDropoutResult
 
     @classmethod
-    def of(cls, results: Sequence[MCDropoutResult], around: Neighborhood | None, probe_weight: float) -> Opinions:
-        """Each teacher's passes, joined with what the backbone says of the pool; `around=None` adds nothing."""
-        teacher_probs = np.stack([result.deterministic_probs for result in results])
+    def of(
+        cls,
+        results: Sequence[MCDropoutResult],
+        around: Neighborhood | None,
+        probe_weight: float,
+        smoothing: float = 0.0,
+    ) -> Opinions:
+        """Each teacher's passes, joined with what the backbone says of the pool; `around=None` adds nothing.
+
+        Args:
+            results: of M teachers.
+            around: the probe, the classes' names and each row's neighbours.
+            probe_weight: the probe's say.
+            smoothing: the neighbours' say, after the probe's.
+        """
+        teacher_probs, combined = np.stack([result.deterministic_probs for result in results]), combine(results)
         if around is not None:
-            results = [
-                replace(result, deterministic_probs=around.joined(result.deterministic_probs, probe_weight))
-                for result in results
-            ]
-        return cls(teacher_probs, combine(results))
+            joined = np.mean([around.joined(probs, probe_weight) for probs in teacher_probs], axis=0)
+            combined = replace(combined, deterministic_probs=around.smoothed(joined, smoothing))
+        return cls(teacher_probs, combined)
 
     def beside(self, others: Opinions) -> Opinions:
         """Two committees as one, in which each as a whole has half of the say."""
@@ -83,11 +94,13 @@ def score_pool(
         pool: N tokenized rows.
         tokenizer: pads the batches.
         args: `mc_top_layers`, `bf16` and `seed` count here.
-        passes: stochastic passes in all, shared out among the teachers, who show more between them than dropout alone.
+        passes: stochastic passes in all, shared out among the teachers, who show more between them than dropout alone;
+            0 leaves it to them.
         stream: tells these passes' random numbers from those of other calls.
         title: beside the progress bars; `None` shows none.
     """
     each = math.ceil(passes / len(teachers))
+    passing = f"{each} passes" if each else "a look"
     results = []
     for i, teacher in enumerate(teachers):
         who = f"teacher {i + 1} of {len(teachers)}, " if len(teachers) > 1 else ""
@@ -100,7 +113,7 @@ def score_pool(
                     passes=each,
                     top_layers=args.mc_top_layers,
                     seed=derive_seed(args.seed, "mc_dropout", stream, i),
-                    progress=None if title is None else f"{title}: {who}{each} passes over the pool",
+                    progress=None if title is None else f"{title}: {who}{passing} over the pool",
                 )
             )
     return results

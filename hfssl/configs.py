@@ -262,7 +262,13 @@ class SelfTrainingConfig(SupervisedConfig):
         },
     )
     rounds: int = field(default=2, metadata={"help": "Most rounds of teacher -> pseudo-labels -> student."})
-    mc_passes: int = field(default=10, metadata={"help": "Stochastic passes with dropout on (T in the paper: 30)."})
+    mc_passes: int = field(
+        default=10,
+        metadata={
+            "help": "Stochastic passes with dropout on (T in the paper: 30); 0: doubt is what several teachers "
+            "disagree on (deep ensembles)."
+        },
+    )
     mc_top_layers: int | None = field(
         default=None,
         metadata={
@@ -314,6 +320,13 @@ class SelfTrainingConfig(SupervisedConfig):
             "pseudo-labels; how much is judged by held-out labels, and is 40% without them."
         },
     )
+    neighbor_smoothing: float = field(
+        default=0.0,
+        metadata={
+            "help": "Say that a row's nearest neighbours in the pool, by the backbone's embeddings, have in its first "
+            "pseudo-label; 0: none."
+        },
+    )
     filter_novel: bool = field(
         default=False,
         metadata={"help": "Give no weight to rows unlike all labeled ones, where the pool holds many of them."},
@@ -341,8 +354,17 @@ class SelfTrainingConfig(SupervisedConfig):
             found.append(f"teachers must be at least 1, got {self.teachers}.")
         if self.rounds < 1:
             found.append(f"rounds must be at least 1, got {self.rounds}.")
-        if self.mc_passes < 1:
-            found.append(f"mc_passes must be at least 1, got {self.mc_passes}.")
+        if self.mc_passes < 0:
+            found.append(f"mc_passes must not be negative, got {self.mc_passes}.")
+        drawn_by_doubt = self.draw in ("easy", "hard") and self.acquisition in ("bald", "variance")
+        weighed_by_doubt = self.weighting in ("log_variance", "one_minus_bald")
+        if self.mc_passes == 0 and (drawn_by_doubt or weighed_by_doubt) and (self.teachers == 1 or self.rounds > 1):
+            found.append(
+                "mc_passes=0 leaves a lone teacher without the doubt that draw, acquisition or weighting go by: give "
+                "it passes, or take draw='all' and weighting='uniform'."
+            )
+        if not 0 <= self.neighbor_smoothing < 1:
+            found.append(f"neighbor_smoothing must be at least 0 and below 1, got {self.neighbor_smoothing}.")
         if self.mc_top_layers is not None and self.mc_top_layers < 1:
             found.append(f"mc_top_layers must be at least 1, got {self.mc_top_layers}; leave it out for all layers.")
         choices = {

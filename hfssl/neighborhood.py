@@ -22,15 +22,17 @@ from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.graph import agreement_weights, graph_trust, knn_graph, spread_labels
 from hfssl.label_names import multiplied, name_texts, weigh_names
+from hfssl.neighbors import nearest_neighbors
 from hfssl.novelty import is_strange, novel_rows
 from hfssl.probes import fit_layer_probe, stacking_weights, upper_layers
 from hfssl.scoring import layer_embeddings
 
-__all__ = ["Neighborhood", "find_neighborhood", "probe_say"]
+__all__ = ["Neighborhood", "asks_around", "find_neighborhood", "probe_say"]
 
 # Rows that the probe and the teachers are given for a start. On rows cut off the training parts of four data sets, 40%
 # was as good as weights by evidence alone on average, and at its worst far better (benchmarks/NOTES.md, 2026-11-25).
 PRIOR_ROWS = (4.0, 6.0)
+NEIGHBORS = 10  # a row; 5 to 40 do the same
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Neighborhood:
         probe_probs: `[N, K]` by logistic regression on the labeled rows' embeddings (`hfssl.probes`); `None` where it
             was not asked.
         probe_held_out: `[V, K]`, the same of held-out rows; `None` likewise.
+        neighbors: `[N, k]` rows of the pool that are nearest to each; `None` where they were not asked.
     """
 
     probs: np.ndarray | None
@@ -57,6 +60,7 @@ class Neighborhood:
     name_log_odds: np.ndarray | None = None
     probe_probs: np.ndarray | None = None
     probe_held_out: np.ndarray | None = None
+    neighbors: np.ndarray | None = None
 
     @property
     def alarming(self) -> bool:
@@ -84,6 +88,17 @@ class Neighborhood:
             return ((1 - probe_weight) * teacher_probs + probe_weight * self.probe_probs).astype(teacher_probs.dtype)
         return teacher_probs if self.name_log_odds is None else multiplied(teacher_probs, self.name_log_odds)
 
+    def smoothed(self, probs: np.ndarray, share: float) -> np.ndarray:
+        """`[N, K]`, in which a row's nearest neighbours have so large a share of the say.
+
+        One step of label spreading (Zhou et al. 2004, "Learning with local and global consistency", section 2), which
+        starts from labels of all rows and weighs k neighbours alike. To the end it would make topics of everything: on
+        trec6 it took 20 points where one step took none (benchmarks/NOTES.md, 2026-11-25).
+        """
+        if self.neighbors is None or share == 0:
+            return probs
+        return ((1 - share) * probs + share * probs[self.neighbors].mean(axis=1)).astype(probs.dtype)
+
     def save(self, path: Path) -> None:
         """Writes an `.npz` file, whole or not at all."""
         write_arrays(path, vars(self))
@@ -96,6 +111,12 @@ class Neighborhood:
         found = read_arrays(path)
         scalars = {name: float(found.pop(name)) for name in ("trust", "name_strength")}
         return cls(**{"probs": None, "certainty": None} | found | scalars)
+
+
+def asks_around(args: SelfTrainingConfig) -> bool:
+    """Whether any setting asks what the backbone's embeddings say of the pool."""
+    votes = args.label_name_prior or args.frozen_probe or args.neighbor_smoothing > 0
+    return votes or args.filter_novel or args.graph != "none"
 
 
 def probe_say(probe: np.ndarray, teachers: np.ndarray, labels: np.ndarray) -> float:
@@ -130,6 +151,8 @@ def find_neighborhood(
     label_names: Sequence[str] | None = None,
     probe: bool = False,
     held_out: Dataset | None = None,
+    neighbors: bool = False,
+    bf16: bool = False,
     seed: int,
     title: str | None = None,
 ) -> Neighborhood:
@@ -145,6 +168,8 @@ def find_neighborhood(
         label_names: K names to be compared with the texts; `None` leaves them out.
         probe: whether logistic regression on the labeled rows is asked.
         held_out: V tokenized rows that the probe is asked of, too.
+        neighbors: whether the nearest rows of the pool are found for each of them.
+        bf16: whether the encoder computes in it, as in training.
         seed: of the graph.
         title: beside the progress bars; `None` shows none.
     """
@@ -152,7 +177,8 @@ def find_neighborhood(
 
     def embedded(rows: Dataset, what: str | None = None) -> np.ndarray:
         progress = None if title is None or what is None else f"{title}: embedding {what}"
-        found = layer_embeddings(encoder, rows, tokenizer, layers, progress=progress)
+        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
+            found = layer_embeddings(encoder, rows, tokenizer, layers, progress=progress)
         return np.stack([normalize(layer) if len(rows) else layer for layer in found])
 
     known_layers, unknown_layers = embedded(labeled, "the labeled rows"), embedded(pool, "the pool")
@@ -170,6 +196,8 @@ def find_neighborhood(
         names = embedded(Dataset.from_dict(dict(tokenizer(texts, truncation=True))))[-1]
         prior = weigh_names(known, labels, unknown, names, others[-1], seed=seed)
         found |= {"name_strength": prior.strength, "name_log_odds": prior.log_odds if prior.strength > 0 else None}
+    if neighbors and len(unknown) > 1:
+        found["neighbors"], _ = nearest_neighbors(unknown, NEIGHBORS, seed=seed)
     if probe:
         fitted = fit_layer_probe(known_layers, labels, num_classes, seed=seed)
         asked = {"probe_probs": fitted.probs(unknown_layers), "probe_held_out": fitted.probs(others)}

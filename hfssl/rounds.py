@@ -31,7 +31,7 @@ from hfssl.errors import TrainingError
 from hfssl.files import append_json_line, read_json_lines, write_json_lines
 from hfssl.metrics.classification import disagreement, evaluate_probs
 from hfssl.modeling import from_pretrained
-from hfssl.neighborhood import Neighborhood, find_neighborhood
+from hfssl.neighborhood import Neighborhood, asks_around, find_neighborhood
 from hfssl.objectives import SelfTrainingObjective
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.ranks import from_main, is_main, wait_for_everyone
@@ -153,7 +153,7 @@ class SelfTraining:
         around = self._look_around(labeled, pool, None, folder)
         self._teachers = [teacher.to(self.args.device)]
         results = self._score(self._teachers, pool, "refit", self.title)
-        opinions = Opinions.load(place / OPINIONS).beside(Opinions.of(results, around, self.probe_weight_))
+        opinions = Opinions.load(place / OPINIONS).beside(self._opinions(results, around))
         if last == 0:
             shares = find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
         else:  # what a student finds is what its own teachers made of the shares
@@ -215,7 +215,7 @@ class SelfTraining:
         if number == 0:
             self.probe_weight_ = probe_weight(around, self._teachers, validation, self.tokenizer)
         # Later teachers have learned what the backbone says, and the pool stays what it is.
-        opinions = Opinions.of(results, around if number == 0 else None, self.probe_weight_)
+        opinions = self._opinions(results, around if number == 0 else None)
         if number == 0:
             self.class_shares_ = find_class_shares(
                 opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_
@@ -259,7 +259,7 @@ class SelfTraining:
     ) -> Neighborhood | None:
         """What the backbone's embeddings say of the pool: the same in every round, so it is found once and kept."""
         args, path = self.args, folder / "neighborhood.npz"
-        if args.graph == "none" and not (args.filter_novel or args.label_name_prior or args.frozen_probe):
+        if not asks_around(args):
             return None
         around = from_main(Neighborhood.load(path))
         if around is None:
@@ -273,6 +273,8 @@ class SelfTraining:
                 label_names=self.label_names if args.label_name_prior else None,
                 probe=args.frozen_probe,
                 held_out=validation,
+                neighbors=args.neighbor_smoothing > 0,
+                bf16=args.bf16,
                 seed=derive_seed(args.seed, "graph") % 2**31,
                 title=self._shown(self.title),
             )
@@ -299,6 +301,9 @@ class SelfTraining:
             stream=stream,
             title=self._shown(title),
         )
+
+    def _opinions(self, results: Sequence[MCDropoutResult], around: Neighborhood | None) -> Opinions:
+        return Opinions.of(results, around, self.probe_weight_, self.args.neighbor_smoothing)
 
     def _select(
         self,

@@ -229,7 +229,8 @@ def mc_dropout(
         model: a sequence classifier with K labels, plain or with an adapter, on the device to use.
         dataset: N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
         tokenizer: pads the batches.
-        passes: T, at least 1.
+        passes: T; 0 takes the pass without dropout for the only one, so that `combine` finds what several models
+            disagree on (deep ensembles, Lakshminarayanan et al. 2017).
         seed: of the dropout masks.
         top_layers: dropout acts in so many upper layers and in the head, and all below runs once (`hfssl.trunk`);
             `None` drops everywhere, as in the paper, at the price of full passes.
@@ -246,13 +247,15 @@ def mc_dropout(
         for field in fields(MCDropoutResult)
     }
     trunk = None
-    if top_layers is not None and count:
+    if top_layers is not None and count and passes:
         with evaluating(model), torch.inference_mode():
             trunk = find_trunk(model, _first_rows(model, dataset, tokenizer), top_layers)
 
     def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         with evaluating(model), trunk.recording() if trunk else nullcontext():
             deterministic = _finite_logits(model, batch)
+        if passes == 0:
+            return _reduce(deterministic[None], deterministic)
         stochastic = _stochastic_logits(model, batch, passes, (seed, number), max_tokens, trunk)
         if number == 0:
             _check_dropout_acts(stochastic, deterministic)

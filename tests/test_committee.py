@@ -30,6 +30,27 @@ def test_the_probe_is_joined_to_the_mean_of_the_teachers():
     np.testing.assert_allclose(alone.joined.deterministic_probs, [[0.8, 0.2]])
 
 
+def test_a_rows_nearest_neighbours_have_their_say_after_the_probe():
+    """Row 0 has rows 1 and 2 as neighbours, with a mean of 0.3; a fifth of the say is theirs."""
+    rows = [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]]
+    neighbors = np.array([[1, 2], [0, 2], [0, 1]], dtype=np.int32)
+    opinions = Opinions.of([said(rows)], around(neighbors=neighbors), 0.0, 0.2)
+    assert opinions.joined.deterministic_probs[0, 0] == pytest.approx(0.8 * 0.9 + 0.2 * 0.3)
+    np.testing.assert_allclose(opinions.joined.deterministic_probs.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(opinions.teacher_probs[0], rows)  # what each teacher says stays its own
+    probe = around(neighbors=neighbors, probe_probs=1 - np.array(rows))
+    both = Opinions.of([said(rows)], probe, 0.5, 0.2)
+    np.testing.assert_allclose(both.joined.deterministic_probs, 0.5, rtol=1e-6)
+
+
+def test_teachers_without_passes_are_unsure_where_they_disagree():
+    """Without dropout each teacher is one pass: BALD is log 2 for two that are each sure of another class."""
+    results = [said([[1.0, 0.0], [1.0, 0.0]]), said([[0.0, 1.0], [1.0, 0.0]])]
+    joined = Opinions.of(results, None, 0.0).joined
+    np.testing.assert_allclose(joined.bald, [np.log(2), 0], atol=1e-6)
+    np.testing.assert_allclose(joined.predictive_variance, [[0.25, 0.25], [0, 0]], atol=1e-6)
+
+
 def test_a_new_teacher_beside_a_committee_has_half_of_the_say():
     three = Opinions.of([said([[0.9, 0.1]])] * 3, None, 0.0)
     both = three.beside(Opinions.of([said([[0.1, 0.9]])], None, 0.0))

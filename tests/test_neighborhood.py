@@ -58,6 +58,23 @@ def test_the_probe_is_mixed_in_and_names_without_a_probe_are_multiplied():
     assert joined.dtype == np.float32
 
 
+def test_neighbours_are_those_of_the_backbone_in_the_pool(tiny_backbone, tiny_tokenizer):
+    texts = [f"{word} film number {i}" for i in range(8) for word in ("good", "bad")]
+    rows = tokenize_dataset(Dataset.from_dict({"text": texts, "label": [0, 1] * 8}), tiny_tokenizer, 16)
+    pool = rows.select(range(12))
+    model = load_classifier(tiny_backbone, ["good", "bad"], seed=0)
+    found = find_neighborhood(
+        model, rows, pool, tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
+    ).neighbors
+    assert found.shape == (12, 10)
+    assert all(set(near) <= set(range(12)) - {row} and len(set(near)) == 10 for row, near in enumerate(found))
+    alone = find_neighborhood(
+        model, rows, rows.select([0]), tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
+    )
+    probs = np.array([[0.9, 0.1]], dtype=np.float32)
+    np.testing.assert_array_equal(alone.smoothed(probs, 0.3), probs)  # one row has no neighbours
+
+
 @pytest.mark.parametrize("held_out", [0, 6])
 def test_names_have_their_say_inside_the_probes(monkeypatch, tiny_backbone, tiny_tokenizer, held_out):
     """What is held out is asked of the same opinion as the pool: of the probe, multiplied by the names."""
