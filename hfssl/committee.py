@@ -100,7 +100,7 @@ def score_pool(
         title: beside the progress bars; `None` shows none.
     """
     each = math.ceil(passes / len(teachers))
-    passing = f"{each} passes" if each else "a look"
+    looking = f"{each} passes over" if each else "looking at"
     results = []
     for i, teacher in enumerate(teachers):
         who = f"teacher {i + 1} of {len(teachers)}, " if len(teachers) > 1 else ""
@@ -113,7 +113,7 @@ def score_pool(
                     passes=each,
                     top_layers=args.mc_top_layers,
                     seed=derive_seed(args.seed, "mc_dropout", stream, i),
-                    progress=None if title is None else f"{title}: {who}{passing} over the pool",
+                    progress=None if title is None else f"{title}: {who}{looking} the pool",
                 )
             )
     return results
