@@ -11,9 +11,9 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
   (trec6 has 1.6 % abbreviations), asking for the same number of rows of each class fills the rare class's share with
   mistakes.
 * The soft labels are brought to the class shares of the most probable ones before they are taught
-  (`alignment="predicted"`): doubt spreads over all classes, and evens out the shares of a pool that is not even. `quick`
-  leaves them: what a lone teacher favours is its own bias as often as the pool's, and is only made worse. Every row
-  counts the same (`weighting="uniform"`).
+  (`alignment="predicted"`): doubt spreads over all classes, and evens out the shares of a pool that is not even.
+  `quick` leaves them: what a lone teacher favours is its own bias as often as the pool's, and is only made worse.
+  Every row counts the same (`weighting="uniform"`).
 * Students end with the moving average of their weights: 0.1 to 0.5 points in five of five runs, for nothing.
 * Word embeddings stay as they are: on a few labels that costs no accuracy, and it saves a sixth of a step's time.
 * Several teachers of different seeds in the first round (`teachers`) instead of 30 stochastic passes of one, but in
