@@ -180,8 +180,7 @@ class PublishingTrainer(Trainer):
             resumable = [p for p in folder.rglob("*") if p.is_file() and p.name not in (TRAINING_ARGS_NAME, CARD)]
             place = places[args.hub_strategy]
             files |= {f"{place}/{path.relative_to(folder).as_posix()}": path for path in resumable}
-        push = self._send_later(files, f"Training in progress, step {self.state.global_step}")
-        push.add_done_callback(_warn_of_failure)
+        self._send_later(files, f"Training in progress, step {self.state.global_step}", warn=True)
 
     def _finish_current_push(self) -> None:
         if not all(push.done() for push in self._pushes):
@@ -197,9 +196,18 @@ class PublishingTrainer(Trainer):
         return {path.name: path for path in paths if model.fullmatch(path.name) or path.name in tokenizer}
 
     def _send_later(
-        self, files: Files, message: str, token: str | None = None, revision: str | None = None
+        self,
+        files: Files,
+        message: str,
+        token: str | None = None,
+        revision: str | None = None,
+        *,
+        warn: bool = False,
     ) -> Future[Pushed]:
-        """Pushes a copy of the files: the originals may be gone, or others, before they are sent."""
+        """Pushes a copy of the files: the originals may be gone, or others, before they are sent.
+
+        A failure is warned of, if it is to be, before the future is done: callbacks may come after who waits for it.
+        """
         copies = Path(tempfile.mkdtemp(dir=self.args.output_dir, prefix=".push.", suffix=".tmp"))
         copied: dict[str, Path | bytes] = {}
         for number, (name, file) in enumerate(files.items()):
@@ -208,6 +216,10 @@ class PublishingTrainer(Trainer):
         def send() -> Pushed:
             try:
                 return self._commit(copied, message, token, revision)
+            except Exception as error:
+                if warn:
+                    _warn_of_failure(error)
+                raise
             finally:
                 shutil.rmtree(copies, ignore_errors=True)
 
@@ -260,8 +272,6 @@ def _label_names(model: Any) -> list[str]:
     return [config.id2label[number] for number in range(config.num_labels)]
 
 
-def _warn_of_failure(push: Future[Pushed]) -> None:
-    error = push.exception()
-    if error is not None:
-        reason = str(error) if isinstance(error, HfsslError) else type(error).__name__
-        logger.warning("A push in mid-training failed; training goes on. %s", reason)
+def _warn_of_failure(error: Exception) -> None:
+    reason = str(error) if isinstance(error, HfsslError) else type(error).__name__
+    logger.warning("A push in mid-training failed; training goes on. %s", reason)
