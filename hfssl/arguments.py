@@ -179,7 +179,10 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     )
     learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Learning rate of the body, not of the head. Default: as the preset says."},
+        metadata={
+            "help": "Learning rate of the body, not of the head. Default: as the preset says; ten times that for an "
+            "adapter."
+        },
     )
     pretext: bool | None = field(
         default=None,

@@ -18,7 +18,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from hfssl.calibration import fit_temperature, fold_temperature
+from hfssl.calibration import _logits_of_random_input, fit_temperature, fold_temperature
 from hfssl.errors import ModelError
 
 SHAPE = {"vocab_size": 50, "max_position_embeddings": 40, "num_labels": 3}
@@ -122,6 +122,17 @@ def test_folded_temperature_survives_saving(tmp_path):
     model.save_pretrained(tmp_path)
     reloaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(logits_of(reloaded), before / 0.7, rtol=1e-5, atol=1e-6)
+
+
+def test_a_logit_that_large_terms_cancel_out_in_is_no_reason_to_refuse():
+    """In a far too sure model float32 leaves as large an error on a logit near 0 as on the large ones."""
+    model = make_model("bert")
+    with torch.no_grad():
+        model.classifier.weight.mul_(1e6)
+        model.classifier.bias[0] -= _logits_of_random_input(model)[0, 0]
+        weight = model.classifier.weight.clone()
+    fold_temperature(model, 1.07202)
+    torch.testing.assert_close(model.classifier.weight, weight / 1.07202)
 
 
 def test_folding_leaves_modes_gradients_and_the_global_generator_alone():

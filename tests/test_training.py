@@ -1,0 +1,42 @@
+"""The settings that the stages of `fit` train with."""
+
+from __future__ import annotations
+
+import pytest
+
+from hfssl.arguments import FitArguments
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SupervisedConfig
+from hfssl.presets import PRESETS, SELF_TRAINING, SUPERVISED, WARM_START
+from hfssl.training import LORA_RATE, ModelMaker
+
+
+@pytest.fixture
+def rates(tmp_path):
+    """Learning rates of warm start, labels only, student and pretext for arguments of `fit`."""
+
+    def found(**options) -> list[float]:
+        arguments = FitArguments(
+            train="train.csv", backbone="backbone", output_dir=str(tmp_path), precision="fp32", **options
+        )
+        make = ModelMaker(arguments, PRESETS["quick"], None, ["a", "b"], tmp_path)
+        kinds = [
+            (ContrastiveConfig, WARM_START),
+            (SupervisedConfig, SUPERVISED),
+            (SelfTrainingConfig, SUPERVISED | SELF_TRAINING),
+            (MaskedSpanConfig, {}),
+        ]
+        return [make.config(kind, tmp_path, settings, seed=0).learning_rate for kind, settings in kinds]
+
+    return found
+
+
+def test_an_adapter_learns_at_ten_times_the_rate(rates):
+    full = rates()
+    assert full == [1.5e-4, 1e-4, 3e-4, 1e-4]
+    assert LORA_RATE == 10
+    assert rates(adapter="lora") == pytest.approx([1.5e-3, 1e-3, 3e-3, 1e-3])
+
+
+def test_a_rate_that_the_user_gives_is_taken_as_it_is(rates):
+    given = rates(adapter="lora", learning_rate=5e-4)
+    assert given == pytest.approx([1.5e-3, 5e-4, 5e-4, 1e-3])  # it is that of labels only and of the students
