@@ -46,6 +46,8 @@ QUICK_DATASETS, QUICK_SEEDS = ["trec6", "sst2"], [0]
 QUICK_LIMITS = {"max_unlabeled": 500, "max_test": 200}
 QUICK_METHODS = [name for name in METHODS if name not in ("setfit", "hfssl_standard", "hfssl_thorough")]
 
+CHOICES = ("labels_only", "pretext", "self_training")  # what hfssl's verdict chooses between; a refit comes after it
+
 Place = tuple[str, int]  # data set and seed
 Numbers = dict[Place, dict[str, Any]]  # what one method has reached where
 
@@ -238,6 +240,11 @@ def goals(numbers: Mapping[str, Numbers]) -> list[str]:
         below = [f"{dataset}/{seed} {gain:+.1f}" for (dataset, seed), gain in gains.items() if gain < -1]
         text = f"cells where standard is over 1 point below {title}: {', '.join(below) or 'none'}"
         lines.append(_goal(text, "none", not below, len(gains)))
+    gains = _gains(numbers.get("hfssl_quick", {}), numbers.get(trainer, {}))
+    gain = statistics.mean(gains.values()) if gains else 0.0
+    lines.append(_goal(f"quick minus that Trainer: {gain:+.1f} points", "above 0", gain > 0, len(gains)))
+    for preset in ("standard", "quick"):
+        lines += _verdict_goals(numbers, f"hfssl_{preset}")
     for preset, goal in (("standard", 2), ("quick", 0.5)):
         ours = numbers.get(f"hfssl_{preset}", {})
         common = ours.keys() & setfit.keys()
@@ -245,6 +252,24 @@ def goals(numbers: Mapping[str, Numbers]) -> list[str]:
         ratio = seconds[0] / seconds[1] if common else 0.0
         lines.append(_goal(f"{preset} / SetFit seconds: {ratio:.2f}", f"at most {goal}", ratio <= goal, len(common)))
     return lines
+
+
+def _verdict_goals(numbers: Mapping[str, Numbers], method: str) -> list[str]:
+    """What the verdict's choice between labels only, pretext and student cost against choosing by the test part."""
+    regrets, losses = {}, {}
+    for place, cell in numbers.get(method, {}).items():
+        choices = {name: 100 * stage["accuracy"] for name, stage in cell.get("stages", {}).items() if name in CHOICES}
+        if len(choices) > 1:
+            regrets[place] = max(choices.values()) - choices[cell["chosen"]]
+            losses[place] = choices["labels_only"] - choices[cell["chosen"]]
+    name = method.removeprefix("hfssl_")
+    regret = statistics.mean(regrets.values()) if regrets else 0.0
+    worse = [f"{dataset}/{seed} {-loss:+.1f}" for (dataset, seed), loss in losses.items() if loss > 2]
+    text = f"{name}, kept models over 2 points below labels only: {', '.join(worse) or 'none'}"
+    return [
+        _goal(f"{name}, mean regret of the verdict: {regret:.1f} points", "at most 0.5", regret <= 0.5, len(regrets)),
+        _goal(text, "none", not worse, len(losses)),
+    ]
 
 
 def _best(numbers: Mapping[str, Numbers], names: Iterable[str], ours: Numbers) -> str:

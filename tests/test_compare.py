@@ -173,9 +173,29 @@ def test_goals_are_checked_on_the_cells_that_both_sides_have():
         "  reached       standard minus best labels-only Trainer, trainer_full: +4.5 points (goal 4.0; 2 cells)",
         "  MISSED        cells where standard is over 1 point below that Trainer: trec6/1 -2.0 (goal none; 2 cells)",
         "  not measured  cells where standard is over 1 point below its own labels only (goal none; 0 cells)",
+        "  MISSED        quick minus that Trainer: -29.0 points (goal above 0; 1 cells)",
+        "  not measured  standard, mean regret of the verdict (goal at most 0.5; 0 cells)",
+        "  not measured  standard, kept models over 2 points below labels only (goal none; 0 cells)",
+        "  not measured  quick, mean regret of the verdict (goal at most 0.5; 0 cells)",
+        "  not measured  quick, kept models over 2 points below labels only (goal none; 0 cells)",
         "  reached       standard / SetFit seconds: 1.50 (goal at most 2; 2 cells)",
         "  MISSED        quick / SetFit seconds: 0.60 (goal at most 0.5; 1 cells)",
     ]
+
+
+def test_regret_of_the_verdict_by_hand():
+    kept = []
+    for seed, (labels_only, student, chosen) in enumerate(
+        [(0.80, 0.83, "self_training"), (0.80, 0.77, "self_training"), (0.80, 0.81, "labels_only")]
+    ):
+        accuracy = {"labels_only": labels_only, "self_training": student, "refit": 0.99}
+        stages = {name: fake_cell("", "sst2", seed, value) for name, value in accuracy.items()}
+        kept.append(fake_cell("hfssl_standard", "sst2", seed, 0.99, stages=stages, chosen=chosen))
+    goals = compare.goals(compare.by_method(kept))
+    # 0, 3 and 1 points behind the better of the two; the second is 3 points below labels only
+    assert "  MISSED        standard, mean regret of the verdict: 1.3 points (goal at most 0.5; 3 cells)" in goals
+    below = "standard, kept models over 2 points below labels only: sst2/1 -3.0"
+    assert f"  MISSED        {below} (goal none; 3 cells)" in goals
 
 
 def test_setfit_steps_by_hand():
