@@ -111,15 +111,16 @@ def plan(
     def scored(models: int) -> float:
         return scoring_tokens(pool, unlabeled, models=models, passes=passes, share_of_layers=share)
 
+    teachers = _setting(SelfTrainingConfig, settings, "teachers")
     if rounds:
-        teachers = _setting(SelfTrainingConfig, settings, "teachers")
         looked_at = scored(teachers) + (rounds - 1) * scored(1)
         costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
     if folds:
         models = (2 if pretext else 1) * one + student
         costs.append(StageCost("cross-fitting", folds * models, folds * scored(1)))
     if refit:
-        costs.append(StageCost("refit", one + student, scored(1)) if rounds else StageCost("refit", one))
+        taught = StageCost("refit", teachers * one + student, scored(teachers))
+        costs.append(taught if rounds else StageCost("refit", one))
     return costs
 
 

@@ -127,13 +127,15 @@ class SelfTraining:
         return self
 
     def refit(
-        self, teacher: PreTrainedModel, labeled: Dataset, pool: Dataset, folder: str | Path
+        self, teachers: Sequence[PreTrainedModel], labeled: Dataset, pool: Dataset, folder: str | Path
     ) -> tuple[PreTrainedModel, list[dict]]:
-        """The last round once more, with more labels: a new teacher has half of the say, that round's have the other.
+        """The last round once more, with more labels and new teachers.
+
+        The first round's own teachers, who had fewer labels, have no say any more: beside one or two new ones they
+        took 0.6 to 0.9 points (benchmarks/NOTES.md, 2026-11-26). What taught a later round keeps half of the say.
 
         Args:
-            teacher: A model that was fine-tuned on `labeled`: with a quarter more labels it has 2.5 points more of the
-                pool right, and beside the others 0.9 more than that (benchmarks/NOTES.md, 2026-11-25).
+            teachers: Models that were fine-tuned on `labeled`.
             labeled: Tokenized rows with `labels`, more than `fit` had.
             pool: The pool that `fit` had.
             folder: Gets the student; `output_dir` holds the rounds of a finished `fit`.
@@ -151,12 +153,12 @@ class SelfTraining:
         last, place = taught[-1], self._round_dir(taught[-1])
         self.probe_weight_ = records[0]["probe_weight"]  # the labels that it rests on are among `labeled` now
         around = self._look_around(labeled, pool, None, folder)
-        self._teachers = [teacher.to(self.args.device)]
-        results = self._score(self._teachers, pool, "refit", self.title)
-        opinions = Opinions.load(place / OPINIONS).beside(self._opinions(results, around))
+        self._teachers = [teacher.to(self.args.device) for teacher in teachers]
+        opinions = self._opinions(self._score(self._teachers, pool, "refit", self.title), around)
         if last == 0:
             shares = find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
         else:  # what a student finds is what its own teachers made of the shares
+            opinions = Opinions.load(place / OPINIONS).beside(opinions)
             shares = PseudoLabels.load(place / PSEUDO_LABELS)[1].get("class_shares")
         labels = self._select(opinions, "refit", around, shares, fraction=self._fraction(last))
         if is_main():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,17 +186,7 @@ class StageRunner:
         config = rounds.args
         first = self.run_folder.stage("pretext" if adapted else BASELINE)
         teachers = [from_pretrained(first / "model")]
-        rates = itertools.cycle(self.preset.teacher_rates)
-        teachers += [
-            self.make.teacher(
-                folder / f"teacher-{number}",
-                f"{self.titles['self-training']}, teacher {number + 1}",
-                self.tokens["labeled"],
-                adapted=adapted,
-                rate=rate,
-            )
-            for number, rate in zip(range(1, config.teachers), rates, strict=False)
-        ]
+        teachers += self._teachers(folder, "self-training", self.tokens["labeled"], range(1, config.teachers), adapted)
         chosen = self._pool_rows()
         pool = self.tokens["unlabeled"].select(chosen)
         rounds.fit(
@@ -219,6 +208,22 @@ class StageRunner:
             "rounds": rounds.rounds_,
             **self.evidence.observations(rounds),
         }
+
+    def _teachers(
+        self, folder: Path, title: str, labeled: Dataset, numbers: Iterable[int], adapted: bool
+    ) -> list[PreTrainedModel]:
+        """Members of a committee of labels-only models: number 0 is like the labels-only stage, the others differ."""
+        rates = self.preset.teacher_rates
+        return [
+            self.make.teacher(
+                folder / f"teacher-{number}",
+                f"{self.titles[title]}, teacher {number + 1}",
+                labeled,
+                adapted=adapted,
+                rate=rates[(number - 1) % len(rates)] if number else 1.0,
+            )
+            for number in numbers
+        ]
 
     def _pool_rows(self) -> np.ndarray:
         """The rows that self-training looks at, ascending: all, or as many as the preset says, drawn by the seed."""
@@ -251,8 +256,8 @@ class StageRunner:
         if any(record["selected"] for record in before.get("rounds", [])):
             place = self.run_folder.stage(chosen)
             rounds = self._rounds(place, title, self.rounds, seed=self.make.seed(chosen), adapted=adapted)
-            teacher = self.make.teacher(folder / "teacher", f"{self.titles[title]}, teacher", tokens, adapted=adapted)
-            model, curves = rounds.refit(teacher, tokens, self.tokens["unlabeled"].select(self._pool_rows()), folder)
+            teachers = self._teachers(folder, title, tokens, range(rounds.args.teachers), adapted)
+            model, curves = rounds.refit(teachers, tokens, self.tokens["unlabeled"].select(self._pool_rows()), folder)
             manifests += [{**m, "stage": REFIT} for m in before["manifests"] if m["role"] == "unlabeled"]
             config = before["config"]
         else:

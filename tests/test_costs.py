@@ -38,7 +38,7 @@ def test_the_plan_of_a_run():
     assert costs == [
         StageCost("labels only", one),
         StageCost("self-training", one + 2 * student, scored),
-        StageCost("refit", one + student, 1000 * 20 * (1 + 4 / 2)),
+        StageCost("refit", 2 * one + student, 1000 * 20 * (2 + 4 / 2)),
     ]
     folded = plan(preset, **sizes, pretext=True, rounds=2, refit=False, folds=3)
     scored = 3 * 1000 * 20 * (1 + 4 / 2)  # one model of each fold looks at the pool

@@ -303,6 +303,8 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, cho
     before = logits_of(folder, chosen)
     validation = np.asarray(load_from_disk(str(Path(folder) / "splits"))["validation"]["label"])
     assert results["temperature"] == pytest.approx(fit_temperature(before["validation"], validation))
+    new_teachers = TINY.self_training["teachers"] if chosen == "self_training" else 0
+    assert len(list(Path(folder, "stages/refit").glob("teacher-*/model"))) == new_teachers
     assert "refit, all labels" in closing_table(results)
     assert "Refit on all labels (kept)" in (Path(folder) / "README.md").read_text()
 
