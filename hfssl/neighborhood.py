@@ -27,7 +27,7 @@ from hfssl.novelty import is_strange, novel_rows
 from hfssl.probes import fit_layer_probe, stacking_weights, upper_layers
 from hfssl.scoring import layer_embeddings
 
-__all__ = ["Neighborhood", "asks_around", "find_neighborhood", "probe_say"]
+__all__ = ["Neighborhood", "asks_around", "embed_layers", "find_neighborhood", "probe_say"]
 
 # Rows that the probe and the teachers are given for a start. On rows cut off the training parts of four data sets, 40%
 # was as good as weights by evidence alone on average, and at its worst far better (benchmarks/NOTES.md, 2026-11-25).
@@ -140,10 +140,35 @@ def probe_say(probe: np.ndarray, teachers: np.ndarray, labels: np.ndarray) -> fl
     return float(stacking_weights(calibrated, labels, PRIOR_ROWS)[0])
 
 
+def embed_layers(
+    encoder: PreTrainedModel,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    probe: bool,
+    bf16: bool = False,
+    progress: str | None = None,
+) -> np.ndarray:
+    """`[H, N, D]` embeddings of length 1 by the layers that are asked: the last one, for the probe others before it.
+
+    Args:
+        encoder: with the backbone's own weights.
+        rows: N tokenized rows; N may be 0.
+        tokenizer: pads the batches.
+        probe: whether there will be a probe.
+        bf16: whether the encoder computes in it, as in training.
+        progress: text beside a progress bar; `None` shows none.
+    """
+    layers = upper_layers(encoder.config.get_text_config().num_hidden_layers) if probe else [-1]
+    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
+        found = layer_embeddings(encoder, rows, tokenizer, layers, progress=progress)
+    return np.stack([normalize(layer) if len(rows) else layer for layer in found])
+
+
 def find_neighborhood(
     encoder: PreTrainedModel,
     labeled: Dataset,
-    pool: Dataset,
+    pool: np.ndarray,
     tokenizer: PreTrainedTokenizerBase,
     *,
     num_classes: int,
@@ -156,12 +181,12 @@ def find_neighborhood(
     seed: int,
     title: str | None = None,
 ) -> Neighborhood:
-    """Embeds the labeled rows and the pool, and asks the neighbours and the classes' names.
+    """Embeds the labeled rows, and asks the pool's neighbours and the classes' names.
 
     Args:
         encoder: with the backbone's own weights.
         labeled: tokenized rows with `labels`.
-        pool: N tokenized rows.
+        pool: `[H, N, D]`, the pool's embeddings by `embed_layers`.
         tokenizer: pads the batches.
         num_classes: K.
         graph: whether to spread labels over a nearest-neighbour graph.
@@ -173,17 +198,13 @@ def find_neighborhood(
         seed: of the graph.
         title: beside the progress bars; `None` shows none.
     """
-    layers = upper_layers(encoder.config.get_text_config().num_hidden_layers) if probe else [-1]
 
-    def embedded(rows: Dataset, what: str | None = None) -> np.ndarray:
-        progress = None if title is None or what is None else f"{title}: embedding {what}"
-        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
-            found = layer_embeddings(encoder, rows, tokenizer, layers, progress=progress)
-        return np.stack([normalize(layer) if len(rows) else layer for layer in found])
+    def embedded(rows: Dataset, progress: str | None = None) -> np.ndarray:
+        return embed_layers(encoder, rows, tokenizer, probe=probe, bf16=bf16, progress=progress)
 
-    known_layers, unknown_layers = embedded(labeled, "the labeled rows"), embedded(pool, "the pool")
-    others = embedded(pool.select([]) if held_out is None else held_out)
-    known, unknown = known_layers[-1], unknown_layers[-1]
+    known_layers = embedded(labeled, None if title is None else f"{title}: embedding the labeled rows")
+    others = embedded(labeled.select([]) if held_out is None else held_out)
+    known, unknown = known_layers[-1], pool[-1]
     labels = np.asarray(labeled["labels"][:])
     found = {"probs": None, "certainty": None, "trust": 0.0, "novel": novel_rows(known, unknown)}
     if graph:
@@ -200,7 +221,7 @@ def find_neighborhood(
         found["neighbors"], _ = nearest_neighbors(unknown, NEIGHBORS, seed=seed)
     if probe:
         fitted = fit_layer_probe(known_layers, labels, num_classes, seed=seed)
-        asked = {"probe_probs": fitted.probs(unknown_layers), "probe_held_out": fitted.probs(others)}
+        asked = {"probe_probs": fitted.probs(pool), "probe_held_out": fitted.probs(others)}
         if found.pop("name_log_odds", None) is not None:
             said = (prior.log_odds, prior.held_out)
             asked = {name: multiplied(probs, odds) for (name, probs), odds in zip(asked.items(), said, strict=True)}

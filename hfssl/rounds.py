@@ -28,10 +28,10 @@ from hfssl.checkpoints import save_checkpoint
 from hfssl.committee import Opinions, find_class_shares, probe_weight, score_pool
 from hfssl.configs import SelfTrainingConfig
 from hfssl.errors import TrainingError
-from hfssl.files import append_json_line, read_json_lines, write_json_lines
+from hfssl.files import append_json_line, read_arrays, read_json_lines, write_arrays, write_json_lines
 from hfssl.metrics.classification import disagreement, evaluate_probs
 from hfssl.modeling import from_pretrained
-from hfssl.neighborhood import Neighborhood, asks_around, find_neighborhood
+from hfssl.neighborhood import Neighborhood, asks_around, embed_layers, find_neighborhood
 from hfssl.objectives import SelfTrainingObjective
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.ranks import from_main, is_main, wait_for_everyone
@@ -43,7 +43,7 @@ __all__ = ["SelfTraining"]
 
 logger = logging.get_logger(__name__)
 
-OPINIONS, PSEUDO_LABELS = "opinions.npz", "pseudo_labels.npz"
+OPINIONS, PSEUDO_LABELS, EMBEDDINGS = "opinions.npz", "pseudo_labels.npz", "embeddings.npz"
 
 
 class SelfTraining:
@@ -265,10 +265,11 @@ class SelfTraining:
             return None
         around = from_main(Neighborhood.load(path))
         if around is None:
+            encoder = self.make_student(args.seed).to(args.device)
             found = find_neighborhood(
-                self.make_student(args.seed).to(args.device),
+                encoder,
                 labeled,
-                pool,
+                self._embedded(encoder, pool),
                 self.tokenizer,
                 num_classes=len(self.label_names),
                 graph=args.graph != "none",
@@ -290,6 +291,26 @@ class SelfTraining:
                     "these rows get no weight" if args.filter_novel else "check that it is the right pool",
                 )
         return around
+
+    def _embedded(self, encoder: PreTrainedModel, pool: Dataset) -> np.ndarray:
+        """The pool's embeddings by the backbone, which a refit finds on disk."""
+        path = self.output_dir / EMBEDDINGS
+        kept = from_main(read_arrays(path)["layers"] if path.exists() else None)
+        if kept is None:
+            progress = self._shown(f"{self.title}: embedding the pool")
+            kept = from_main(
+                embed_layers(
+                    encoder,
+                    pool,
+                    self.tokenizer,
+                    probe=self.args.frozen_probe,
+                    bf16=self.args.bf16,
+                    progress=progress,
+                )
+            )
+            if is_main():
+                write_arrays(path, {"layers": kept})
+        return kept
 
     def _score(
         self, teachers: Sequence[PreTrainedModel], pool: Dataset, stream: str | int, title: str

@@ -11,7 +11,7 @@ import hfssl.neighborhood
 from hfssl.data.streams import tokenize_dataset
 from hfssl.label_names import multiplied
 from hfssl.modeling import load_classifier
-from hfssl.neighborhood import Neighborhood, find_neighborhood, probe_say
+from hfssl.neighborhood import Neighborhood, embed_layers, find_neighborhood, probe_say
 
 
 def test_the_probes_say_is_that_of_the_likeliest_mixture(monkeypatch):
@@ -61,15 +61,15 @@ def test_the_probe_is_mixed_in_and_names_without_a_probe_are_multiplied():
 def test_neighbours_are_those_of_the_backbone_in_the_pool(tiny_backbone, tiny_tokenizer):
     texts = [f"{word} film number {i}" for i in range(8) for word in ("good", "bad")]
     rows = tokenize_dataset(Dataset.from_dict({"text": texts, "label": [0, 1] * 8}), tiny_tokenizer, 16)
-    pool = rows.select(range(12))
     model = load_classifier(tiny_backbone, ["good", "bad"], seed=0)
+    pool = embed_layers(model, rows.select(range(12)), tiny_tokenizer, probe=False)
     found = find_neighborhood(
         model, rows, pool, tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
     ).neighbors
     assert found.shape == (12, 10)
     assert all(set(near) <= set(range(12)) - {row} and len(set(near)) == 10 for row, near in enumerate(found))
     alone = find_neighborhood(
-        model, rows, rows.select([0]), tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
+        model, rows, pool[:, :1], tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
     )
     probs = np.array([[0.9, 0.1]], dtype=np.float32)
     np.testing.assert_array_equal(alone.smoothed(probs, 0.3), probs)  # one row has no neighbours
@@ -85,7 +85,8 @@ def test_names_have_their_say_inside_the_probes(monkeypatch, tiny_backbone, tiny
 
     def found(**asked) -> Neighborhood:
         arguments = {"num_classes": 2, "graph": False, "held_out": rows.select(range(held_out)), "seed": 0} | asked
-        return find_neighborhood(model, rows, rows, tiny_tokenizer, **arguments)
+        pool = embed_layers(model, rows, tiny_tokenizer, probe=arguments.get("probe", False))
+        return find_neighborhood(model, rows, pool, tiny_tokenizer, **arguments)
 
     names, probe = found(label_names=["good", "bad"]), found(probe=True)
     both = found(label_names=["good", "bad"], probe=True)

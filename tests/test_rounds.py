@@ -13,15 +13,20 @@ import pytest
 import torch
 from ranks import logs, run_ranks
 from rounds_tiny import MAX_LENGTH, POOL_ROWS, digest, hidden_labels, rounds_that_die, run_rounds
+from scipy.special import softmax
 from train_tiny import LABEL_NAMES, make_dataset
 from train_tiny import WORDS as TINY_WORDS
 
 from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import save_checkpoint
 from hfssl.configs import ACQUISITION_NAMES, DRAW_NAMES, SelfTrainingConfig, SupervisedConfig
+from hfssl.data.streams import tokenize_dataset
 from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.files import read_json_lines
 from hfssl.modeling import from_pretrained, load_classifier
+from hfssl.neighborhood import embed_layers
+from hfssl.pseudo_labels import pseudo_label
+from hfssl.scoring import predict_logits
 from hfssl.selection import ACQUISITIONS, DRAWS, quotas
 from hfssl.trainers import SupervisedTrainer
 
@@ -263,6 +268,39 @@ def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_pa
     monkeypatch.setattr("hfssl.rounds.find_neighborhood", lambda *a, **k: pytest.fail("asked a second time"))
     again = run_rounds(tiny_backbone, teacher, tmp_path, graph=graph, filter_novel=True, soft_targets=True)
     assert digest(again.student_) == digest(rounds.student_)
+
+
+def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
+    tiny_backbone, teacher, tmp_path, monkeypatch
+):
+    """After one round it learns what new teachers say beside the new probe, and nothing else."""
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, frozen_probe=True, soft_targets=True)
+    more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
+    pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
+    seen = []
+
+    def embedded(encoder, rows, tokenizer, **others):
+        seen.append(rows)
+        return embed_layers(encoder, rows, tokenizer, **others)
+
+    monkeypatch.setattr("hfssl.rounds.embed_layers", embedded)
+    of_rounds = np.load(tmp_path / "rounds/round-0/opinions.npz")
+    new_teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
+    opinions = []
+    monkeypatch.setattr(
+        "hfssl.rounds.pseudo_label", lambda joined, *a, **k: opinions.append(joined) or pseudo_label(joined, *a, **k)
+    )
+    student, curve = rounds.refit(new_teachers, more, pool, tmp_path / "refit")
+    assert not seen
+    assert (tmp_path / "refit/pseudo_labels.npz").exists()
+    assert curve
+    logits = [predict_logits(model, pool, load_tokenizer(tiny_backbone)) for model in new_teachers]
+    said = np.mean([softmax(values, axis=-1) for values in logits], axis=0)
+    probe = np.load(tmp_path / "refit/neighborhood.npz")["probe_probs"]
+    expected = (1 - rounds.probe_weight_) * said + rounds.probe_weight_ * probe
+    np.testing.assert_allclose(opinions[0].deterministic_probs, expected, atol=1e-5)
+    assert np.abs(of_rounds["deterministic_probs"] - expected).max() > 0.01
+    assert digest(student) != digest(rounds.student_)
 
 
 def opinion(model) -> list[float]:
