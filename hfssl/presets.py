@@ -98,7 +98,7 @@ PRESETS: dict[str, Preset] = {
         warm_start={**WARM_START, "max_steps": 60},
         supervised=SUPERVISED,
         self_training={**SELF_TRAINING, "max_steps": 60, "rounds": 1, "alignment": "none"},
-        most_pool_rows=1500,
+        most_pool_rows=2000,
         refit=True,
     ),
     "standard": Preset(
