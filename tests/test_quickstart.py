@@ -45,7 +45,7 @@ def test_the_quickstart_in_small(quickstart, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Report:" in done.stdout
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    assert [stage["name"] for stage in results["stages"]] == ["labels_only", "self_training"]
+    assert [stage["name"] for stage in results["stages"]] == ["labels_only", "self_training", "refit"]
     counts = results["data"]["counts"]
     assert {name: sum(part.values()) for name, part in counts.items()} == {
         "labeled": 39, "unlabeled": 180, "validation": 9, "proxy": 20, "test": 300,
