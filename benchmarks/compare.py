@@ -232,16 +232,14 @@ def goals(numbers: Mapping[str, Numbers]) -> list[str]:
     lines = []
     for title, rival, goal in (("best peer", peer, 3.0), ("best labels-only Trainer", trainer, 4.0)):
         gains = _gains(standard, numbers.get(rival, {}))
-        gain = statistics.mean(gains.values()) if gains else 0.0
+        gain = _average(gains)
         text = f"standard minus {title}, {rival}: {gain:+.1f} points"
         lines.append(_goal(text, f"{goal}", gain >= goal, len(gains)))
     for title, rival in (("that Trainer", trainer), ("its own labels only", "hfssl_standard: labels_only")):
         gains = _gains(standard, numbers.get(rival, {}))
-        below = [f"{dataset}/{seed} {gain:+.1f}" for (dataset, seed), gain in gains.items() if gain < -1]
-        text = f"cells where standard is over 1 point below {title}: {', '.join(below) or 'none'}"
-        lines.append(_goal(text, "none", not below, len(gains)))
+        lines.append(_none_below(f"cells where standard is over 1 point below {title}", gains, 1))
     gains = _gains(numbers.get("hfssl_quick", {}), numbers.get(trainer, {}))
-    gain = statistics.mean(gains.values()) if gains else 0.0
+    gain = _average(gains)
     lines.append(_goal(f"quick minus that Trainer: {gain:+.1f} points", "above 0", gain > 0, len(gains)))
     for preset in ("standard", "quick"):
         lines += _verdict_goals(numbers, f"hfssl_{preset}")
@@ -256,20 +254,27 @@ def goals(numbers: Mapping[str, Numbers]) -> list[str]:
 
 def _verdict_goals(numbers: Mapping[str, Numbers], method: str) -> list[str]:
     """What the verdict's choice between labels only, pretext and student cost against choosing by the test part."""
-    regrets, losses = {}, {}
+    regrets, gains = {}, {}
     for place, cell in numbers.get(method, {}).items():
         choices = {name: 100 * stage["accuracy"] for name, stage in cell.get("stages", {}).items() if name in CHOICES}
         if len(choices) > 1:
             regrets[place] = max(choices.values()) - choices[cell["chosen"]]
-            losses[place] = choices["labels_only"] - choices[cell["chosen"]]
-    name = method.removeprefix("hfssl_")
-    regret = statistics.mean(regrets.values()) if regrets else 0.0
-    worse = [f"{dataset}/{seed} {-loss:+.1f}" for (dataset, seed), loss in losses.items() if loss > 2]
-    text = f"{name}, kept models over 2 points below labels only: {', '.join(worse) or 'none'}"
+            gains[place] = choices[cell["chosen"]] - choices["labels_only"]
+    name, regret = method.removeprefix("hfssl_"), _average(regrets)
     return [
         _goal(f"{name}, mean regret of the verdict: {regret:.1f} points", "at most 0.5", regret <= 0.5, len(regrets)),
-        _goal(text, "none", not worse, len(losses)),
+        _none_below(f"{name}, kept models over 2 points below labels only", gains, 2),
     ]
+
+
+def _average(points: Mapping[Place, float]) -> float:
+    return statistics.mean(points.values()) if points else 0.0
+
+
+def _none_below(title: str, gains: Mapping[Place, float], points: float) -> str:
+    """Names the places with a loss of more than so many points."""
+    below = [f"{dataset}/{seed} {gain:+.1f}" for (dataset, seed), gain in gains.items() if gain < -points]
+    return _goal(f"{title}: {', '.join(below) or 'none'}", "none", not below, len(gains))
 
 
 def _best(numbers: Mapping[str, Numbers], names: Iterable[str], ours: Numbers) -> str:

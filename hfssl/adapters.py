@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -28,6 +28,9 @@ from hfssl.files import atomic_directory, write_json
 from hfssl.modeling import CLASSIFIER_DROPOUT, load_classifier, own_random_state, transformers_model
 from hfssl.pooling import MeanPooledForSequenceClassification
 
+if TYPE_CHECKING:
+    from hfssl.arguments import AdapterArguments
+
 __all__ = [
     "LABELS_FILE",
     "add_adapter",
@@ -35,6 +38,7 @@ __all__ = [
     "label_map",
     "load_adapter",
     "merge",
+    "requested_lora_config",
     "save_adapter",
     "trainable_copy",
 ]
@@ -91,6 +95,15 @@ def build_lora_config(
         target_modules=rf"{re.escape(prefix)}\.(?!pooler\.).*\b({'|'.join(map(re.escape, target_modules))})",
         task_type="SEQ_CLS" if classification else None,  # peft knows no masked language models
         modules_to_save=_head_with_pooler(model) if classification else _language_head(model),
+    )
+
+
+def requested_lora_config(arguments: AdapterArguments, model: PreTrainedModel, task: Task) -> LoraConfig | None:
+    """`build_lora_config` with what the user asked for; `None` where all weights are trained."""
+    if arguments.adapter == "none":
+        return None
+    return build_lora_config(
+        model, r=arguments.lora_r, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout, task=task
     )
 
 

@@ -164,6 +164,7 @@ class SupervisedConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
+        """As in the base class, of this class\'s own values, too."""
         found = super().problems()
         if self.head_start not in HEAD_START_NAMES:
             found.append(f"head_start must be one of {', '.join(HEAD_START_NAMES)}, got '{self.head_start}'.")
@@ -189,6 +190,7 @@ class ContrastiveConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
+        """As in the base class, of this class\'s own values, too."""
         found = super().problems()
         if self.contrastive_temperature <= 0:
             found.append(f"contrastive_temperature must be positive, got {self.contrastive_temperature}.")
@@ -225,6 +227,7 @@ class MaskedSpanConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
+        """As in the base class, of this class\'s own values, too."""
         found = super().problems()
         if self.masking not in ("span", "token"):
             found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")
@@ -345,6 +348,7 @@ class SelfTrainingConfig(SupervisedConfig):
     )
 
     def problems(self) -> list[str]:
+        """As in the base class, of this class\'s own values, too."""
         found = super().problems()
         if self.lambda_u < 0:
             found.append(f"lambda_u must not be negative, got {self.lambda_u}.")
@@ -389,7 +393,10 @@ class SelfTrainingConfig(SupervisedConfig):
 
 
 def changed_settings(config: SSLConfig) -> dict[str, Any]:
-    """The settings that shape a model and differ from the defaults of their class, for the card and the report."""
+    """The settings that shape a model and differ from the defaults of their class, for the card and the report.
+
+    Numbers are rounded to six digits: ten times 0.00015 is not 0.0014999999999999998 to a reader.
+    """
     stock = {entry.name for entry in fields(TrainingArguments)}
     changed = {}
     for entry in fields(config):
@@ -398,5 +405,5 @@ def changed_settings(config: SSLConfig) -> dict[str, Any]:
         default = entry.default.value if isinstance(entry.default, Enum) else entry.default
         shaping = entry.name in SHAPING or entry.name not in (*stock, "tensorboard_dir")
         if shaping and value != default:
-            changed[entry.name] = value
+            changed[entry.name] = float(f"{value:.6g}") if isinstance(value, float) else value
     return changed

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
+from peft import PeftConfig
 from scipy.special import softmax
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.adapters import build_lora_config
+from hfssl.adapters import requested_lora_config
 from hfssl.arguments import AdapterArguments, DataArguments, ModelArguments
 from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import plain_model, save_checkpoint
@@ -179,16 +180,13 @@ class _Job:
         }
 
     def classifier(self, seed: int) -> PreTrainedModel:
+        """A fresh classifier on the recipe's backbone."""
         model = self.recipe.model
         return load_classifier(model.backbone, self.label_names, pooling=model.pooling, seed=seed)
 
-    def peft_config(self, model: PreTrainedModel, task: str) -> Any:
-        adapter = self.recipe.adapter
-        if adapter.adapter == "none":
-            return None
-        return build_lora_config(
-            model, r=adapter.lora_r, alpha=adapter.lora_alpha, dropout=adapter.lora_dropout, task=task
-        )
+    def peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
+        """The recipe's adapter settings for `model`."""
+        return requested_lora_config(self.recipe.adapter, model, task)
 
     def make_repository(self) -> None:
         """Now: a token that does not do shall cost nobody a training. All ranks come here."""
@@ -205,10 +203,12 @@ class _Job:
         return True if given is not None and given.lower() == "true" else given or False
 
     def save(self, model: PreTrainedModel, label_names: list[str] | None = None) -> None:
+        """Writes `model/`, from one rank."""
         if self.config.process_index == 0:
             save_checkpoint(model, self.tokenizer, Path(self.config.output_dir) / "model", label_names)
 
     def measure(self, model: PreTrainedModel) -> dict[str, Any]:
+        """Metrics on `validation` and `test`; `None` for a part without rows."""
         metrics: dict[str, dict[str, float] | None] = {}
         for name in ("validation", "test"):
             part = self.tokens[name]

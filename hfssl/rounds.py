@@ -294,22 +294,21 @@ class SelfTraining:
 
     def _embedded(self, encoder: PreTrainedModel, pool: Dataset) -> np.ndarray:
         """The pool's embeddings by the backbone, which a refit finds on disk."""
-        path = self.output_dir / EMBEDDINGS
+        args, path = self.args, self.output_dir / EMBEDDINGS
         kept = from_main(read_arrays(path)["layers"] if path.exists() else None)
         if kept is None:
             progress = self._shown(f"{self.title}: embedding the pool")
-            kept = from_main(
-                embed_layers(
-                    encoder,
-                    pool,
-                    self.tokenizer,
-                    probe=self.args.frozen_probe,
-                    bf16=self.args.bf16,
-                    progress=progress,
-                )
+            found = embed_layers(
+                encoder, pool, self.tokenizer, probe=args.frozen_probe, bf16=args.bf16, progress=progress
             )
+            kept = from_main(found)
             if is_main():
                 write_arrays(path, {"layers": kept})
+        if kept.shape[1] != len(pool):
+            raise TrainingError(
+                f"Expected the pool of {kept.shape[1]} rows that {self.output_dir} was begun with, got {len(pool)} "
+                "rows: give the same pool, or another output_dir."
+            )
         return kept
 
     def _score(

@@ -286,8 +286,11 @@ class SSLTrainer(PublishingTrainer):
         with self._note.taking():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
             self.interrupted = any_rank(self._note.taken)  # also when it came after the last look
-        # accelerate leaves bf16 in the model's `forward`; it shall answer in fp32, as it will when loaded.
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        # accelerate leaves bf16 in a `forward` of the model's own, and a mark that it need not put it there again. The
+        # model shall be as it will be when loaded: answer in fp32, and a copy that is trained on compute in bf16.
+        model = self.accelerator.unwrap_model(self.model)
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            model.__dict__.pop(name, None)
         if self.interrupted:
             raise Interrupted(
                 f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "

@@ -12,7 +12,7 @@ from datasets import Dataset
 from peft import PeftConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.adapters import build_lora_config
+from hfssl.adapters import requested_lora_config
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import save_checkpoint
 from hfssl.configs import ContrastiveConfig, SSLConfig, SupervisedConfig, changed_settings
@@ -88,15 +88,7 @@ class ModelMaker:
 
     def peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
         """The LoRA settings for `model`; `None` where all weights are trained."""
-        if self.arguments.adapter == "none":
-            return None
-        return build_lora_config(
-            model,
-            r=self.arguments.lora_r,
-            alpha=self.arguments.lora_alpha,
-            dropout=self.arguments.lora_dropout,
-            task=task,
-        )
+        return requested_lora_config(self.arguments, model, task)
 
     def supervised(
         self, folder: Path, title: str, labeled: Dataset, *, seed: int, adapted: bool, rate: float = 1.0

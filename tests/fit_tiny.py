@@ -29,6 +29,7 @@ TINY = Preset(
         "rounds": 2,
         "mc_passes": 3,
         "teachers": 2,
+        "student_start": "teacher",
         "label_name_prior": True,
         "frozen_probe": True,
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,6 @@ from hfssl.data.streams import tokenize_dataset
 from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.files import read_json_lines
 from hfssl.modeling import from_pretrained, load_classifier
-from hfssl.neighborhood import embed_layers
 from hfssl.pseudo_labels import pseudo_label
 from hfssl.scoring import predict_logits
 from hfssl.selection import ACQUISITIONS, DRAWS, quotas
@@ -277,13 +277,7 @@ def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, frozen_probe=True, soft_targets=True)
     more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
-    seen = []
-
-    def embedded(encoder, rows, tokenizer, **others):
-        seen.append(rows)
-        return embed_layers(encoder, rows, tokenizer, **others)
-
-    monkeypatch.setattr("hfssl.rounds.embed_layers", embedded)
+    monkeypatch.setattr("hfssl.rounds.embed_layers", lambda *a, **k: pytest.fail("embedded a second time"))
     of_rounds = np.load(tmp_path / "rounds/round-0/opinions.npz")
     new_teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
     opinions = []
@@ -291,7 +285,6 @@ def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
         "hfssl.rounds.pseudo_label", lambda joined, *a, **k: opinions.append(joined) or pseudo_label(joined, *a, **k)
     )
     student, curve = rounds.refit(new_teachers, more, pool, tmp_path / "refit")
-    assert not seen
     assert (tmp_path / "refit/pseudo_labels.npz").exists()
     assert curve
     logits = [predict_logits(model, pool, load_tokenizer(tiny_backbone)) for model in new_teachers]
@@ -301,6 +294,8 @@ def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
     np.testing.assert_allclose(opinions[0].deterministic_probs, expected, atol=1e-5)
     assert np.abs(of_rounds["deterministic_probs"] - expected).max() > 0.01
     assert digest(student) != digest(rounds.student_)
+    with pytest.raises(TrainingError, match="Expected the pool of 40 rows that .* was begun with, got 39 rows"):
+        rounds.refit(new_teachers, more, pool.select(range(39)), tmp_path / "other")
 
 
 def opinion(model) -> list[float]:
@@ -325,6 +320,18 @@ def test_a_student_may_start_from_its_teacher(tiny_backbone, teacher, tmp_path, 
     assert opinion(fresh.student_) != opinion(follower.student_)
     again = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_start="teacher", **still)
     assert digest(again.student_) == digest(follower.student_)
+
+
+def test_a_kept_and_a_loaded_teacher_start_the_same_student_in_bf16(tiny_backbone, teacher, tmp_path):
+    """accelerate marks a model that it has prepared, and a copy of it would be trained on in fp32."""
+    options = {"bf16": True, "student_start": "teacher", "draw": "all"}
+    whole = run_rounds(tiny_backbone, teacher, tmp_path / "whole", **options)
+    assert whole.n_iter_ == 2
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again/round-1")
+    lines = (tmp_path / "again/rounds.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "again/rounds.jsonl").write_text(lines[0])
+    assert digest(run_rounds(tiny_backbone, teacher, tmp_path / "again", **options).student_) == digest(whole.student_)
 
 
 def test_settings_that_are_not_known_are_all_named_at_once(settings):

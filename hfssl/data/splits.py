@@ -164,6 +164,7 @@ class _Tables:
 
     @classmethod
     def joined(cls, tables: Mapping[int, Dataset | None]) -> _Tables:
+        """The rows of all tables, one after the other; each must fit the main one."""
         given = {source: table for source, table in tables.items() if table is not None}
         for source, table in given.items():
             _check_table(table, TABLE_NAMES[source], with_pair="text_pair" in given[MAIN].column_names)

@@ -105,6 +105,7 @@ class _ParquetWriter:
             self.writer.close()
 
     def write(self, rows: list[Row]) -> None:
+        """Adds rows to the file."""
         try:
             if self.writer is None:
                 kept = self._guess(rows) if self.kept is None else self.kept

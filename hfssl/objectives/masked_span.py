@@ -177,6 +177,7 @@ class MaskedSpanObjective(Objective):
     def loss(
         self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
+        """Cross-entropy of the tokens that were chosen to be predicted."""
         batch = unlabeled["masked"]
         positions = batch["positions"]
         targets = batch["labels"].flatten().index_select(0, positions)

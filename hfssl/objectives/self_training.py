@@ -45,6 +45,7 @@ class SelfTrainingObjective(Objective):
     def loss(
         self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
+        """Cross-entropy of the labeled rows plus lambda_u times that of the pseudo-labeled ones, by their weights."""
         if self.lambda_u == 0:
             return self.supervised.loss(model, labeled, None, step)
         pseudo = unlabeled["plain"]
