@@ -8,7 +8,7 @@ import numpy as np
 
 from hfssl.novelty import is_strange
 
-__all__ = ["drifted_shares", "lost_classes", "novel_rows_left_out", "strange_pool"]
+__all__ = ["drifted_shares", "lost_classes", "novel_rows_left_out", "strange_pool", "unlearned_labels"]
 
 FEWEST_ROWS, DRIFT = 50, 0.25
 
@@ -41,6 +41,25 @@ def drifted_shares(probs: np.ndarray, taught: np.ndarray | None) -> list[str]:
     return [
         f"On {len(probs):,} texts that were set aside, the student's class shares are {100 * drift:.0f}% away from "
         "those that it was taught (total variation)."
+    ]
+
+
+def unlearned_labels(student: np.ndarray, baseline: np.ndarray, taught: np.ndarray) -> list[str]:
+    """The student says what it was taught on fewer rows of the pool than labels only, which never saw these labels.
+
+    Args:
+        student: `[N]` classes that the student gives to rows of the pool; fewer than 50 say too little.
+        baseline: `[N]` those of the labels-only model.
+        taught: `[N]` their pseudo-labels.
+    """
+    if len(taught) < FEWEST_ROWS:
+        return []
+    learned, before = (100 * float((said == taught).mean()) for said in (student, baseline))
+    if learned >= before:
+        return []
+    return [
+        f"The student gives {learned:.0f}% of {len(taught):,} texts of the pool the label that it was taught, the "
+        f"labels-only model {before:.0f}%: it has not learned its pseudo-labels."
     ]
 
 

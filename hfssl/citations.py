@@ -68,6 +68,14 @@ OPTIONS = {
   booktitle = {Advances in Neural Information Processing Systems},
   year = {2017}
 }""",
+    "wise_ft_alpha": """@inproceedings{wortsman2022robust,
+  title = {Robust Fine-tuning of Zero-shot Models},
+  author = {Wortsman, Mitchell and Ilharco, Gabriel and Kim, Jong Wook and Li, Mike and Kornblith, Simon and Roelofs,
+            Rebecca and Gontijo-Lopes, Raphael and Hajishirzi, Hannaneh and Farhadi, Ali and Namkoong, Hongseok and
+            Schmidt, Ludwig},
+  booktitle = {Proceedings of CVPR},
+  year = {2022}
+}""",
     "r_drop_alpha": """@inproceedings{wu2021rdrop,
   title = {{R-Drop}: Regularized Dropout for Neural Networks},
   author = {Wu, Lijun and Li, Juntao and Wang, Yue and Meng, Qi and Qin, Tao and Chen, Wei and Zhang, Min and Liu,

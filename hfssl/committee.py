@@ -15,13 +15,56 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
-from hfssl.neighborhood import Neighborhood, probe_say
+from hfssl.neighborhood import Neighborhood, embed_layers, probe_say
 from hfssl.priors import class_shares, consensus_prior, estimate_prior
+from hfssl.probes import LayerProbe, fit_layer_probe
 from hfssl.ranks import from_main
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
 from hfssl.seeding import derive_seed
 
-__all__ = ["Opinions", "find_class_shares", "probe_weight", "score_pool"]
+__all__ = ["Opinions", "Teacher", "find_class_shares", "form_committee", "probe_weight", "score_pool"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that labels the pool: by its head, or by logistic regression on the means over its tokens.
+
+    Attributes:
+        model: On the device to use.
+        probe: Of its last layer; `None` leaves it to the head.
+        bf16: Whether it computes in it, as in training.
+    """
+
+    model: PreTrainedModel
+    probe: LayerProbe | None = None
+    bf16: bool = False
+
+    def probs(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, progress: str | None = None) -> np.ndarray:
+        """`[N, K]` without dropout; all ranks come here."""
+        if self.probe is not None:
+            embedded = embed_layers(self.model, rows, tokenizer, probe=False, bf16=self.bf16, progress=progress)
+            return self.probe.probs(embedded).astype(np.float32)
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+            return softmax(predict_logits(self.model, rows, tokenizer, progress=progress), axis=-1)
+
+
+def form_committee(
+    models: Sequence[PreTrainedModel],
+    labeled: Dataset | None,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    num_classes: int,
+    bf16: bool,
+) -> list[Teacher]:
+    """Teachers that speak through a probe of their last layer, fitted to `labeled`, or by their heads without it."""
+    if labeled is None:
+        return [Teacher(model, bf16=bf16) for model in models]
+    labels, teachers = np.asarray(labeled["labels"][:]), []
+    for model in models:
+        embedded = embed_layers(model, labeled, tokenizer, probe=False, bf16=bf16)
+        # The seed is of the folds by which several layers would get their say.
+        teachers.append(Teacher(model, from_main(fit_layer_probe(embedded, labels, num_classes, seed=0)), bf16))
+    return teachers
 
 
 @dataclass(frozen=True)
@@ -76,7 +119,7 @@ class Opinions:
 
 
 def score_pool(
-    teachers: Sequence[PreTrainedModel],
+    teachers: Sequence[Teacher],
     pool: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     args: SelfTrainingConfig,
@@ -90,7 +133,7 @@ def score_pool(
     All ranks come here: each scores a share of the batches.
 
     Args:
-        teachers: M models.
+        teachers: M of them.
         pool: N tokenized rows.
         tokenizer: pads the batches.
         args: `mc_top_layers`, `bf16` and `seed` count here.
@@ -104,24 +147,29 @@ def score_pool(
     results = []
     for i, teacher in enumerate(teachers):
         who = f"teacher {i + 1} of {len(teachers)}, " if len(teachers) > 1 else ""
+        progress = None if title is None else f"{title}: {who}{looking} the pool"
+        if each == 0:
+            results.append(MCDropoutResult.of_one_pass(teacher.probs(pool, tokenizer, progress)))
+            continue
         with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
-            results.append(
-                mc_dropout(
-                    teacher,
-                    pool,
-                    tokenizer,
-                    passes=each,
-                    top_layers=args.mc_top_layers,
-                    seed=derive_seed(args.seed, "mc_dropout", stream, i),
-                    progress=None if title is None else f"{title}: {who}{looking} the pool",
-                )
+            result = mc_dropout(
+                teacher.model,
+                pool,
+                tokenizer,
+                passes=each,
+                top_layers=args.mc_top_layers,
+                seed=derive_seed(args.seed, "mc_dropout", stream, i),
+                progress=progress,
             )
+        if teacher.probe is not None:
+            result = replace(result, deterministic_probs=teacher.probs(pool, tokenizer))
+        results.append(result)
     return results
 
 
 def probe_weight(
     around: Neighborhood | None,
-    teachers: Sequence[PreTrainedModel],
+    teachers: Sequence[Teacher],
     held_out: Dataset | None,
     tokenizer: PreTrainedTokenizerBase,
 ) -> float:
@@ -130,8 +178,7 @@ def probe_weight(
         return 0.0
     said, labels = np.zeros_like(around.probe_held_out), np.zeros(0, dtype=np.int64)
     if len(around.probe_held_out):
-        logits = [predict_logits(teacher, held_out, tokenizer) for teacher in teachers]
-        said = np.mean([softmax(values, axis=-1) for values in logits], axis=0)
+        said = np.mean([teacher.probs(held_out, tokenizer) for teacher in teachers], axis=0)
         labels = np.asarray(held_out["labels"][:])
     return from_main(probe_say(around.probe_held_out, said, labels))
 

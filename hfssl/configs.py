@@ -100,6 +100,13 @@ class SSLConfig(TrainingArguments):
         default=0.0,
         metadata={"help": "End with the moving average of the weights, decayed by this a step; 0 ends with the last."},
     )
+    wise_ft_alpha: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the trained weights of the body in those it ends with; the rest are those that it "
+            "started from (WiSE-FT). 1 ends with the trained ones."
+        },
+    )
     length_bucketing: bool = field(
         default=True, metadata={"help": "Let unlabeled rows of similar length meet in one batch (less padding)."}
     )
@@ -133,6 +140,8 @@ class SSLConfig(TrainingArguments):
             found.append(
                 "weight_average_decay and load_best_model_at_end exclude each other: both say what to end with."
             )
+        if not 0 < self.wise_ft_alpha <= 1:
+            found.append(f"wise_ft_alpha must be above 0 and at most 1, got {self.wise_ft_alpha}.")
         return found
 
 
@@ -314,6 +323,13 @@ class SelfTrainingConfig(SupervisedConfig):
         metadata={
             "help": "Let the classes' names vote on the first pseudo-labels, by how near the backbone finds them to a "
             "text; how much is chosen by cross-validation on the labels."
+        },
+    )
+    teacher_probe: bool = field(
+        default=False,
+        metadata={
+            "help": "Let logistic regression on the means over its tokens speak for each first teacher, not its head: "
+            "most stock heads see the first token alone, for which sentence encoders were not trained."
         },
     )
     frozen_probe: bool = field(

@@ -12,7 +12,7 @@ from datasets import Dataset
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool
+from hfssl.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool, unlearned_labels
 from hfssl.checkpoints import save_checkpoint
 from hfssl.cross_fitting import CrossFit
 from hfssl.files import read_arrays, write_arrays
@@ -22,6 +22,7 @@ from hfssl.modeling import from_pretrained
 from hfssl.rounds import SelfTraining
 from hfssl.run_folder import RunFolder
 from hfssl.scoring import predict_logits
+from hfssl.seeding import numpy_generator
 from hfssl.verdict import BASELINE, stage_name
 
 __all__ = ["CROSS_FIT", "Evidence"]
@@ -30,6 +31,7 @@ CROSS_FIT, LOGITS = "cross_fit", "logits.npz"
 MEASURED = ("validation", "test")
 # Below, an estimate that inherits the noise of the held-out accuracy misleads: on 9 labels it said 24% for 62%.
 FEWEST_HELD_OUT = 30
+LOOKED_AT = 500  # rows of the pool whose labels the student is asked for
 
 
 class Evidence:
@@ -112,9 +114,15 @@ class Evidence:
         """What self-training found remarkable."""
         return (self.run_folder.done("self_training") or {}).get("notes", [])
 
-    def observations(self, rounds: SelfTraining) -> dict[str, list[str]]:
-        """Alarms, which speak against the student, and notes, which a reader of the verdict should know anyhow."""
+    def observations(self, rounds: SelfTraining, pool: Dataset) -> dict[str, list[str]]:
+        """Alarms, which speak against the student, and notes, which a reader of the verdict should know anyhow.
+
+        Args:
+            rounds: finished ones.
+            pool: tokenized rows, those that the rounds had.
+        """
         alarms, notes = lost_classes(rounds.transduction_, self.known("labeled"), self.label_names), []
+        alarms += self._unlearned(rounds, pool)
         if len(self.tokens["proxy"]):
             student = softmax(predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer), axis=-1)
             alarms += drifted_shares(student, rounds.class_shares_)
@@ -124,6 +132,21 @@ class Evidence:
             alarms += strange_pool(around.novel, filtered=filtered and not around.novel.all())
             notes += novel_rows_left_out(around.novel) if filtered else []
         return {"alarms": alarms, "notes": notes}
+
+    def _unlearned(self, rounds: SelfTraining, pool: Dataset) -> list[str]:
+        """Whether the student says what it was taught, on some rows of the pool that it was taught from."""
+        taught = np.flatnonzero(rounds.labeled_iter_ >= 0)
+        if not len(taught):
+            return []
+        if len(taught) > LOOKED_AT:
+            generator = numpy_generator(rounds.args.seed, "unlearned")
+            taught = np.sort(generator.choice(taught, LOOKED_AT, replace=False))
+        baseline = from_pretrained(self.run_folder.stage(BASELINE) / "model").to(rounds.args.device)
+        said = [
+            predict_logits(model, pool.select(taught), self.tokenizer).argmax(axis=-1)
+            for model in (rounds.student_, baseline)
+        ]
+        return unlearned_labels(*said, rounds.transduction_[taught])
 
     def _estimates(self, student_probs: np.ndarray, device: torch.device) -> list[str]:
         """What labels only and the student would get right of `proxy`, whose labels are not looked at."""

@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 ROWS_AT_ONCE = 64
+# scikit-learn's 1 lost up to 8 points where classes are many, or features were not trained to tell them apart.
+INVERSE_PENALTY = 10.0
 NEVER = -100.0  # logit of a class that has no labels
 
 
@@ -88,7 +90,7 @@ def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tu
 
 
 def logistic_weights(
-    features: Tensor, labels: Tensor, num_classes: int, *, inverse_penalty: float = 1.0
+    features: Tensor, labels: Tensor, num_classes: int, *, inverse_penalty: float = INVERSE_PENALTY
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of multinomial logistic regression on the features, as SetFit's head (Tunstall et al. 2022).
 
@@ -99,7 +101,7 @@ def logistic_weights(
         features: `[B, D]`, of two classes or more.
         labels: `[B]`.
         num_classes: K.
-        inverse_penalty: C of scikit-learn, whose default is 1, too.
+        inverse_penalty: C of scikit-learn, whose default is 1; 10 here by `benchmarks/NOTES.md`, 2026-11-26.
 
     Returns:
         `[K, D]` and `[K]`.

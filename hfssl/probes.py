@@ -1,8 +1,8 @@
-"""Logistic regression on several layers of the untrained backbone, each with the say that the labels speak for.
+"""Logistic regression on the means over the tokens of one or several layers, each with the say that labels speak for.
 
-What a class is about may be plainer below the last layer, which a sentence encoder was trained to fill with topics: a
-probe of the last layer alone lost 4 to 6 points on sentiment and kinds of question, and won 2 on emotions
-(benchmarks/NOTES.md, 2026-11-25). L labeled rows, N rows, H layers, K classes, D dimensions.
+What a class is about may be plainer below the last layer, which a sentence encoder was trained to fill with topics: of
+the untrained backbone a probe of the last layer alone lost 4 to 6 points on sentiment and kinds of question, and won 2
+on emotions (benchmarks/NOTES.md, 2026-11-25). L labeled rows, N rows, H layers, K classes, D dimensions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from hfssl.heads import logistic_weights
 __all__ = ["LayerProbe", "fit_layer_probe", "stacking_weights", "upper_layers"]
 
 FOLDS = 4
-INVERSE_PENALTY = (
-    10.0  # scikit-learn's 1 lost up to 8 points on features that were not trained to tell the classes apart
-)
 PRIOR_ROWS = 1.0  # rows that each layer is given for a start, so that no say is nothing
 MOST_ITERATIONS, TOLERANCE = 1000, 1e-6
 
@@ -65,7 +62,7 @@ def fit_layer_probe(embeddings: np.ndarray, labels: np.ndarray, num_classes: int
     shares = np.full(len(embeddings), 1 / len(embeddings))
     counts = np.bincount(labels)
     fewest = int(counts[counts > 0].min())
-    if fewest >= 2:  # else every fold lacks a class
+    if fewest >= 2 and len(embeddings) > 1:  # with a single label some fold lacks its class
         held_out = np.zeros((len(embeddings), len(labels), num_classes))
         folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=seed % 2**32)
         for train, rest in folds.split(embeddings[0], labels):
@@ -106,5 +103,5 @@ def stacking_weights(
 
 def _regression(rows: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     features, truth = torch.from_numpy(rows), torch.from_numpy(np.asarray(labels, dtype=np.int64))
-    weight, bias = logistic_weights(features, truth, num_classes, inverse_penalty=INVERSE_PENALTY)
+    weight, bias = logistic_weights(features, truth, num_classes)
     return weight.numpy(), bias.numpy()

@@ -7,6 +7,7 @@
 | `l2_sp_alpha` | L2-SP (Li et al. 2018): stay near the weights that training started from |
 | `layerwise_lr_decay` | ULMFiT's discriminative rates (Howard & Ruder 2018); in `hfssl.learning_rates` |
 | `weight_average_decay` | averaged weights (Polyak & Juditsky 1992; Tarvainen & Valpola 2017) |
+| `wise_ft_alpha` | WiSE-FT (Wortsman et al. 2022): end between the starting weights and the trained ones |
 """
 
 from __future__ import annotations
@@ -78,26 +79,32 @@ def draw_mixup(size: int, alpha: float, seed: int, step: int) -> tuple[float, Te
 
 
 class StartingPoint:
-    """L2-SP: alpha / 2 * ||w - w0||^2 over the body's trained weights (Li et al. 2018, equation 3).
-
-    The head has no starting point worth keeping; weight decay draws it to 0 (the paper's beta).
+    """The body's trained weights as they were before training, w0. The head has none that is worth keeping.
 
     Args:
         model (`nn.Module`): As it is before training; its trained weights are copied.
-        alpha (`float`): The penalty's weight.
     """
 
-    def __init__(self, model: nn.Module, alpha: float):
-        self.alpha = alpha
+    def __init__(self, model: nn.Module):
         body, _ = body_and_head_parameters(model)
         parameters = dict(model.named_parameters())
         self.start = {name: parameters[name].detach().clone() for name in body if parameters[name].requires_grad}
 
-    def penalty(self, model: nn.Module) -> Tensor:
-        """The scalar to add to the loss; the model may be wrapped for several devices."""
+    def penalty(self, model: nn.Module, alpha: float) -> Tensor:
+        """L2-SP: alpha / 2 * ||w - w0||^2 (Li et al. 2018, equation 3), the scalar to add to the loss.
+
+        Weight decay draws the head to 0 (the paper's beta). The model may be wrapped for several devices.
+        """
         parameters = {name.removeprefix("module."): parameter for name, parameter in model.named_parameters()}
         ways = [parameters[name] - start.to(parameters[name].device) for name, start in self.start.items()]
-        return self.alpha / 2 * torch.stack([way.square().sum() for way in ways]).sum()
+        return alpha / 2 * torch.stack([way.square().sum() for way in ways]).sum()
+
+    @torch.no_grad()
+    def interpolate(self, model: nn.Module, alpha: float) -> None:
+        """WiSE-FT: w <- (1 - alpha) w0 + alpha w (Wortsman et al. 2022, equation 1)."""
+        parameters = dict(model.named_parameters())
+        for name, start in self.start.items():
+            parameters[name].lerp_(start.to(parameters[name].device), 1 - alpha)
 
 
 class WeightAverage:

@@ -25,7 +25,7 @@ from transformers.utils import logging
 
 from hfssl.adapters import trainable_copy
 from hfssl.checkpoints import save_checkpoint
-from hfssl.committee import Opinions, find_class_shares, probe_weight, score_pool
+from hfssl.committee import Opinions, Teacher, find_class_shares, form_committee, probe_weight, score_pool
 from hfssl.configs import SelfTrainingConfig
 from hfssl.errors import TrainingError
 from hfssl.files import append_json_line, read_arrays, read_json_lines, write_arrays, write_json_lines
@@ -116,8 +116,9 @@ class SelfTraining:
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
-        self._teachers = [teacher.to(device) for teacher in teachers]
-        self.student_, self.termination_condition_ = self._teachers[0], ""
+        teachers = [teacher.to(device) for teacher in teachers]
+        self._teachers = self._committee(teachers, labeled)
+        self.student_, self.termination_condition_ = teachers[0], ""
         self.curves_: list[dict] = []
         for record in self.rounds_:
             self._recall(record)
@@ -153,7 +154,7 @@ class SelfTraining:
         last, place = taught[-1], self._round_dir(taught[-1])
         self.probe_weight_ = records[0]["probe_weight"]  # the labels that it rests on are among `labeled` now
         around = self._look_around(labeled, pool, None, folder)
-        self._teachers = [teacher.to(self.args.device) for teacher in teachers]
+        self._teachers = self._committee([teacher.to(self.args.device) for teacher in teachers], labeled)
         opinions = self._opinions(self._score(self._teachers, pool, "refit", self.title), around)
         if last == 0:
             shares = find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
@@ -186,7 +187,7 @@ class SelfTraining:
         self.class_shares_ = beside.get("class_shares")
         if record["selected"]:
             self.student_ = from_pretrained(self._round_dir(number) / "student").to(self.args.device)
-            self._teachers = [self.student_]
+            self._teachers = self._committee([self.student_])
             self.curves_ += read_json_lines(self._round_dir(number) / "curve.jsonl")
         self.termination_condition_ = record["termination_condition"]
         if is_main():
@@ -234,7 +235,7 @@ class SelfTraining:
                 number, title, labels, labeled, pool, folder, notes=_health(record)
             )
             self.curves_ += curve
-            self._teachers = [self.student_]
+            self._teachers = self._committee([self.student_])
         elif is_main():
             logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
         record["validation"] = self._measure(validation)
@@ -311,8 +312,18 @@ class SelfTraining:
             )
         return kept
 
+    def _committee(self, models: Sequence[PreTrainedModel], labeled: Dataset | None = None) -> list[Teacher]:
+        """The models as teachers: those of the first round may speak through probes that are fitted to `labeled`."""
+        return form_committee(
+            models,
+            labeled if self.args.teacher_probe else None,
+            self.tokenizer,
+            num_classes=len(self.label_names),
+            bf16=self.args.bf16,
+        )
+
     def _score(
-        self, teachers: Sequence[PreTrainedModel], pool: Dataset, stream: str | int, title: str
+        self, teachers: Sequence[Teacher], pool: Dataset, stream: str | int, title: str
     ) -> list[MCDropoutResult]:
         return score_pool(
             teachers,
@@ -385,7 +396,7 @@ class SelfTraining:
         selected = labels.beside(pool.select_columns(columns))  # no label column reaches the student
         fresh = self.args.student_start == "pretrained"
         trainer = SelfTrainingTrainer(
-            self.make_student(seed) if fresh else trainable_copy(self._teachers[0]),
+            self.make_student(seed) if fresh else trainable_copy(self._teachers[0].model),
             replace(
                 self.args,
                 output_dir=str(folder / "checkpoints"),

@@ -55,6 +55,15 @@ class MCDropoutResult:
     vote_shares: np.ndarray  # [N, K], share of the stochastic passes in which the class is the most probable one
     bald: np.ndarray  # [N] in nats
 
+    @classmethod
+    def of_one_pass(cls, probs: np.ndarray) -> MCDropoutResult:
+        """What a single pass without dropout says, `[N, K]`, so that `combine` finds what several models disagree on.
+
+        Deep ensembles (Lakshminarayanan et al. 2017).
+        """
+        votes = (probs.argmax(axis=-1)[:, None] == np.arange(probs.shape[-1])).astype(probs.dtype)
+        return cls(probs, probs, np.zeros_like(probs), votes, np.zeros(len(probs), dtype=probs.dtype))
+
     @property
     def predicted(self) -> np.ndarray:
         """`[N]` int64, argmax of the deterministic probabilities."""
@@ -229,8 +238,7 @@ def mc_dropout(
         model: a sequence classifier with K labels, plain or with an adapter, on the device to use.
         dataset: N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
         tokenizer: pads the batches.
-        passes: T; 0 takes the pass without dropout for the only one, so that `combine` finds what several models
-            disagree on (deep ensembles, Lakshminarayanan et al. 2017).
+        passes: T, at least 1.
         seed: of the dropout masks.
         top_layers: dropout acts in so many upper layers and in the head, and all below runs once (`hfssl.trunk`);
             `None` drops everywhere, as in the paper, at the price of full passes.
@@ -247,15 +255,13 @@ def mc_dropout(
         for field in fields(MCDropoutResult)
     }
     trunk = None
-    if top_layers is not None and count and passes:
+    if top_layers is not None and count:
         with evaluating(model), torch.inference_mode():
             trunk = find_trunk(model, _first_rows(model, dataset, tokenizer), top_layers)
 
     def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         with evaluating(model), trunk.recording() if trunk else nullcontext():
             deterministic = _finite_logits(model, batch)
-        if passes == 0:
-            return _reduce(deterministic[None], deterministic)
         stochastic = _stochastic_logits(model, batch, passes, (seed, number), max_tokens, trunk)
         if number == 0:
             _check_dropout_acts(stochastic, deterministic)

@@ -206,7 +206,7 @@ class StageRunner:
             "config": {"self_training": rounds.describe() | changed_settings(config) | {"adapted_backbone": adapted}},
             "curves": rounds.curves_,
             "rounds": rounds.rounds_,
-            **self.evidence.observations(rounds),
+            **self.evidence.observations(rounds, pool),
         }
 
     def _teachers(

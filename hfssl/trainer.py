@@ -41,7 +41,7 @@ from hfssl.objectives.base import Objective
 from hfssl.progress import NamedProgress
 from hfssl.publishing import PublishingTrainer
 from hfssl.ranks import any_rank, from_main
-from hfssl.regularization import WeightAverage
+from hfssl.regularization import StartingPoint, WeightAverage
 from hfssl.seeding import derive_seed, torch_generator
 from hfssl.tracking import follow, run_name
 
@@ -120,6 +120,7 @@ class SSLTrainer(PublishingTrainer):
         follow(self, args.tensorboard_dir or os.path.join(args.output_dir, "runs"))
         decay = args.weight_average_decay
         self._average = WeightAverage(self.model, decay) if decay > 0 else None
+        self._start = StartingPoint(self.model) if args.wise_ft_alpha < 1 else None
         self._components: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
         self._component_count = 0
         self.notes: dict[str, float] = {}  # numbers that go with the first log: what a round was made of
@@ -279,9 +280,9 @@ class SSLTrainer(PublishingTrainer):
         if resume_from_checkpoint and self._is_finished(resume_from_checkpoint):
             self._load_from_checkpoint(resume_from_checkpoint)
             self._load_average(resume_from_checkpoint)
-            self._end_with_average()
             if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
                 self._load_best_model()
+            self._end_training()
             return TrainOutput(self.state.global_step, float("nan"), {})
         with self._note.taking():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
@@ -296,7 +297,7 @@ class SSLTrainer(PublishingTrainer):
                 f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
                 f"{last_complete_checkpoint(self.args.output_dir)}."
             )
-        self._end_with_average()
+        self._end_training()
         return output
 
     def update_average(self, model: nn.Module, step: int) -> None:
@@ -304,9 +305,13 @@ class SSLTrainer(PublishingTrainer):
         if self._average is not None:
             self._average.update(self.accelerator.unwrap_model(model), step)
 
-    def _end_with_average(self) -> None:
+    def _end_training(self) -> None:
+        """Puts in place what training shall end with, where that is not the last step's weights."""
+        model = self.accelerator.unwrap_model(self.model)
         if self._average is not None:
-            self._average.copy_to(self.accelerator.unwrap_model(self.model))
+            self._average.copy_to(model)
+        if self._start is not None:
+            self._start.interpolate(model, self.args.wise_ft_alpha)
 
     def _load_average(self, checkpoint: str) -> None:
         if self._average is not None:

@@ -20,7 +20,13 @@ from hfssl.trainer import SSLTrainer
 
 TINY = Preset(
     supervised={"max_steps": 12, "save_steps": 5, "logging_steps": 4, "per_device_train_batch_size": 6},
-    warm_start={"max_steps": 6, "save_steps": 2, "logging_steps": 3, "per_device_train_batch_size": 6},
+    warm_start={
+        "wise_ft_alpha": 0.75,
+        "max_steps": 6,
+        "save_steps": 2,
+        "logging_steps": 3,
+        "per_device_train_batch_size": 6,
+    },
     pretext={"max_steps": 10, "save_steps": 4, "logging_steps": 5, "eval_steps": 5, "per_device_train_batch_size": 8},
     self_training={
         "max_steps": 8,
@@ -32,6 +38,7 @@ TINY = Preset(
         "student_start": "teacher",
         "label_name_prior": True,
         "frozen_probe": True,
+        "teacher_probe": True,
     },
     most_pool_rows=40,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hfssl.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool
+from hfssl.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool, unlearned_labels
 
 NAMES = ["spam", "ham", "eggs"]
 
@@ -25,6 +25,16 @@ def test_a_drift_of_a_quarter_is_an_alarm():
     assert drifted_shares(near, taught) == []
     assert drifted_shares(far[:20], taught) == []  # too few rows
     assert drifted_shares(far, None) == []
+
+
+def test_a_student_that_does_not_say_what_it_was_taught_is_an_alarm():
+    taught, other = np.zeros(100, dtype=int), np.ones(100, dtype=int)
+    half, most = np.arange(100) % 2, (np.arange(100) < 20).astype(int)
+    (sentence,) = unlearned_labels(half, most, taught)
+    assert "50% of 100 texts" in sentence
+    assert "labels-only model 80%" in sentence
+    assert unlearned_labels(most, half, taught) == unlearned_labels(half, half, taught) == []
+    assert unlearned_labels(other[:20], taught[:20], taught[:20]) == []  # too few rows
 
 
 def test_a_strange_pool_is_an_alarm_unless_its_rows_lost_their_weight():

@@ -88,7 +88,7 @@ def test_logistic_weights_are_those_of_scikit_learn_and_free_of_scale():
     )
     center = features.mean(dim=0)
     unit = (features - center) / (features - center).square().sum(dim=1).mean().sqrt()
-    peer = LogisticRegression(max_iter=1000).fit(unit.numpy(), labels.numpy())
+    peer = LogisticRegression(C=10.0, max_iter=1000).fit(unit.numpy(), labels.numpy())
     ours = (features @ weight.T + bias).softmax(-1)
     np.testing.assert_allclose(ours[:, :3].numpy(), peer.predict_proba(unit.numpy()), atol=1e-3)
     assert (ours[:, 3] < 1e-6).all()  # a class without labels
@@ -98,6 +98,6 @@ def test_logistic_weights_of_two_classes():
     features, labels = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
     weight, bias = logistic_weights(features, labels, 2)
     torch.testing.assert_close(weight[0], -weight[1])
-    peer = LogisticRegression().fit(features.numpy() / 2.5**0.5, labels.numpy())  # mean square 2.5
+    peer = LogisticRegression(C=10.0).fit(features.numpy() / 2.5**0.5, labels.numpy())  # mean square 2.5
     ours = (features @ weight.T + bias).softmax(-1).numpy()
     np.testing.assert_allclose(ours, peer.predict_proba(features.numpy() / 2.5**0.5), atol=1e-3)

@@ -17,6 +17,7 @@ OPTIONS = {
     "mixup": {"mixup_alpha": 0.4},
     "l2_sp": {"l2_sp_alpha": 10.0},
     "average": {"weight_average_decay": 0.9},
+    "wise_ft": {"wise_ft_alpha": 0.5},
     "layerwise": {"layerwise_lr_decay": 0.5},
     "class_means": {"head_start": "class_means"},
     "logistic": {"head_start": "logistic"},
@@ -59,16 +60,29 @@ def test_the_draw_of_mixup_depends_on_seed_and_step_alone():
 
 def test_the_penalty_of_l2_sp_is_half_alpha_times_the_squared_way(tiny_backbone, tmp_path):
     model = make_trainer(tiny_backbone, tmp_path).model
-    start = StartingPoint(model, alpha=3.0)
-    assert start.penalty(model).item() == 0
+    start = StartingPoint(model)
+    assert start.penalty(model, 3.0).item() == 0
     with torch.no_grad():
         embeddings = model.get_input_embeddings().weight
         embeddings[0, 0] += 2.0
         model.classifier.weight += 1.0  # the head is free
-    assert start.penalty(model).item() == pytest.approx(3.0 / 2 * 4.0)
-    start.penalty(model).backward()
+    assert start.penalty(model, 3.0).item() == pytest.approx(3.0 / 2 * 4.0)
+    start.penalty(model, 3.0).backward()
     assert embeddings.grad[0, 0].item() == pytest.approx(3.0 * 2.0)
     assert embeddings.grad.abs().sum().item() == pytest.approx(3.0 * 2.0)
+
+
+def test_wise_ft_ends_between_the_start_and_the_trained_weights(tiny_backbone, tmp_path):
+    model = make_trainer(tiny_backbone, tmp_path).model
+    start = StartingPoint(model)
+    embeddings, head = model.get_input_embeddings().weight, model.classifier.weight
+    before, head_before = embeddings[0, 0].item(), head[0, 0].item()
+    with torch.no_grad():
+        embeddings[0, 0] += 2.0
+        head += 1.0
+    start.interpolate(model, 0.75)
+    assert embeddings[0, 0].item() == pytest.approx(before + 0.75 * 2.0)
+    assert head[0, 0].item() == pytest.approx(head_before + 1.0)  # the head has no start worth keeping
 
 
 def test_the_moving_average_by_hand():
@@ -134,6 +148,7 @@ def test_the_penalty_is_a_component_of_the_students_loss_too(tiny_backbone, tmp_
         ({"r_drop_alpha": -1.0}, "r_drop_alpha must not be negative"),
         ({"r_drop_alpha": 1.0, "mixup_alpha": 1.0}, "exclude each other"),
         ({"weight_average_decay": 1.0}, "weight_average_decay must be"),
+        ({"wise_ft_alpha": 0.0}, "wise_ft_alpha must be"),
         ({"layerwise_lr_decay": 0.0}, "layerwise_lr_decay must be"),
         ({"method": "self_training", "mixup_alpha": 1.0}, "are for teachers"),
         ({"method": "masked_span", "weight_average_decay": 0.9, "load_best_model_at_end": True}, "exclude each other"),

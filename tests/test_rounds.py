@@ -15,6 +15,8 @@ import torch
 from ranks import logs, run_ranks
 from rounds_tiny import MAX_LENGTH, POOL_ROWS, digest, hidden_labels, rounds_that_die, run_rounds
 from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import normalize
 from train_tiny import LABEL_NAMES, make_dataset
 from train_tiny import WORDS as TINY_WORDS
 
@@ -26,7 +28,7 @@ from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.files import read_json_lines
 from hfssl.modeling import from_pretrained, load_classifier
 from hfssl.pseudo_labels import pseudo_label
-from hfssl.scoring import predict_logits
+from hfssl.scoring import mean_embeddings, predict_logits
 from hfssl.selection import ACQUISITIONS, DRAWS, quotas
 from hfssl.trainers import SupervisedTrainer
 
@@ -268,6 +270,26 @@ def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_pa
     monkeypatch.setattr("hfssl.rounds.find_neighborhood", lambda *a, **k: pytest.fail("asked a second time"))
     again = run_rounds(tiny_backbone, teacher, tmp_path, graph=graph, filter_novel=True, soft_targets=True)
     assert digest(again.student_) == digest(rounds.student_)
+
+
+def test_the_first_teachers_may_speak_through_the_means_over_their_tokens(tiny_backbone, teacher, tmp_path):
+    """In round 1 by logistic regression on these means, in round 2 the student by its own head."""
+    run_rounds(tiny_backbone, teacher, tmp_path, teacher_probe=True, mc_passes=0, draw="all", weighting="uniform")
+    tokenizer, model = load_tokenizer(tiny_backbone), from_pretrained(teacher)
+    labeled, pool = (
+        tokenize_dataset(make_dataset(rows, labels=known, offset=offset), tokenizer, MAX_LENGTH)
+        for rows, known, offset in ((11, True, 0), (POOL_ROWS, False, 3))
+    )
+    known, unknown = (normalize(mean_embeddings(model, rows, tokenizer)) for rows in (labeled, pool))
+    center = known.mean(axis=0)
+    scale = np.sqrt(np.square(known - center).sum(axis=1).mean())
+    peer = LogisticRegression(C=10.0, max_iter=1000).fit((known - center) / scale, labeled["labels"][:])
+    first, second = (np.load(tmp_path / f"round-{number}" / "opinions.npz")["teacher_probs"][0] for number in (0, 1))
+    np.testing.assert_allclose(first, peer.predict_proba((unknown - center) / scale), atol=1e-3)
+    by_head = softmax(predict_logits(model, pool, tokenizer), axis=-1)
+    assert np.abs(first - by_head).max() > 0.01
+    student = from_pretrained(tmp_path / "round-0" / "student")
+    np.testing.assert_allclose(second, softmax(predict_logits(student, pool, tokenizer), axis=-1), atol=1e-5)
 
 
 def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(

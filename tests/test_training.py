@@ -32,11 +32,11 @@ def rates(tmp_path):
 
 def test_an_adapter_learns_at_ten_times_the_rate(rates):
     full = rates()
-    assert full == [1.5e-4, 1e-4, 3e-4, 1e-4]
+    assert full == [3e-4, 1e-4, 3e-4, 1e-4]
     assert LORA_RATE == 10
-    assert rates(adapter="lora") == pytest.approx([1.5e-3, 1e-3, 3e-3, 1e-3])
+    assert rates(adapter="lora") == pytest.approx([3e-3, 1e-3, 3e-3, 1e-3])
 
 
 def test_a_rate_that_the_user_gives_is_taken_as_it_is(rates):
     given = rates(adapter="lora", learning_rate=5e-4)
-    assert given == pytest.approx([1.5e-3, 5e-4, 5e-4, 1e-3])  # it is that of labels only and of the students
+    assert given == pytest.approx([3e-3, 5e-4, 5e-4, 1e-3])  # it is that of labels only and of the students

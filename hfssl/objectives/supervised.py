@@ -32,7 +32,8 @@ class SupervisedObjective(Objective):
     def setup(self, model: nn.Module, args: SSLConfig) -> None:
         self.label_smoothing, self.seed = args.label_smoothing_factor, args.seed
         self.r_drop_alpha, self.mixup_alpha = args.r_drop_alpha, args.mixup_alpha
-        self.start = StartingPoint(model, args.l2_sp_alpha) if args.l2_sp_alpha > 0 else None
+        self.l2_sp_alpha = args.l2_sp_alpha
+        self.start = StartingPoint(model) if args.l2_sp_alpha > 0 else None
 
     def loss(
         self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
@@ -41,7 +42,7 @@ class SupervisedObjective(Objective):
 
     def penalty(self, model: nn.Module) -> dict[str, torch.Tensor]:
         """The term of L2-SP, if it is on."""
-        return {} if self.start is None else {"loss/l2_sp": self.start.penalty(model)}
+        return {} if self.start is None else {"loss/l2_sp": self.start.penalty(model, self.l2_sp_alpha)}
 
     def _labeled_loss(self, model: nn.Module, labeled: Batch, step: int) -> torch.Tensor:
         labels, smoothing = labeled["labels"], {"label_smoothing": self.label_smoothing}
@@ -56,6 +57,5 @@ class SupervisedObjective(Objective):
         return F.cross_entropy(classification_logits(model, labeled), labels, **smoothing)
 
     def describe(self) -> dict[str, Any]:
-        options = {"r_drop_alpha": self.r_drop_alpha, "mixup_alpha": self.mixup_alpha}
-        options["l2_sp_alpha"] = self.start.alpha if self.start else 0
+        options = {name: getattr(self, name) for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha")}
         return super().describe() | {name: value for name, value in options.items() if value}
