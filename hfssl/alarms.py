@@ -10,7 +10,7 @@ from hfssl.novelty import is_strange
 
 __all__ = ["drifted_shares", "lost_classes", "novel_rows_left_out", "strange_pool", "unlearned_labels"]
 
-FEWEST_ROWS, DRIFT = 50, 0.25
+FEWEST_ROWS, DRIFT, UNLEARNED = 50, 0.25, 15
 
 
 def lost_classes(pseudo_labels: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[str]:
@@ -45,7 +45,9 @@ def drifted_shares(probs: np.ndarray, taught: np.ndarray | None) -> list[str]:
 
 
 def unlearned_labels(student: np.ndarray, baseline: np.ndarray, taught: np.ndarray) -> list[str]:
-    """The student says what it was taught on fewer rows of the pool than labels only, which never saw these labels.
+    """The student says what it was taught on far fewer rows of the pool than labels only, which never saw that.
+
+    A little fewer is usual: the labels-only model is much like the teacher, and a student may better its labels.
 
     Args:
         student: `[N]` classes that the student gives to rows of the pool; fewer than 50 say too little.
@@ -55,7 +57,7 @@ def unlearned_labels(student: np.ndarray, baseline: np.ndarray, taught: np.ndarr
     if len(taught) < FEWEST_ROWS:
         return []
     learned, before = (100 * float((said == taught).mean()) for said in (student, baseline))
-    if learned >= before:
+    if learned >= before - UNLEARNED:
         return []
     return [
         f"The student gives {learned:.0f}% of {len(taught):,} texts of the pool the label that it was taught, the "

@@ -88,16 +88,16 @@ def fold_temperature(model: PreTrainedModel, temperature: float) -> None:
             "(`model = model.merge_and_unload()`)."
         )
     layer = logit_layer(model)
-    before = _logits_of_random_input(model)
+    before, summed = _logits_of_random_input(model, layer)
     parameters = [parameter for parameter in (layer.weight, layer.bias) if parameter is not None]
     kept = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
         for parameter in parameters:
             parameter.div_(temperature)
-    after = _logits_of_random_input(model)
+    after, _ = _logits_of_random_input(model, layer)
     wanted = before / temperature
-    # What float32 rounds off a logit near 0 is as large as that of the large ones that were added up to it.
-    rounding = CHECK_TOLERANCE * max(1.0, wanted.abs().max().item())
+    # What float32 rounds off a logit near 0 is as large as that of the large terms that were added up to it.
+    rounding = CHECK_TOLERANCE * max(1.0, summed / temperature)
     if not torch.allclose(after, wanted, rtol=CHECK_TOLERANCE, atol=rounding):
         with torch.no_grad():
             for parameter, value in zip(parameters, kept, strict=True):
@@ -109,10 +109,25 @@ def fold_temperature(model: PreTrainedModel, temperature: float) -> None:
         )
 
 
-def _logits_of_random_input(model: PreTrainedModel) -> torch.Tensor:
-    """Logits `[1, K]` of one row of random tokens, the same row each time, without dropout."""
+def _logits_of_random_input(model: PreTrainedModel, layer: nn.Linear) -> tuple[torch.Tensor, float]:
+    """Logits `[1, K]` of one row of random tokens, the same row each time, without dropout.
+
+    And the largest sum of the sizes of the terms, |W| |h| + |b|, that `layer` adds up to one of its outputs; 0 where
+    the layer is not asked.
+    """
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.randint(vocabulary, (1, CHECK_TOKENS), generator=generator).to(model.device)
-    with evaluating(model), torch.no_grad():
-        return model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+    summed = [0.0]
+
+    def add_up(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        bias = None if layer.bias is None else layer.bias.abs()
+        summed.append(nn.functional.linear(inputs[0].abs(), layer.weight.abs(), bias).max().item())
+
+    handle = layer.register_forward_pre_hook(add_up)
+    try:
+        with evaluating(model), torch.no_grad():
+            logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+    finally:
+        handle.remove()
+    return logits, max(summed)

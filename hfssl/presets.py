@@ -17,6 +17,7 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
   (`alignment="predicted"`): doubt spreads over all classes, and evens out the shares of a pool that is not even.
   `quick` leaves them: what a lone teacher favours is its own bias as often as the pool's, and is only made worse.
   Every row counts the same (`weighting="uniform"`).
+* A student's step has 8 labeled and 32 pseudo-labeled rows: as good as 16 and 48, at 0.6 of the time.
 * Students end with the moving average of their weights: 0.1 to 0.5 points in five of five runs, for nothing.
 * Word embeddings stay as they are: on a few labels that costs no accuracy, and it saves a sixth of a step's time.
 * Several teachers of different seeds in the first round (`teachers`) instead of 30 stochastic passes of one, but in
@@ -98,7 +99,8 @@ SELF_TRAINING = {
     "frozen_probe": True,
     "filter_novel": True,
     "weighting": "uniform",
-    "unlabeled_ratio": 3,
+    "per_device_train_batch_size": 8,
+    "unlabeled_ratio": 4,
     "mc_passes": 0,
     "mc_top_layers": 2,
     "weight_average_decay": 0.98,

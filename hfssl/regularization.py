@@ -101,10 +101,15 @@ class StartingPoint:
 
     @torch.no_grad()
     def interpolate(self, model: nn.Module, alpha: float) -> None:
-        """WiSE-FT: w <- (1 - alpha) w0 + alpha w (Wortsman et al. 2022, equation 1)."""
+        """WiSE-FT: w <- (1 - alpha) w0 + alpha w (Wortsman et al. 2022, equation 1).
+
+        Of a LoRA adapter, whose weights are B A with B = 0 to begin with, B alone goes back: that is alpha B A, the
+        same interpolation of what they are merged into. Both factors half way would leave a quarter.
+        """
         parameters = dict(model.named_parameters())
         for name, start in self.start.items():
-            parameters[name].lerp_(start.to(parameters[name].device), 1 - alpha)
+            if "lora_A" not in name:
+                parameters[name].lerp_(start.to(parameters[name].device), 1 - alpha)
 
 
 class WeightAverage:

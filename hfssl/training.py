@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfssl.adapters import requested_lora_config
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import save_checkpoint
-from hfssl.configs import ContrastiveConfig, SSLConfig, SupervisedConfig, changed_settings
+from hfssl.configs import ContrastiveConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig, changed_settings
 from hfssl.markdown import slug
 from hfssl.modeling import Pooling, from_pretrained, load_classifier
 from hfssl.precision import precision_arguments
@@ -27,8 +27,9 @@ from hfssl.trainers import ContrastiveTrainer, SupervisedTrainer
 __all__ = ["ModelMaker", "description", "descriptions"]
 
 # An adapter learns at ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret"). At the
-# same rate it had learned next to nothing when the few steps of a preset were over: 39 where it now has 81 on trec6.
-LORA_RATE = 10.0
+# same rate it had learned next to nothing when the few steps of a preset were over. A student, whose preset has twice
+# the rate of fine-tuning already, falls apart at ten times that (benchmarks/NOTES.md, 2026-11-26).
+LORA_RATE, LORA_STUDENT_RATE = 10.0, 5.0
 
 
 class ModelMaker:
@@ -62,7 +63,7 @@ class ModelMaker:
     def config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
         """The arguments of a trainer that works in `folder`: the preset's `settings`, and what the user gave.
 
-        The preset's learning rates are those of full fine-tuning; adapters get `LORA_RATE` times as much.
+        The preset's learning rates are those of full fine-tuning; adapters get a multiple (`LORA_RATE`).
         """
         output = Path(self.arguments.output_dir)
         given = self.given if issubclass(kind, SupervisedConfig) else {}
@@ -78,7 +79,8 @@ class ModelMaker:
             disable_tqdm=self.arguments.quiet,
         )
         if self.arguments.adapter == "lora" and "learning_rate" not in given:
-            config = replace(config, learning_rate=LORA_RATE * config.learning_rate)
+            factor = LORA_STUDENT_RATE if kind is SelfTrainingConfig else LORA_RATE
+            config = replace(config, learning_rate=factor * config.learning_rate)
         return config
 
     def classifier(self, seed: int, *, adapted: bool, pooling: Pooling | None = None) -> PreTrainedModel:

@@ -29,11 +29,12 @@ def test_a_drift_of_a_quarter_is_an_alarm():
 
 def test_a_student_that_does_not_say_what_it_was_taught_is_an_alarm():
     taught, other = np.zeros(100, dtype=int), np.ones(100, dtype=int)
-    half, most = np.arange(100) % 2, (np.arange(100) < 20).astype(int)
+    half, most, nearly = np.arange(100) % 2, *((np.arange(100) < count).astype(int) for count in (20, 34))
     (sentence,) = unlearned_labels(half, most, taught)
     assert "50% of 100 texts" in sentence
     assert "labels-only model 80%" in sentence
     assert unlearned_labels(most, half, taught) == unlearned_labels(half, half, taught) == []
+    assert unlearned_labels(nearly, most, taught) == []  # 66 after 80
     assert unlearned_labels(other[:20], taught[:20], taught[:20]) == []  # too few rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -83,6 +84,23 @@ def test_wise_ft_ends_between_the_start_and_the_trained_weights(tiny_backbone, t
     start.interpolate(model, 0.75)
     assert embeddings[0, 0].item() == pytest.approx(before + 0.75 * 2.0)
     assert head[0, 0].item() == pytest.approx(head_before + 1.0)  # the head has no start worth keeping
+
+
+def test_wise_ft_of_an_adapter_is_that_of_the_weights_it_is_merged_into(tiny_backbone, tmp_path):
+    def merged(folder, **settings):
+        trainer = make_trainer(tiny_backbone, tmp_path / folder, lora=True, save_strategy="no", **settings)
+        pretrained = deepcopy(trainer.model).merge_and_unload().base_model.state_dict()
+        trainer.train()
+        return pretrained, trainer.model.merge_and_unload().base_model.state_dict()
+
+    before, trained = merged("trained")
+    same, between = merged("between", wise_ft_alpha=0.75)
+    changed = 0
+    for name, start in before.items():
+        assert torch.equal(start, same[name])
+        torch.testing.assert_close(between[name], start + 0.75 * (trained[name] - start), atol=1e-6, rtol=1e-4)
+        changed += not torch.equal(start, trained[name])
+    assert changed > 0
 
 
 def test_the_moving_average_by_hand():

@@ -7,7 +7,7 @@ import pytest
 from hfssl.arguments import FitArguments
 from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SupervisedConfig
 from hfssl.presets import PRESETS, SELF_TRAINING, SUPERVISED, WARM_START
-from hfssl.training import LORA_RATE, ModelMaker
+from hfssl.training import LORA_RATE, LORA_STUDENT_RATE, ModelMaker
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def rates(tmp_path):
     return found
 
 
-def test_an_adapter_learns_at_ten_times_the_rate(rates):
+def test_an_adapter_learns_at_ten_times_the_rate_and_a_student_at_five(rates):
     full = rates()
     assert full == [3e-4, 1e-4, 3e-4, 1e-4]
-    assert LORA_RATE == 10
-    assert rates(adapter="lora") == pytest.approx([3e-3, 1e-3, 3e-3, 1e-3])
+    assert (LORA_RATE, LORA_STUDENT_RATE) == (10, 5)
+    assert rates(adapter="lora") == pytest.approx([3e-3, 1e-3, 1.5e-3, 1e-3])
 
 
 def test_a_rate_that_the_user_gives_is_taken_as_it_is(rates):
