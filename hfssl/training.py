@@ -27,8 +27,8 @@ from hfssl.trainers import ContrastiveTrainer, SupervisedTrainer
 __all__ = ["ModelMaker", "description", "descriptions"]
 
 # An adapter learns at ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret"). At the
-# same rate it had learned next to nothing when the few steps of a preset were over. A student, whose preset has twice
-# the rate of fine-tuning already, falls apart at ten times that (benchmarks/NOTES.md, 2026-11-26).
+# same rate it had learned next to nothing when the few steps of a preset were over. A student, who has three times the
+# rate of fine-tuning already, fell apart at ten times that (benchmarks/NOTES.md, 2026-11-26).
 LORA_RATE, LORA_STUDENT_RATE = 10.0, 5.0
 
 
