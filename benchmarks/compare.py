@@ -278,9 +278,10 @@ def _none_below(title: str, gains: Mapping[Place, float], points: float) -> str:
 
 
 def _best(numbers: Mapping[str, Numbers], names: Iterable[str], ours: Numbers) -> str:
-    """Of the methods that have all of our cells, the one most accurate on them; none is ''."""
-    whole = [name for name in names if ours and ours.keys() <= numbers.get(name, {}).keys()]
-    return max(whole, key=lambda name: -statistics.mean(_gains(ours, numbers[name]).values()), default="")
+    """Of the methods that have over half of our cells, the one that ours is least ahead of there; none is ''."""
+    gains = {name: _gains(ours, numbers.get(name, {})) for name in names}
+    rivals = [name for name in gains if 2 * len(gains[name]) > len(ours)]
+    return min(rivals, key=lambda name: statistics.mean(gains[name].values()), default="")
 
 
 def _gains(ours: Numbers, theirs: Numbers) -> dict[Place, float]:

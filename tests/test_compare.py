@@ -183,6 +183,16 @@ def test_goals_are_checked_on_the_cells_that_both_sides_have():
     ]
 
 
+def test_a_peer_that_lacks_a_cell_is_still_the_best_one():
+    accuracy = {"hfssl_standard": [0.9, 0.9, 0.9], "setfit": [0.89, 0.89], "trainer_full": [0.8, 0.8, 0.8]}
+    kept = [
+        fake_cell(name, "trec6", seed, value) for name, values in accuracy.items() for seed, value in enumerate(values)
+    ]
+    goals = compare.goals(compare.by_method(kept))
+    assert goals[0] == "  MISSED        standard minus best peer, setfit: +1.0 points (goal 3.0; 2 cells)"
+    assert goals[1].startswith("  reached       standard minus best labels-only Trainer, trainer_full: +10.0 points")
+
+
 def test_regret_of_the_verdict_by_hand():
     kept = []
     for seed, (labels_only, student, chosen) in enumerate(
