@@ -109,7 +109,7 @@ class DataArguments(_Checked):
     max_test: int | None = field(default=None, metadata={"help": "Use at most this many test rows."})
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class\'s own values, too."""
+        """As in the base class, of this class's own values, too."""
         found = super().problems()
         found += self._at_least(1, "max_test", "labels_per_class") + self._at_least(0, "max_unlabeled")
         columns = ("text_column", "text_pair_column", "label_column", "group_column", "id_column")
@@ -152,7 +152,7 @@ class AdapterArguments(_Checked):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class\'s own values, too."""
+        """As in the base class, of this class's own values, too."""
         found = super().problems() + self._at_least(1, "lora_r", "lora_alpha")
         if not 0 <= self.lora_dropout < 1:
             found.append(f"lora_dropout must be at least 0 and below 1, got {self.lora_dropout}.")
@@ -216,7 +216,7 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     quiet: bool = field(default=False, metadata={"help": "No progress bars; only warnings and the closing summary."})
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class\'s own values, too."""
+        """As in the base class, of this class's own values, too."""
         found = super().problems() + self._at_least(0, "seed", "rounds", "cross_fit") + self._at_least(4, "max_length")
         found += self._at_least(1, "max_steps") + missing_trackers([self.report_to])
         if self.cross_fit == 1:
@@ -304,7 +304,7 @@ class DemoArguments(_Checked):
     port: int = field(default=7860, metadata={"help": "Port to listen at; 0 takes a free one."})
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class\'s own values, too."""
+        """As in the base class, of this class's own values, too."""
         found = super().problems()
         if not 0 <= self.port <= 65535:
             found.append(f"port must be at least 0 and at most 65535, got {self.port}.")
@@ -332,5 +332,5 @@ class PredictArguments(_Checked):
     quiet: bool = field(default=False, metadata={"help": "No progress bar."})
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class\'s own values, too."""
+        """As in the base class, of this class's own values, too."""
         return super().problems() + self._at_least(4, "max_length", "max_tokens")

@@ -173,7 +173,7 @@ class SupervisedConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class\'s own values, too."""
+        """As in the base class, of this class's own values, too."""
         found = super().problems()
         if self.head_start not in HEAD_START_NAMES:
             found.append(f"head_start must be one of {', '.join(HEAD_START_NAMES)}, got '{self.head_start}'.")
@@ -199,7 +199,7 @@ class ContrastiveConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class\'s own values, too."""
+        """As in the base class, of this class's own values, too."""
         found = super().problems()
         if self.contrastive_temperature <= 0:
             found.append(f"contrastive_temperature must be positive, got {self.contrastive_temperature}.")
@@ -236,7 +236,7 @@ class MaskedSpanConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class\'s own values, too."""
+        """As in the base class, of this class's own values, too."""
         found = super().problems()
         if self.masking not in ("span", "token"):
             found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")
@@ -364,7 +364,7 @@ class SelfTrainingConfig(SupervisedConfig):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class\'s own values, too."""
+        """As in the base class, of this class's own values, too."""
         found = super().problems()
         if self.lambda_u < 0:
             found.append(f"lambda_u must not be negative, got {self.lambda_u}.")

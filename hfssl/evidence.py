@@ -141,24 +141,21 @@ class Evidence:
         if len(taught) > LOOKED_AT:
             generator = numpy_generator(rounds.args.seed, "unlearned")
             taught = np.sort(generator.choice(taught, LOOKED_AT, replace=False))
-        baseline = from_pretrained(self.run_folder.stage(BASELINE) / "model").to(rounds.args.device)
-        said = [
-            predict_logits(model, pool.select(taught), self.tokenizer).argmax(axis=-1)
-            for model in (rounds.student_, baseline)
-        ]
-        return unlearned_labels(*said, rounds.transduction_[taught])
+        rows = pool.select(taught)
+        logits = predict_logits(rounds.student_, rows, self.tokenizer), self._baseline(rows, rounds.args.device)
+        return unlearned_labels(*(scores.argmax(axis=-1) for scores in logits), rounds.transduction_[taught])
+
+    def _baseline(self, rows: Dataset, device: torch.device) -> np.ndarray:
+        """`[N, K]` logits of the labels-only model."""
+        model = from_pretrained(self.run_folder.stage(BASELINE) / "model")
+        return predict_logits(model, rows, self.tokenizer, device=device)
 
     def _estimates(self, student_probs: np.ndarray, device: torch.device) -> list[str]:
         """What labels only and the student would get right of `proxy`, whose labels are not looked at."""
         labels = self.known("validation")
         if len(labels) < FEWEST_HELD_OUT:
             return []
-        baseline = predict_logits(
-            from_pretrained(self.run_folder.stage(BASELINE) / "model"),
-            self.tokens["proxy"],
-            self.tokenizer,
-            device=device,
-        )
+        baseline = self._baseline(self.tokens["proxy"], device)
         before, after = (
             100 * average_thresholded_confidence(self.predictions(stage)["validation"], labels, probs)
             for stage, probs in ((BASELINE, softmax(baseline, axis=-1)), ("self_training", student_probs))

@@ -5,9 +5,9 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
 
 * Every model that learns from the labels starts with a supervised-contrastive stage on the same labels, and ends with
   logistic regression on its features: fine-tuning after it gained nothing in six of six runs.
-* That stage ends half way back to the pretrained weights (`wise_ft_alpha`), and so may go twice as far: worth 1 to 3
-  points on every set, for nothing. Logistic regression on the means over its tokens speaks for a teacher
-  (`teacher_probe`): 2 points more than its stock head, and up to 8 where classes are many.
+* That stage ends half way back to the pretrained weights (`wise_ft_alpha`), and so may go twice as far: worth 0 to 5
+  points, 2 on average, for nothing. Logistic regression on the means over its tokens speaks for a teacher
+  (`teacher_probe`): 2 points more than its stock head, and 5 where classes are many.
 * The untrained backbone (three of its layers) and the classes' names have a say in the first pseudo-labels, as far as
   labels speak for them.
 * `draw="all"` and `soft_targets=True` instead of a class-balanced draw of hard labels. Where the pool is not balanced
