@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.neighborhood import Neighborhood, embed_layers, probe_say
-from hfssl.priors import class_shares, consensus_prior, estimate_prior
+from hfssl.priors import class_shares, consensus_prior, estimate_prior, predicted_shares
 from hfssl.probes import LayerProbe, fit_layer_probe
 from hfssl.ranks import from_main
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
@@ -203,7 +203,7 @@ def find_class_shares(
     if alignment == "labeled":
         return prior
     if alignment == "predicted":
-        return from_main(class_shares(opinions.joined.predicted, len(prior)))
+        return from_main(predicted_shares(opinions.joined.predicted, prior))
     as_found = _mean_shares(opinions.joined.deterministic_probs)
     changes = [estimate_prior(probs, prior) / _mean_shares(probs) for probs in opinions.teacher_probs]
     estimates = [as_found * change ** (1 - probe_weight) for change in changes]

@@ -354,8 +354,8 @@ class SelfTrainingConfig(SupervisedConfig):
         default="none",
         metadata={
             "help": "Class shares that the teacher's probabilities of the pool are brought to: 'none' leaves them as "
-            "they are, 'predicted' takes those of its most probable classes, 'estimated' what the teachers agree "
-            "on, 'labeled' those of the labels (ReMixMatch)."
+            "they are, 'predicted' takes those of its most probable classes (and of the labels, where classes are "
+            "many), 'estimated' what the teachers agree on, 'labeled' those of the labels (ReMixMatch)."
         },
     )
     stop_agreement: float = field(

@@ -22,7 +22,7 @@ __all__ = ["INT8_FILE", "ONNX_FILE", "OnnxClassifier", "require_onnx"]
 
 ONNX_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOKENS = 2048  # in one pass, padding included: what PyTorch gets on a CPU (hfssl.scoring)
+TOKENS = 2048  # in one pass, padding included
 ERRORS_ONLY = 3  # of ONNX Runtime's log levels; its warnings are about choices that are its own
 
 

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # The fastest budgets for a model of MiniLM's size; on a CPU larger batches fall out of the caches.
-CPU_TOKENS, ACCELERATOR_TOKENS = 2048, 8192
+CPU_TOKENS, ACCELERATOR_TOKENS = 1536, 8192
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -144,7 +144,7 @@ def predict_logits(
         model: a sequence classifier with K labels, plain or with an adapter.
         dataset: N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
         tokenizer: pads the batches.
-        max_tokens: most tokens in a batch, padding included; default: 2,048 on a CPU, 8,192 elsewhere.
+        max_tokens: most tokens in a batch, padding included; default: 1,536 on a CPU, 8,192 elsewhere.
         device: where to compute; the model is moved there and stays. Default: where the model is.
         progress: text beside a progress bar over rows; `None` shows no bar.
 
@@ -242,7 +242,7 @@ def mc_dropout(
         seed: of the dropout masks.
         top_layers: dropout acts in so many upper layers and in the head, and all below runs once (`hfssl.trunk`);
             `None` drops everywhere, as in the paper, at the price of full passes.
-        max_tokens: most tokens in one forward pass, padding included; default: 2,048 on a CPU, 8,192 elsewhere.
+        max_tokens: most tokens in one forward pass, padding included; default: 1,536 on a CPU, 8,192 elsewhere.
         progress: text beside a progress bar over rows; `None` shows no bar.
 
     Raises:

@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from hfssl.priors import adjust_to_prior, class_shares, consensus_prior, estimate_prior, match_shares
+from hfssl.priors import (
+    adjust_to_prior,
+    class_shares,
+    consensus_prior,
+    estimate_prior,
+    match_shares,
+    predicted_shares,
+)
 
 EVEN = [0.5, 0.5]
 
@@ -15,6 +22,17 @@ EVEN = [0.5, 0.5]
 def test_shares_of_labels_are_counts_with_one_row_spread_over_all_classes():
     # Of 0, 0, 1 and a third class without labels: (2 + 1/3, 1 + 1/3, 1/3) / 4; the unlabeled row does not count.
     np.testing.assert_allclose(class_shares([0, 0, 1, -1], 3), [7 / 12, 4 / 12, 1 / 12])
+
+
+def test_predicted_shares_are_drawn_to_the_prior_the_more_classes_there_are():
+    # 0.7 and 0.3, as one row is spread over both; 2 parts in 52 are the prior's.
+    np.testing.assert_allclose(predicted_shares([0, 0, 0, 1], EVEN), [9 / 13, 4 / 13])
+    # Of 50 classes half is the prior's: (9 + 1/50) / 10 of class 0 is (0.902 + 0.02) / 2.
+    many = predicted_shares([0] * 9, np.full(50, 1 / 50))
+    np.testing.assert_allclose(many[:2], [0.461, 0.011])
+    assert many.sum() == pytest.approx(1)
+    unseen = predicted_shares(np.array([], dtype=int), [0.9, 0.1])
+    np.testing.assert_allclose(unseen[0], (50 * 0.5 + 2 * 0.9) / 52)
 
 
 def test_posteriors_under_other_shares():
