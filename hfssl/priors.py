@@ -47,20 +47,22 @@ def class_shares(labels: ArrayLike, num_classes: int) -> np.ndarray:
 def predicted_shares(predicted: ArrayLike, prior: ArrayLike) -> np.ndarray:
     """Class shares of unlabeled rows by their most probable classes, drawn to `prior` the more classes there are.
 
-    The say of the prior is K / (K + 50). A model that favours one class over its neighbour is fed by its own shares:
-    with 77 and 150 classes these alone took 2.0 and 0.9 points from the labels, where they win 0.5 with six. 25 and
-    100 instead of 50 do the same (benchmarks/NOTES.md, 2026-11-26, second part).
+    Geometrically, as in `consensus_prior`, so that a class that is rare by itself remains so: the prior's exponent is
+    K / (K + 50). A model that favours one class over its neighbour is fed by its own shares: with 77 and 150 classes
+    these alone took 2.0 and 0.9 points from the labels, where they win 0.5 with six. 25 and 100 instead of 50 do the
+    same (benchmarks/NOTES.md, 2026-11-26, second part).
 
     Args:
         predicted: `[N]` class numbers.
-        prior: `[K]`, shares that are expected without the rows.
+        prior: `[K]`, all positive: shares that are expected without the rows.
 
     Returns:
         `[K]` float64 that sums to 1.
     """
     prior = np.asarray(prior, np.float64)
     weight = len(prior) / (len(prior) + CLASSES_AT_HALF)
-    return (1 - weight) * class_shares(predicted, len(prior)) + weight * prior
+    shares = class_shares(predicted, len(prior)) ** (1 - weight) * prior**weight
+    return shares / shares.sum()
 
 
 def adjust_to_prior(probs: ArrayLike, prior: ArrayLike, target: ArrayLike) -> np.ndarray:

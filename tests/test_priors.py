@@ -25,14 +25,15 @@ def test_shares_of_labels_are_counts_with_one_row_spread_over_all_classes():
 
 
 def test_predicted_shares_are_drawn_to_the_prior_the_more_classes_there_are():
-    # 0.7 and 0.3, as one row is spread over both; 2 parts in 52 are the prior's.
-    np.testing.assert_allclose(predicted_shares([0, 0, 0, 1], EVEN), [9 / 13, 4 / 13])
-    # Of 50 classes half is the prior's: (9 + 1/50) / 10 of class 0 is (0.902 + 0.02) / 2.
+    # 7 to 3, as one row is spread over both; of two classes 2 parts in 52 are the prior's.
+    shares = predicted_shares([0, 0, 0, 1], EVEN)
+    np.testing.assert_allclose(shares[0] / shares[1], (7 / 3) ** (50 / 52))
+    # Of 50 classes half is the prior's: (9 + 1/50) to 1/50 is 451 to 1, whose root counts.
     many = predicted_shares([0] * 9, np.full(50, 1 / 50))
-    np.testing.assert_allclose(many[:2], [0.461, 0.011])
+    np.testing.assert_allclose(many[:2], [451**0.5 / (451**0.5 + 49), 1 / (451**0.5 + 49)])
     assert many.sum() == pytest.approx(1)
     unseen = predicted_shares(np.array([], dtype=int), [0.9, 0.1])
-    np.testing.assert_allclose(unseen[0], (50 * 0.5 + 2 * 0.9) / 52)
+    np.testing.assert_allclose(unseen[0] / unseen[1], 9 ** (2 / 52))
 
 
 def test_posteriors_under_other_shares():
