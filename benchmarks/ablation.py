@@ -5,9 +5,13 @@
     python benchmarks/ablation.py --family field                     # {pretext} x {plain, weighted} x {three measures}
     python benchmarks/ablation.py --show                             # the table of what is kept
 
-Reads what `benchmarks/fit.py` reads. Each finished cell is kept in `benchmarks/results/ablation.json` with its command
-and is not run again. Accuracies are on the test split: look, but choose nothing by them; presets are chosen on rows
-cut off the training parts (`NOTES.md`).
+Each finished cell is kept in `benchmarks/results/ablation.json` with its command and is not run again. What is to
+leave or to enter a preset is chosen on rows cut off the training parts, never on the real test parts:
+
+    python benchmarks/development.py --output-dir /tmp/development
+    python benchmarks/ablation.py --data /tmp/development --datasets trec6 emotion --no-refit --max-unlabeled 1500
+
+`--no-refit` leaves the last stage out and halves the time; its parts are those of the stages before it.
 """
 
 from __future__ import annotations
@@ -121,24 +125,36 @@ def main() -> None:
     parser.add_argument("--family", nargs="+", default=["without", "with"], choices=list(FAMILIES))
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="instead of whole families")
     parser.add_argument("--max-unlabeled", type=int, default=5000)
+    parser.add_argument("--no-refit", action="store_true", help="leave the last stage out")
+    parser.add_argument("--data", type=Path, default=SHARED, help="folder of the data sets")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the kept cells")
     parser.add_argument("--show", action="store_true", help="run nothing")
     options = parser.parse_args()
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    kept = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else {}
     variants = options.variants or [name for family in options.family for name in FAMILIES[family]]
     places = [(dataset, seed) for dataset in options.datasets for seed in options.seeds]
     for dataset, seed in [] if options.show else places:
-        if not (SHARED / dataset).is_dir():
-            raise SystemExit(f"Expected the data set in {SHARED / dataset}, which is not there.")
+        if not (options.data / dataset).is_dir():
+            raise SystemExit(f"Expected the data set in {options.data / dataset}, which is not there.")
         for variant in variants:
             cells, name = kept.setdefault(variant, {}), f"{dataset}/{seed}"
             if name not in cells:
                 PRESETS["standard"] = VARIANTS[variant]
-                cells[name] = run_cell(dataset, LABELS[dataset], "standard", seed, options.max_unlabeled)
-                cells[name]["command"] = (
-                    f"python {Path('benchmarks') / Path(__file__).name} --variants {variant} --datasets {dataset} "
-                    f"--seeds {seed} --max-unlabeled {options.max_unlabeled}"
+                cells[name] = run_cell(
+                    options.data / dataset,
+                    LABELS[dataset],
+                    "standard",
+                    seed,
+                    options.max_unlabeled,
+                    refit=False if options.no_refit else None,
                 )
-                write_json(RESULTS, kept)
+                cells[name]["command"] = (
+                    f"python benchmarks/ablation.py --variants {variant} --datasets {dataset} --seeds {seed} "
+                    f"--max-unlabeled {options.max_unlabeled}"
+                    + " --no-refit" * options.no_refit
+                    + f" --data {options.data}" * (options.data != SHARED)
+                )
+                write_json(options.results, kept)
     show(kept)
 
 

@@ -33,19 +33,22 @@ def backbone() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def run_cell(dataset: str, labels: int, preset: str, seed: int, max_unlabeled: int) -> dict[str, Any]:
-    """One run of `fit`; what is kept of it."""
-    with tempfile.TemporaryDirectory() as folder:
+def run_cell(
+    folder: Path, labels: int, preset: str, seed: int, max_unlabeled: int, *, refit: bool | None = None
+) -> dict[str, Any]:
+    """One run of `fit` on the data set in `folder`; what is kept of it. `refit=None` leaves that to the preset."""
+    with tempfile.TemporaryDirectory() as output:
         results = fit(
-            str(SHARED / dataset / "train.parquet"),
-            test=str(SHARED / dataset / "test.parquet"),
+            str(folder / "train.parquet"),
+            test=str(folder / "test.parquet"),
             labels_per_class=labels,
             max_unlabeled=max_unlabeled,
             max_test=1000,
             backbone=str(backbone()),
             preset=preset,
             seed=seed,
-            output_dir=str(Path(folder) / "run"),
+            refit=refit,
+            output_dir=str(Path(output) / "run"),
         ).results
     return {
         "stages": {
@@ -96,7 +99,7 @@ def main() -> None:
     for seed in map(str, options.seeds):
         if seed not in cells or options.again:
             cells[seed] = run_cell(
-                options.dataset, options.labels_per_class, options.preset, int(seed), options.max_unlabeled
+                SHARED / options.dataset, options.labels_per_class, options.preset, int(seed), options.max_unlabeled
             )
             cells[seed]["command"] = (
                 f"python benchmarks/fit.py --dataset {options.dataset} --labels-per-class {options.labels_per_class} "

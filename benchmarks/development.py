@@ -1,0 +1,63 @@
+"""Development data: the data sets without their test parts, so that nothing can be chosen by these.
+
+    python benchmarks/development.py --output-dir /tmp/development
+    python benchmarks/compare.py --data /tmp/development --results /tmp/compare --methods hfssl_standard --seeds 0
+    python benchmarks/ablation.py --data /tmp/development --results /tmp/ablation.json
+
+Of each data set in `../shared/data` with a training part of 1,500 rows or more, 800 rows drawn by a fixed seed become
+the test part, and up to 5,800 others the training part. Settings are compared on these; the real test parts are for
+reports. Not below this project's own folder: it holds no copies of the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from fit import SHARED
+
+from hfssl.files import write_json
+
+FEWEST_ROWS, TEST_ROWS, MOST_TRAINING_ROWS = 1500, 800, 5800
+SEED = 0
+
+
+def cut(folder: Path, output: Path) -> dict[str, int] | None:
+    """Writes `train.parquet`, `test.parquet` and `labels.json` to `output`; says how many rows they have."""
+    meta = json.loads((folder / "META.json").read_text(encoding="utf-8"))
+    if meta.get("task") != "text-classification":
+        return None
+    rows = pd.read_parquet(folder / "train.parquet")
+    if len(rows) < FEWEST_ROWS:
+        return None
+    order = np.random.default_rng(SEED).permutation(len(rows))
+    most_test = min(TEST_ROWS, len(rows) // 4)
+    parts = {"test": order[:most_test], "train": order[most_test : most_test + MOST_TRAINING_ROWS]}
+    output.mkdir(parents=True, exist_ok=True)
+    for name, chosen in parts.items():
+        rows.iloc[np.sort(chosen)].to_parquet(output / f"{name}.parquet", index=False)
+    shutil.copy(folder / "labels.json", output / "labels.json")
+    return {name: len(chosen) for name, chosen in parts.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=SHARED, help="folder of the data sets")
+    parser.add_argument("--output-dir", type=Path, required=True)
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        raise SystemExit(f"Expected the data sets in {options.data}, which is not there.")
+    written = {}
+    for folder in sorted(path.parent for path in options.data.glob("*/META.json")):
+        if (counts := cut(folder, options.output_dir / folder.name)) is not None:
+            written[folder.name] = counts
+            print(f"{folder.name}: {counts['train']:,} rows to train on, {counts['test']:,} to measure by")
+    write_json(options.output_dir / "rows.json", written)
+
+
+if __name__ == "__main__":
+    main()
