@@ -5,13 +5,12 @@
     python benchmarks/ablation.py --family field                     # {pretext} x {plain, weighted} x {three measures}
     python benchmarks/ablation.py --show                             # the table of what is kept
 
-Each finished cell is kept in `benchmarks/results/ablation.json` with its command and is not run again. What is to
-leave or to enter a preset is chosen on rows cut off the training parts, never on the real test parts:
+Each finished cell is kept in `benchmarks/results/ablation.json` with its command, and is run again only for another
+command. What is to leave or to enter a preset is chosen on rows cut off the training parts, never on the real test
+parts. `--no-refit` halves the time: the refit repeats what the stages before it are made of.
 
     python benchmarks/development.py --output-dir /tmp/development
-    python benchmarks/ablation.py --data /tmp/development --datasets trec6 emotion --no-refit --max-unlabeled 1500
-
-`--no-refit` leaves the last stage out and halves the time; its parts are those of the stages before it.
+    python benchmarks/ablation.py --data /tmp/development --results /tmp/ablation.json --datasets trec6 --no-refit
 """
 
 from __future__ import annotations
@@ -138,23 +137,24 @@ def main() -> None:
             raise SystemExit(f"Expected the data set in {options.data / dataset}, which is not there.")
         for variant in variants:
             cells, name = kept.setdefault(variant, {}), f"{dataset}/{seed}"
-            if name not in cells:
-                PRESETS["standard"] = VARIANTS[variant]
-                cells[name] = run_cell(
-                    options.data / dataset,
-                    LABELS[dataset],
-                    "standard",
-                    seed,
-                    options.max_unlabeled,
-                    refit=False if options.no_refit else None,
-                )
-                cells[name]["command"] = (
-                    f"python benchmarks/ablation.py --variants {variant} --datasets {dataset} --seeds {seed} "
-                    f"--max-unlabeled {options.max_unlabeled}"
-                    + " --no-refit" * options.no_refit
-                    + f" --data {options.data}" * (options.data != SHARED)
-                )
-                write_json(options.results, kept)
+            command = (
+                f"python benchmarks/ablation.py --variants {variant} --datasets {dataset} --seeds {seed} "
+                f"--max-unlabeled {options.max_unlabeled}"
+            )
+            command += " --no-refit" * options.no_refit + f" --data {options.data}" * (options.data != SHARED)
+            if cells.get(name, {}).get("command") == command:
+                continue
+            PRESETS["standard"] = VARIANTS[variant]
+            cells[name] = run_cell(
+                options.data / dataset,
+                LABELS[dataset],
+                "standard",
+                seed,
+                options.max_unlabeled,
+                refit=False if options.no_refit else None,
+            )
+            cells[name]["command"] = command
+            write_json(options.results, kept)
     show(kept)
 
 

@@ -20,14 +20,15 @@ import numpy as np
 import pandas as pd
 from fit import SHARED
 
-from hfssl.files import write_json
-
 FEWEST_ROWS, TEST_ROWS, MOST_TRAINING_ROWS = 1500, 800, 5800
 SEED = 0
 
 
 def cut(folder: Path, output: Path) -> dict[str, int] | None:
-    """Writes `train.parquet`, `test.parquet` and `labels.json` to `output`; says how many rows they have."""
+    """Writes `train.parquet`, `test.parquet` and `labels.json` to `output`.
+
+    Returns the rows in each part; `None` where the data set has another task, or too few rows.
+    """
     meta = json.loads((folder / "META.json").read_text(encoding="utf-8"))
     if meta.get("task") != "text-classification":
         return None
@@ -51,12 +52,9 @@ def main() -> None:
     options = parser.parse_args()
     if not options.data.is_dir():
         raise SystemExit(f"Expected the data sets in {options.data}, which is not there.")
-    written = {}
     for folder in sorted(path.parent for path in options.data.glob("*/META.json")):
         if (counts := cut(folder, options.output_dir / folder.name)) is not None:
-            written[folder.name] = counts
             print(f"{folder.name}: {counts['train']:,} rows to train on, {counts['test']:,} to measure by")
-    write_json(options.output_dir / "rows.json", written)
 
 
 if __name__ == "__main__":
