@@ -214,10 +214,13 @@ def test_a_folder_that_fit_did_not_make_is_never_deleted(options):
 
 
 @pytest.mark.usefixtures("tiny_preset")
-def test_without_unlabeled_rows_fit_trains_on_labels_only_and_says_so(options, tmp_path):
+def test_without_unlabeled_rows_fit_trains_on_labels_only_and_says_so(options, tmp_path, capsys):
     rows = [{"text": make_text(i, name), "label": name} for i in range(12) for name in CUES]
     train = write_csv(tmp_path / "labels.csv", rows)
-    result = fit(**{**options, "train": str(train), "labels_per_class": None})
+    result = fit(**{**options, "train": str(train), "labels_per_class": None, "quiet": False})
+    costs = capsys.readouterr().out  # they are told of a pool without rows, too
+    assert "What this run will do" in costs
+    assert "labels only  100%" in costs
     assert [stage["name"] for stage in result.results["stages"]] == ["labels_only"]
     assert result.results["chosen"] == "labels_only"
     assert result.results["verdict"]["use_unlabeled"] is False

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -183,9 +183,13 @@ def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_l
         pairs = batch["text_pair"] if "text_pair" in batch else None
         return dict(tokenizer(batch["text"], pairs, truncation=True, max_length=longest))
 
-    # In memory and without a fingerprint: a cache keyed by a hash of the tokenizer object would go stale silently.
-    with library_bars(len(dataset)):
-        tokenized = dataset.map(
-            encode, batched=True, keep_in_memory=True, load_from_cache_file=False, desc="tokenizing"
-        )
+    if len(dataset) == 0:  # `map` would add no column
+        features = Features({**dataset.features, **dict.fromkeys(tokenizer.model_input_names, List(Value("int64")))})
+        tokenized = Dataset.from_dict({name: [] for name in features}, features=features)
+    else:
+        # In memory and without a fingerprint: a cache keyed by a hash of the tokenizer object would go stale silently.
+        with library_bars(len(dataset)):
+            tokenized = dataset.map(
+                encode, batched=True, keep_in_memory=True, load_from_cache_file=False, desc="tokenizing"
+            )
     return tokenized.rename_column("label", "labels") if "label" in tokenized.column_names else tokenized
