@@ -26,7 +26,7 @@ from typing import Any
 from fit import HERE, SHARED, run_cell
 
 from hfssl.files import write_json
-from hfssl.presets import PRESETS, Preset
+from hfssl.presets import PRESETS, PRETEXT_ON_REQUEST, Preset
 
 RESULTS = HERE / "results" / "ablation.json"
 LABELS = {"trec6": 16, "sst2": 16, "ag_news": 10, "banking77": 5, "emotion": 16}
@@ -50,7 +50,7 @@ def _field() -> dict[str, Preset]:
     ust = {"draw": "easy", "selection_fraction": 0.5, "soft_targets": False, "alignment": "none", "teachers": 1}
     ust |= {"mc_passes": 10, "mc_top_layers": None}
     variants = {}
-    for pretext in (None, {"max_steps": 2000}):
+    for pretext in (None, PRETEXT_ON_REQUEST):
         for weighting in ("uniform", "log_variance"):
             for acquisition in ("variance", "bald", "entropy"):
                 preset = _student(**ust, weighting=weighting, acquisition=acquisition)

@@ -90,8 +90,13 @@ class OnnxClassifier:
         return [dict(zip(self.label_names, row, strict=True)) for row in probs.tolist()]
 
     def logits(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
-        """`[N, K]` float32, for padded inputs `[N, L]`; entries that the model does not take are left out."""
-        feed = {name: np.asarray(batch[name], dtype=np.int64) for name in self.inputs}
+        """`[N, K]` float32, for padded inputs `[N, L]`; entries that the model does not take are left out.
+
+        Without `token_type_ids` they are 0, as in PyTorch.
+        """
+        feed = {name: np.asarray(batch[name], dtype=np.int64) for name in self.inputs if name in batch}
+        if "token_type_ids" in self.inputs and "token_type_ids" not in feed:
+            feed["token_type_ids"] = np.zeros_like(feed["input_ids"])
         return self._session.run(["logits"], feed)[0]
 
     def predict_logits(self, dataset: Dataset) -> np.ndarray:

@@ -17,8 +17,10 @@ import onnxruntime
 import pytest
 import torch
 from conftest import tiny_bert_config
+from datasets import Dataset
 from encoders import ENCODERS, SIZES, make_encoder
 from fit_tiny import TINY
+from scipy.special import softmax
 from test_fit import CUES, make_text, write_csv
 from transformers import (
     AutoModelForSequenceClassification,
@@ -37,6 +39,7 @@ import hfssl.presets
 from hfssl.adapters import add_adapter, build_lora_config
 from hfssl.checkpoints import save_checkpoint
 from hfssl.cli import main
+from hfssl.data.streams import tokenize_dataset
 from hfssl.errors import ConfigurationError, DataError, ModelError
 from hfssl.export import export_onnx
 from hfssl.modeling import load_classifier
@@ -157,6 +160,11 @@ def test_the_folder_is_complete_and_keeps_the_label_names(minilm, tmp_path):
             assert list(found) == NAMES
             assert list(found.values()) == pytest.approx(expected, abs=1e-4)
     assert classifier(texts)[0] != classifier(texts, pairs)[0]
+    rows = tokenize_dataset(Dataset.from_dict({"text": texts}), tokenizer, 64)
+    assert "token_type_ids" in classifier.inputs
+    assert "token_type_ids" not in rows.column_names
+    first = [[row[name] for name in NAMES] for row in classifier(texts)]
+    np.testing.assert_allclose(softmax(classifier.predict_logits(rows), axis=-1), first, atol=1e-5)
 
 
 def test_an_adapter_is_merged(make_classifier, tmp_path):

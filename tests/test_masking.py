@@ -316,7 +316,7 @@ def test_left_padding_and_pairs():
         {"text": ["film good", "the zebra story was the city"], "text_pair": ["hello", "the city was good"]}
     )
     dataset = tokenize_for_masking(dataset, tokenizer, 32)
-    assert set(dataset.column_names) == {"input_ids", "attention_mask", "token_type_ids", "word_ids", "length"}
+    assert set(dataset.column_names) == {"input_ids", "token_type_ids", "word_ids", "length"}
     rows = [row | {"row": i, "draw": 0} for i, row in enumerate(dataset)]
     batch = SpanMaskingView(tokenizer, seed=0, mask_probability=0.5)(rows)
     for i, row in enumerate(rows):

@@ -58,3 +58,16 @@ def test_grouped_logits_are_those_of_single_rows(tiny_backbone):
     assert len(passes) == 2
     for part, expected in zip(logits, singles, strict=True):
         torch.testing.assert_close(part, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_without_segment_numbers_meet_rows_that_have_them(tiny_backbone):
+    """A labeled part that was tokenized elsewhere beside a pool of ours: 0 is what a model without them takes."""
+    model = load_classifier(tiny_backbone, ["a", "b", "c"], seed=1)
+    ids = torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]])
+    plain = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    told = plain | {"token_type_ids": torch.zeros_like(ids)}
+    with torch.no_grad():
+        expected, _ = joint_logits(model, plain, plain)
+        for one, other in ((plain, told), (told, plain)):
+            assert all(torch.equal(logits, expected) for logits in joint_logits(model, one, other))
+    assert "token_type_ids" not in plain

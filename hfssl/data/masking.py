@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hfssl.data.streams import Row, pad_tokens
+from hfssl.data.streams import Row, pad_tokens, told_columns
 from hfssl.errors import ConfigurationError, DataError, ModelError
 from hfssl.progress import library_bars
 from hfssl.seeding import numpy_generator
@@ -286,10 +286,9 @@ class TokenMaskingView(_MaskingView):
 def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """Tokenizes `text` (and `text_pair`, where there is one) for the views above; all other columns are dropped.
 
-    Columns: `input_ids`, `attention_mask`, `word_ids` (the word a token belongs to, counted by the tokenizer's own
-    pre-tokenization; -1 for special tokens), `length` (tokens), and for pairs the tokenizer's `token_type_ids`. A
-    "word" of more than 16 tokens counts as that many words of one token: a whole sentence in a script without spaces
-    would else be masked all at once.
+    Columns: those of `told_columns`, `word_ids` (the word a token belongs to, counted by the tokenizer's own
+    pre-tokenization; -1 for special tokens) and `length` (tokens). A "word" of more than 16 tokens counts as that many
+    words of one token: a whole sentence in a script without spaces would else be masked all at once.
 
     Raises:
         `ModelError`: If the tokenizer is not a fast one: only these know which word a token came from.
@@ -301,14 +300,13 @@ def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, m
         )
     has_pairs = "text_pair" in dataset.column_names
     longest = min(max_length, tokenizer.model_max_length)
+    told = told_columns(tokenizer, has_pairs)
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
-        pairs = batch["text_pair"] if has_pairs else None
         encoded = tokenizer(
-            batch["text"], pairs, truncation=True, max_length=longest, return_attention_mask=True,
-            return_token_type_ids=has_pairs and "token_type_ids" in tokenizer.model_input_names,
-        )  # fmt: skip
-        columns: dict[str, list[Any]] = dict(encoded)
+            batch["text"], batch["text_pair"] if has_pairs else None, truncation=True, max_length=longest
+        )
+        columns: dict[str, list[Any]] = {name: encoded[name] for name in told}
         columns["word_ids"] = [_split_long_words(encoded.word_ids(i)) for i in range(len(batch["text"]))]
         columns["length"] = [len(ids) for ids in columns["input_ids"]]
         return columns

@@ -21,6 +21,7 @@ __all__ = [
     "View",
     "pad_tokens",
     "tokenize_dataset",
+    "told_columns",
     "two_stream_loader",
 ]
 
@@ -83,19 +84,20 @@ class PlainView:
 def pad_tokens(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """The tokenizer's columns of `rows` as `[B, L]` tensors, padded to the longest row on the tokenizer's side.
 
-    Does what `tokenizer.pad` does, several times as fast.
+    Does what `tokenizer.pad` does, several times as fast: a mask is made for rows without one.
     """
     fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     length = max(len(row["input_ids"]) for row in rows)
     left = tokenizer.padding_side == "left"
     batch = {}
     for name in tokenizer.model_input_names:
-        if name not in rows[0]:
+        adds_mask = name == "attention_mask" and name not in rows[0]
+        if name not in rows[0] and not adds_mask:
             continue
         padded = np.full((len(rows), length), fill.get(name, 0), dtype=np.int64)
         for i, row in enumerate(rows):
-            own = len(row[name])
-            padded[i, length - own if left else 0 : length if left else own] = row[name]
+            own = len(row["input_ids"])
+            padded[i, length - own if left else 0 : length if left else own] = 1 if adds_mask else row[name]
         batch[name] = torch.from_numpy(padded)
     return batch
 
@@ -168,23 +170,40 @@ def two_stream_loader(
     return DataLoader(TwoStreamDataset(labeled, unlabeled), batch_sampler=sampler, collate_fn=collator, **options)
 
 
+def told_columns(tokenizer: PreTrainedTokenizerBase, has_pairs: bool) -> list[str]:
+    """The tokenizer's columns that say more of an unpadded row than its `input_ids` do, these included.
+
+    A mask of ones does not, nor do segment numbers that are 0, which is what a model without them takes. XLNet's
+    single texts have others.
+    """
+    names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
+    if not has_pairs and "token_type_ids" in names and not any(tokenizer("a")["token_type_ids"]):
+        names.remove("token_type_ids")
+    return names
+
+
 def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """Adds the tokenizer's columns to a dataset with `text` (and optionally `text_pair`).
 
     Texts are cut at `max_length` tokens, or at what the tokenizer itself allows if that is less: a longer row would
     reach beyond the model's positions. A column `label` becomes `labels`. All other columns are kept. A dataset that
-    already has `input_ids` is returned unchanged.
+    already has `input_ids` is returned unchanged. What says nothing is not kept, in memory for every token of a pool:
+    see `told_columns`.
     """
     if "input_ids" in dataset.column_names:
         return dataset
     longest = min(max_length, tokenizer.model_max_length)
+    has_pairs = "text_pair" in dataset.column_names
+    told = told_columns(tokenizer, has_pairs)
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
-        pairs = batch["text_pair"] if "text_pair" in batch else None
-        return dict(tokenizer(batch["text"], pairs, truncation=True, max_length=longest))
+        encoded = tokenizer(
+            batch["text"], batch["text_pair"] if has_pairs else None, truncation=True, max_length=longest
+        )
+        return {name: encoded[name] for name in told}
 
     if len(dataset) == 0:  # `map` would add no column
-        features = Features({**dataset.features, **dict.fromkeys(tokenizer.model_input_names, List(Value("int64")))})
+        features = Features({**dataset.features, **dict.fromkeys(told, List(Value("int64")))})
         tokenized = Dataset.from_dict({name: [] for name in features}, features=features)
     else:
         # In memory and without a fingerprint: a cache keyed by a hash of the tokenizer object would go stale silently.

@@ -113,6 +113,9 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
     inputs = [model_inputs(batch) for batch in batches]
     sizes = [len(part["input_ids"]) for part in inputs]
     length = max(part["input_ids"].shape[1] for part in inputs)
+    for part in inputs:  # one side may have been tokenized elsewhere: all segment numbers are 0 where there are none
+        if any("token_type_ids" in other for other in inputs):
+            part.setdefault("token_type_ids", torch.zeros_like(part["input_ids"]))
     # The padded positions are masked out, so that the id used for padding does not matter: 0 exists everywhere.
     rows = {
         name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
