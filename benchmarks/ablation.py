@@ -48,7 +48,7 @@ def _unfrozen(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _field() -> dict[str, Preset]:
     """{pretext on, off} x {plain self-training, weighted} x {measure of uncertainty}, all else as UST has it."""
     ust = {"draw": "easy", "selection_fraction": 0.5, "soft_targets": False, "alignment": "none", "teachers": 1}
-    ust |= {"mc_passes": 10, "mc_top_layers": None}
+    ust |= {"mc_passes": 10, "refit_head": False}
     variants = {}
     for pretext in (None, PRETEXT_ON_REQUEST):
         for weighting in ("uniform", "log_variance"):
@@ -77,6 +77,7 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "log_variance": _student(weighting="log_variance"),
         "easy_half": _student(draw="easy", selection_fraction=0.5),
         "all_embeddings": replace(_teacher(freeze_embeddings=False), warm_start=_unfrozen(STANDARD.warm_start)),
+        "trained_head": _student(refit_head=False),
         "fewer_steps": _student(max_steps=60),
     },
     "with": {

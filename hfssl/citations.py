@@ -76,6 +76,12 @@ OPTIONS = {
   booktitle = {Proceedings of CVPR},
   year = {2022}
 }""",
+    "refit_head": """@inproceedings{kirichenko2023last,
+  title = {Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations},
+  author = {Kirichenko, Polina and Izmailov, Pavel and Wilson, Andrew Gordon},
+  booktitle = {International Conference on Learning Representations},
+  year = {2023}
+}""",
     "r_drop_alpha": """@inproceedings{wu2021rdrop,
   title = {{R-Drop}: Regularized Dropout for Neural Networks},
   author = {Wu, Lijun and Li, Juntao and Wang, Yue and Meng, Qi and Qin, Tao and Chen, Wei and Zhang, Min and Liu,

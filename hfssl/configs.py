@@ -273,6 +273,13 @@ class SelfTrainingConfig(SupervisedConfig):
             "which with weight_average_decay is the moving average of the student before."
         },
     )
+    refit_head: bool = field(
+        default=False,
+        metadata={
+            "help": "When a student's training is over, fit its logit layer anew to what it was taught, by logistic "
+            "regression on the body that it has by then."
+        },
+    )
     rounds: int = field(default=2, metadata={"help": "Most rounds of teacher -> pseudo-labels -> student."})
     mc_passes: int = field(
         default=10,

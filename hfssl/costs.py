@@ -112,14 +112,16 @@ def plan(
         return scoring_tokens(pool, unlabeled, models=models, passes=passes, share_of_layers=share)
 
     teachers = _setting(SelfTrainingConfig, settings, "teachers")
+    refits_head = _setting(SelfTrainingConfig, settings, "refit_head")
+    head = scoring_tokens(pool, unlabeled, models=1, passes=0, share_of_layers=share) if refits_head else 0.0
     if rounds:
-        looked_at = scored(teachers) + (rounds - 1) * scored(1)
+        looked_at = scored(teachers) + (rounds - 1) * scored(1) + rounds * head
         costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
     if folds:
         models = (2 if pretext else 1) * one + student
-        costs.append(StageCost("cross-fitting", folds * models, folds * scored(1)))
+        costs.append(StageCost("cross-fitting", folds * models, folds * (scored(1) + head)))
     if refit:
-        taught = StageCost("refit", teachers * one + student, scored(teachers))
+        taught = StageCost("refit", teachers * one + student, scored(teachers) + head)
         costs.append(taught if rounds else StageCost("refit", one))
     return costs
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from datasets import Dataset
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,12 +23,15 @@ __all__ = [
     "logistic_weights",
     "logit_layer",
     "mixed_head_input",
+    "one_vector_a_row",
+    "soft_logistic_weights",
     "start_head",
 ]
 
 ROWS_AT_ONCE = 64
 # scikit-learn's 1 lost up to 8 points where classes are many, or features were not trained to tell them apart.
 INVERSE_PENALTY = 10.0
+MOST_ITERATIONS = 200
 NEVER = -100.0  # logit of a class that has no labels
 
 
@@ -120,6 +125,43 @@ def logistic_weights(
     return weight, bias
 
 
+def soft_logistic_weights(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, inverse_penalty: float = INVERSE_PENALTY
+) -> tuple[np.ndarray, np.ndarray]:
+    """`logistic_weights` for rows that count differently and whose labels are probabilities.
+
+    Minimises sum_i w_i CE(q_i, softmax(W x_i + b)) + ||W||^2 / (2 C) over centred and scaled features, by L-BFGS.
+    scikit-learn's would need each row once a class.
+
+    Args:
+        features: `[N, D]`.
+        targets: `[N, K]`, each row's probabilities.
+        weights: `[N]`, not negative, some above 0.
+        inverse_penalty: C.
+
+    Returns:
+        `[K, D]` and `[K]`, float64.
+    """
+    center = features.mean(axis=0, dtype=np.float64)
+    scale = max(np.sqrt(np.square(features - center).sum(axis=1).mean()), 1e-6)
+    rows = np.column_stack([(features - center) / scale, np.ones(len(features))])  # [N, D + 1]
+    shape = targets.shape[1], rows.shape[1]
+    penalized = np.append(np.full(rows.shape[1] - 1, 1 / inverse_penalty), 0.0)  # the bias is free
+
+    def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        layer = flat.reshape(shape)
+        logs = log_softmax(rows @ layer.T, axis=1)
+        loss = -(weights @ (targets * logs).sum(axis=1)) + (penalized * layer**2).sum() / 2
+        gradient = (weights[:, None] * (np.exp(logs) - targets)).T @ rows + penalized * layer
+        return loss, gradient.ravel()
+
+    start = np.zeros(shape).ravel()
+    found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": MOST_ITERATIONS})
+    layer = found.x.reshape(shape)
+    weight = layer[:, :-1] / scale
+    return weight, layer[:, -1] - weight @ center
+
+
 HEAD_STARTS = {"class_means": class_mean_weights, "logistic": logistic_weights}
 
 
@@ -139,15 +181,21 @@ def start_head(start: str, model: PreTrainedModel, labeled: Dataset, tokenizer: 
     layer = logit_layer(model)
     if layer.bias is None:
         raise ModelError("Expected a logit layer with a bias for head_start, found one without: leave it out.")
-    features = _head_input(layer, model, labeled, tokenizer)
+    features = one_vector_a_row(_head_input(layer, model, labeled, tokenizer))
     labels = torch.tensor(labeled["labels"][:], device=features.device)
-    if features.dim() != 2:
-        raise ModelError(
-            f"Expected one vector a row before the head, [B, D], got {list(features.shape)}: leave head_start out."
-        )
     weight, bias = HEAD_STARTS[start](features, labels, layer.out_features)
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
+
+
+def one_vector_a_row(hidden: Tensor) -> Tensor:
+    """What the logit layer sees, if that is `[B, D]`; `ModelError` else: there is no head to fit then."""
+    if hidden.dim() != 2:
+        raise ModelError(
+            f"Expected one vector a row before the head, [B, D], got {list(hidden.shape)}: leave head_start and "
+            "refit_head out."
+        )
+    return hidden
 
 
 def _head_input(

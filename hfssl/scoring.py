@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.data.batching import token_budget_batches, token_windows
 from hfssl.errors import ModelError
+from hfssl.heads import logit_layer, one_vector_a_row
 from hfssl.modeling import evaluating
 from hfssl.pooling import mean_over_tokens
 from hfssl.ranks import failing_together, rank_and_world, sum_over_ranks
@@ -33,6 +34,7 @@ __all__ = [
     "MCDropoutResult",
     "combine",
     "dropout_active",
+    "head_inputs",
     "layer_embeddings",
     "mc_dropout",
     "mean_embeddings",
@@ -216,6 +218,43 @@ def layer_embeddings(
         outputs = {str(i): rows for i, rows in enumerate(embeddings)}
         _fill(outputs, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)
     return embeddings
+
+
+def head_inputs(
+    model: PreTrainedModel,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int | None = None,
+    progress: str | None = None,
+) -> np.ndarray:
+    """What the logit layer sees of each row, in eval mode.
+
+    Args:
+        model, dataset, tokenizer, max_tokens, progress: as for `predict_logits`.
+
+    Returns:
+        `[N, D]` float32, in dataset order.
+
+    Raises:
+        ModelError: if the layer does not see one vector a row.
+    """
+    layer = logit_layer(model)
+    seen: list[Tensor] = []
+    inputs = np.zeros((len(dataset), layer.in_features), dtype=np.float32)
+
+    def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.clear()
+        model(**batch)
+        return {"inputs": one_vector_a_row(seen[0]).float()}
+
+    handle = layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    try:
+        with evaluating(model), torch.inference_mode():
+            _fill({"inputs": inputs}, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)
+    finally:
+        handle.remove()
+    return inputs
 
 
 def mc_dropout(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.masking import tokenize_for_masking
-from hfssl.heads import start_head
+from hfssl.heads import logit_layer, soft_logistic_weights, start_head
 from hfssl.objectives import (
     MaskedSpanObjective,
     SelfTrainingObjective,
@@ -19,6 +21,8 @@ from hfssl.objectives import (
 )
 from hfssl.objectives.base import Objective
 from hfssl.objectives.masked_span import held_out_span_loss
+from hfssl.ranks import from_main, is_main
+from hfssl.scoring import head_inputs
 from hfssl.trainer import SSLTrainer
 
 __all__ = ["TRAINERS", "ContrastiveTrainer", "MaskedSpanTrainer", "SelfTrainingTrainer", "SupervisedTrainer"]
@@ -56,11 +60,38 @@ class SupervisedTrainer(_MethodTrainer):
 class SelfTrainingTrainer(SupervisedTrainer):
     """One student: labeled rows plus weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
 
-    The rounds around it are in `hfssl.rounds`.
+    With `refit_head` its logit layer is fitted anew when training is over (as in Kirichenko et al. 2023), to all
+    that it was taught at once: a few steps of SGD leave a head that is behind its body. The rounds around it are in
+    `hfssl.rounds`.
     """
 
     objective_class = SelfTrainingObjective
     config_class = SelfTrainingConfig
+
+    def _end_training(self) -> None:
+        super()._end_training()
+        if self.args.refit_head and self.args.lambda_u > 0:
+            self._refit_head()
+
+    def _refit_head(self) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        layer, labeled, pool = logit_layer(model), self.train_dataset, self.unlabeled_dataset
+        seen = []
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+            for rows, what in ((labeled, "labels"), (pool, "pseudo-labels")):
+                progress = f"{self.title}: its head, {what}"
+                shown = not self.args.disable_tqdm and is_main()
+                seen.append(head_inputs(model, rows, self.processing_class, progress=progress if shown else None))
+        taught = np.asarray(pool["pseudo_probs"][:], dtype=np.float64)
+        given = np.eye(taught.shape[1])[np.asarray(labeled["labels"][:])]
+        weights = self.args.lambda_u * np.asarray(pool["weight"][:], dtype=np.float64)
+        fitted = soft_logistic_weights(
+            np.concatenate(seen), np.concatenate([given, taught]), np.append(np.ones(len(given)), weights)
+        )
+        weight, bias = from_main(fitted)
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(weight))
+            layer.bias.copy_(torch.from_numpy(bias))
 
 
 class ContrastiveTrainer(_MethodTrainer):

@@ -36,6 +36,7 @@ TINY = Preset(
         "mc_passes": 3,
         "teachers": 2,
         "student_start": "teacher",
+        "refit_head": True,
         "label_name_prior": True,
         "frozen_probe": True,
         "teacher_probe": True,

@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from train_tiny import LABEL_NAMES, make_dataset
 
 from hfssl.backbones import load_tokenizer
 from hfssl.data.streams import tokenize_dataset
-from hfssl.heads import class_mean_weights, logistic_weights, logit_layer, mixed_head_input, start_head
+from hfssl.heads import (
+    class_mean_weights,
+    logistic_weights,
+    logit_layer,
+    mixed_head_input,
+    soft_logistic_weights,
+    start_head,
+)
 from hfssl.modeling import load_classifier
 
 
@@ -101,3 +109,32 @@ def test_logistic_weights_of_two_classes():
     peer = LogisticRegression(C=10.0).fit(features.numpy() / 2.5**0.5, labels.numpy())  # mean square 2.5
     ours = (features @ weight.T + bias).softmax(-1).numpy()
     np.testing.assert_allclose(ours, peer.predict_proba(features.numpy() / 2.5**0.5), atol=1e-3)
+
+
+def test_soft_logistic_weights_are_scikit_learns_with_each_row_once_a_class():
+    generator = np.random.default_rng(0)
+    features, weights = generator.normal(2, 3, (30, 4)), generator.uniform(0, 2, 30)
+    targets = generator.dirichlet(np.ones(3), 30)
+    weight, bias = soft_logistic_weights(features, targets, weights)
+    center = features.mean(axis=0)
+    unit = (features - center) / np.sqrt(np.square(features - center).sum(axis=1).mean())
+    peer = LogisticRegression(C=10.0, max_iter=1000, tol=1e-8)
+    peer.fit(np.repeat(unit, 3, axis=0), np.tile([0, 1, 2], 30), sample_weight=(weights[:, None] * targets).ravel())
+    np.testing.assert_allclose(softmax(features @ weight.T + bias, axis=1), peer.predict_proba(unit), atol=1e-3)
+
+
+def test_soft_logistic_weights_of_hard_labels_are_logistic_weights():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(12) % 3
+    features = torch.randn(12, 5, generator=generator).double()
+    hard = logistic_weights(features, labels, 3)
+    soft = soft_logistic_weights(features.numpy(), np.eye(3)[labels], np.ones(12))
+    ours, theirs = (
+        softmax(features.numpy() @ np.asarray(weight).T + np.asarray(bias), axis=1) for weight, bias in (soft, hard)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_equal_rows_are_no_trouble():
+    weight, bias = soft_logistic_weights(np.ones((6, 3)), np.tile([0.25, 0.75], (6, 1)), np.ones(6))
+    np.testing.assert_allclose(softmax(np.ones((1, 3)) @ weight.T + bias, axis=1), [[0.25, 0.75]], atol=1e-3)
