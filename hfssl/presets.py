@@ -113,7 +113,7 @@ PRESETS: dict[str, Preset] = {
     "quick": Preset(
         warm_start={**WARM_START, "max_steps": 60},
         supervised=SUPERVISED,
-        self_training={**SELF_TRAINING, "max_steps": 60, "rounds": 1, "alignment": "none"},
+        self_training={**SELF_TRAINING, "max_steps": 50, "rounds": 1, "alignment": "none"},
         most_pool_rows=2000,
         refit=True,
     ),
