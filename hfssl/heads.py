@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from datasets import Dataset
-from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.optimize import brentq, minimize
+from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,6 +20,7 @@ from hfssl.modeling import evaluating, transformers_model
 __all__ = [
     "HEAD_STARTS",
     "class_mean_weights",
+    "confidence_scale",
     "logistic_weights",
     "logit_layer",
     "mixed_head_input",
@@ -32,6 +33,7 @@ ROWS_AT_ONCE = 64
 # scikit-learn's 1 lost up to 8 points where classes are many, or features were not trained to tell them apart.
 INVERSE_PENALTY = 10.0
 MOST_ITERATIONS = 200
+MOST_EXPONENT = 5.0  # of factors between 1/148 and 148
 NEVER = -100.0  # logit of a class that has no labels
 
 
@@ -160,6 +162,25 @@ def soft_logistic_weights(
     layer = found.x.reshape(shape)
     weight = layer[:, :-1] / scale
     return weight, layer[:, -1] - weight @ center
+
+
+def confidence_scale(logits: np.ndarray, reference: np.ndarray) -> float:
+    """The factor on `logits` by which the most probable classes are, on average, as probable as by `reference`.
+
+    It changes no label. 1 where no factor can do it: logits that are all equal, or a reference that is never unsure.
+
+    Args:
+        logits: `[N, K]`.
+        reference: `[N, K]` logits.
+    """
+    wanted = softmax(reference, axis=1).max(axis=1).mean()
+
+    def surplus(exponent: float) -> float:
+        return softmax(np.exp(exponent) * logits, axis=1).max(axis=1).mean() - wanted
+
+    if surplus(-MOST_EXPONENT) >= 0 or surplus(MOST_EXPONENT) <= 0:
+        return 1.0
+    return float(np.exp(brentq(surplus, -MOST_EXPONENT, MOST_EXPONENT)))
 
 
 HEAD_STARTS = {"class_means": class_mean_weights, "logistic": logistic_weights}

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedToken
 
 from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
 from hfssl.data.masking import tokenize_for_masking
-from hfssl.heads import logit_layer, soft_logistic_weights, start_head
+from hfssl.heads import confidence_scale, logit_layer, soft_logistic_weights, start_head
 from hfssl.objectives import (
     MaskedSpanObjective,
     SelfTrainingObjective,
@@ -61,8 +61,8 @@ class SelfTrainingTrainer(SupervisedTrainer):
     """One student: labeled rows plus weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
 
     With `refit_head` its logit layer is fitted anew when training is over (as in Kirichenko et al. 2023), to all
-    that it was taught at once: a few steps of SGD leave a head that is behind its body. The rounds around it are in
-    `hfssl.rounds`.
+    that it was taught at once, and made as sure as it was: a few steps of SGD leave a head that is behind its body.
+    The rounds around it are in `hfssl.rounds`.
     """
 
     objective_class = SelfTrainingObjective
@@ -85,11 +85,16 @@ class SelfTrainingTrainer(SupervisedTrainer):
         taught = np.asarray(pool["pseudo_probs"][:], dtype=np.float64)
         given = np.eye(taught.shape[1])[np.asarray(labeled["labels"][:])]
         weights = self.args.lambda_u * np.asarray(pool["weight"][:], dtype=np.float64)
-        fitted = soft_logistic_weights(
-            np.concatenate(seen), np.concatenate([given, taught]), np.append(np.ones(len(given)), weights)
+        inputs = np.concatenate(seen)
+        weight, bias = soft_logistic_weights(
+            inputs, np.concatenate([given, taught]), np.append(np.ones(len(given)), weights)
         )
-        weight, bias = from_main(fitted)
+        # Averaged labels are less sure than right, and so is what is fitted to them with a penalty. The steps on labeled
+        # rows had made the head surer; where no label is held out, no temperature will.
         with torch.no_grad():
+            replaced = layer(torch.from_numpy(inputs).to(layer.weight)).double().cpu().numpy()
+            scale = confidence_scale(inputs @ weight.T + bias, replaced)
+            weight, bias = from_main((scale * weight, scale * bias))
             layer.weight.copy_(torch.from_numpy(weight))
             layer.bias.copy_(torch.from_numpy(bias))
 

@@ -13,6 +13,7 @@ from hfssl.backbones import load_tokenizer
 from hfssl.data.streams import tokenize_dataset
 from hfssl.heads import (
     class_mean_weights,
+    confidence_scale,
     logistic_weights,
     logit_layer,
     mixed_head_input,
@@ -133,6 +134,15 @@ def test_soft_logistic_weights_of_hard_labels_are_logistic_weights():
         softmax(features.numpy() @ np.asarray(weight).T + np.asarray(bias), axis=1) for weight, bias in (soft, hard)
     )
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_the_scale_that_makes_logits_as_sure_as_others():
+    # Both rows of the reference are 3 : 1, a probability of 0.75; ln 3 = 1.0986.
+    reference = np.array([[1.0986123, 0.0], [0.0, 1.0986123]])
+    assert confidence_scale(np.array([[2.0, 0.0], [0.0, 2.0]]), reference) == pytest.approx(0.5493061, rel=1e-6)
+    assert confidence_scale(reference, reference) == pytest.approx(1.0)
+    assert confidence_scale(np.zeros((2, 2)), reference) == 1.0  # nothing makes these surer
+    assert confidence_scale(reference, np.array([[0.0, 0.0], [0.0, 0.0]])) == 1.0
 
 
 def test_equal_rows_are_no_trouble():
