@@ -89,8 +89,8 @@ class SelfTrainingTrainer(SupervisedTrainer):
         weight, bias = soft_logistic_weights(
             inputs, np.concatenate([given, taught]), np.append(np.ones(len(given)), weights)
         )
-        # Averaged labels are less sure than right, and so is what is fitted to them with a penalty. The steps on labeled
-        # rows had made the head surer; where no label is held out, no temperature will.
+        # Averaged labels are less sure than right, and so is what is fitted to them with a penalty. The steps on the
+        # labeled rows had made the head surer; where no label is held out, no temperature will.
         with torch.no_grad():
             replaced = layer(torch.from_numpy(inputs).to(layer.weight)).double().cpu().numpy()
             scale = confidence_scale(inputs @ weight.T + bias, replaced)
