@@ -1,6 +1,7 @@
 """What scoring a pool costs: against `pipeline()`, against a loop by hand, trunk reuse against full passes, memory.
 
     python benchmarks/scoring.py                 # writes benchmarks/results/scoring.json and prints the tables
+    python benchmarks/scoring.py --memory-only
     python benchmarks/scoring.py --rows 100 --memory-rows 100000 --repeats 1 --no-save
 
 Times start from texts and end with probabilities, tokenizing included; all ways run in one process, in turns, and only
@@ -313,6 +314,7 @@ def main() -> None:
     parser.add_argument("--memory-rows", type=int, default=1_000_000, help="rows of the large pool of the memory test")
     parser.add_argument("--steps", type=int, default=60, help="steps of fine-tuning")
     parser.add_argument("--repeats", type=int, default=3, help="turns; medians are given")
+    parser.add_argument("--memory-only", action="store_true", help="keep the rest of what was measured last")
     parser.add_argument("--no-save", action="store_true", help="do not write benchmarks/results/scoring.json")
     parser.add_argument("--score-pool", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -320,9 +322,17 @@ def main() -> None:
     if options.score_pool:
         score_pool(options.score_pool)
         return
-    results = run(options.rows, options.memory_rows, options.steps, options.repeats)
+    if options.memory_only:
+        results = json.loads(RESULTS.read_text(encoding="utf-8")) | {"memory": memory(options.memory_rows)}
+        results["memory"]["command"] = (
+            f"python benchmarks/scoring.py --memory-only --memory-rows {options.memory_rows}"
+        )
+    else:
+        results = run(options.rows, options.memory_rows, options.steps, options.repeats)
     show(results)
-    if not options.no_save:
+    if options.memory_only and not options.no_save:
+        write_json(RESULTS, results)
+    elif not options.no_save:
         results["command"] = (
             f"python benchmarks/scoring.py --rows {options.rows} --memory-rows {options.memory_rows} "
             f"--steps {options.steps} --repeats {options.repeats}"
