@@ -323,16 +323,15 @@ def main() -> None:
         score_pool(options.score_pool)
         return
     if options.memory_only:
-        results = json.loads(RESULTS.read_text(encoding="utf-8")) | {"memory": memory(options.memory_rows)}
-        results["memory"]["command"] = (
-            f"python benchmarks/scoring.py --memory-only --memory-rows {options.memory_rows}"
-        )
+        if not RESULTS.exists():
+            raise SystemExit(
+                f"Expected earlier measurements in {RESULTS}, which is not there: leave out --memory-only."
+            )
+        command = f"python benchmarks/scoring.py --memory-only --memory-rows {options.memory_rows}"
+        results = json.loads(RESULTS.read_text(encoding="utf-8"))
+        results["memory"] = memory(options.memory_rows) | {"command": command}
     else:
         results = run(options.rows, options.memory_rows, options.steps, options.repeats)
-    show(results)
-    if options.memory_only and not options.no_save:
-        write_json(RESULTS, results)
-    elif not options.no_save:
         results["command"] = (
             f"python benchmarks/scoring.py --rows {options.rows} --memory-rows {options.memory_rows} "
             f"--steps {options.steps} --repeats {options.repeats}"
@@ -341,6 +340,8 @@ def main() -> None:
         results["versions"] = {"python": platform.python_version()} | {
             name: version(name) for name in ("torch", "transformers", "datasets", "numpy", "pyarrow")
         }
+    show(results)
+    if not options.no_save:
         write_json(RESULTS, results)
         print(f"\nwritten to {RESULTS}")
 

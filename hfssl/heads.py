@@ -25,6 +25,7 @@ __all__ = [
     "logit_layer",
     "mixed_head_input",
     "one_vector_a_row",
+    "seen_by_head",
     "soft_logistic_weights",
     "start_head",
 ]
@@ -33,7 +34,7 @@ ROWS_AT_ONCE = 64
 # scikit-learn's 1 lost up to 8 points where classes are many, or features were not trained to tell them apart.
 INVERSE_PENALTY = 10.0
 MOST_ITERATIONS = 200
-MOST_EXPONENT = 5.0  # of factors between 1/148 and 148
+MOST_EXPONENT = 10.0  # of the factors that are tried: a head of next to no steps is next to not sure at all
 NEVER = -100.0  # logit of a class that has no labels
 
 
@@ -219,18 +220,24 @@ def one_vector_a_row(hidden: Tensor) -> Tensor:
     return hidden
 
 
+@contextmanager
+def seen_by_head(layer: nn.Linear) -> Iterator[list[Tensor]]:
+    """Within the block each forward pass adds what the logit layer was given to the list."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
 def _head_input(
     layer: nn.Linear, model: PreTrainedModel, labeled: Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> Tensor:
     """What the layer sees of each row, without dropout, `[B, D]`."""
-    seen: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     names = [name for name in labeled.column_names if name in tokenizer.model_input_names]
-    try:
-        with evaluating(model):
-            for first in range(0, len(labeled), ROWS_AT_ONCE):
-                rows = labeled.select_columns(names)[first : first + ROWS_AT_ONCE]
-                model(**tokenizer.pad(dict(rows), return_tensors="pt").to(model.device))
-    finally:
-        handle.remove()
+    with evaluating(model), seen_by_head(layer) as seen:
+        for first in range(0, len(labeled), ROWS_AT_ONCE):
+            rows = labeled.select_columns(names)[first : first + ROWS_AT_ONCE]
+            model(**tokenizer.pad(dict(rows), return_tensors="pt").to(model.device))
     return torch.cat(seen)

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.data.batching import token_budget_batches, token_windows
 from hfssl.errors import ModelError
-from hfssl.heads import logit_layer, one_vector_a_row
+from hfssl.heads import logit_layer, one_vector_a_row, seen_by_head
 from hfssl.modeling import evaluating
 from hfssl.pooling import mean_over_tokens
 from hfssl.ranks import failing_together, rank_and_world, sum_over_ranks
@@ -240,20 +240,14 @@ def head_inputs(
         ModelError: if the layer does not see one vector a row.
     """
     layer = logit_layer(model)
-    seen: list[Tensor] = []
     inputs = np.zeros((len(dataset), layer.in_features), dtype=np.float32)
 
     def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        seen.clear()
         model(**batch)
-        return {"inputs": one_vector_a_row(seen[0]).float()}
+        return {"inputs": one_vector_a_row(seen.pop()).float()}
 
-    handle = layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    try:
-        with evaluating(model), torch.inference_mode():
-            _fill({"inputs": inputs}, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)
-    finally:
-        handle.remove()
+    with evaluating(model), torch.inference_mode(), seen_by_head(layer) as seen:
+        _fill({"inputs": inputs}, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)
     return inputs
 
 

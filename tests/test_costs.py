@@ -43,5 +43,9 @@ def test_the_plan_of_a_run():
     folded = plan(preset, **sizes, pretext=True, rounds=2, refit=False, folds=3)
     scored = 3 * 1000 * 20 * (1 + 4 / 2)  # one model of each fold looks at the pool
     assert folded[-1] == StageCost("cross-fitting", 3 * (2 * one + student), scored)
+    preset.self_training["refit_head"] = True  # each student looks at the pool once more
+    fitted = plan(preset, **sizes, pretext=True, rounds=2, refit=True, folds=3)
+    scored = [cost.scored for cost in fitted]
+    assert scored == [0, 0, 20_000 * (4 + 3 + 2), 20_000 * 3 * (3 + 1), 20_000 * (4 + 1)]
     shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
     assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2

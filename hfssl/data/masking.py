@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hfssl.data.streams import Row, pad_tokens, told_columns
+from hfssl.data.streams import Row, encode_texts, pad_tokens, told_columns
 from hfssl.errors import ConfigurationError, DataError, ModelError
 from hfssl.progress import library_bars
 from hfssl.seeding import numpy_generator
@@ -298,14 +298,10 @@ def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, m
             f"Span masking needs a fast tokenizer (one with a tokenizer.json), got {type(tokenizer).__name__}; "
             "save the fast version beside the model, or use masking='token'."
         )
-    has_pairs = "text_pair" in dataset.column_names
-    longest = min(max_length, tokenizer.model_max_length)
-    told = told_columns(tokenizer, has_pairs)
+    told = told_columns(tokenizer, has_pairs="text_pair" in dataset.column_names)
 
-    def encode(batch: dict[str, list]) -> dict[str, list]:
-        encoded = tokenizer(
-            batch["text"], batch["text_pair"] if has_pairs else None, truncation=True, max_length=longest
-        )
+    def encode(batch: Mapping[str, Any]) -> dict[str, list]:
+        encoded = encode_texts(batch, tokenizer, max_length)
         columns: dict[str, list[Any]] = {name: encoded[name] for name in told}
         columns["word_ids"] = [_split_long_words(encoded.word_ids(i)) for i in range(len(batch["text"]))]
         columns["length"] = [len(ids) for ids in columns["input_ids"]]

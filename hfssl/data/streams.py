@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from hfssl.data.sampler import LABELED, UNLABELED, ClassRowStream, RowKey, RowStream, TwoStreamBatchSampler
 from hfssl.progress import library_bars
@@ -19,6 +19,7 @@ __all__ = [
     "TwoStreamCollator",
     "TwoStreamDataset",
     "View",
+    "encode_texts",
     "pad_tokens",
     "tokenize_dataset",
     "told_columns",
@@ -91,13 +92,12 @@ def pad_tokens(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str,
     left = tokenizer.padding_side == "left"
     batch = {}
     for name in tokenizer.model_input_names:
-        adds_mask = name == "attention_mask" and name not in rows[0]
-        if name not in rows[0] and not adds_mask:
+        if name not in rows[0] and name != "attention_mask":
             continue
         padded = np.full((len(rows), length), fill.get(name, 0), dtype=np.int64)
         for i, row in enumerate(rows):
             own = len(row["input_ids"])
-            padded[i, length - own if left else 0 : length if left else own] = 1 if adds_mask else row[name]
+            padded[i, length - own if left else 0 : length if left else own] = row.get(name, 1)
         batch[name] = torch.from_numpy(padded)
     return batch
 
@@ -182,24 +182,29 @@ def told_columns(tokenizer: PreTrainedTokenizerBase, has_pairs: bool) -> list[st
     return names
 
 
+def encode_texts(batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
+    """Tokens of `text` (with `text_pair`, where there is one), unpadded.
+
+    Texts are cut at `max_length` tokens, or at what the tokenizer itself allows if that is less: a longer row would
+    reach beyond the model's positions.
+    """
+    longest = min(max_length, tokenizer.model_max_length)
+    return tokenizer(batch["text"], batch.get("text_pair"), truncation=True, max_length=longest)
+
+
 def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """Adds the tokenizer's columns to a dataset with `text` (and optionally `text_pair`).
 
-    Texts are cut at `max_length` tokens, or at what the tokenizer itself allows if that is less: a longer row would
-    reach beyond the model's positions. A column `label` becomes `labels`. All other columns are kept. A dataset that
-    already has `input_ids` is returned unchanged. What says nothing is not kept, in memory for every token of a pool:
-    see `told_columns`.
+    Texts are cut as by `encode_texts`. A column `label` becomes `labels`. All other columns are kept. A dataset that
+    already has `input_ids` is returned unchanged. Of the tokenizer's columns those that say nothing are left out
+    (`told_columns`): they would take memory for every token of a pool.
     """
     if "input_ids" in dataset.column_names:
         return dataset
-    longest = min(max_length, tokenizer.model_max_length)
-    has_pairs = "text_pair" in dataset.column_names
-    told = told_columns(tokenizer, has_pairs)
+    told = told_columns(tokenizer, has_pairs="text_pair" in dataset.column_names)
 
-    def encode(batch: dict[str, list]) -> dict[str, list]:
-        encoded = tokenizer(
-            batch["text"], batch["text_pair"] if has_pairs else None, truncation=True, max_length=longest
-        )
+    def encode(batch: Mapping[str, Any]) -> dict[str, list]:
+        encoded = encode_texts(batch, tokenizer, max_length)
         return {name: encoded[name] for name in told}
 
     if len(dataset) == 0:  # `map` would add no column
