@@ -200,6 +200,14 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             "not. Default: as the preset says."
         },
     )
+    class_shares: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "SHARES",
+            "help": "Class shares of the unlabeled rows where you know them, such as 'ham=0.9, spam=0.1', or a JSON "
+            "file with them. Default: estimated, or left as found, as the preset says.",
+        },
+    )
     cross_fit: int | None = field(
         default=None,
         metadata={
@@ -223,6 +231,8 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             found.append("cross_fit must be 0 or at least 2 folds, got 1.")
         if self.learning_rate is not None and not self.learning_rate > 0:
             found.append(f"learning_rate must be above 0, got {self.learning_rate}.")
+        if self.class_shares is not None and self.rounds == 0:
+            found.append("class_shares count for self-training only, and rounds is 0: leave out one of the two.")
         if self.refit and self.validation is not None:
             found.append(
                 "refit learns from the labels that were held out, but the rows of --validation are never learned "

@@ -59,6 +59,13 @@ OPTIONS = {
   journal = {Neural Computation},
   year = {2002}
 }""",
+    "class_shares": """@inproceedings{berthelot2020remixmatch,
+  title = {{ReMixMatch}: Semi-Supervised Learning with Distribution Matching and Augmentation Anchoring},
+  author = {Berthelot, David and Carlini, Nicholas and Cubuk, Ekin D. and Kurakin, Alex and Sohn, Kihyuk and Zhang, Han
+            and Raffel, Colin},
+  booktitle = {International Conference on Learning Representations},
+  year = {2020}
+}""",
     "graph": ZHOU_2004,
     "neighbor_smoothing": ZHOU_2004,
     "weight_average_decay": """@inproceedings{tarvainen2017mean,

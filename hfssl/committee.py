@@ -13,6 +13,7 @@ from datasets import Dataset
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hfssl.calibration import fit_temperature
 from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.neighborhood import Neighborhood, embed_layers, probe_say
@@ -22,7 +23,15 @@ from hfssl.ranks import from_main
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
 from hfssl.seeding import derive_seed
 
-__all__ = ["Opinions", "Teacher", "find_class_shares", "form_committee", "probe_weight", "score_pool"]
+__all__ = [
+    "Opinions",
+    "Teacher",
+    "find_class_shares",
+    "form_committee",
+    "held_out_temperature",
+    "probe_weight",
+    "score_pool",
+]
 
 
 @dataclass(frozen=True)
@@ -178,9 +187,39 @@ def probe_weight(
         return 0.0
     said, labels = np.zeros_like(around.probe_held_out), np.zeros(0, dtype=np.int64)
     if len(around.probe_held_out):
-        said = np.mean([teacher.probs(held_out, tokenizer) for teacher in teachers], axis=0)
-        labels = np.asarray(held_out["labels"][:])
+        said, labels = _mean_probs(teachers, held_out, tokenizer), np.asarray(held_out["labels"][:])
     return from_main(probe_say(around.probe_held_out, said, labels))
+
+
+def held_out_temperature(
+    around: Neighborhood | None,
+    teachers: Sequence[Teacher],
+    held_out: Dataset | None,
+    tokenizer: PreTrainedTokenizerBase,
+    probe_weight: float,
+) -> float:
+    """The temperature of what these teachers, and the probe beside them, say; 1 without held-out labels.
+
+    A model that was trained on a few labels is surer than it is right: before a threshold is put on its confidence,
+    that is brought to how often it is right on labels that it has not seen (Guo et al. 2017; see `fit_temperature`).
+
+    Args:
+        around: whose probe was asked of the same `held_out` rows; `None` for none.
+        teachers: M of them.
+        held_out: tokenized rows with `labels`, or `None`.
+        tokenizer: pads the batches.
+        probe_weight: the probe's say.
+    """
+    if held_out is None or len(held_out) == 0:
+        return 1.0
+    said = _mean_probs(teachers, held_out, tokenizer)
+    if around is not None and around.probe_held_out is not None:
+        said = (1 - probe_weight) * said + probe_weight * around.probe_held_out
+    return from_main(fit_temperature(np.log(np.maximum(said, 1e-12)), held_out["labels"][:]))
+
+
+def _mean_probs(teachers: Sequence[Teacher], rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    return np.mean([teacher.probs(rows, tokenizer) for teacher in teachers], axis=0)
 
 
 def find_class_shares(

@@ -309,6 +309,13 @@ class SelfTrainingConfig(SupervisedConfig):
         },
     )
     draw: str = field(default="easy", metadata={"help": "'easy', 'hard', 'uniform', 'top_k', 'threshold' or 'all'."})
+    confidence_threshold: float = field(
+        default=0.95,
+        metadata={
+            "help": "Least confidence for draw='threshold' (FixMatch: 0.95), at a temperature that is fitted on the "
+            "held-out labels where there are any."
+        },
+    )
     weighting: str = field(
         default="log_variance",
         metadata={"help": "'log_variance' (paper), 'one_minus_entropy', 'one_minus_bald', 'confidence', 'uniform'."},
@@ -365,6 +372,13 @@ class SelfTrainingConfig(SupervisedConfig):
             "many), 'estimated' what the teachers agree on, 'labeled' those of the labels (ReMixMatch)."
         },
     )
+    class_shares: str | None = field(
+        default=None,
+        metadata={
+            "help": "Class shares of the pool where they are known, such as 'ham=0.9, spam=0.1', or a JSON file with "
+            "them; its labels are brought to these, whatever `alignment` says."
+        },
+    )
     stop_agreement: float = field(
         default=0.995,
         metadata={"help": "Stop when this share of the pool kept its pseudo-label since the last round."},
@@ -408,6 +422,8 @@ class SelfTrainingConfig(SupervisedConfig):
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
                 found.append(f"{name} must be above 0 and at most 1, got {share}.")
+        if not 0 < self.confidence_threshold <= 1:
+            found.append(f"confidence_threshold must be above 0 and at most 1, got {self.confidence_threshold}.")
         if not self.sharpening > 0:
             found.append(f"sharpening must be above 0, got {self.sharpening}; 1 leaves the targets as they are.")
         if not 0 < self.stop_agreement <= 1:

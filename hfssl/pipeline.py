@@ -18,7 +18,9 @@ from hfssl.backbones import check_backbone, check_masked_lm, load_tokenizer
 from hfssl.data.audit import audit, part_fingerprint, released
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
+from hfssl.errors import ConfigurationError
 from hfssl.presets import PRESETS
+from hfssl.priors import given_shares
 from hfssl.run_folder import RunFolder
 from hfssl.saving import save_outcome
 from hfssl.stages import REFIT, StageRunner
@@ -89,6 +91,12 @@ def _data(arguments: FitArguments, run: RunFolder) -> SemiSupervisedSplits:
     """Stages 1 and 2: the split is made once and then read from the folder, also when the tables change later."""
     if not run.resumed:
         splits = make_splits(arguments, arguments.seed)
+        if arguments.class_shares is not None:
+            given_shares(arguments.class_shares, splits.manifest["label_names"])
+            if not len(splits["unlabeled"]):
+                raise ConfigurationError(
+                    "class_shares are those of the unlabeled rows, of which there are none: add some, or leave it out."
+                )
         by_preset = PRESETS[arguments.preset].pretext is not None
         if len(splits["unlabeled"]) and (by_preset if arguments.pretext is None else arguments.pretext):
             check_masked_lm(arguments.backbone)

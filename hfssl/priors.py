@@ -3,13 +3,20 @@
 A classifier that was trained on as many labels of each class expects the classes evenly, and says so: where the pool
 holds a class rarely, it finds too many of it. And a poor classifier favours a class that the pool does not. Both show
 in the shares that it gives the classes; only the second is to be undone by going back to the labels' shares.
-Pure functions of arrays; M models, N rows, K classes.
+Functions of arrays; M models, N rows, K classes.
 """
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import ArrayLike
+
+from hfssl.errors import ConfigurationError
 
 __all__ = [
     "ALIGNMENTS",
@@ -17,6 +24,7 @@ __all__ = [
     "class_shares",
     "consensus_prior",
     "estimate_prior",
+    "given_shares",
     "match_shares",
     "predicted_shares",
 ]
@@ -42,6 +50,38 @@ def class_shares(labels: ArrayLike, num_classes: int) -> np.ndarray:
     labels = np.asarray(labels)
     counts = np.bincount(labels[labels >= 0], minlength=num_classes) + 1 / num_classes
     return counts / counts.sum()
+
+
+def given_shares(given: str, label_names: Sequence[str]) -> np.ndarray:
+    """Class shares in a user's words.
+
+    Args:
+        given: `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not matter.
+        label_names: K names.
+
+    Returns:
+        `[K]` float64, in the order of `label_names`, that sums to 1.
+
+    Raises:
+        ConfigurationError: not one positive number for each of the names and for nothing else.
+    """
+    try:
+        if Path(given).suffix == ".json":
+            pairs = list(json.loads(Path(given).read_text(encoding="utf-8")).items())
+        else:
+            pairs = [(name.strip(), value) for name, _, value in (part.rpartition("=") for part in given.split(","))]
+        shares = {name: float(value) for name, value in pairs}
+    except (OSError, ValueError, TypeError, AttributeError):
+        pairs, shares = [], {}
+    positive = all(value > 0 and math.isfinite(value) for value in shares.values())
+    if not positive or sorted(name for name, _ in pairs) != sorted(label_names):
+        example = ", ".join(f"{name}=1" for name in label_names[:3]) + ", ..." * (len(label_names) > 3)
+        raise ConfigurationError(
+            f"class_shares: expected one number above 0 for each class, such as '{example}', or a JSON file with "
+            f"them; got '{given}'."
+        )
+    found = np.array([shares[name] for name in label_names])
+    return found / found.sum()
 
 
 def predicted_shares(predicted: ArrayLike, prior: ArrayLike) -> np.ndarray:

@@ -63,6 +63,7 @@ def pseudo_label(
     generator: np.random.Generator,
     shares: np.ndarray | None = None,
     *,
+    temperature: float = 1.0,
     fraction: float | None = None,
     neighborhood: Neighborhood | None = None,
 ) -> PseudoLabels:
@@ -70,13 +71,14 @@ def pseudo_label(
 
     Args:
         scores: the teacher's passes over the N rows of the pool.
-        args: `acquisition`, `draw`, `soft_targets`, `sharpening`, `weighting` and `graph`.
+        args: `acquisition`, `draw`, `confidence_threshold`, `soft_targets`, `sharpening`, `weighting` and `graph`.
         generator: of the draw.
         shares: `[K]`, class shares that the teacher's probabilities are brought to; `None` leaves them as they are.
+        temperature: T of the teacher's probabilities, before anything else is done to them.
         fraction: share of the pool to draw. Default: `args.selection_fraction`.
         neighborhood: what the embeddings say of the pool, where `args` asks for it.
     """
-    probs = scores.deterministic_probs
+    probs = sharpened(scores.deterministic_probs, temperature)
     if neighborhood is not None and args.graph == "labels":
         probs = (1 - neighborhood.trust) * probs + neighborhood.trust * neighborhood.probs.astype(probs.dtype)
     if shares is not None:
@@ -91,7 +93,8 @@ def pseudo_label(
         num_classes=num_classes,
     )
     size = max(1, round((args.selection_fraction if fraction is None else fraction) * num_rows))
-    rows = DRAWS[args.draw](candidates, size, generator)
+    thresholds = {"threshold": args.confidence_threshold} if args.draw == "threshold" else {}
+    rows = DRAWS[args.draw](candidates, size, generator, **thresholds)
     if args.soft_targets:
         targets = sharpened(probs[rows], args.sharpening)
     else:

@@ -36,6 +36,7 @@ from hfssl.hub import files_below
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.modeling import load_classifier, load_masked_lm, transfer_encoder
 from hfssl.parsing import parse, read_yaml
+from hfssl.priors import given_shares
 from hfssl.ranks import failing_together
 from hfssl.rounds import SelfTraining
 from hfssl.scoring import predict_logits
@@ -105,6 +106,8 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
                 "delete it, or choose another folder."
             )
     splits = make_splits(recipe.data, config.seed)
+    if isinstance(config, SelfTrainingConfig) and config.class_shares is not None:
+        given_shares(config.class_shares, splits.manifest["label_names"])
     job = _Job(recipe, splits)
     if config.push_to_hub:
         job.make_repository()

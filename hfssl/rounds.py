@@ -18,24 +18,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hfssl.adapters import trainable_copy
 from hfssl.checkpoints import save_checkpoint
-from hfssl.committee import Opinions, Teacher, find_class_shares, form_committee, probe_weight, score_pool
+from hfssl.committee import (
+    Opinions,
+    Teacher,
+    find_class_shares,
+    form_committee,
+    held_out_temperature,
+    probe_weight,
+    score_pool,
+)
 from hfssl.configs import SelfTrainingConfig
 from hfssl.errors import TrainingError
 from hfssl.files import append_json_line, read_arrays, read_json_lines, write_arrays, write_json_lines
-from hfssl.metrics.classification import disagreement, evaluate_probs
+from hfssl.metrics.classification import disagreement
 from hfssl.modeling import from_pretrained
 from hfssl.neighborhood import Neighborhood, asks_around, embed_layers, find_neighborhood
 from hfssl.objectives import SelfTrainingObjective
+from hfssl.priors import given_shares
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.ranks import from_main, is_main, wait_for_everyone
-from hfssl.scoring import MCDropoutResult, predict_logits
+from hfssl.round_records import describe_round, health, is_kept, measure_student, termination_condition
+from hfssl.scoring import MCDropoutResult
 from hfssl.seeding import derive_seed, numpy_generator
 from hfssl.trainers import SelfTrainingTrainer
 
@@ -47,7 +56,7 @@ OPINIONS, PSEUDO_LABELS, EMBEDDINGS = "opinions.npz", "pseudo_labels.npz", "embe
 
 
 class SelfTraining:
-    """Runs rounds of self-training and keeps the last student.
+    """Runs rounds of self-training and keeps the last student, unless held-out rows say that the one before is better.
 
     Args:
         make_student (`Callable[[int], PreTrainedModel]`): Returns a fresh student for a seed.
@@ -59,13 +68,16 @@ class SelfTraining:
         title (`str`): Names the progress bars.
 
     Attributes:
-        student_: The last round's student.
+        student_: The last round's student; the one before where `validation_fell`, and the first teacher where no
+            round selected a row.
         transduction_: `[N]` label of each row of the pool, by the last teacher that looked at it.
         labeled_iter_: `[N]` first round in which a row was taught from; -1 for never.
         n_iter_: Rounds that were run.
-        class_shares_: `[K]` shares that the pool's labels were brought to, found in the first round; `None` for none.
+        class_shares_: `[K]` shares that the pool's labels were brought to, given or found in the first round; `None`
+            for none.
         neighborhood_: What the backbone's embeddings say of the pool; `None` where no setting asks for it.
-        termination_condition_: `"max_rounds"`, `"labels_stable"` or `"nothing_selected"`.
+        termination_condition_: `"max_rounds"`, `"labels_stable"` (`stop_agreement`), `"validation_fell"` (by more
+            than chance) or `"nothing_selected"`.
         rounds_: The records of `rounds.jsonl`.
         curves_: The students' training logs, with the round in each entry.
     """
@@ -84,6 +96,8 @@ class SelfTraining:
         self.make_student, self.args, self.tokenizer = make_student, args, processing_class
         self.label_names, self.output_dir = label_names, Path(output_dir)
         self.peft_config, self.title = peft_config, title
+        given = args.class_shares
+        self.given_shares = None if given is None else given_shares(given, label_names)
 
     def fit(
         self,
@@ -101,7 +115,9 @@ class SelfTraining:
                 rounds are taught by the student.
             labeled: Tokenized rows with `labels`.
             pool: Tokenized rows; labels in it are not looked at.
-            validation: Tokenized rows with `labels`, measured after each round and never trained on.
+            validation: Tokenized rows with `labels`, which are never trained on. They are measured after each round,
+                end the rounds when a student is worse than the one before by more than chance, and fit the
+                temperature before a threshold.
             hidden_labels: `[N]` true labels of the pool where known, else -1; used for the records only.
         """
         if len(pool) == 0:
@@ -148,7 +164,7 @@ class SelfTraining:
             TrainingError: No round has taught anything.
         """
         records, folder = read_json_lines(self.output_dir / "rounds.jsonl"), Path(folder)
-        taught = [record["round"] for record in records if record["selected"]]
+        taught = [record["round"] for record in records if is_kept(record)]
         if not taught:
             raise TrainingError("Expected a finished round with pseudo-labels to repeat, found none; run `fit` first.")
         last, place = taught[-1], self._round_dir(taught[-1])
@@ -157,11 +173,12 @@ class SelfTraining:
         self._teachers = self._committee([teacher.to(self.args.device) for teacher in teachers], labeled)
         opinions = self._opinions(self._score(self._teachers, pool, "refit", self.title), around)
         if last == 0:
-            shares = find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
+            shares = self._find_shares(opinions, labeled)
         else:  # what a student finds is what its own teachers made of the shares
             opinions = Opinions.load(place / OPINIONS).beside(opinions)
             shares = PseudoLabels.load(place / PSEUDO_LABELS)[1].get("class_shares")
-        labels = self._select(opinions, "refit", around, shares, fraction=self._fraction(last))
+        temperature = records[last]["temperature"]  # no label is held out any more
+        labels = self._select(opinions, "refit", around, shares, temperature, fraction=self._fraction(last))
         if is_main():
             labels.save(folder / PSEUDO_LABELS, class_shares=shares)
         return self._train_student(last, self.title, labels, labeled, pool, folder)
@@ -185,9 +202,10 @@ class SelfTraining:
         labels, beside = PseudoLabels.load(self._round_dir(number) / PSEUDO_LABELS)
         self._remember(number, labels.rows, labels.predicted)
         self.class_shares_ = beside.get("class_shares")
-        if record["selected"]:
+        if is_kept(record):
             self.student_ = from_pretrained(self._round_dir(number) / "student").to(self.args.device)
             self._teachers = self._committee([self.student_])
+        if record["selected"]:
             self.curves_ += read_json_lines(self._round_dir(number) / "curve.jsonl")
         self.termination_condition_ = record["termination_condition"]
         if is_main():
@@ -211,44 +229,72 @@ class SelfTraining:
         hidden_labels: np.ndarray | None,
     ) -> None:
         started = time.perf_counter()
-        folder = self._round_dir(number)
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
-        around = self.neighborhood_ = self._look_around(labeled, pool, validation, self.output_dir)
-        results = self._score(self._teachers, pool, number, title)
-        if number == 0:
-            self.probe_weight_ = probe_weight(around, self._teachers, validation, self.tokenizer)
-        # Later teachers have learned what the backbone says, and the pool stays what it is.
-        opinions = self._opinions(results, around if number == 0 else None)
-        if number == 0:
-            self.class_shares_ = find_class_shares(
-                opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_
-            )
-        labels = self._select(opinions, number, around, self.class_shares_, fraction=self._fraction(number))
-        if is_main():
-            opinions.save(folder / OPINIONS)
-            labels.save(folder / PSEUDO_LABELS, class_shares=self.class_shares_)
-        record = self._describe(number, labels, hidden_labels)
-        record["teacher_disagreement"] = disagreement(opinions.teacher_probs.argmax(axis=-1))
+        labels, record = self._label_pool(number, title, labeled, pool, validation, hidden_labels)
         self._remember(number, labels.rows, labels.predicted)
+        before = self.student_
         if len(labels.rows):
-            self.student_, curve = self._train_student(
-                number, title, labels, labeled, pool, folder, notes=_health(record)
-            )
+            folder, notes = self._round_dir(number), health(record)
+            self.student_, curve = self._train_student(number, title, labels, labeled, pool, folder, notes=notes)
             self.curves_ += curve
             self._teachers = self._committee([self.student_])
         elif is_main():
             logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
-        record["validation"] = self._measure(validation)
+        # Whether the first student is better than the first teacher is for the verdict to say.
+        record |= measure_student(self.student_, before if number else self.student_, validation, self.tokenizer)
         record["seconds"] = time.perf_counter() - started
-        record["termination_condition"] = self._termination(record)
+        record["termination_condition"] = termination_condition(record, self.args)
         record = from_main(record)  # the seconds differ
         wait_for_everyone()  # no rank needs the checkpoints any more
         if is_main():
             append_json_line(self.output_dir / "rounds.jsonl", record)
             self._tidy(number)
+        if not is_kept(record):
+            self.student_ = before
         self.rounds_.append(record)
         self.termination_condition_ = record["termination_condition"]
         wait_for_everyone()  # whoever goes on finds the round on disk
+
+    def _label_pool(
+        self,
+        number: int,
+        title: str,
+        labeled: Dataset,
+        pool: Dataset,
+        validation: Dataset | None,
+        hidden_labels: np.ndarray | None,
+    ) -> tuple[PseudoLabels, dict[str, Any]]:
+        """What the teachers hand to the student of a round, kept in its folder, and the first half of its record."""
+        folder, first = self._round_dir(number), number == 0
+        around = self.neighborhood_ = self._look_around(labeled, pool, validation, self.output_dir)
+        heard = around if first else None  # later teachers have learned what the backbone says, and the pool stays
+        results = self._score(self._teachers, pool, number, title)
+        if first:
+            self.probe_weight_ = probe_weight(around, self._teachers, validation, self.tokenizer)
+        opinions = self._opinions(results, heard)
+        if first:
+            self.class_shares_ = self._find_shares(opinions, labeled)
+        temperature = 1.0
+        if self.args.draw == "threshold":
+            temperature = held_out_temperature(heard, self._teachers, validation, self.tokenizer, self.probe_weight_)
+        fraction = self._fraction(number)
+        labels = self._select(opinions, number, around, self.class_shares_, temperature, fraction=fraction)
+        if is_main():
+            opinions.save(folder / OPINIONS)
+            labels.save(folder / PSEUDO_LABELS, class_shares=self.class_shares_)
+        record = describe_round(
+            number,
+            labels,
+            self.label_names,
+            before=self.transduction_,
+            hidden_labels=hidden_labels,
+            around=around,
+            class_shares=self.class_shares_,
+            probe_weight=self.probe_weight_ if first else 0.0,
+            temperature=temperature,
+            teacher_disagreement=disagreement(opinions.teacher_probs.argmax(axis=-1)),
+        )
+        return labels, record
 
     def _fraction(self, number: int) -> float:
         """Share of the pool that a round draws: easy rows first, harder ones later (Bengio et al. 2009)."""
@@ -335,6 +381,12 @@ class SelfTraining:
             title=self._shown(title),
         )
 
+    def _find_shares(self, opinions: Opinions, labeled: Dataset) -> np.ndarray | None:
+        """The class shares that are given, or those that the settings ask to find."""
+        if self.given_shares is not None:
+            return self.given_shares
+        return find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
+
     def _opinions(self, results: Sequence[MCDropoutResult], around: Neighborhood | None) -> Opinions:
         return Opinions.of(results, around, self.probe_weight_, self.args.neighbor_smoothing)
 
@@ -344,41 +396,16 @@ class SelfTraining:
         stream: str | int,
         around: Neighborhood | None,
         shares: np.ndarray | None,
+        temperature: float,
         *,
         fraction: float,
     ) -> PseudoLabels:
         generator = numpy_generator(self.args.seed, "selection", stream)
-        return from_main(
-            pseudo_label(opinions.joined, self.args, generator, shares, fraction=fraction, neighborhood=around)
-        )
+        more = {"temperature": temperature, "fraction": fraction, "neighborhood": around}
+        return from_main(pseudo_label(opinions.joined, self.args, generator, shares, **more))
 
     def _shown(self, title: str) -> str | None:
         return None if self.args.disable_tqdm or not is_main() else title
-
-    def _describe(self, number: int, labels: PseudoLabels, hidden_labels: np.ndarray | None) -> dict[str, Any]:
-        """What a reader of `rounds.jsonl` wants to know about the pseudo-labels; hidden labels are used here only."""
-        rows, predicted = labels.rows, labels.predicted
-        counts = np.bincount(predicted[rows], minlength=len(self.label_names))
-        accuracy = None
-        if hidden_labels is not None and (hidden_labels[rows] >= 0).any():
-            known = rows[hidden_labels[rows] >= 0]
-            accuracy = float((predicted[known] == hidden_labels[known]).mean())
-        shares = self.class_shares_
-        agreement = None if self.transduction_ is None else float((self.transduction_ == predicted).mean())
-        return {
-            "round": number,
-            "selected": len(rows),
-            "per_class": dict(zip(self.label_names, counts.tolist(), strict=True)),
-            "novel_share": None if self.neighborhood_ is None else float(self.neighborhood_.novel.mean()),
-            "graph_trust": None if self.neighborhood_ is None else self.neighborhood_.trust,
-            "probe_weight": self.probe_weight_ if number == 0 else 0.0,
-            "label_name_strength": None if self.neighborhood_ is None else self.neighborhood_.name_strength,
-            "class_shares": None if shares is None else dict(zip(self.label_names, shares.tolist(), strict=True)),
-            "mean_weight": float(labels.weights.mean()) if len(rows) else 0.0,
-            "mean_bald": float(labels.bald.mean()),
-            "pool_agreement": agreement,
-            "pseudo_label_accuracy": accuracy,
-        }
 
     def _train_student(
         self,
@@ -416,23 +443,3 @@ class SelfTraining:
             write_json_lines(folder / "curve.jsonl", curve)
             save_checkpoint(trainer.model, self.tokenizer, folder / "student", self.label_names)
         return trainer.model.eval(), curve
-
-    def _measure(self, validation: Dataset | None) -> dict[str, float] | None:
-        if validation is None or len(validation) == 0:
-            return None
-        logits = torch.from_numpy(predict_logits(self.student_, validation, self.tokenizer))
-        return evaluate_probs(logits.softmax(-1).numpy(), np.array(validation["labels"]))
-
-    def _termination(self, record: dict[str, Any]) -> str:
-        """Why the rounds end after this one, or an empty string."""
-        if record["selected"] == 0:
-            return "nothing_selected"
-        if record["pool_agreement"] is not None and record["pool_agreement"] >= self.args.stop_agreement:
-            return "labels_stable"
-        return "max_rounds" if record["round"] + 1 >= self.args.rounds else ""
-
-
-def _health(record: Mapping[str, Any]) -> dict[str, float]:
-    """What a round's record says in numbers before its student is trained, for whoever watches."""
-    numbers = {name: value for name, value in record.items() if isinstance(value, int | float) and name != "round"}
-    return {f"round/{name}": value for name, value in numbers.items()}

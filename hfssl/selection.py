@@ -121,13 +121,13 @@ def draw_all(candidates: Candidates, size: int, generator: np.random.Generator) 
     return np.arange(len(candidates.predicted))
 
 
-Draw = Callable[[Candidates, int, np.random.Generator], np.ndarray]
+Draw = Callable[..., np.ndarray]  # of candidates, size and generator
 
 DRAWS: dict[str, Draw] = {
     "easy": draw_easy,
     "hard": draw_hard,
     "uniform": draw_uniform,
     "top_k": draw_top_k,
-    "threshold": draw_threshold,  # functools.partial(draw_threshold, threshold=...) for another than 0.95
+    "threshold": draw_threshold,
     "all": draw_all,
 }

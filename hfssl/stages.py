@@ -234,6 +234,7 @@ class StageRunner:
 
     def _rounds(self, folder: Path, title: str, rounds: int, *, seed: int, adapted: bool) -> SelfTraining:
         settings = self.preset.supervised | self.preset.self_training | {"rounds": rounds}
+        settings |= {"class_shares": self.arguments.class_shares}
         config = self.make.config(SelfTrainingConfig, folder, settings, seed=seed)
         example = self.make.classifier(config.seed, adapted=adapted)
         return SelfTraining(

@@ -53,7 +53,7 @@ def run_rounds(
     pool_labels: bool = False,
     hidden: np.ndarray | None = None,
     lora: bool = False,
-    validation: bool = True,
+    validation: bool | Dataset = True,
     **settings: Any,
 ) -> SelfTraining:
     """Runs the rounds, or what is left of them in `folder`; `settings` are training arguments."""
@@ -89,11 +89,13 @@ def run_rounds(
     if labeled_texts is not None:
         columns = {"text": labeled_texts, "label": [i % 3 for i in range(len(labeled_texts))]}
         labeled = tokenize_dataset(Dataset.from_dict(columns), tokenizer, MAX_LENGTH)
+    if validation is True:
+        validation = make_dataset(9, labels=True, offset=5)
     return rounds.fit(
         from_pretrained(teacher),
         labeled,
         pool,
-        validation=tokens(9, labels=True, offset=5) if validation else None,
+        validation=tokenize_dataset(validation, tokenizer, MAX_LENGTH) if validation else None,
         hidden_labels=hidden,
     )
 

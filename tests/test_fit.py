@@ -267,6 +267,18 @@ def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, 
     assert not list((Path(options["output_dir"]) / "stages" / "cross_fit").rglob("*.safetensors"))
 
 
+@pytest.mark.usefixtures("tiny_preset")
+def test_class_shares_that_the_user_knows_are_taught_and_told(options):
+    shares = "plot=1, good=1, bad=2"
+    results = fit(**options, pretext=False, class_shares=shares).results
+    assert results["stages"][-1]["config"]["self_training"]["class_shares"] == shares
+    assert shares in results["command"]
+    folder = Path(options["output_dir"])
+    for line in (folder / "stages" / "self_training" / "rounds.jsonl").read_text().splitlines():
+        assert json.loads(line)["class_shares"] == {"bad": 0.5, "good": 0.25, "plot": 0.25}
+    assert "ReMixMatch" in (folder / "README.md").read_text()
+
+
 def test_one_fold_is_refused(options):
     with pytest.raises(ConfigurationError, match="cross_fit must be 0 or at least 2 folds, got 1"):
         fit(**options, cross_fit=1)

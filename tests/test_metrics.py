@@ -18,6 +18,7 @@ from hfssl.metrics.classification import (
     macro_f1,
     nll,
     paired_bootstrap,
+    sign_test,
 )
 from hfssl.metrics.hub import METRICS
 
@@ -197,6 +198,16 @@ def test_hub_metrics_accumulate_batches_and_pass_options_on():
     metric.add_batch(predictions=[[0.9, 0.1]] * 4, references=[0, 0, 0, 1])
     metric.add_batch(predictions=[[0.55, 0.45]] * 2, references=[0, 0])
     assert metric.compute(bins=5) == {"ece": pytest.approx(0.25)}
+
+
+def test_sign_test_by_hand():
+    # Two rows on which both are right, and three to one between them: 4 + 1 of the 16 outcomes of four coins.
+    assert sign_test([1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 0, 1]) == pytest.approx(5 / 16)
+    assert sign_test([1] * 5, [0] * 5) == pytest.approx(1 / 32)
+    assert sign_test([0] * 5, [1] * 5) == 1
+    assert sign_test([1, 0], [1, 0]) == sign_test([], []) == 1
+    with pytest.raises(ValueError, match="two equally long rows"):
+        sign_test([1], [1, 0])
 
 
 def test_disagreement_is_the_mean_over_pairs():

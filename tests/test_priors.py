@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 
+from hfssl.errors import ConfigurationError
 from hfssl.priors import (
     adjust_to_prior,
     class_shares,
     consensus_prior,
     estimate_prior,
+    given_shares,
     match_shares,
     predicted_shares,
 )
@@ -22,6 +25,28 @@ EVEN = [0.5, 0.5]
 def test_shares_of_labels_are_counts_with_one_row_spread_over_all_classes():
     # Of 0, 0, 1 and a third class without labels: (2 + 1/3, 1 + 1/3, 1/3) / 4; the unlabeled row does not count.
     np.testing.assert_allclose(class_shares([0, 0, 1, -1], 3), [7 / 12, 4 / 12, 1 / 12])
+
+
+def test_shares_are_given_in_words_or_in_a_file(tmp_path):
+    file = tmp_path / "shares.json"
+    file.write_text(json.dumps({"ham": 30, "a=b, c": 10}), encoding="utf-8")
+    np.testing.assert_allclose(given_shares("ham = 0.9,spam=0.1", ["spam", "ham"]), [0.1, 0.9])
+    np.testing.assert_allclose(given_shares("ham=1, a=b=3", ["a=b", "ham"]), [0.75, 0.25])
+    np.testing.assert_allclose(given_shares(str(file), ["a=b, c", "ham"]), [0.25, 0.75])
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "ham", "ham=1", "ham=1, spam=0", "ham=1, spam=nan", "ham=1, spam=x", "ham=1, spam=1, eggs=1", "none.json",
+     "ham=1, ham=2, spam=1"],
+)  # fmt: skip
+def test_shares_that_leave_a_class_out_or_are_no_numbers_are_refused(given):
+    with pytest.raises(ConfigurationError) as error:
+        given_shares(given, ["ham", "spam"])
+    assert str(error.value) == (
+        "class_shares: expected one number above 0 for each class, such as 'ham=1, spam=1', or a JSON file with them; "
+        f"got '{given}'."
+    )
 
 
 def test_predicted_shares_are_drawn_to_the_prior_the_more_classes_there_are():

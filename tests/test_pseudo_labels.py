@@ -34,6 +34,17 @@ def test_labels_are_fitted_to_the_class_shares_of_the_pool(settings):
     np.testing.assert_allclose(fitted.target_probs[3], [0.6, 0.4], atol=1e-4)
 
 
+def test_a_threshold_is_put_on_what_the_temperature_has_left(settings):
+    """At T = 2 the odds of 0.9 and 0.1 are 3 to 1, and those of 0.8 and 0.2 are 2 to 1."""
+    scores = scores_of([[0.9, 0.1], [0.8, 0.2]])
+    options = settings(draw="threshold", confidence_threshold=0.75 - 1e-6)
+    generator = np.random.default_rng(0)
+    assert pseudo_label(scores, options, generator).rows.tolist() == [0, 1]
+    tempered = pseudo_label(scores, options, generator, temperature=2.0)
+    assert tempered.rows.tolist() == [0]
+    np.testing.assert_allclose(tempered.target_probs, [[0.75, 0.25]], atol=1e-6)
+
+
 def test_sharpening_by_hand():
     # Squares of 0.6 and 0.4 are 0.36 and 0.16.
     np.testing.assert_allclose(sharpened(np.array([[0.6, 0.4]]), 0.5), [[0.36 / 0.52, 0.16 / 0.52]])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from ranks import logs, run_ranks
 from rounds_tiny import MAX_LENGTH, POOL_ROWS, digest, hidden_labels, rounds_that_die, run_rounds
 from scipy.special import softmax
@@ -21,6 +22,7 @@ from train_tiny import LABEL_NAMES, make_dataset
 from train_tiny import WORDS as TINY_WORDS
 
 from hfssl.backbones import load_tokenizer
+from hfssl.calibration import fit_temperature
 from hfssl.checkpoints import save_checkpoint
 from hfssl.configs import ACQUISITION_NAMES, DRAW_NAMES, SelfTrainingConfig, SupervisedConfig
 from hfssl.data.streams import tokenize_dataset
@@ -228,6 +230,49 @@ def test_the_rounds_end_when_nothing_is_selected_and_the_teacher_stays(tiny_back
     assert digest(again.student_) == digest(tiny)
 
 
+def test_the_rounds_end_when_held_out_rows_speak_against_a_student_and_the_one_before_stays(
+    tiny_backbone, teacher, tmp_path
+):
+    """Labels that the first student gives and the second does not: so many rows are not lost by chance."""
+    options = {"stop_agreement": 1.0, "student_start": "teacher", "learning_rate": 3e-3, "head_learning_rate": 3e-3}
+    free = run_rounds(tiny_backbone, teacher, tmp_path / "free", rounds=2, **options)
+    words = np.random.default_rng(0).choice(TINY_WORDS, (300, 6))
+    texts, tokenizer = Dataset.from_dict({"text": [" ".join(row) for row in words]}), load_tokenizer(tiny_backbone)
+    first, second = (
+        predict_logits(
+            from_pretrained(free.output_dir / f"round-{number}" / "student"),
+            tokenize_dataset(texts, tokenizer, MAX_LENGTH),
+            tokenizer,
+        ).argmax(axis=-1)
+        for number in (0, 1)
+    )
+    differ = np.flatnonzero(first != second)
+    assert len(differ) >= 5
+
+    def run(name: str, lost: int):
+        held_out = texts.select(differ[:lost]).add_column("label", first[differ[:lost]].tolist())
+        return run_rounds(tiny_backbone, teacher, tmp_path / name, rounds=3, validation=held_out, **options)
+
+    fell = run("a", 5)  # 1 in 32 by chance
+    assert (fell.termination_condition_, fell.n_iter_) == ("validation_fell", 2)
+    assert [record["validation"]["accuracy"] for record in fell.rounds_] == [1, 0]
+    before = digest(from_pretrained(free.output_dir / "round-0" / "student"))
+    assert digest(fell.student_) == before
+    again = run("a", 5)
+    assert again.termination_condition_ == "validation_fell"
+    assert digest(again.student_) == before
+    assert (again.rounds_, again.curves_) == (fell.rounds_, fell.curves_)
+    assert run("b", 4).n_iter_ == 3  # 1 in 16
+    pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), tokenizer, MAX_LENGTH)
+    labeled = tokenize_dataset(make_dataset(14, labels=True), tokenizer, MAX_LENGTH)
+    fell.refit([from_pretrained(teacher)], labeled, pool, tmp_path / "refit")
+    kept, repeated = (
+        PseudoLabels.load(folder / "pseudo_labels.npz")[0]
+        for folder in (fell.output_dir / "round-0", tmp_path / "refit")
+    )
+    np.testing.assert_array_equal(kept.predicted, repeated.predicted)  # the round that is repeated has this teacher
+
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +291,41 @@ def test_the_shares_are_found_once_and_remembered(tiny_backbone, teacher, tmp_pa
     labeled = run_rounds(tiny_backbone, teacher, tmp_path / "b", alignment="labeled", rounds=1)
     assert labeled.class_shares_.tolist() != found.class_shares_.tolist()
     assert run_rounds(tiny_backbone, teacher, tmp_path / "c", rounds=1).rounds_[0]["class_shares"] is None
+
+
+def test_shares_that_are_given_are_those_of_the_labels_that_are_taught(tiny_backbone, teacher, tmp_path):
+    options = {"class_shares": "plot=2, bad=1, good=1", "soft_targets": True, "draw": "all", "weighting": "uniform"}
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path, rounds=1, **options)
+    assert rounds.rounds_[0]["class_shares"] == {"bad": 0.25, "good": 0.25, "plot": 0.5}
+    taught = PseudoLabels.load(tmp_path / "round-0" / "pseudo_labels.npz")[0]
+    np.testing.assert_allclose(taught.target_probs.mean(axis=0), [0.25, 0.25, 0.5], atol=1e-4)
+    with pytest.raises(ConfigurationError, match="one number above 0 for each class, such as 'bad=1, good=1, plot=1'"):
+        run_rounds(tiny_backbone, teacher, tmp_path, rounds=1, class_shares="bad=1, good=1")
+
+
+def test_a_threshold_comes_after_a_temperature_that_is_fitted_on_held_out_labels(tiny_backbone, teacher, tmp_path):
+    """Of labels that the teacher gets all wrong the temperature is high, and nothing is sure enough any more."""
+    tokenizer, model = load_tokenizer(tiny_backbone), from_pretrained(teacher)
+    texts = make_dataset(12, labels=False, offset=5)
+    logits = predict_logits(model, tokenize_dataset(texts, tokenizer, MAX_LENGTH), tokenizer)
+    pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), tokenizer, MAX_LENGTH)
+    of_pool = predict_logits(model, pool, tokenizer)
+    threshold = float(np.median(softmax(of_pool, axis=-1).max(axis=-1)))
+    options = {"draw": "threshold", "confidence_threshold": threshold, "rounds": 1}
+
+    def run(name: str, labels: np.ndarray | None):
+        held_out = False if labels is None else texts.add_column("label", labels.tolist())
+        return run_rounds(tiny_backbone, teacher, tmp_path / name, validation=held_out, **options).rounds_[0]
+
+    alone = run("a", None)
+    assert alone["temperature"] == 1
+    assert alone["selected"] == (softmax(of_pool, axis=-1).max(axis=-1) >= threshold).sum() > 0
+    wrong = logits.argmin(axis=-1)
+    doubted = run("b", wrong)
+    assert doubted["temperature"] == pytest.approx(fit_temperature(logits, wrong), rel=1e-4)
+    assert doubted["temperature"] > 1
+    confidence = softmax(of_pool / doubted["temperature"], axis=-1).max(axis=-1)
+    assert doubted["selected"] == (confidence >= threshold).sum() < alone["selected"]
 
 
 def test_the_curriculum_draws_more_from_round_to_round(tiny_backbone, teacher, tmp_path):
@@ -435,7 +515,9 @@ def test_fitted_attributes_tell_what_was_taught(tiny_backbone, teacher, undistur
         assert all(record["mean_bald"] == 0 for record in rounds.rounds_)  # one pass cannot disagree with itself
 
 
-def test_hidden_labels_and_validation_are_for_the_record_only(tiny_backbone, teacher, undisturbed, tmp_path):
+def test_hidden_labels_are_for_the_record_only_and_validation_teaches_nothing(
+    tiny_backbone, teacher, undisturbed, tmp_path
+):
     shuffled = np.random.default_rng(0).permutation(hidden_labels())
     rounds = run_rounds(tiny_backbone, teacher, tmp_path, hidden=shuffled, validation=False)
     assert digest(rounds.student_) == digest(undisturbed.student_)

@@ -9,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest
 
 from hfssl.metrics.calibration import checked_probs_and_labels, expected_calibration_error
 
@@ -23,6 +24,7 @@ __all__ = [
     "macro_f1",
     "nll",
     "paired_bootstrap",
+    "sign_test",
 ]
 
 SMALLEST_PROBABILITY = 1e-12  # a softmax in float32 can underflow to 0, and log(0) is neither a number nor JSON
@@ -196,6 +198,26 @@ def paired_bootstrap(
         means[start:stop] = difference[rows].mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(difference.mean()), float(low), float(high)
+
+
+def sign_test(right_a: ArrayLike, right_b: ArrayLike) -> float:
+    """How likely b would lose to a on so many rows by chance: the exact test of McNemar (1947), one-sided.
+
+    Only rows on which one of the two is right and the other wrong count; if both were equally good, each such row
+    would be b's loss with probability 1/2.
+
+    Args:
+        right_a: whether model a is right, `[N]` bool.
+        right_b: whether model b is right, rows in the same order.
+
+    Returns:
+        A p-value; 1 where the two differ on no row.
+    """
+    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"Expected two equally long rows of right and wrong, got shapes {a.shape} and {b.shape}.")
+    differing = int((a != b).sum())
+    return float(binomtest(int((a & ~b).sum()), differing, alternative="greater").pvalue) if differing else 1.0
 
 
 def _checked_pair(predictions: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
