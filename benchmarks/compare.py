@@ -12,6 +12,7 @@ Needs `pip install -c constraints.txt -e ".[benchmarks]"` (SetFit), `make quicks
 Rows: hfssl's own split at K labels a class. What `hfssl fit` holds back for its choices, a fifth of the labels
 (`validation`) and a tenth of the pool (`proxy`), the peers train on. Seconds: training and labeling the test part;
 imports and making the split are left out for all. hfssl's are those of the whole of `fit`, report and card included.
+With `--untimed`, where other work runs beside, none are kept.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def _job(cell: Cell, splits: Path, options: argparse.Namespace) -> dict[str, Any
         "backbone": options.backbone,
         "splits": str(splits),
         "output": str(_file(cell, options).resolve()),
-        "command": command + " --quick" * options.quick,
+        "command": command + " --quick" * options.quick + " --untimed" * options.untimed,
+        "timed": not options.untimed,
     }
 
 
@@ -140,7 +142,8 @@ def _run_process(job: dict[str, Any]) -> bool:
 def _told(path: Path) -> str:
     kept = json.loads(path.read_text(encoding="utf-8"))
     memory = kept["peak_memory_bytes"] / 2**30
-    return f"accuracy {100 * kept['accuracy']:.1f}, {kept['seconds']:.0f} s, {memory:.2f} GiB"
+    seconds = "untimed" if kept["seconds"] is None else f"{kept['seconds']:.0f} s"
+    return f"accuracy {100 * kept['accuracy']:.1f}, {seconds}, {memory:.2f} GiB"
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------
@@ -174,15 +177,16 @@ def _table(numbers: Mapping[str, Numbers]) -> str:
     places = {place for cells in numbers.values() for place in cells}
     datasets = [name for name in GRID if any(dataset == name for dataset, _ in places)]
     head = ["accuracy", *(f"{name}@{GRID[name]}" for name in datasets)]
-    head += ["mean", "macro-F1", "ECE", "seconds", "GiB", "cells"]
+    head += ["mean", "macro-F1", "ECE", "seconds", "GiB", "cells", "timed"]
     lines = [head]
     for method, cells in numbers.items():
         whole = {dataset for dataset, _ in cells} == set(datasets)
         memory = max(cell.get("peak_memory_bytes", 0) for cell in cells.values()) / 2**30
         lines.append([method, *(_spread(_of(cells, dataset)) for dataset in datasets)])
         lines[-1] += [f"{100 * _mean(cells, name):.1f}" if whole else "-" for name in ("accuracy", "macro_f1", "ece")]
-        lines[-1] += [f"{sum(cell['seconds'] for cell in cells.values()):,.0f}", f"{memory:.2f}" if memory else ""]
-        lines[-1].append(f"{len(cells)}/{len(places)}")
+        seconds = [cell["seconds"] for cell in cells.values() if cell["seconds"] is not None]
+        lines[-1] += [f"{sum(seconds):,.0f}" if seconds else "-", f"{memory:.2f}" if memory else ""]
+        lines[-1] += [f"{len(cells)}/{len(places)}", f"{len(seconds)}"]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
         "  ".join(
@@ -191,7 +195,9 @@ def _table(numbers: Mapping[str, Numbers]) -> str:
         )
         for line in lines
     ]
-    return "\n".join(["In points, mean ± standard deviation over the seeds. Seconds: sum. GiB: peak.", "", *rows])
+    return "\n".join(
+        ["In points, mean ± standard deviation over the seeds. Seconds: sum of the timed cells. GiB: peak.", "", *rows]
+    )
 
 
 def _of(cells: Numbers, dataset: str, name: str = "accuracy") -> list[float]:
@@ -245,7 +251,7 @@ def goals(numbers: Mapping[str, Numbers]) -> list[str]:
         lines += _verdict_goals(numbers, f"hfssl_{preset}")
     for preset, goal in (("standard", 2), ("quick", 0.5)):
         ours = numbers.get(f"hfssl_{preset}", {})
-        common = ours.keys() & setfit.keys()
+        common = [place for place in ours if all(cells.get(place, {}).get("seconds") for cells in (ours, setfit))]
         seconds = [sum(cells[place]["seconds"] for place in common) for cells in (ours, setfit)]
         ratio = seconds[0] / seconds[1] if common else 0.0
         lines.append(_goal(f"{preset} / SetFit seconds: {ratio:.2f}", f"at most {goal}", ratio <= goal, len(common)))
@@ -345,6 +351,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--show", action="store_true", help="run nothing; print the table and draw the plot")
     parser.add_argument("--again", action="store_true", help="run the asked-for cells again, although they are kept")
+    parser.add_argument("--untimed", action="store_true", help="keep no seconds: other work runs on this machine")
     parser.add_argument("--data", type=Path, default=SHARED, help="folder of the data sets")
     parser.add_argument("--backbone", help="folder of the backbone; default: all-MiniLM-L6-v2")
     parser.add_argument("--results", type=Path, help="folder of the kept cells; the plot is written beside it")

@@ -303,7 +303,7 @@ def run_job(job: dict[str, Any]) -> None:
 
     Args:
         job: `method`, `seed`, `data` (fields of `DataArguments`), `splits` (folder) and, but for `SPLITS`, `dataset`,
-            `labels_per_class`, `backbone`, `output` (file) and `command`.
+            `labels_per_class`, `backbone`, `output` (file), `command` and `timed` (whether seconds are kept).
     """
     if job["method"] == SPLITS:
         from hfssl.arguments import DataArguments
@@ -317,6 +317,9 @@ def run_job(job: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = _run_hfssl if job["method"] in HFSSL else _run_peer
         outcome = run(job, splits, Path(folder))
+    if not job["timed"]:
+        for spent in (outcome, *outcome.get("stages", {}).values()):
+            spent |= dict.fromkeys(spent.keys() & {"seconds", "cpu_seconds"})
     write_json(
         job["output"],
         {

@@ -95,6 +95,15 @@ def test_every_method_that_needs_no_extra_fills_its_cell(method, flags, splits, 
     assert set(kept.get("stages", {})) == ({"labels_only", "self_training"} if method == "hfssl_quick" else set())
 
 
+def test_where_other_work_runs_beside_no_seconds_are_kept(flags, splits, tmp_path, monkeypatch):
+    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+    peers.run_job(make_job([*flags, "--untimed"], "hfssl_quick", splits, tmp_path))
+    kept = json.loads((tmp_path / "trec6-16-hfssl_quick-0.json").read_text())
+    assert kept["command"].endswith(" --quick --untimed")
+    assert kept["seconds"] is kept["cpu_seconds"] is None
+    assert [stage["seconds"] for stage in kept["stages"].values()] == [None, None]
+
+
 def test_peers_train_on_all_labels_and_the_whole_pool_and_see_no_hidden_label(splits, tmp_path):
     from hfssl.data.splits import SemiSupervisedSplits
 
@@ -141,15 +150,26 @@ def test_thorough_is_run_on_two_cells_of_the_grid_and_all_else_on_all():
 def test_table_shows_means_spreads_and_how_many_cells_there_are():
     kept = [
         fake_cell("setfit", "trec6", 0, 0.80),
-        fake_cell("setfit", "trec6", 1, 0.90),
+        fake_cell("setfit", "trec6", 1, 0.90, seconds=None),
         fake_cell("setfit", "banking77", 0, 0.70, seconds=1200, notes={"capped": "1200 of 9144 steps"}),
         fake_cell("hfssl_standard", "trec6", 0, 0.88, stages={"labels_only": {**fake_cell("", "trec6", 0, 0.8)}}),
     ]
     lines = [line.split("  ") for line in compare.report(kept).splitlines()]
     table = [[word.strip() for word in line if word] for line in lines]
-    assert table[2] == ["accuracy", "trec6@16", "banking77@5", "mean", "macro-F1", "ECE", "seconds", "GiB", "cells"]
-    assert table[3] == ["setfit", "85.0 ± 7.1", "70.0", "77.5", "67.5", "5.0", "1,220", "1.00", "3/3"]
-    assert table[4] == ["hfssl_standard", "88.0", "-", "-", "-", "-", "10", "1.00", "1/3"]
+    assert table[2] == [
+        "accuracy",
+        "trec6@16",
+        "banking77@5",
+        "mean",
+        "macro-F1",
+        "ECE",
+        "seconds",
+        "GiB",
+        "cells",
+        "timed",
+    ]
+    assert table[3] == ["setfit", "85.0 ± 7.1", "70.0", "77.5", "67.5", "5.0", "1,210", "1.00", "3/3", "2"]
+    assert table[4] == ["hfssl_standard", "88.0", "-", "-", "-", "-", "10", "1.00", "1/3", "1"]
     assert table[5][:3] == ["hfssl_standard: labels_only", "80.0", "-"]
     assert ["setfit on banking77: stopped after 1200 of 9144 steps, to stay below 15 minutes"] in table
 
@@ -168,6 +188,7 @@ def test_goals_are_checked_on_the_cells_that_both_sides_have():
         for method, values in accuracy.items()
         for seed, value in enumerate(values)
     ]
+    kept += [fake_cell(method, "trec6", 2, value, None) for method, value in (("hfssl_quick", 0.5), ("setfit", 0.8))]
     assert compare.goals(compare.by_method(kept)) == [
         "  reached       standard minus best peer, setfit: +3.5 points (goal 3.0; 2 cells)",
         "  reached       standard minus best labels-only Trainer, trainer_full: +4.5 points (goal 4.0; 2 cells)",
