@@ -90,7 +90,7 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "trained_head": _student(refit_head=False),
         "fewer_steps": _student(max_steps=60),
     },
-    "with": {
+    "regularizers": {  # beside fine-tuning without any of them, the first
         "fine_tuned": _regularized(),
         "r_drop": _regularized(r_drop_alpha=1.0),
         "mixup": _regularized(mixup_alpha=0.4),
@@ -98,6 +98,8 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "layerwise": _regularized(layerwise_lr_decay=0.8),
         "average": _regularized(weight_average_decay=0.98),
         "label_smoothing": _regularized(label_smoothing_factor=0.1),
+    },
+    "with": {
         "class_means": _teacher(head_start="class_means"),
         "sharpening": _student(sharpening=0.5),
         "graph_agreement": _student(graph="agreement"),
@@ -107,19 +109,24 @@ FAMILIES: dict[str, dict[str, Preset]] = {
     },
     "field": _field(),
 }  # fmt: skip
-REGULARIZERS = ("r_drop", "mixup", "l2_sp", "layerwise", "average", "label_smoothing")  # to be seen beside fine_tuned
 VARIANTS = {name: preset for family in FAMILIES.values() for name, preset in family.items()}
 
 
-def show(kept: Mapping[str, Mapping[str, Any]]) -> None:
-    """Mean accuracy of each stage in points, and the difference to `standard` over the cells that both have.
+def reference(variant: str) -> str:
+    """The variant that another one is compared with."""
+    regularizes = variant != "fine_tuned" and variant in FAMILIES["regularizers"]
+    return "fine_tuned" if regularizes else "standard"
 
-    Regularisers are compared with `fine_tuned`.
+
+def show(kept: Mapping[str, Mapping[str, Any]]) -> None:
+    """Mean accuracy of each stage in points, and the difference over the cells that both have.
+
+    To `standard`; of a regulariser to `fine_tuned`, as of that to `standard`.
     """
     stages = ("labels_only", "self_training", "refit")
     print(f"\n{'variant':<28}{'cells':>6}" + "".join(f"{stage:>16}{'':>8}" for stage in stages))
     for variant in (name for name in VARIANTS if name in kept):
-        cells, base = kept[variant], kept.get("fine_tuned" if variant in REGULARIZERS else "standard", {})
+        cells, base = kept[variant], kept.get(reference(variant), {})
         line = f"{variant:<28}{len(cells):>6}"
         for stage in stages:
             own = {name: _accuracy(cell, stage) for name, cell in cells.items() if _accuracy(cell, stage) is not None}
@@ -138,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["trec6", "sst2"], choices=list(LABELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--family", nargs="+", default=["without", "with"], choices=list(FAMILIES))
+    parser.add_argument("--family", nargs="+", default=["without", "with", "regularizers"], choices=list(FAMILIES))
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="instead of whole families")
     parser.add_argument("--max-unlabeled", type=int, default=5000)
     parser.add_argument("--no-refit", action="store_true", help="leave the last stage out")

@@ -135,3 +135,19 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setenv("HF_TOKEN", "hf_writer")
         monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
         yield server
+
+
+@pytest.fixture(scope="session")
+def teacher(tiny_backbone, tmp_path_factory):
+    """A folder with a classifier that predicts each class for some rows of the pool of `rounds_tiny`."""
+    from rounds_tiny import train_teacher
+
+    return train_teacher(tiny_backbone, tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tiny_backbone, teacher, tmp_path_factory):
+    """Two rounds of self-training with this teacher that nothing interrupts."""
+    from rounds_tiny import hidden_labels, run_rounds
+
+    return run_rounds(tiny_backbone, teacher, tmp_path_factory.mktemp("undisturbed"), hidden=hidden_labels())

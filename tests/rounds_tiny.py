@@ -18,11 +18,13 @@ from train_tiny import LABEL_NAMES, make_dataset
 import hfssl.rounds
 from hfssl.adapters import build_lora_config
 from hfssl.backbones import load_tokenizer
-from hfssl.configs import SelfTrainingConfig
+from hfssl.checkpoints import save_checkpoint
+from hfssl.configs import SelfTrainingConfig, SupervisedConfig
 from hfssl.data.streams import tokenize_dataset
 from hfssl.modeling import from_pretrained, load_classifier
 from hfssl.rounds import SelfTraining
 from hfssl.trainer import SSLTrainer
+from hfssl.trainers import SupervisedTrainer
 
 POOL_ROWS = 40
 MAX_LENGTH = 16
@@ -40,6 +42,29 @@ def digest(model: torch.nn.Module) -> str:
         if "original_module" not in name:  # peft keeps the head that it replaced, and a reloaded one is another
             result.update(name.encode() + tensor.numpy().tobytes())
     return result.hexdigest()
+
+
+def train_teacher(backbone: str | Path, folder: Path) -> Path:
+    """A folder with a classifier that predicts each class for some rows of the pool."""
+    tokenizer = load_tokenizer(backbone)
+    trainer = SupervisedTrainer(
+        load_classifier(backbone, LABEL_NAMES, seed=3),
+        SupervisedConfig(
+            output_dir=str(folder / "checkpoints"),
+            max_steps=40,
+            learning_rate=3e-3,
+            head_learning_rate=3e-3,
+            max_length=MAX_LENGTH,
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+        train_dataset=make_dataset(11, labels=True),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    save_checkpoint(trainer.model, tokenizer, folder / "model", LABEL_NAMES)
+    return folder / "model"
 
 
 def run_rounds(

@@ -128,6 +128,8 @@ def test_the_quick_grid_is_kept_and_not_run_again(flags, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "[1/1]" not in shown
     assert "12.3" in shown
+    assert compare.main([*flags, "--results", str(results), "--show", "--seeds", "1"]) == 0
+    assert "No cell is kept" in capsys.readouterr().out
 
 
 def test_a_cell_that_fails_is_named_and_leaves_nothing(flags, tmp_path, capsys):
