@@ -6,8 +6,10 @@
     python benchmarks/ablation.py --show                             # the table of what is kept
 
 Each finished cell is kept in `benchmarks/results/ablation.json` with its command, and is run again only for another
-command. What is to leave or to enter a preset is chosen on rows cut off the training parts, never on the real test
-parts. `--no-refit` halves the time: the refit repeats what the stages before it are made of.
+command. Variants that learn alike from the labels share the models that do: `fit` resumes to the same bits. What is to
+leave or to enter a preset is chosen on rows cut off the training parts, never on the real test parts. `--no-refit`
+halves the time: the refit repeats what the stages before it are made of. `--labels-only` is for what changes only
+that.
 
     python benchmarks/development.py --output-dir /tmp/development
     python benchmarks/ablation.py --data /tmp/development --results /tmp/ablation.json --datasets trec6 --no-refit
@@ -16,8 +18,11 @@ parts. `--no-refit` halves the time: the refit repeats what the stages before it
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import shutil
 import statistics
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +36,15 @@ from hfssl.presets import PRESETS, PRETEXT_ON_REQUEST, Preset
 RESULTS = HERE / "results" / "ablation.json"
 LABELS = {"trec6": 16, "sst2": 16, "ag_news": 10, "banking77": 5, "emotion": 16}
 STANDARD = PRESETS["standard"]
+# What of a run is made of the labels alone, or of the backbone.
+LEARNED_FROM_LABELS = (
+    "settings.json",
+    "splits",
+    "stages/adapted_backbone",
+    "stages/labels_only",
+    "stages/pretext",
+    "stages/*/teacher-*",
+)
 
 
 def _teacher(**settings: Any) -> Preset:
@@ -118,6 +132,47 @@ def reference(variant: str) -> str:
     return "fine_tuned" if regularizes else "standard"
 
 
+def run_variant(preset: Preset, shared: Path, folder: Path, labels: int, seed: int, **options: Any) -> dict[str, Any]:
+    """One cell: `run_cell` with `preset` in the place of `standard`.
+
+    Args:
+        preset: of the variant.
+        shared: folder in which runs of this data set, seed and these options leave each other the models that have
+            learned from labels alone.
+        folder, labels, seed, options: as in `run_cell`.
+    """
+    common = shared / _digest(preset)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Path(scratch) / "run"
+        _copy_learned(common, run)
+        before, PRESETS["standard"] = PRESETS["standard"], preset
+        try:
+            cell = run_cell(folder, labels, "standard", seed, run=run, **options)
+        finally:
+            PRESETS["standard"] = before
+        _copy_learned(run, common)
+    for stage in cell["stages"].values():
+        del stage["seconds"]  # part of the work may have been done for another variant
+    return cell
+
+
+def _digest(preset: Preset) -> str:
+    """The same for presets that learn alike from labels alone, pretext included."""
+    alike = [preset.supervised, preset.warm_start, preset.teacher_rates, preset.pretext]
+    return hashlib.sha256(json.dumps(alike, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _copy_learned(source: Path, target: Path) -> None:
+    for pattern in LEARNED_FROM_LABELS:
+        for path in source.glob(pattern):
+            place = target / path.relative_to(source)
+            if path.is_dir():
+                shutil.copytree(path, place, dirs_exist_ok=True)
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)
+
+
 def show(kept: Mapping[str, Mapping[str, Any]]) -> None:
     """Mean accuracy of each stage in points, and the difference over the cells that both have.
 
@@ -141,6 +196,14 @@ def _accuracy(cell: Mapping[str, Any] | None, stage: str) -> float | None:
     return None if found is None else 100 * found["test"]["accuracy"]
 
 
+def _command(variant: str, dataset: str, seed: int, options: argparse.Namespace) -> str:
+    """The command line that runs one cell."""
+    words = [f"python benchmarks/ablation.py --variants {variant} --datasets {dataset} --seeds {seed}"]
+    words += [f"--max-unlabeled {options.max_unlabeled}", "--no-refit" * options.no_refit]
+    words += ["--labels-only" * options.labels_only, f"--data {options.data}" * (options.data != SHARED)]
+    return " ".join(word for word in words if word)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["trec6", "sst2"], choices=list(LABELS))
@@ -149,6 +212,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="instead of whole families")
     parser.add_argument("--max-unlabeled", type=int, default=5000)
     parser.add_argument("--no-refit", action="store_true", help="leave the last stage out")
+    parser.add_argument("--labels-only", action="store_true", help="leave self-training and the last stage out")
     parser.add_argument("--data", type=Path, default=SHARED, help="folder of the data sets")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the kept cells")
     parser.add_argument("--show", action="store_true", help="run nothing")
@@ -159,26 +223,24 @@ def main() -> None:
     for dataset, seed in [] if options.show else places:
         if not (options.data / dataset).is_dir():
             raise SystemExit(f"Expected the data set in {options.data / dataset}, which is not there.")
-        for variant in variants:
-            cells, name = kept.setdefault(variant, {}), f"{dataset}/{seed}"
-            command = (
-                f"python benchmarks/ablation.py --variants {variant} --datasets {dataset} --seeds {seed} "
-                f"--max-unlabeled {options.max_unlabeled}"
-            )
-            command += " --no-refit" * options.no_refit + f" --data {options.data}" * (options.data != SHARED)
-            if cells.get(name, {}).get("command") == command:
-                continue
-            PRESETS["standard"] = VARIANTS[variant]
-            cells[name] = run_cell(
-                options.data / dataset,
-                LABELS[dataset],
-                "standard",
-                seed,
-                options.max_unlabeled,
-                refit=False if options.no_refit else None,
-            )
-            cells[name]["command"] = command
-            write_json(options.results, kept)
+        with tempfile.TemporaryDirectory() as shared:
+            for variant in variants:
+                command = _command(variant, dataset, seed, options)
+                cells, name = kept.setdefault(variant, {}), f"{dataset}/{seed}"
+                if cells.get(name, {}).get("command") == command:
+                    continue
+                cells[name] = run_variant(
+                    VARIANTS[variant],
+                    Path(shared),
+                    options.data / dataset,
+                    LABELS[dataset],
+                    seed,
+                    max_unlabeled=options.max_unlabeled,
+                    refit=False if options.no_refit or options.labels_only else None,
+                    rounds=0 if options.labels_only else None,
+                )
+                cells[name]["command"] = command
+                write_json(options.results, kept)
     show(kept)
 
 

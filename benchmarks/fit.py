@@ -34,9 +34,12 @@ def backbone() -> Path:
 
 
 def run_cell(
-    folder: Path, labels: int, preset: str, seed: int, max_unlabeled: int, *, refit: bool | None = None
+    folder: Path, labels: int, preset: str, seed: int, max_unlabeled: int, *, run: Path | None = None, **options: Any
 ) -> dict[str, Any]:
-    """One run of `fit` on the data set in `folder`; what is kept of it. `refit=None` leaves that to the preset."""
+    """One run of `fit` on the data set in `folder`; what is kept of it.
+
+    Goes on with what lies in `run`, a folder that stays, where one is given; `options` are further ones of `fit`.
+    """
     with tempfile.TemporaryDirectory() as output:
         results = fit(
             str(folder / "train.parquet"),
@@ -44,11 +47,11 @@ def run_cell(
             labels_per_class=labels,
             max_unlabeled=max_unlabeled,
             max_test=1000,
-            backbone=str(backbone()),
             preset=preset,
             seed=seed,
-            refit=refit,
-            output_dir=str(Path(output) / "run"),
+            output_dir=str(run or Path(output) / "run"),
+            resume=True,
+            **{"backbone": str(backbone())} | options,
         ).results
     return {
         "stages": {

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fit_tiny import TINY
+from test_compare import write_table
 
+import hfssl.training
 from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SupervisedConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import ablation
 from ablation import FAMILIES, STANDARD, VARIANTS, reference
 
 KINDS = {"warm_start": ContrastiveConfig, "pretext": MaskedSpanConfig, "supervised": SupervisedConfig}
@@ -33,3 +38,34 @@ def test_a_regulariser_is_tried_where_there_are_steps_to_regularise(name):
     assert variant.supervised["max_steps"] == fine_tuned.supervised["max_steps"] > 0
     assert len(variant.supervised.items() - fine_tuned.supervised.items()) == 1
     assert reference("fine_tuned") == reference("one_teacher") == "standard"
+
+
+def test_variants_share_what_learns_from_labels_alone_and_nothing_else(tmp_path, tiny_backbone, monkeypatch):
+    write_table(tmp_path / "data" / "train.parquet", 120, seed=1)
+    write_table(tmp_path / "data" / "test.parquet", 40, seed=2)
+    trained = []
+    supervised = hfssl.training.ModelMaker.supervised
+
+    def counted(self, folder, *args, **kwargs):
+        trained.append(folder.name)
+        return supervised(self, folder, *args, **kwargs)
+
+    monkeypatch.setattr(hfssl.training.ModelMaker, "supervised", counted)
+    preset = replace(TINY, pretext=None)
+    variant = replace(preset, self_training=preset.self_training | {"weighting": "uniform", "lambda_u": 4.0})
+    other = replace(preset, supervised=preset.supervised | {"max_steps": 6})
+    options = {"max_unlabeled": 60, "backbone": str(tiny_backbone), "quiet": True, "refit": False, "max_length": 32}
+
+    def run(preset, shared):
+        trained.clear()
+        return ablation.run_variant(preset, tmp_path / shared, tmp_path / "data", 8, 0, **options), list(trained)
+
+    alone, models = run(variant, "alone")
+    assert models == ["labels_only", "teacher-1"]
+    first, models = run(preset, "shared")
+    assert models == ["labels_only", "teacher-1"]
+    after, models = run(variant, "shared")
+    assert models == []
+    assert after["stages"] == alone["stages"]
+    assert after["stages"]["self_training"] != first["stages"]["self_training"]
+    assert run(other, "shared")[1] == ["labels_only", "teacher-1"]
