@@ -120,6 +120,7 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "graph_labels": _student(graph="labels"),
         "neighbors": _student(neighbor_smoothing=0.3),
         "two_rounds": _student(rounds=2),
+        "pretext": replace(STANDARD, pretext=PRESETS["thorough"].pretext),
     },
     "field": _field(),
 }  # fmt: skip
@@ -176,16 +177,18 @@ def _copy_learned(source: Path, target: Path) -> None:
 def show(kept: Mapping[str, Mapping[str, Any]]) -> None:
     """Mean accuracy of each stage in points, and the difference over the cells that both have.
 
-    To `standard`; of a regulariser to `fine_tuned`, as of that to `standard`.
+    To `standard`; of a regulariser to `fine_tuned`, as of that to `standard`. Labels only on a backbone after pretext
+    are compared with those on the backbone as it was.
     """
-    stages = ("labels_only", "self_training", "refit")
+    stages = ("labels_only", "pretext", "self_training", "refit")
     print(f"\n{'variant':<28}{'cells':>6}" + "".join(f"{stage:>16}{'':>8}" for stage in stages))
     for variant in (name for name in VARIANTS if name in kept):
         cells, base = kept[variant], kept.get(reference(variant), {})
         line = f"{variant:<28}{len(cells):>6}"
         for stage in stages:
             own = {name: _accuracy(cell, stage) for name, cell in cells.items() if _accuracy(cell, stage) is not None}
-            both = [own[name] - there for name in own if (there := _accuracy(base.get(name), stage)) is not None]
+            rivals, rival = (cells, "labels_only") if stage == "pretext" else (base, stage)
+            both = [own[name] - there for name in own if (there := _accuracy(rivals.get(name), rival)) is not None]
             line += f"{statistics.mean(own.values()):>16.1f}" if own else f"{'-':>16}"
             line += f" ({statistics.mean(both):+.1f})".ljust(8) if both else " " * 8
         print(line)
