@@ -17,8 +17,9 @@ quickstart: $(INSTALLED) $(REAL_DATA)
 quickstart-data: $(INSTALLED) $(REAL_DATA)
 	$(PYTHON) recipes/quickstart.py --data-only
 
+# A worker a core, as every test computes on one; whole files, because their tests share what is slow to make.
 test: lint $(REAL_DATA) chromium
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

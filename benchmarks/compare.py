@@ -244,8 +244,9 @@ def goals(numbers: Mapping[str, Numbers]) -> list[str]:
         text = f"standard minus {title}, {rival}: {gain:+.1f} points"
         lines.append(_goal(text, f"{goal}", gain >= goal, len(gains)))
     for title, rival in (("that Trainer", trainer), ("its own labels only", "hfssl_standard: labels_only")):
-        gains = _gains(standard, numbers.get(rival, {}))
-        lines.append(_none_below(f"cells where standard is over 1 point below {title}", gains, 1))
+        gains = _over_seeds(_gains(standard, numbers.get(rival, {})))
+        title = f"data sets where standard is over 1 point below {title}"
+        lines.append(_none_below(title, gains, 1, "data sets"))
     gains = _gains(numbers.get("hfssl_quick", {}), numbers.get(trainer, {}))
     gain = _average(gains)
     lines.append(_goal(f"quick minus that Trainer: {gain:+.1f} points", "above 0", gain > 0, len(gains)))
@@ -267,7 +268,7 @@ def _verdict_goals(numbers: Mapping[str, Numbers], method: str) -> list[str]:
         choices = {name: 100 * stage["accuracy"] for name, stage in cell.get("stages", {}).items() if name in CHOICES}
         if len(choices) > 1:
             regrets[place] = max(choices.values()) - choices[cell["chosen"]]
-            gains[place] = choices[cell["chosen"]] - choices["labels_only"]
+            gains["/".join(map(str, place))] = choices[cell["chosen"]] - choices["labels_only"]
     name, regret = method.removeprefix("hfssl_"), _average(regrets)
     return [
         _goal(f"{name}, mean regret of the verdict: {regret:.1f} points", "at most 0.5", regret <= 0.5, len(regrets)),
@@ -279,10 +280,18 @@ def _average(points: Mapping[Place, float]) -> float:
     return statistics.mean(points.values()) if points else 0.0
 
 
-def _none_below(title: str, gains: Mapping[Place, float], points: float) -> str:
-    """Names the places with a loss of more than so many points."""
-    below = [f"{dataset}/{seed} {gain:+.1f}" for (dataset, seed), gain in gains.items() if gain < -points]
-    return _goal(f"{title}: {', '.join(below) or 'none'}", "none", not below, len(gains))
+def _over_seeds(points: Mapping[Place, float]) -> dict[str, float]:
+    """Data set -> mean over its seeds."""
+    return {
+        name: statistics.mean(value for (dataset, _), value in points.items() if dataset == name)
+        for name in dict.fromkeys(dataset for dataset, _ in points)
+    }
+
+
+def _none_below(title: str, gains: Mapping[str, float], points: float, unit: str = "cells") -> str:
+    """Names those with a loss of more than so many points."""
+    below = [f"{name} {gain:+.1f}" for name, gain in gains.items() if gain < -points]
+    return _goal(f"{title}: {', '.join(below) or 'none'}", "none", not below, len(gains), unit)
 
 
 def _best(numbers: Mapping[str, Numbers], names: Iterable[str], ours: Numbers) -> str:
@@ -299,10 +308,10 @@ def _gains(ours: Numbers, theirs: Numbers) -> dict[Place, float]:
     }
 
 
-def _goal(text: str, goal: str, reached: bool, cells: int) -> str:
-    state = ("reached" if reached else "MISSED") if cells else "not measured"
-    shown = text if cells else text.partition(":")[0].rstrip(", ")
-    return f"  {state:12}  {shown} (goal {goal}; {cells} cells)"
+def _goal(text: str, goal: str, reached: bool, count: int, unit: str = "cells") -> str:
+    state = ("reached" if reached else "MISSED") if count else "not measured"
+    shown = text if count else text.partition(":")[0].rstrip(", ")
+    return f"  {state:12}  {shown} (goal {goal}; {count} {unit})"
 
 
 def draw(kept: Sequence[Mapping[str, Any]], path: Path) -> Path:

@@ -9,6 +9,7 @@ on the labeled rows, by cross-validation. N rows, L of them labeled, K classes, 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,8 +93,11 @@ def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray
     if len(labels) < 2 * np.count_nonzero(counts) or np.count_nonzero(counts) < 2:
         return 0.0
     folds = StratifiedKFold(min(FOLDS, max(2, int(counts[counts > 0].min()))), shuffle=True, random_state=seed % 2**32)
+    with warnings.catch_warnings():  # a class with one label is in one fold, which is as well as it can be
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        parts = list(folds.split(features, labels))
     losses = dict.fromkeys(STRENGTHS, 0.0)
-    for train, held_out in folds.split(features, labels):
+    for train, held_out in parts:
         for strength in STRENGTHS:
             offset = strength * scores
             weight, bias = _offset_regression(features[train], labels[train], offset[train])
