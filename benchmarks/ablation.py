@@ -28,13 +28,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fit import HERE, SHARED, run_cell
+from fit import run_cell
+from grid import GRID, HERE, SHARED
 
 from hfssl.files import write_json
 from hfssl.presets import PRESETS, PRETEXT_ON_REQUEST, Preset
 
 RESULTS = HERE / "results" / "ablation.json"
-LABELS = {"trec6": 16, "sst2": 16, "ag_news": 10, "banking77": 5, "emotion": 16}
 STANDARD = PRESETS["standard"]
 # What of a run is made of the labels alone, or of the backbone.
 LEARNED_FROM_LABELS = (
@@ -209,7 +209,7 @@ def _command(variant: str, dataset: str, seed: int, options: argparse.Namespace)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", default=["trec6", "sst2"], choices=list(LABELS))
+    parser.add_argument("--datasets", nargs="+", default=["trec6", "sst2"], choices=list(GRID))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--family", nargs="+", default=["without", "with", "regularizers"], choices=list(FAMILIES))
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="instead of whole families")
@@ -236,7 +236,7 @@ def main() -> None:
                     VARIANTS[variant],
                     Path(shared),
                     options.data / dataset,
-                    LABELS[dataset],
+                    GRID[dataset],
                     seed,
                     max_unlabeled=options.max_unlabeled,
                     refit=False if options.no_refit or options.labels_only else None,

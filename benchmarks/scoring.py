@@ -35,7 +35,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 from engine import make_tokenizer
-from fit import SHARED, backbone
+from grid import SHARED, backbone
 from scipy.stats import spearmanr
 from transformers import (
     BertConfig,
