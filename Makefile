@@ -17,9 +17,10 @@ quickstart: $(INSTALLED) $(REAL_DATA)
 quickstart-data: $(INSTALLED) $(REAL_DATA)
 	$(PYTHON) recipes/quickstart.py --data-only
 
-# A worker a core, as every test computes on one; whole files, because their tests share what is slow to make.
+# A worker a core, as every test computes on one; whole files, because their tests share what is slow to make, in the
+# order of tests/conftest.py.
 test: lint $(REAL_DATA) chromium
-	$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

@@ -36,6 +36,12 @@ class _DeprecationRecords(logging.Handler):
             self.messages.append(f"{record.name}: {message}")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with the real backbone first: the slowest test of all must not be the last, with the other cores idle."""
+    slow = {item.path for item in items if item.get_closest_marker("real_model")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 _deprecations = _DeprecationRecords()
 for _name in UPSTREAM:  # directly, because some of them do not hand their records on to the root logger
     logging.getLogger(_name).addHandler(_deprecations)
