@@ -50,6 +50,7 @@ from hfssl.backbones import load_tokenizer
 from hfssl.data.streams import tokenize_dataset
 from hfssl.files import write_json
 from hfssl.modeling import load_classifier
+from hfssl.precision import has_bf16
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
 from hfssl.trainers import SupervisedTrainer
 
@@ -85,10 +86,13 @@ def by_hand(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: l
     return labels
 
 
-def by_hfssl(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> np.ndarray:
-    """`[N]` labels by `predict_logits`."""
+def by_hfssl(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], bf16: bool = False
+) -> np.ndarray:
+    """`[N]` labels by `predict_logits`; in bf16 as `fit` has it where the hardware can."""
     rows = tokenize_dataset(Dataset.from_dict({"text": texts}), tokenizer, MAX_LENGTH)
-    return predict_logits(model, rows, tokenizer).argmax(axis=-1)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        return predict_logits(model, rows, tokenizer).argmax(axis=-1)
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -98,18 +102,28 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def plain_inference(model: PreTrainedModel, tokenizer: Any, texts: list[str], repeats: int) -> dict[str, Any]:
-    """Median seconds of each way, in turns, and the share of rows on which all give one label."""
+    """Median seconds of each way, in turns, and the share of rows on which all give one label.
+
+    bf16 is compared with `pipeline()` alone, and the share of rows on which it gives the same label is apart.
+    """
     ways: dict[str, Callable[[], np.ndarray]] = {
         "pipeline": lambda: by_pipeline(model, tokenizer, texts),
         "hfssl": lambda: by_hfssl(model, tokenizer, texts),
         **{f"hand, {n} rows": lambda n=n: by_hand(model, tokenizer, texts, n) for n in HAND_BATCHES},
     }
+    if has_bf16():
+        ways["hfssl, bf16"] = lambda: by_hfssl(model, tokenizer, texts, bf16=True)
     for way in ways.values():  # warm-up
         way()
     rounds = [{name: timed(way) for name, way in ways.items()} for _ in range(repeats)]
     seconds = {name: statistics.median(turn[name][0] for turn in rounds) for name in ways}
     best = min((name for name in ways if name.startswith("hand")), key=seconds.__getitem__)
-    labels = np.stack([answer for _, answer in rounds[0].values()])
+    labels = {name: answer for name, (_, answer) in rounds[0].items()}
+    bf16 = {}
+    if "hfssl, bf16" in ways:
+        bf16["pipeline_bf16"] = statistics.median(turn["pipeline"][0] / turn["hfssl, bf16"][0] for turn in rounds)
+        bf16["agreement_bf16"] = float((labels.pop("hfssl, bf16") == labels["pipeline"]).mean())
+    exact = np.stack(list(labels.values()))
     return {
         "rows": len(texts),
         "seconds": seconds,
@@ -117,7 +131,8 @@ def plain_inference(model: PreTrainedModel, tokenizer: Any, texts: list[str], re
         "best_by_hand": best,
         "pipeline": statistics.median(turn["pipeline"][0] / turn["hfssl"][0] for turn in rounds),
         "hand": statistics.median(turn[best][0] / turn["hfssl"][0] for turn in rounds),
-        "agreement": float((labels == labels[0]).all(axis=0).mean()),
+        "agreement": float((exact == exact[0]).all(axis=0).mean()),
+        **bf16,
     }
 
 
@@ -280,6 +295,9 @@ def show(results: dict[str, Any]) -> None:
         print(f"{name:10}{row['rows']:>6}{row['pipeline']:>12.2f}{_goal(row['pipeline'], 'pipeline', least=True)}"
               f"{row['hand']:>10.2f}{_goal(row['hand'], 'hand', least=True)}  {row['best_by_hand'][6:]} at a time, "
               f"the best of {', '.join(map(str, HAND_BATCHES))}")  # fmt: skip
+        if "pipeline_bf16" in row:
+            print(f"{'  in bf16':16}{row['pipeline_bf16']:>12.2f}{_goal(row['pipeline_bf16'], 'pipeline', least=True)}"
+                  f"{'':10}{'':14}  {100 * row['agreement_bf16']:.1f} % of the labels are those of fp32")  # fmt: skip
     mc = results["mc_dropout"]
     print(f"\nMC dropout, T = {mc['passes']}, {mc['rows']} rows: seconds, and Spearman correlation of BALD\n")
     print(f"{'':10}{'of full':>9}{'goal':>8}{'':6}{'of ten plain passes':>21}{'with full':>12}{'goal':>8}{'':6}"
