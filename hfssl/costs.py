@@ -67,6 +67,8 @@ def plan(
     preset: Preset,
     *,
     lengths: Mapping[str, float],
+    labels: int,
+    held_out: int,
     pool: int,
     layers: int,
     pretext: bool,
@@ -80,6 +82,8 @@ def plan(
     Args:
         preset: settings of the stages.
         lengths: mean tokens of a row of `labeled` and of `unlabeled`.
+        labels: labeled rows.
+        held_out: labeled rows that only the refit learns from.
         pool: N, unlabeled rows.
         layers: of the encoder.
         pretext, rounds, refit: what will be run, whatever the preset says.
@@ -93,10 +97,11 @@ def plan(
         steps, rows = (_setting(kind, settings, name) for name in ("max_steps", "per_device_train_batch_size"))
         return steps * rows * views * length
 
-    one = trained(SupervisedConfig, preset.supervised | given, labeled)
-    if preset.warm_start is not None:
-        one += trained(ContrastiveConfig, preset.warm_start, labeled, views=2)
-    costs = []
+    def labels_only(rows: int) -> float:
+        tokens, warm_start = trained(SupervisedConfig, preset.supervised | given, labeled), preset.warm_start_at(rows)
+        return tokens if warm_start is None else tokens + trained(ContrastiveConfig, warm_start, labeled, views=2)
+
+    one, costs = labels_only(labels), []
     if pretext:
         costs.append(
             StageCost("pretext", trained(MaskedSpanConfig, preset.pretext or PRETEXT_ON_REQUEST, unlabeled) + one)
@@ -121,8 +126,9 @@ def plan(
         models = (2 if pretext else 1) * one + student
         costs.append(StageCost("cross-fitting", folds * models, folds * (scored(1) + head)))
     if refit:
-        taught = StageCost("refit", teachers * one + student, scored(teachers) + head)
-        costs.append(taught if rounds else StageCost("refit", one))
+        again = labels_only(labels + held_out)
+        taught = StageCost("refit", teachers * again + student, scored(teachers) + head)
+        costs.append(taught if rounds else StageCost("refit", again))
     return costs
 
 

@@ -113,6 +113,8 @@ class StageRunner:
         return plan(
             self.preset,
             lengths=lengths,
+            labels=len(self.tokens["labeled"]),
+            held_out=len(self.tokens["validation"]),
             pool=len(self._pool_rows()),
             layers=config.num_hidden_layers,
             pretext=self.pretext,

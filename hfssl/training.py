@@ -110,9 +110,10 @@ class ModelMaker:
         trainers: dict[str, SSLTrainer] = {}
         model = self.classifier(seed, adapted=adapted)
         peft_config = self.peft_config(model, "sequence_classification")
-        if self.preset.warm_start is not None:
+        warm_start = self.preset.warm_start_at(len(labeled))
+        if warm_start is not None:
             place = folder / "checkpoints" / "warm_start"
-            config = self.config(ContrastiveConfig, place, self.preset.warm_start, seed=seed)
+            config = self.config(ContrastiveConfig, place, warm_start, seed=seed)
             trainers["warm_start"] = ContrastiveTrainer(
                 model,
                 replace(config, learning_rate=rate * config.learning_rate),

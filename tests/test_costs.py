@@ -29,7 +29,7 @@ def test_the_plan_of_a_run():
         warm_start={"max_steps": 50, "per_device_train_batch_size": 8},
         self_training={"max_steps": 200, "unlabeled_ratio": 3, "mc_passes": 4, "mc_top_layers": 3, "teachers": 2},
     )
-    sizes = {"lengths": {"labeled": 10.0, "unlabeled": 20.0}, "pool": 1000, "layers": 6}
+    sizes = {"lengths": {"labeled": 10.0, "unlabeled": 20.0}, "labels": 80, "held_out": 20, "pool": 1000, "layers": 6}
     costs = plan(preset, **sizes, pretext=False, rounds=2, refit=True)
     one = 100 * 16 * 10 + 50 * 8 * 2 * 10  # 16 rows is the default; each row of the warm start enters twice
     student = 200 * 16 * (10 + 3 * 20)
@@ -49,3 +49,13 @@ def test_the_plan_of_a_run():
     assert scored == [0, 0, 20_000 * (4 + 3 + 2), 20_000 * 3 * (3 + 1), 20_000 * (4 + 1)]
     shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
     assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2
+    sizes |= {"labels": 225, "held_out": 175}  # 1.5 and 2 times the steps of 100 labels
+    more = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
+    assert [cost.trained for cost in more] == [1600 + 75 * 8 * 2 * 10, 1600 + 100 * 8 * 2 * 10]
+
+
+@pytest.mark.parametrize(("labels", "steps"), [(5, 60), (100, 60), (101, 61), (400, 120), (500, 135)])
+def test_the_steps_of_the_warm_start_grow_with_the_root_of_the_labels(labels, steps):
+    preset = Preset(warm_start={"max_steps": 60, "learning_rate": 1e-4})
+    assert preset.warm_start_at(labels) == {"max_steps": steps, "learning_rate": 1e-4}
+    assert Preset().warm_start_at(labels) is None
