@@ -97,19 +97,25 @@ def plan(
         steps, rows = (_setting(kind, settings, name) for name in ("max_steps", "per_device_train_batch_size"))
         return steps * rows * views * length
 
-    def labels_only(rows: int) -> float:
-        tokens, warm_start = trained(SupervisedConfig, preset.supervised | given, labeled), preset.warm_start_at(rows)
-        return tokens if warm_start is None else tokens + trained(ContrastiveConfig, warm_start, labeled, views=2)
+    def labels_only(preset: Preset) -> float:
+        tokens = trained(SupervisedConfig, preset.supervised | given, labeled)
+        if preset.warm_start is not None:
+            tokens += trained(ContrastiveConfig, preset.warm_start, labeled, views=2)
+        return tokens
 
-    one, costs = labels_only(labels), []
+    def taught(preset: Preset) -> float:
+        settings = preset.supervised | preset.self_training | given
+        ratio = _setting(SelfTrainingConfig, settings, "unlabeled_ratio")
+        return trained(SelfTrainingConfig, settings, labeled + ratio * unlabeled)
+
+    some, every = preset.at(labels), preset.at(labels + held_out)
+    one, student, costs = labels_only(some), taught(some), []
     if pretext:
         costs.append(
             StageCost("pretext", trained(MaskedSpanConfig, preset.pretext or PRETEXT_ON_REQUEST, unlabeled) + one)
         )
     costs.append(StageCost("labels only", one))
     settings = preset.supervised | preset.self_training | given
-    per_labeled = labeled + _setting(SelfTrainingConfig, settings, "unlabeled_ratio") * unlabeled
-    student = trained(SelfTrainingConfig, settings, per_labeled)
     passes, top = (_setting(SelfTrainingConfig, settings, name) for name in ("mc_passes", "mc_top_layers"))
     share = 1.0 if top is None else min(1.0, top / layers)
 
@@ -126,9 +132,9 @@ def plan(
         models = (2 if pretext else 1) * one + student
         costs.append(StageCost("cross-fitting", folds * models, folds * (scored(1) + head)))
     if refit:
-        again = labels_only(labels + held_out)
-        taught = StageCost("refit", teachers * again + student, scored(teachers) + head)
-        costs.append(taught if rounds else StageCost("refit", again))
+        again = labels_only(every)
+        with_pool = StageCost("refit", teachers * again + taught(every), scored(teachers) + head)
+        costs.append(with_pool if rounds else StageCost("refit", again))
     return costs
 
 

@@ -8,9 +8,9 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
 * That stage ends half way back to the pretrained weights (`wise_ft_alpha`), and so may go twice as far: worth 0 to 5
   points, 2 on average, for nothing. Logistic regression on the means over its tokens speaks for a teacher
   (`teacher_probe`): 2 points more than its stock head, and 5 where classes are many.
-* The steps of that stage grow with the root of the labels, from 100 on (`Preset.warm_start_at`): 60 of them looked at
-  each of 400 rows twice. 120 gained 5 points with 384 labels of emotion, 3 with 192 of trec6, 1 with 385 of banking77
-  and nothing with 400 of sst2.
+* All steps grow with the root of the labels, from 100 on (`Preset.at`): 60 of that stage looked at each of 400 rows
+  twice. 120 gained 5 points with 384 labels of emotion, 3 with 192 of trec6, 1 with 385 of banking77 and nothing with
+  400 of sst2; 100 steps of a student instead of 50 gained 1 point on emotion and sst2.
 * The untrained backbone (three of its layers) and the classes' names have a say in the first pseudo-labels, as far as
   labels speak for them.
 * `draw="all"` and `soft_targets=True` instead of a class-balanced draw of hard labels. Where the pool is not balanced
@@ -42,7 +42,7 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["FEW_LABELS", "PRESETS", "PRETEXT_ON_REQUEST", "Preset"]
@@ -52,13 +52,13 @@ FEW_LABELS = 100  # rows; the presets' steps are for so many or fewer
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of one run of `fit`.
+    """Settings of one run of `fit` on at most `FEW_LABELS` labels; `at` gives those for more.
 
     Attributes:
         supervised: Fields of `SupervisedConfig` for the labels-only model and further teachers, and for every student
             unless `self_training` says otherwise.
         warm_start: Fields of `ContrastiveConfig` for the stage before the labels-only model and each further teacher,
-            `max_steps` as for at most `FEW_LABELS` labels among them; `None` for none.
+            or `None` for none.
         teacher_rates: Factors on the warm start's learning rate of the second, third, ... teacher, from the first one
             again when they are used up: a committee whose members differ in more than their seed errs less alike, and
             no one rate suits all data (Wenzel et al. 2020, "Hyperparameter ensembles").
@@ -80,12 +80,17 @@ class Preset:
     refit: bool = False
     cross_fit: int = 0
 
-    def warm_start_at(self, labels: int) -> dict[str, Any] | None:
-        """`warm_start`, with the steps for so many labeled rows; `None` for none."""
-        if self.warm_start is None:
-            return None
+    def at(self, labels: int) -> Preset:
+        """The settings for so many labeled rows: steps grow with the root of their number, from `FEW_LABELS` on."""
         factor = math.sqrt(max(labels, FEW_LABELS) / FEW_LABELS)
-        return self.warm_start | {"max_steps": math.ceil(factor * self.warm_start["max_steps"])}
+
+        def longer(settings: dict[str, Any] | None) -> dict[str, Any] | None:
+            if settings is None or "max_steps" not in settings:
+                return settings
+            return settings | {"max_steps": math.ceil(factor * settings["max_steps"])}
+
+        parts = ("supervised", "warm_start", "self_training")
+        return replace(self, **{name: longer(getattr(self, name)) for name in parts})
 
 
 # The steps of `--max-steps`, if there are any: the warm start ends with logistic regression on its features.

@@ -184,7 +184,8 @@ class StageRunner:
     def _self_training(self, folder: Path) -> dict[str, Any]:
         adapted = self._start_from_adapted()
         seed = self.make.seed("self_training")
-        rounds = self._rounds(folder, "self-training", self.rounds, seed=seed, adapted=adapted)
+        labels = len(self.tokens["labeled"])
+        rounds = self._rounds(folder, "self-training", self.rounds, labels, seed=seed, adapted=adapted)
         config = rounds.args
         first = self.run_folder.stage("pretext" if adapted else BASELINE)
         teachers = [from_pretrained(first / "model")]
@@ -234,8 +235,9 @@ class StageRunner:
             return np.arange(count)
         return np.sort(numpy_generator(self.arguments.seed, "pool").choice(count, size=most, replace=False))
 
-    def _rounds(self, folder: Path, title: str, rounds: int, *, seed: int, adapted: bool) -> SelfTraining:
-        settings = self.preset.supervised | self.preset.self_training | {"rounds": rounds}
+    def _rounds(self, folder: Path, title: str, rounds: int, labels: int, *, seed: int, adapted: bool) -> SelfTraining:
+        preset = self.preset.at(labels)
+        settings = preset.supervised | preset.self_training | {"rounds": rounds}
         settings |= {"class_shares": self.arguments.class_shares}
         config = self.make.config(SelfTrainingConfig, folder, settings, seed=seed)
         example = self.make.classifier(config.seed, adapted=adapted)
@@ -258,7 +260,7 @@ class StageRunner:
         adapted = chosen == "pretext" or before["config"].get(chosen, {}).get("adapted_backbone", False)
         if any(record["selected"] for record in before.get("rounds", [])):
             place = self.run_folder.stage(chosen)
-            rounds = self._rounds(place, title, self.rounds, seed=self.make.seed(chosen), adapted=adapted)
+            rounds = self._rounds(place, title, self.rounds, len(tokens), seed=self.make.seed(chosen), adapted=adapted)
             teachers = self._teachers(folder, title, tokens, range(rounds.args.teachers), adapted)
             model, curves = rounds.refit(teachers, tokens, self.tokens["unlabeled"].select(self._pool_rows()), folder)
             manifests += [{**m, "stage": REFIT} for m in before["manifests"] if m["role"] == "unlabeled"]
@@ -291,7 +293,7 @@ class StageRunner:
                 for name in (BASELINE, *["pretext"] * self.pretext)
             }
             seed = self.make.seed(f"{CROSS_FIT}-{fold}")
-            rounds = self._rounds(place / "rounds", what, 1, seed=seed, adapted=adapted)
+            rounds = self._rounds(place / "rounds", what, 1, len(rows), seed=seed, adapted=adapted)
             rounds.fit(found["pretext" if adapted else BASELINE], rows, pool)
             return found | {"self_training": rounds.student_}
 

@@ -110,10 +110,10 @@ class ModelMaker:
         trainers: dict[str, SSLTrainer] = {}
         model = self.classifier(seed, adapted=adapted)
         peft_config = self.peft_config(model, "sequence_classification")
-        warm_start = self.preset.warm_start_at(len(labeled))
-        if warm_start is not None:
+        preset = self.preset.at(len(labeled))
+        if preset.warm_start is not None:
             place = folder / "checkpoints" / "warm_start"
-            config = self.config(ContrastiveConfig, place, warm_start, seed=seed)
+            config = self.config(ContrastiveConfig, place, preset.warm_start, seed=seed)
             trainers["warm_start"] = ContrastiveTrainer(
                 model,
                 replace(config, learning_rate=rate * config.learning_rate),
@@ -126,7 +126,7 @@ class ModelMaker:
             model, peft_config = trainers["warm_start"].model, None  # with LoRA it carries its adapter now
         trainers["supervised"] = SupervisedTrainer(
             model,
-            self.config(SupervisedConfig, folder, self.preset.supervised, seed=seed),
+            self.config(SupervisedConfig, folder, preset.supervised, seed=seed),
             train_dataset=labeled,
             processing_class=self.tokenizer,
             peft_config=peft_config,

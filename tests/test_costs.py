@@ -50,12 +50,25 @@ def test_the_plan_of_a_run():
     shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
     assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2
     sizes |= {"labels": 225, "held_out": 175}  # 1.5 and 2 times the steps of 100 labels
-    more = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
-    assert [cost.trained for cost in more] == [1600 + 75 * 8 * 2 * 10, 1600 + 100 * 8 * 2 * 10]
+    more = plan(preset, **sizes, pretext=False, rounds=1, refit=True)
+    student = 16 * (10 + 3 * 20)
+    assert [cost.trained for cost in more] == [
+        150 * 160 + 75 * 160,
+        150 * 160 + 75 * 160 + 300 * student,
+        2 * (200 * 160 + 100 * 160) + 400 * student,
+    ]
 
 
 @pytest.mark.parametrize(("labels", "steps"), [(5, 60), (100, 60), (101, 61), (400, 120), (500, 135)])
-def test_the_steps_of_the_warm_start_grow_with_the_root_of_the_labels(labels, steps):
-    preset = Preset(warm_start={"max_steps": 60, "learning_rate": 1e-4})
-    assert preset.warm_start_at(labels) == {"max_steps": steps, "learning_rate": 1e-4}
-    assert Preset().warm_start_at(labels) is None
+def test_the_steps_of_a_preset_grow_with_the_root_of_the_labels(labels, steps):
+    preset = Preset(
+        supervised={"max_steps": 0},
+        warm_start={"max_steps": 60, "learning_rate": 1e-4},
+        pretext={"max_steps": 10},
+        self_training={"rounds": 1, "max_steps": 60},
+    )
+    grown = preset.at(labels)
+    assert grown.warm_start == {"max_steps": steps, "learning_rate": 1e-4}
+    assert grown.self_training == {"rounds": 1, "max_steps": steps}
+    assert (grown.supervised, grown.pretext) == (preset.supervised, preset.pretext)
+    assert Preset().at(labels) == Preset()
