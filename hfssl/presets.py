@@ -8,9 +8,10 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
 * That stage ends half way back to the pretrained weights (`wise_ft_alpha`), and so may go twice as far: worth 0 to 5
   points, 2 on average, for nothing. Logistic regression on the means over its tokens speaks for a teacher
   (`teacher_probe`): 2 points more than its stock head, and 5 where classes are many.
-* All steps grow with the root of the labels, from 100 on (`Preset.at`): 60 of that stage looked at each of 400 rows
-  twice. 120 gained 5 points with 384 labels of emotion, 3 with 192 of trec6, 1 with 385 of banking77 and nothing with
-  400 of sst2; 100 steps of a student instead of 50 gained 1 point on emotion and sst2.
+* All steps that learn from labels grow with their root, from 100 labels on (`Preset.at`): 60 of that stage looked at
+  each of 400 rows twice. 120 gained 5 points with 384 labels of emotion, 3 with 192 of trec6, 1 with 385 of banking77
+  and nothing with 400 of sst2; 100 steps of a student instead of 50 gained 1 point on emotion and sst2, and nothing on
+  banking77.
 * The untrained backbone (three of its layers) and the classes' names have a say in the first pseudo-labels, as far as
   labels speak for them.
 * `draw="all"` and `soft_targets=True` instead of a class-balanced draw of hard labels. Where the pool is not balanced
