@@ -1,4 +1,4 @@
-"""Which precision matrix products are computed in: bf16 where the hardware has instructions for it, else fp32."""
+"""Which precision matrix products are computed in: bf16 where that is faster, else fp32."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ __all__ = ["has_bf16", "precision_arguments"]
 
 logger = logging.get_logger(__name__)
 
-BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
-
-
 def has_bf16() -> bool:
     """Whether bf16 products are faster than fp32 ones on the device that a `Trainer` would take.
 
-    True for NVIDIA GPUs from Ampere on, and for CPUs that have instructions for it (AMD since Zen 4, Intel since
-    Cooper Lake; `benchmarks/NOTES.md` has what that saves). Others emulate bf16, many times slower than fp32.
+    True for NVIDIA GPUs from Ampere on, and for CPUs whose instructions for it are the faster ones (AMD since Zen 4,
+    Intel Cooper Lake and since Sapphire Rapids; `benchmarks/NOTES.md` has what that saves). Others emulate bf16, many
+    times slower than fp32. The answer comes from the instructions and not from a stopwatch, so that ranks and resumed
+    runs get the same one.
     """
     if not torch.accelerator.is_available():
         known = torch.cpu.get_capabilities()
-        return any(known.get(name, False) for name in BF16_INSTRUCTIONS)
+        # Since Sapphire Rapids, told by avx512_fp16, Intel computes bf16 in matrix tiles. Where a virtual machine hides
+        # these, the vector instruction that is left has half the rate of fp32.
+        tiles, vectors = known.get("amx_bf16", False), known.get("avx512_bf16", False)
+        return tiles or (vectors and not known.get("avx512_fp16", False))
     if torch.accelerator.current_accelerator().type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return False  # not measured
@@ -33,6 +35,6 @@ def precision_arguments(asked: str) -> dict[str, Any]:
     if asked == "fp32" or (asked == "auto" and not has_bf16()):
         return {}
     if not has_bf16():
-        logger.warning_once("This machine has no instructions for bf16 and will be slow: --precision auto takes fp32.")
+        logger.warning_once("This machine computes bf16 more slowly than fp32: --precision auto takes fp32.")
     # transformers refuses bf16 on a CPU unless it is told that the CPU is meant.
     return {"bf16": True} if torch.accelerator.is_available() else {"bf16": True, "use_cpu": True}

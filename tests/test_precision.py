@@ -1,4 +1,4 @@
-"""bf16 is taken where there are instructions for it, and trains what fp32 trains."""
+"""bf16 is taken where it is faster, and trains what fp32 trains."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ def machine(monkeypatch, *, accelerator: str | None = None, bf16: bool, **capabi
     ("capabilities", "expected"),
     [
         ({"avx512_bf16": True}, True),
-        ({"amx_bf16": True}, True),
+        ({"amx_bf16": True, "avx512_bf16": True, "avx512_fp16": True}, True),
+        ({"amx_bf16": False, "avx512_bf16": True, "avx512_fp16": True}, False),  # tiles hidden: half the rate of fp32
         ({"avx512_bf16": False, "avx2": True}, False),
         ({}, False),
     ],
 )
-def test_a_cpu_takes_bf16_if_it_has_instructions_for_it(monkeypatch, capabilities, expected):
+def test_a_cpu_takes_bf16_if_it_has_fast_instructions_for_it(monkeypatch, capabilities, expected):
     machine(monkeypatch, bf16=False, **capabilities)
     assert has_bf16() is expected
     assert precision_arguments("auto") == ({"bf16": True, "use_cpu": True} if expected else {})
