@@ -11,6 +11,7 @@ __all__ = ["has_bf16", "precision_arguments"]
 
 logger = logging.get_logger(__name__)
 
+
 def has_bf16() -> bool:
     """Whether bf16 products are faster than fp32 ones on the device that a `Trainer` would take.
 
@@ -21,7 +22,7 @@ def has_bf16() -> bool:
     """
     if not torch.accelerator.is_available():
         known = torch.cpu.get_capabilities()
-        # Since Sapphire Rapids, told by avx512_fp16, Intel computes bf16 in matrix tiles. Where a virtual machine hides
+        # Since Sapphire Rapids, told by avx512_fp16, Intel computes bf16 in matrix tiles. If a virtual machine hides
         # these, the vector instruction that is left has half the rate of fp32.
         tiles, vectors = known.get("amx_bf16", False), known.get("avx512_bf16", False)
         return tiles or (vectors and not known.get("avx512_fp16", False))
