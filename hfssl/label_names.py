@@ -2,8 +2,8 @@
 
 A sentence encoder compares a class's name with a text before any label is seen (zero-shot classification by
 embeddings; Veeranna et al. 2016, Yin et al. 2019). On few labels that is worth several labels a class where the names
-are words ("positive", "card arrival"), and nothing where they are codes ("ABBR", "3"): how far it is trusted is chosen
-on the labeled rows, by cross-validation. N rows, L of them labeled, K classes, D dimensions.
+are words ("positive", "card arrival"), and less than nothing where they are codes ("ABBR"): how far it is trusted is
+chosen on the labeled rows, by cross-validation. N rows, L of them labeled, K classes, D dimensions.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ __all__ = ["STRENGTHS", "NamePrior", "choose_strength", "multiplied", "name_text
 
 # Factors on similarities of standard deviation 1. No more than 0.5: 1 lost 2 points on emotion where 0.5 gained 1.
 STRENGTHS = (0.0, 0.25, 0.5)
+# What the labels have to say, in nats, against names at the highest strength before these get none: with two or three
+# labels a class a cross-validation is mostly chance. Worth 1 point at one label a class (of the 9 that the names are
+# worth there), 1.6 at two, 0.6 at three and five and nothing at 16 (benchmarks/NOTES.md, 2026-11-27, fourth part).
+DOUBT = 1.0
 FOLDS = 5
 PENALTY = 10.0  # C of the regression on embeddings of length 1, as benchmarks/peers.py has it for the same purpose
 MOST_ITERATIONS = 50
@@ -78,32 +82,39 @@ def weigh_names(
 
 
 def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray, *, seed: int) -> float:
-    """The one of `STRENGTHS` with which held-out labels are the most likely, by stratified cross-validation.
+    """The one of `STRENGTHS` that is the most probable, by labels on which no regression was fitted and `DOUBT`.
 
     What is cross-validated is logistic regression on the embeddings with the names' scores as an offset, so that the
-    names are only asked for what the labels do not say by themselves.
+    names are only asked for what the labels do not say by themselves. With fewer than two labels a class the names are
+    asked alone: they have seen no label.
 
     Args:
         features: `[L, D]`.
-        labels: `[L]`; fewer than two a class on average say too little, and give 0.
+        labels: `[L]`.
         scores: `[L, K]`.
         seed: of the folds.
     """
+    losses = {strength: DOUBT * (1 - strength / max(STRENGTHS)) ** 2 for strength in STRENGTHS}
+    for train, held_out in _folds(features, labels, seed):
+        for strength in STRENGTHS:
+            offset = strength * scores
+            logits = offset[held_out]
+            if len(train):
+                weight, bias = _offset_regression(features[train], labels[train], offset[train])
+                logits = logits + features[held_out] @ weight + bias
+            losses[strength] -= log_softmax(logits, axis=1)[np.arange(len(held_out)), labels[held_out]].sum()
+    return min(STRENGTHS, key=losses.__getitem__)
+
+
+def _folds(features: np.ndarray, labels: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to fit and rows held out, fold by fold; a single fold with none to fit where the labels are too few."""
     counts = np.bincount(labels)
     if len(labels) < 2 * np.count_nonzero(counts) or np.count_nonzero(counts) < 2:
-        return 0.0
+        return [(np.arange(0), np.arange(len(labels)))]
     folds = StratifiedKFold(min(FOLDS, max(2, int(counts[counts > 0].min()))), shuffle=True, random_state=seed % 2**32)
     with warnings.catch_warnings():  # a class with one label is in one fold, which is as well as it can be
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        parts = list(folds.split(features, labels))
-    losses = dict.fromkeys(STRENGTHS, 0.0)
-    for train, held_out in parts:
-        for strength in STRENGTHS:
-            offset = strength * scores
-            weight, bias = _offset_regression(features[train], labels[train], offset[train])
-            logits = features[held_out] @ weight + bias + offset[held_out]
-            losses[strength] -= log_softmax(logits, axis=1)[np.arange(len(held_out)), labels[held_out]].sum()
-    return min(STRENGTHS, key=losses.__getitem__)
+        return list(folds.split(features, labels))
 
 
 def _offset_regression(features: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

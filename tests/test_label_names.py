@@ -66,9 +66,20 @@ def test_names_that_are_all_the_same_say_nothing(embedded):
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [0, 0, 0, 0], [0, 0, 1]])
-def test_too_few_labels_leave_the_names_out(labels):
-    rng = np.random.default_rng(0)
-    assert choose_strength(rng.normal(size=(len(labels), 4)), np.array(labels), np.eye(3)[labels], seed=0) == 0
+def test_too_few_labels_to_cross_validate_speak_for_or_against_the_names_alone(labels):
+    features, scores = np.random.default_rng(0).normal(size=(len(labels), 4)), 2.0 * np.eye(3)
+    assert choose_strength(features, np.array(labels), scores[labels], seed=0) == max(STRENGTHS)
+    assert choose_strength(features, np.array(labels), -scores[labels], seed=0) == 0
+
+
+def test_the_doubt_by_hand():
+    """One label and two classes: at strength s it costs log(1 + exp(s * gap)) nats, and the doubt (1 - 2s)^2.
+
+    A gap of 1: 0.693 + 1, 0.826 + 0.25 and 0.974 + 0 nats at 0, 0.25 and 0.5; of 2: 0.693 + 1, 0.974 + 0.25 and
+    1.313; of 6: 0.693 + 1, 1.701 + 0.25 and 3.049.
+    """
+    chosen = [choose_strength(np.zeros((1, 4)), np.array([0]), np.array([[0.0, gap]]), seed=0) for gap in (1, 2, 6)]
+    assert chosen == [0.5, 0.25, 0.0]
 
 
 def test_the_choice_is_one_of_the_strengths_also_where_a_class_has_one_label(embedded):
