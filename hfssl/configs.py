@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from hfssl.arguments import missing_trackers
 from hfssl.errors import ConfigurationError
+from hfssl.precision import keep_few_kernels
 from hfssl.priors import ALIGNMENTS
 from hfssl.weighting import WEIGHTINGS
 
@@ -115,6 +116,8 @@ class SSLConfig(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # nothing to copy to; torch would warn at each loader
+            if self.bf16:
+                keep_few_kernels()
         problems = self.problems()
         if problems:
             raise ConfigurationError(problems)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 from transformers.utils import logging
 
-__all__ = ["has_bf16", "precision_arguments"]
+__all__ = ["has_bf16", "keep_few_kernels", "precision_arguments"]
 
 logger = logging.get_logger(__name__)
+
+# Enough for the products of a pass and of its gradients, whose shapes return in each layer, but not in the next step.
+KERNELS = 64
 
 
 def has_bf16() -> bool:
@@ -39,3 +43,13 @@ def precision_arguments(asked: str) -> dict[str, Any]:
         logger.warning_once("This machine computes bf16 more slowly than fp32: --precision auto takes fp32.")
     # transformers refuses bf16 on a CPU unless it is told that the CPU is meant.
     return {"bf16": True} if torch.accelerator.is_available() else {"bf16": True, "use_cpu": True}
+
+
+def keep_few_kernels() -> None:
+    """Keeps oneDNN, which multiplies bf16 on CPUs, from hoarding memory: at most 64 compiled kernels instead of 1,024.
+
+    It compiles one for each shape, and every pass here has another number of tokens: kernels that are never used again
+    make over a quarter of what `quick` needs in memory (`benchmarks/NOTES.md`). oneDNN reads the variable at its first
+    product; who has set it keeps what it says.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))

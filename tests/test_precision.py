@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -72,3 +76,32 @@ def test_what_was_trained_in_bf16_answers_in_fp32_as_when_loaded(tmp_path, tiny_
         np.testing.assert_array_equal(seen[precision], predict_logits(loaded, tokens, tiny_tokenizer))
     assert not np.array_equal(seen["fp32"], seen["bf16"])  # it did train otherwise
     np.testing.assert_allclose(seen["fp32"], seen["bf16"], atol=0.05)
+
+
+MULTIPLY = """
+import torch
+from hfssl.configs import SupervisedConfig
+
+SupervisedConfig(output_dir="{folder}", bf16={bf16}, use_cpu=True, report_to="none")
+layer = torch.nn.Linear(64, 64)
+with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    for rows in (*range(2, 102), 101, 2):
+        layer(torch.randn(rows, 64))
+"""
+
+
+@pytest.mark.skipif(not has_bf16(), reason="oneDNN has no kernels for bf16 on this machine")
+@pytest.mark.parametrize(
+    ("bf16", "asked", "first_is_compiled_again"), [(True, None, True), (True, "1024", False), (False, None, False)]
+)
+def test_kernels_of_shapes_that_are_gone_are_forgotten(tmp_path, bf16, asked, first_is_compiled_again):
+    environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    environment |= {"ONEDNN_VERBOSE": "profile_create"}
+    environment |= {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": asked} if asked else {}
+    program = MULTIPLY.format(folder=tmp_path, bf16=bf16)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    compiled = {rows: done.stdout.count(f",{rows}x64:64x64,") for rows in (2, 101)}
+    misses = [line for line in done.stdout.splitlines() if "create:cache_miss" in line]
+    assert compiled == {2: 2, 101: 2}  # asked for twice each
+    assert sum(",101x64:64x64," in line for line in misses) == 1  # the last one is still there
+    assert sum(",2x64:64x64," in line for line in misses) == 1 + first_is_compiled_again
