@@ -120,6 +120,10 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "graph_labels": _student(graph="labels"),
         "neighbors": _student(neighbor_smoothing=0.3),
         "two_rounds": _student(rounds=2),
+        # What else `thorough` has more of.
+        "longer_warm_start": replace(STANDARD, warm_start=STANDARD.warm_start | {"max_steps": 200}),
+        "longer_student": _student(max_steps=300),
+        "five_teachers": replace(_student(teachers=5), teacher_rates=PRESETS["thorough"].teacher_rates),
         "pretext": replace(STANDARD, pretext=PRESETS["thorough"].pretext),
     },
     "field": _field(),
