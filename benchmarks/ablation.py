@@ -123,7 +123,7 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         # What else `thorough` has more of.
         "longer_warm_start": replace(STANDARD, warm_start=STANDARD.warm_start | {"max_steps": 200}),
         "longer_student": _student(max_steps=300),
-        "five_teachers": replace(_student(teachers=5), teacher_rates=PRESETS["thorough"].teacher_rates),
+        "five_teachers": replace(_student(teachers=5), teacher_rates=(*STANDARD.teacher_rates, 1.0)),
         "pretext": replace(STANDARD, pretext=PRESETS["thorough"].pretext),
     },
     "field": _field(),

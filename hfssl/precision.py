@@ -1,4 +1,4 @@
-"""Which precision matrix products are computed in: bf16 where that is faster, else fp32."""
+"""Which precision matrix products are computed in (bf16 where that is faster, else fp32), in how much memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def precision_arguments(asked: str) -> dict[str, Any]:
 
 
 def keep_few_kernels() -> None:
-    """Keeps oneDNN, which multiplies bf16 on CPUs, from hoarding memory: at most 64 compiled kernels instead of 1,024.
+    """Keeps oneDNN, which multiplies bf16 on CPUs, from hoarding memory: 64 compiled kernels instead of 1,024.
 
     It compiles one for each shape, and every pass here has another number of tokens: kernels that are never used again
     make over a quarter of what `quick` needs in memory (`benchmarks/NOTES.md`). oneDNN reads the variable at its first
