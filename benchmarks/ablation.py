@@ -120,7 +120,7 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "graph_labels": _student(graph="labels"),
         "neighbors": _student(neighbor_smoothing=0.3),
         "two_rounds": _student(rounds=2),
-        # More of what there is; `thorough` had it once.
+        # More of what `standard` spends: steps, teachers.
         "longer_warm_start": replace(STANDARD, warm_start=STANDARD.warm_start | {"max_steps": 200}),
         "longer_student": _student(max_steps=300),
         "five_teachers": replace(_student(teachers=5), teacher_rates=(*STANDARD.teacher_rates, 1.0)),

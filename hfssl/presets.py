@@ -35,7 +35,7 @@ rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings tha
   pool right in the end than three in the first and one beside them in the second, which cost the same.
 * Students start from their first teacher's weights (`student_start`), not from the pretrained ones: 60 steps do not
   teach a fresh head 77 classes (40 where it has 74 so), and elsewhere it gained 0.4 to 1.7 points.
-* One or two rounds instead of 25.
+* One round instead of 25.
 * `thorough` learns as `standard` does: longer students, five teachers and a second round gained 0.0, 0.1 and 0.2
   points on average over eight runs, a longer warm start nothing in two. Its time goes into what else there is to
   know: whether a pretext stage pays and, by cross-fitting, whether the pool does.

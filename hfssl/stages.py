@@ -306,7 +306,7 @@ class StageRunner:
         }
 
     def _start_from_adapted(self) -> bool:
-        """Whether self-training starts from the adapted backbone: unless held-out labels speak against it."""
+        """Whether self-training starts from the adapted backbone: only if held-out labels speak for it."""
         if not self.pretext:
             return False
         probs = {name: self.evidence.predictions(name)["validation"] for name in (BASELINE, "pretext")}
