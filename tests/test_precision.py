@@ -12,10 +12,12 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
+import hfssl.objectives.base
 import hfssl.precision
 from hfssl.configs import SupervisedConfig
 from hfssl.data.streams import tokenize_dataset
 from hfssl.modeling import load_classifier
+from hfssl.objectives.base import BF16_PASS, FP32_PASS, length_groups
 from hfssl.precision import has_bf16, precision_arguments
 from hfssl.scoring import predict_logits
 from hfssl.trainers import SupervisedTrainer
@@ -56,6 +58,26 @@ def test_a_cpu_takes_bf16_if_it_has_fast_instructions_for_it(monkeypatch, capabi
 def test_a_gpu_is_asked_and_what_was_not_measured_stays_as_it_is(monkeypatch, kind, bf16, expected):
     machine(monkeypatch, accelerator=kind, bf16=bf16, avx512_bf16=True)
     assert precision_arguments("auto") == ({"bf16": True} if expected else {})
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", FP32_PASS), ("bf16", BF16_PASS)])
+def test_a_step_in_bf16_is_cut_into_fewer_passes(
+    tmp_path, monkeypatch, tiny_backbone, tiny_tokenizer, precision, expected
+):
+    seen = []
+
+    def watched(lengths, *, overhead):
+        seen.append(overhead)
+        return length_groups(lengths, overhead=overhead)
+
+    monkeypatch.setattr(hfssl.objectives.base, "length_groups", watched)
+    rows = Dataset.from_dict({"text": ["good film", "bad film"], "label": [0, 1]})
+    arguments = {"max_steps": 2, "disable_tqdm": True, "report_to": "none"}
+    args = SupervisedConfig(output_dir=str(tmp_path), **arguments, **precision_arguments(precision))
+    model = load_classifier(tiny_backbone, ["a", "b"], seed=0)
+    trainer = SupervisedTrainer(model, args, train_dataset=rows, processing_class=tiny_tokenizer)
+    trainer.train()
+    assert seen == [expected, expected]
 
 
 def test_what_was_trained_in_bf16_answers_in_fp32_as_when_loaded(tmp_path, tiny_backbone, tiny_tokenizer):

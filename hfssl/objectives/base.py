@@ -24,9 +24,14 @@ __all__ = [
     "length_groups",
     "mean_features",
     "model_inputs",
+    "pass_overhead",
 ]
 
 Batch = Mapping[str, torch.Tensor]
+
+# Tokens' worth of a pass: the training times of trec6 and sst2 by numbers of passes and tokens, MiniLM on two cores
+# (benchmarks/NOTES.md, 2026-11-28, third part).
+FP32_PASS, BF16_PASS = 64, 400
 
 
 class Objective:
@@ -121,7 +126,7 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
         name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
         for name in inputs[0]
     }
-    return by_length(rows, lambda part: model(**part).logits).split(sizes)
+    return by_length(rows, lambda part: model(**part).logits, overhead=pass_overhead(model)).split(sizes)
 
 
 def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -136,28 +141,37 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
         pooled = mean_over_tokens(output.hidden_states[-1], rows["attention_mask"])
         return pooled + 0 * output.logits.sum() if rank_and_world()[1] > 1 else pooled
 
-    return by_length(model_inputs(batch), features)
+    return by_length(model_inputs(batch), features, overhead=pass_overhead(model))
 
 
-def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+def pass_overhead(model: nn.Module) -> int:
+    """What one more forward and backward pass of `model` costs on a CPU beside its tokens, in tokens.
+
+    In bf16 the tokens are cheap, but every pass casts all weights, and their gradients back, and oneDNN compiles
+    kernels for its shapes.
+    """
+    # `Accelerator.prepare` keeps the forward of a model that it computes in mixed precision under this name.
+    return BF16_PASS if hasattr(model, "_original_forward") else FP32_PASS
+
+
+def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor], *, overhead: int) -> torch.Tensor:
     """`forward(rows)`, `[B, ...]`, in one pass; in one process on a CPU, in a few passes over rows of like length."""
     mask = rows.get("attention_mask")
     if mask is None or mask.device.type != "cpu" or rank_and_world()[1] > 1:
         return forward(rows)
-    groups = length_groups(_last_token(mask))
+    groups = length_groups(_last_token(mask), overhead=overhead)
     outputs = [forward({name: rows[name][group, :width] for name in rows}) for group, width in groups]
     order = torch.cat([group for group, _ in groups]).argsort()
     return torch.cat(outputs)[order]
 
 
-def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int = 64) -> list[tuple[torch.Tensor, int]]:
+def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> list[tuple[torch.Tensor, int]]:
     """Cuts rows, sorted by length, into groups that cost the fewest padded tokens.
 
     Args:
         lengths: `[N]` tokens of each row.
         most: Groups at most.
-        overhead: What one more forward and backward pass costs, in tokens (30 ms against 0.5 ms a token for MiniLM on
-            two cores).
+        overhead: What one more forward and backward pass costs, in tokens (`pass_overhead`).
 
     Returns:
         Row numbers `[G]` and width of each group: all rows in their order where cutting does not pay.
