@@ -92,6 +92,22 @@ def test_a_selection_of_rows_keeps_its_own_order(model, dataset, tiny_tokenizer)
     assert predict_logits(model, dataset.select([]), tiny_tokenizer).shape == (0, 3)
 
 
+def test_passes_in_bf16_hold_twice_as_many_tokens(model, tiny_tokenizer):
+    rows = Dataset.from_dict(dict(tiny_tokenizer(["good film"] * 2000)))
+    seen = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    with handle:
+        predict_logits(model, rows, tiny_tokenizer)
+        exact = max(seen)
+        seen.clear()
+        with torch.autocast("cpu", torch.bfloat16):
+            predict_logits(model, rows, tiny_tokenizer)
+    assert 1500 < exact <= 1536
+    assert 3000 < max(seen) <= 3072
+
+
 def test_embeddings_are_means_over_the_tokens_of_each_layer(model, dataset, tiny_tokenizer):
     found = layer_embeddings(model, dataset, tiny_tokenizer, [1, -1])
     for row in (0, 17, 49):
