@@ -16,7 +16,7 @@ from hfssl.errors import DataError
 
 __all__ = ["WINDOW_ROWS", "TokenWindow", "token_budget_batches", "token_windows"]
 
-WINDOW_ROWS = 20_000  # enough that sorting them saves what sorting the whole pool would, few enough to hold in memory
+WINDOW_ROWS = 10_000  # enough that sorting them saves what sorting the whole pool would, few enough to hold in memory
 
 
 def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
