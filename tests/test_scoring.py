@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tracemalloc
 from dataclasses import fields
@@ -170,6 +171,7 @@ def test_pools_of_several_windows_keep_their_order_and_only_the_results_grow(mod
     assert len(many) > 2 * WINDOW_ROWS
 
     def peak(rows: int) -> tuple[int, np.ndarray]:
+        gc.collect()
         tracemalloc.start()  # it sees what numpy allocates
         logits = predict_logits(model, many.select(range(rows)), tiny_tokenizer)
         used = tracemalloc.get_traced_memory()[1]
@@ -179,7 +181,7 @@ def test_pools_of_several_windows_keep_their_order_and_only_the_results_grow(mod
     (first, _), (second, logits) = peak(WINDOW_ROWS), peak(len(many))
     np.testing.assert_allclose(logits, np.tile(predict_logits(model, few, tiny_tokenizer), (1010, 1)), atol=1e-5)
     growth = (len(many) - WINDOW_ROWS) * 3 * 4  # logits of three classes; an int64 a row would be two thirds of it
-    assert second - first < 1.3 * growth
+    assert second - first < 1.5 * growth  # Python's own garbage varies by a hundred kB
 
 
 def test_scoring_leaves_training_flags_and_random_states_alone(dataset, tiny_tokenizer):
