@@ -167,7 +167,7 @@ def test_columns_of_unequal_length_are_refused(tiny_tokenizer):
 
 def test_pools_of_several_windows_keep_their_order_and_only_the_results_grow(model, tiny_tokenizer):
     few = make_dataset(tiny_tokenizer, rows=50, longest=6)
-    many = Dataset.from_dict({name: few[name][:] * 1010 for name in ("input_ids", "attention_mask")})
+    many = Dataset.from_dict({name: few[name][:] * 2020 for name in ("input_ids", "attention_mask")})
     assert len(many) > 2 * WINDOW_ROWS
 
     def peak(rows: int) -> tuple[int, np.ndarray]:
@@ -179,7 +179,7 @@ def test_pools_of_several_windows_keep_their_order_and_only_the_results_grow(mod
         return used, logits
 
     (first, _), (second, logits) = peak(WINDOW_ROWS), peak(len(many))
-    np.testing.assert_allclose(logits, np.tile(predict_logits(model, few, tiny_tokenizer), (1010, 1)), atol=1e-5)
+    np.testing.assert_allclose(logits, np.tile(predict_logits(model, few, tiny_tokenizer), (2020, 1)), atol=1e-5)
     growth = (len(many) - WINDOW_ROWS) * 3 * 4  # logits of three classes; an int64 a row would be two thirds of it
     assert second - first < 1.5 * growth  # Python's own garbage varies by a hundred kB
 
