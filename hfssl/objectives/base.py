@@ -24,7 +24,6 @@ __all__ = [
     "length_groups",
     "mean_features",
     "model_inputs",
-    "pass_overhead",
 ]
 
 Batch = Mapping[str, torch.Tensor]
@@ -126,7 +125,7 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
         name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
         for name in inputs[0]
     }
-    return by_length(rows, lambda part: model(**part).logits, overhead=pass_overhead(model)).split(sizes)
+    return by_length(model, rows, lambda part: model(**part).logits).split(sizes)
 
 
 def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -141,25 +140,21 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
         pooled = mean_over_tokens(output.hidden_states[-1], rows["attention_mask"])
         return pooled + 0 * output.logits.sum() if rank_and_world()[1] > 1 else pooled
 
-    return by_length(model_inputs(batch), features, overhead=pass_overhead(model))
+    return by_length(model, model_inputs(batch), features)
 
 
-def pass_overhead(model: nn.Module) -> int:
-    """What one more forward and backward pass of `model` costs on a CPU beside its tokens, in tokens.
+def by_length(model: nn.Module, rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+    """`forward(rows)`, `[B, ...]`, in one pass; in one process on a CPU, in a few passes over rows of like length.
 
-    In bf16 the tokens are cheap, but every pass casts all weights, and their gradients back, and oneDNN compiles
-    kernels for its shapes.
+    Args:
+        model: Computes the passes; in bf16 each costs more tokens' worth than in fp32.
+        rows: Model inputs, `[B, L]` each.
+        forward: What to compute of a part of the rows.
     """
-    # `Accelerator.prepare` keeps the forward of a model that it computes in mixed precision under this name.
-    return BF16_PASS if hasattr(model, "_original_forward") else FP32_PASS
-
-
-def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor], *, overhead: int) -> torch.Tensor:
-    """`forward(rows)`, `[B, ...]`, in one pass; in one process on a CPU, in a few passes over rows of like length."""
     mask = rows.get("attention_mask")
     if mask is None or mask.device.type != "cpu" or rank_and_world()[1] > 1:
         return forward(rows)
-    groups = length_groups(_last_token(mask), overhead=overhead)
+    groups = length_groups(_last_token(mask), overhead=_pass_overhead(model))
     outputs = [forward({name: rows[name][group, :width] for name in rows}) for group, width in groups]
     order = torch.cat([group for group, _ in groups]).argsort()
     return torch.cat(outputs)[order]
@@ -171,7 +166,7 @@ def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> lis
     Args:
         lengths: `[N]` tokens of each row.
         most: Groups at most.
-        overhead: What one more forward and backward pass costs, in tokens (`pass_overhead`).
+        overhead: What one more forward and backward pass costs, in tokens.
 
     Returns:
         Row numbers `[G]` and width of each group: all rows in their order where cutting does not pay.
@@ -198,6 +193,16 @@ def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> lis
         (order[first:end], ascending[end - 1])
         for first, end in zip(firsts, [*firsts[1:], len(ascending)], strict=True)
     ]
+
+
+def _pass_overhead(model: nn.Module) -> int:
+    """What one more forward and backward pass of `model` costs on a CPU beside its tokens, in tokens.
+
+    In bf16 the tokens are cheap, but every pass casts all weights, and their gradients back, and oneDNN compiles
+    kernels for its shapes.
+    """
+    # `Accelerator.prepare` keeps the forward of a model that it computes in mixed precision under this name.
+    return BF16_PASS if hasattr(model, "_original_forward") else FP32_PASS
 
 
 def _last_token(mask: torch.Tensor) -> torch.Tensor:
