@@ -92,6 +92,8 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "from_pretrained": _student(student_start="pretrained"),
         "novel_rows_too": _student(filter_novel=False),
         "one_teacher": _student(teachers=1),
+        "teachers_alike": replace(STANDARD, other_teachers=({},)),
+        "no_soup": _student(model_soup=False),
         "no_alignment": _student(alignment="none"),
         "estimated_alignment": _student(alignment="estimated"),
         "labeled_alignment": _student(alignment="labeled"),
@@ -123,7 +125,7 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         # More of what `standard` spends: steps, teachers.
         "longer_warm_start": replace(STANDARD, warm_start=STANDARD.warm_start | {"max_steps": 200}),
         "longer_student": _student(max_steps=300),
-        "five_teachers": replace(_student(teachers=5), teacher_rates=(*STANDARD.teacher_rates, 1.0)),
+        "five_teachers": _student(teachers=5),
         "pretext": replace(STANDARD, pretext=PRESETS["thorough"].pretext),
     },
     "field": _field(),
@@ -163,7 +165,7 @@ def run_variant(preset: Preset, shared: Path, folder: Path, labels: int, seed: i
 
 def _digest(preset: Preset) -> str:
     """The same for presets that learn alike from labels alone, pretext included."""
-    alike = [preset.supervised, preset.warm_start, preset.teacher_rates, preset.pretext]
+    alike = [preset.supervised, preset.warm_start, preset.other_teachers, preset.pretext]
     return hashlib.sha256(json.dumps(alike, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["BERT", "GUO_2017", "LORA", "SIMCSE", "TASK_ADAPTIVE", "papers_and_citations"]
+__all__ = ["BERT", "GUO_2017", "LORA", "SETFIT", "SIMCSE", "TASK_ADAPTIVE", "papers_and_citations"]
 
 BERT = """@inproceedings{devlin2019bert,
   title = {{BERT}: Pre-training of Deep Bidirectional Transformers for Language Understanding},
@@ -26,6 +26,14 @@ LORA = """@inproceedings{hu2022lora,
   author = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and Wang, Shean
             and Wang, Lu and Chen, Weizhu},
   booktitle = {International Conference on Learning Representations},
+  year = {2022}
+}"""
+
+SETFIT = """@article{tunstall2022efficient,
+  title = {Efficient Few-Shot Learning Without Prompts},
+  author = {Tunstall, Lewis and Reimers, Nils and Jo, Unso Eun Seo and Bates, Luke and Korat, Daniel and Wasserblat,
+            Moshe and Pereg, Oren},
+  journal = {arXiv preprint arXiv:2209.11055},
   year = {2022}
 }"""
 
@@ -66,6 +74,7 @@ OPTIONS = {
   booktitle = {International Conference on Learning Representations},
   year = {2020}
 }""",
+    "contrastive_loss": SETFIT,
     "graph": ZHOU_2004,
     "neighbor_smoothing": ZHOU_2004,
     "weight_average_decay": """@inproceedings{tarvainen2017mean,
@@ -81,6 +90,15 @@ OPTIONS = {
             Rebecca and Gontijo-Lopes, Raphael and Hajishirzi, Hannaneh and Farhadi, Ali and Namkoong, Hongseok and
             Schmidt, Ludwig},
   booktitle = {Proceedings of CVPR},
+  year = {2022}
+}""",
+    "model_soup": """@inproceedings{wortsman2022model,
+  title = {Model Soups: Averaging Weights of Multiple Fine-tuned Models Improves Accuracy without Increasing Inference
+           Time},
+  author = {Wortsman, Mitchell and Ilharco, Gabriel and Gadre, Samir Yitzhak and Roelofs, Rebecca and Gontijo-Lopes,
+            Raphael and Morcos, Ari S. and Namkoong, Hongseok and Farhadi, Ali and Carmon, Yair and Kornblith, Simon
+            and Schmidt, Ludwig},
+  booktitle = {International Conference on Machine Learning},
   year = {2022}
 }""",
     "refit_head": """@inproceedings{kirichenko2023last,

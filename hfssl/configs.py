@@ -197,13 +197,22 @@ class ContrastiveConfig(SSLConfig):
     per_device_train_batch_size: int = field(
         default=32, metadata={"help": "Labeled rows in a batch of one device; each enters twice."}
     )
+    contrastive_loss: str = field(
+        default="supcon",
+        metadata={
+            "help": "'supcon' (Khosla et al. 2020) tells a row's own class from the others in the batch, 'cosine' "
+            "draws the cosines of pairs to 1 within a class and to 0 between classes (SetFit, Tunstall et al. 2022)."
+        },
+    )
     contrastive_temperature: float = field(
-        default=0.1, metadata={"help": "Divides the similarities; 0.1 as in Khosla et al. (2020)."}
+        default=0.1, metadata={"help": "Divides the similarities of 'supcon'; 0.1 as in Khosla et al. (2020)."}
     )
 
     def problems(self) -> list[str]:
         """As in the base class, of this class's own values, too."""
         found = super().problems()
+        if self.contrastive_loss not in ("supcon", "cosine"):
+            found.append(f"contrastive_loss must be 'supcon' or 'cosine', got '{self.contrastive_loss}'.")
         if self.contrastive_temperature <= 0:
             found.append(f"contrastive_temperature must be positive, got {self.contrastive_temperature}.")
         return found
@@ -268,6 +277,13 @@ class SelfTrainingConfig(SupervisedConfig):
     lambda_u: float = field(default=1.0, metadata={"help": "Weight of the pseudo-labeled loss; 0 is labels alone."})
     teachers: int = field(
         default=1, metadata={"help": "Models of different seeds whose labels of the pool are averaged in round 1."}
+    )
+    model_soup: bool = field(
+        default=False,
+        metadata={
+            "help": "Let the mean of several first teachers' weights be one more teacher, from which a student starts "
+            "(with student_start='teacher'). Adapters are not averaged."
+        },
     )
     student_start: str = field(
         default="pretrained",

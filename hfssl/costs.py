@@ -123,17 +123,18 @@ def plan(
         return scoring_tokens(pool, unlabeled, models=models, passes=passes, share_of_layers=share)
 
     teachers = _setting(SelfTrainingConfig, settings, "teachers")
+    opinions = teachers + (teachers > 1 and _setting(SelfTrainingConfig, settings, "model_soup"))
     refits_head = _setting(SelfTrainingConfig, settings, "refit_head")
     head = scoring_tokens(pool, unlabeled, models=1, passes=0, share_of_layers=share) if refits_head else 0.0
     if rounds:
-        looked_at = scored(teachers) + (rounds - 1) * scored(1) + rounds * head
+        looked_at = scored(opinions) + (rounds - 1) * scored(1) + rounds * head
         costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
     if folds:
         models = (2 if pretext else 1) * one + student
         costs.append(StageCost("cross-fitting", folds * models, folds * (scored(1) + head)))
     if refit:
         again = labels_only(every)
-        with_pool = StageCost("refit", teachers * again + taught(every), scored(teachers) + head)
+        with_pool = StageCost("refit", teachers * again + taught(every), scored(opinions) + head)
         costs.append(with_pool if rounds else StageCost("refit", again))
     return costs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-__all__ = ["soft_cross_entropy", "supervised_contrastive_loss", "weighted_pseudo_label_loss"]
+__all__ = ["pair_similarity_loss", "soft_cross_entropy", "supervised_contrastive_loss", "weighted_pseudo_label_loss"]
 
 
 def soft_cross_entropy(logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
@@ -30,6 +30,25 @@ def weighted_pseudo_label_loss(
         weights: `[U]`, not negative.
     """
     return (weights * soft_cross_entropy(logits, target_probs)).mean()
+
+
+def pair_similarity_loss(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Draws the cosine of two rows to 1 within a class and to 0 between classes, a scalar.
+
+    Mean of (cos(z_i, z_j) - 1)^2 over the pairs of one class and mean of cos(z_i, z_j)^2 over all others, half each:
+    SetFit (Tunstall et al. 2022, section 3.1) with as many pairs of either kind, but over all pairs of the batch.
+    Where the batch has pairs of one kind alone, these are all; a batch of one row gives 0.
+
+    Args:
+        features: `[B, D]`.
+        labels: `[B]`.
+    """
+    normalised = F.normalize(features, dim=-1)
+    alike = (labels[:, None] == labels[None, :]).float()
+    others = 1 - torch.eye(len(labels), device=features.device)
+    error = (normalised @ normalised.T - alike).square()
+    means = [(error * kind).sum() / kind.sum().clamp(min=1) for kind in (alike * others, 1 - alike) if kind.sum() > 0]
+    return torch.stack(means).mean() if means else 0 * error.sum()
 
 
 def supervised_contrastive_loss(features: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -63,9 +63,9 @@ class Preset:
             unless `self_training` says otherwise.
         warm_start: Fields of `ContrastiveConfig` for the stage before the labels-only model and each further teacher,
             or `None` for none.
-        teacher_rates: Factors on the warm start's learning rate of the second, third, ... teacher, from the first one
-            again when they are used up: a committee whose members differ in more than their seed errs less alike, and
-            no one rate suits all data (Wenzel et al. 2020, "Hyperparameter ensembles").
+        other_teachers: What the second, third, ... teacher's warm start has otherwise, from the first of these again
+            when they are used up: a committee whose members differ in more than their seed errs less alike (Wenzel et
+            al. 2020, "Hyperparameter ensembles").
         pretext: Fields of `MaskedSpanConfig`, or `None` for no pretext stage by default.
         self_training: Fields of `SelfTrainingConfig`; `rounds=0` for none.
         most_pool_rows: Self-training looks at so many unlabeled rows, drawn at random (UST: 16,384 a round), so that
@@ -77,7 +77,7 @@ class Preset:
 
     supervised: dict[str, Any] = field(default_factory=dict)
     warm_start: dict[str, Any] | None = None
-    teacher_rates: tuple[float, ...] = (1.0,)
+    other_teachers: tuple[dict[str, Any], ...] = ({},)
     pretext: dict[str, Any] | None = None
     self_training: dict[str, Any] = field(default_factory=dict)
     most_pool_rows: int | None = None
@@ -133,9 +133,9 @@ SELF_TRAINING = {
 
 STANDARD = Preset(
     warm_start={**WARM_START, "max_steps": 80},
-    teacher_rates=(2 / 3, 4 / 3),
+    other_teachers=({"contrastive_loss": "cosine"}, {}),
     supervised=SUPERVISED,
-    self_training={**SELF_TRAINING, "max_steps": 120, "rounds": 1, "teachers": 2},
+    self_training={**SELF_TRAINING, "max_steps": 120, "rounds": 1, "teachers": 2, "model_soup": True},
     most_pool_rows=6000,
     refit=True,
 )

@@ -8,10 +8,12 @@
 | `layerwise_lr_decay` | ULMFiT's discriminative rates (Howard & Ruder 2018); in `hfssl.learning_rates` |
 | `weight_average_decay` | averaged weights (Polyak & Juditsky 1992; Tarvainen & Valpola 2017) |
 | `wise_ft_alpha` | WiSE-FT (Wortsman et al. 2022): end between the starting weights and the trained ones |
+| `model_soup` | model soups (Wortsman et al. 2022): the mean of several models' weights |
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -26,6 +28,7 @@ __all__ = [
     "StartingPoint",
     "WeightAverage",
     "draw_mixup",
+    "mean_of_weights",
     "mixup_cross_entropy",
     "r_drop_loss",
 ]
@@ -110,6 +113,20 @@ class StartingPoint:
         for name, start in self.start.items():
             if "lora_A" not in name:
                 parameters[name].lerp_(start.to(parameters[name].device), 1 - alpha)
+
+
+@torch.no_grad()
+def mean_of_weights(models: Sequence[nn.Module]) -> nn.Module:
+    """A model soup: the mean of the weights of models that started from the same ones (Wortsman et al. 2022).
+
+    Args:
+        models: At least one, of one architecture; they are left as they are. Buffers are those of the first.
+    """
+    soup = deepcopy(models[0])
+    others = [dict(model.named_parameters()) for model in models]
+    for name, parameter in soup.named_parameters():
+        parameter.copy_(torch.stack([weights[name].to(parameter.device) for weights in others]).mean(dim=0))
+    return soup
 
 
 class WeightAverage:

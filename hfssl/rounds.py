@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -43,6 +44,7 @@ from hfssl.objectives import SelfTrainingObjective
 from hfssl.priors import given_shares
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.ranks import from_main, is_main, wait_for_everyone
+from hfssl.regularization import mean_of_weights
 from hfssl.round_records import describe_round, health, is_kept, measure_student, termination_condition
 from hfssl.scoring import MCDropoutResult
 from hfssl.seeding import derive_seed, numpy_generator
@@ -133,7 +135,7 @@ class SelfTraining:
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
         teachers = [teacher.to(device) for teacher in teachers]
-        self._teachers = self._committee(teachers, labeled)
+        self._teachers = self._committee(self._with_soup(teachers), labeled)
         self.student_, self.termination_condition_ = teachers[0], ""
         self.curves_: list[dict] = []
         for record in self.rounds_:
@@ -170,7 +172,8 @@ class SelfTraining:
         last, place = taught[-1], self._round_dir(taught[-1])
         self.probe_weight_ = records[0]["probe_weight"]  # the labels that it rests on are among `labeled` now
         around = self._look_around(labeled, pool, None, folder)
-        self._teachers = self._committee([teacher.to(self.args.device) for teacher in teachers], labeled)
+        teachers = self._with_soup([teacher.to(self.args.device) for teacher in teachers])
+        self._teachers = self._committee(teachers, labeled)
         opinions = self._opinions(self._score(self._teachers, pool, "refit", self.title), around)
         if last == 0:
             shares = self._find_shares(opinions, labeled)
@@ -357,6 +360,15 @@ class SelfTraining:
                 "rows: give the same pool, or another output_dir."
             )
         return kept
+
+    def _with_soup(self, teachers: list[PreTrainedModel]) -> list[PreTrainedModel]:
+        """The teachers, after the mean of their weights where `model_soup` asks for it: students start from the first.
+
+        The factors of two adapters may not be averaged: the product of the means is not the mean of the products.
+        """
+        if not self.args.model_soup or len(teachers) < 2 or isinstance(teachers[0], PeftModel):
+            return teachers
+        return [mean_of_weights(teachers), *teachers]
 
     def _committee(self, models: Sequence[PreTrainedModel], labeled: Dataset | None = None) -> list[Teacher]:
         """The models as teachers: those of the first round may speak through probes that are fitted to `labeled`."""

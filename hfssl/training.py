@@ -93,7 +93,14 @@ class ModelMaker:
         return requested_lora_config(self.arguments, model, task)
 
     def supervised(
-        self, folder: Path, title: str, labeled: Dataset, *, seed: int, adapted: bool, rate: float = 1.0
+        self,
+        folder: Path,
+        title: str,
+        labeled: Dataset,
+        *,
+        seed: int,
+        adapted: bool,
+        otherwise: Mapping[str, Any] | None = None,
     ) -> dict[str, SSLTrainer]:
         """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one.
 
@@ -103,7 +110,7 @@ class ModelMaker:
             labeled: tokenized rows with `labels`.
             seed: of everything that is drawn.
             adapted: whether to start from the adapted backbone.
-            rate: factor on the learning rate of the warm start.
+            otherwise: settings of the warm start that differ from the preset's.
 
         Returns the trainers by the name of their step, in order; `"supervised"` is the last.
         """
@@ -113,10 +120,10 @@ class ModelMaker:
         preset = self.preset.at(len(labeled))
         if preset.warm_start is not None:
             place = folder / "checkpoints" / "warm_start"
-            config = self.config(ContrastiveConfig, place, preset.warm_start, seed=seed)
+            settings = preset.warm_start | dict(otherwise or {})
             trainers["warm_start"] = ContrastiveTrainer(
                 model,
-                replace(config, learning_rate=rate * config.learning_rate),
+                self.config(ContrastiveConfig, place, settings, seed=seed),
                 train_dataset=labeled,
                 processing_class=self.tokenizer,
                 peft_config=peft_config,
@@ -137,16 +144,23 @@ class ModelMaker:
         return trainers
 
     def teacher(
-        self, place: Path, title: str, labeled: Dataset, *, adapted: bool, rate: float = 1.0
+        self,
+        place: Path,
+        title: str,
+        labeled: Dataset,
+        *,
+        adapted: bool,
+        otherwise: Mapping[str, Any] | None = None,
     ) -> PreTrainedModel:
         """A labels-only model of another seed, which goes by the name of the folder `place` that keeps it.
 
         Args:
             place: gets `model/`; what lies there already is not trained again.
-            title, labeled, adapted, rate: as in `supervised`.
+            title, labeled, adapted, otherwise: as in `supervised`.
         """
         if not (place / "model").exists():
-            trainers = self.supervised(place, title, labeled, seed=self.seed(place.name), adapted=adapted, rate=rate)
+            seed = self.seed(place.name)
+            trainers = self.supervised(place, title, labeled, seed=seed, adapted=adapted, otherwise=otherwise)
             save_checkpoint(trainers["supervised"].model, self.tokenizer, place / "model", self.label_names)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return from_pretrained(place / "model")

@@ -28,6 +28,7 @@ TINY = Preset(
         "per_device_train_batch_size": 6,
     },
     pretext={"max_steps": 10, "save_steps": 4, "logging_steps": 5, "eval_steps": 5, "per_device_train_batch_size": 8},
+    other_teachers=({"contrastive_loss": "cosine"},),
     self_training={
         "max_steps": 8,
         "save_steps": 3,
@@ -35,6 +36,7 @@ TINY = Preset(
         "rounds": 2,
         "mc_passes": 3,
         "teachers": 2,
+        "model_soup": True,
         "student_start": "teacher",
         "refit_head": True,
         "label_name_prior": True,

@@ -11,7 +11,7 @@ from train_tiny import make_trainer
 
 from hfssl.data.sampler import LABELED, ClassRowStream
 from hfssl.errors import ConfigurationError
-from hfssl.losses import supervised_contrastive_loss
+from hfssl.losses import pair_similarity_loss, supervised_contrastive_loss
 from hfssl.modeling import body_and_head_parameters
 from hfssl.objectives.base import mean_features
 from hfssl.trainers import ContrastiveTrainer
@@ -35,6 +35,26 @@ def test_without_positives_the_loss_is_zero_and_so_is_its_gradient():
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(features.grad, torch.zeros(3, 4))
+
+
+def test_pair_loss_by_hand():
+    # Rows 0 and 1 are one class at a cosine of 0.6; row 2 is another, at 1 to row 0 and at 0.6 to row 1.
+    features = torch.tensor([[2.0, 0.0], [3.0, 4.0], [0.5, 0.0]])
+    loss = pair_similarity_loss(features, torch.tensor([0, 0, 1]))
+    assert loss.item() == pytest.approx((0.4**2 + (1**2 + 0.6**2) / 2) / 2)
+    # Pairs of one kind alone are all there is; a row has no pair with itself.
+    alike = pair_similarity_loss(features, torch.tensor([0, 0, 0]))
+    assert alike.item() == pytest.approx((0.4**2 + 0**2 + 0.4**2) / 3)
+    different = pair_similarity_loss(features, torch.tensor([0, 1, 2]))
+    assert different.item() == pytest.approx((0.6**2 + 1**2 + 0.6**2) / 3)
+
+
+def test_a_row_without_a_pair_has_no_pair_loss_and_no_gradient():
+    features = torch.randn(1, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = pair_similarity_loss(features, torch.tensor([2]))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(features.grad, torch.zeros(1, 4))
 
 
 @pytest.mark.parametrize(("classes", "per_class", "size"), [(3, 5, 12), (77, 4, 32), (6, 1, 8), (2, 9, 7)])
@@ -65,8 +85,10 @@ def test_a_batch_depends_on_the_seed_and_its_number_alone():
     assert len({tuple(batch) for batch in first}) == 6
 
 
-def test_training_draws_classes_together_and_leaves_the_head_alone(tiny_backbone, tmp_path):
+@pytest.mark.parametrize("loss", ["supcon", "cosine"])
+def test_training_draws_classes_together_and_leaves_the_head_alone(tiny_backbone, tmp_path, loss):
     settings = {"max_steps": 100, "learning_rate": 3e-3, "per_device_train_batch_size": 8, "save_strategy": "no"}
+    settings["contrastive_loss"] = loss
     trainer = make_trainer(tiny_backbone, tmp_path, method="contrastive", logging_steps=5, **settings)
     assert isinstance(trainer, ContrastiveTrainer)
     _, head = body_and_head_parameters(trainer.model)
@@ -96,3 +118,8 @@ def test_training_draws_classes_together_and_leaves_the_head_alone(tiny_backbone
 def test_a_temperature_that_is_not_positive_is_refused(tiny_backbone, tmp_path):
     with pytest.raises(ConfigurationError, match="contrastive_temperature must be positive, got 0"):
         make_trainer(tiny_backbone, tmp_path, method="contrastive", contrastive_temperature=0)
+
+
+def test_an_unknown_loss_is_refused(tiny_backbone, tmp_path):
+    with pytest.raises(ConfigurationError, match="contrastive_loss must be 'supcon' or 'cosine', got 'triplet'"):
+        make_trainer(tiny_backbone, tmp_path, method="contrastive", contrastive_loss="triplet")

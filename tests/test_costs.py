@@ -47,6 +47,10 @@ def test_the_plan_of_a_run():
     fitted = plan(preset, **sizes, pretext=True, rounds=2, refit=True, folds=3)
     scored = [cost.scored for cost in fitted]
     assert scored == [0, 0, 20_000 * (4 + 3 + 2), 20_000 * 3 * (3 + 1), 20_000 * (4 + 1)]
+    preset.self_training["model_soup"] = True  # speaks beside the two that it is made of
+    with_soup = plan(preset, **sizes, pretext=True, rounds=2, refit=True, folds=3)
+    assert [cost.scored - few for cost, few in zip(with_soup, scored, strict=True)] == [0, 0, 20_000, 0, 20_000]
+    assert [cost.trained for cost in with_soup] == [cost.trained for cost in fitted]
     shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
     assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2
     sizes |= {"labels": 225, "held_out": 175}  # 1.5 and 2 times the steps of 100 labels

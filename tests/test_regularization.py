@@ -11,7 +11,14 @@ from torch import nn
 from train_tiny import make_trainer, weights_digest
 
 from hfssl.errors import ConfigurationError
-from hfssl.regularization import StartingPoint, WeightAverage, draw_mixup, mixup_cross_entropy, r_drop_loss
+from hfssl.regularization import (
+    StartingPoint,
+    WeightAverage,
+    draw_mixup,
+    mean_of_weights,
+    mixup_cross_entropy,
+    r_drop_loss,
+)
 
 OPTIONS = {
     "r_drop": {"r_drop_alpha": 1.0},
@@ -71,6 +78,25 @@ def test_the_penalty_of_l2_sp_is_half_alpha_times_the_squared_way(tiny_backbone,
     start.penalty(model, 3.0).backward()
     assert embeddings.grad[0, 0].item() == pytest.approx(3.0 * 2.0)
     assert embeddings.grad.abs().sum().item() == pytest.approx(3.0 * 2.0)
+
+
+def test_a_soup_is_the_mean_of_the_weights_and_leaves_its_models_alone(tiny_backbone, tmp_path):
+    first = make_trainer(tiny_backbone, tmp_path).model.eval()
+    second, third = deepcopy(first), deepcopy(first)
+    with torch.no_grad():
+        second.get_input_embeddings().weight[0, 0] += 3.0
+        third.classifier.weight[1, 2] -= 6.0
+    before = [weights_digest(model) for model in (first, second, third)]
+    soup = mean_of_weights([first, second, third])
+    assert [weights_digest(model) for model in (first, second, third)] == before
+    expected = deepcopy(first)
+    with torch.no_grad():
+        expected.get_input_embeddings().weight[0, 0] += 1.0
+        expected.classifier.weight[1, 2] -= 2.0
+    for name, parameter in expected.named_parameters():
+        assert torch.allclose(soup.get_parameter(name), parameter, atol=1e-6), name
+    assert soup.get_parameter("classifier.weight").requires_grad
+    assert not soup.training
 
 
 def test_wise_ft_ends_between_the_start_and_the_trained_weights(tiny_backbone, tmp_path):

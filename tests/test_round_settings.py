@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from rounds_tiny import MAX_LENGTH, POOL_ROWS, digest, run_rounds
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +23,7 @@ from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.heads import confidence_scale, logit_layer, soft_logistic_weights
 from hfssl.modeling import from_pretrained, load_classifier
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
+from hfssl.regularization import mean_of_weights
 from hfssl.scoring import head_inputs, mean_embeddings, predict_logits
 from hfssl.selection import ACQUISITIONS, DRAWS, quotas
 
@@ -173,6 +175,37 @@ def test_a_student_may_start_from_its_teacher(tiny_backbone, teacher, tmp_path, 
     assert opinion(fresh.student_) != opinion(follower.student_)
     again = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_start="teacher", **still)
     assert digest(again.student_) == digest(follower.student_)
+
+
+def test_the_mean_of_the_teachers_weights_teaches_and_is_where_students_start(
+    tiny_backbone, teacher, tmp_path, monkeypatch
+):
+    still = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "rounds": 1, "mc_passes": 0, "draw": "all"}
+    settings = still | {"student_start": "teacher", "model_soup": True, "weighting": "uniform"}
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", **settings)  # of one teacher there is no mean
+    assert len(np.load(tmp_path / "rounds/round-0/opinions.npz")["teacher_probs"]) == 1
+    tokenizer = load_tokenizer(tiny_backbone)
+    more = tokenize_dataset(make_dataset(14, labels=True), tokenizer, MAX_LENGTH)
+    pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), tokenizer, MAX_LENGTH)
+    teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
+    soup, opinions = mean_of_weights(teachers), []
+    monkeypatch.setattr(
+        "hfssl.rounds.pseudo_label", lambda joined, *a, **k: opinions.append(joined) or pseudo_label(joined, *a, **k)
+    )
+    student, _ = rounds.refit(teachers, more, pool, tmp_path / "refit")
+    assert opinion(student) == pytest.approx(opinion(soup), abs=1e-5)
+    said = [softmax(predict_logits(model, pool, tokenizer), axis=-1) for model in (soup, *teachers)]
+    np.testing.assert_allclose(opinions[0].deterministic_probs, np.mean(said, axis=0), atol=1e-5)
+
+
+def test_adapters_are_not_averaged(tiny_backbone, teacher, tmp_path):
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, lora=True, model_soup=True)
+    adapters = [rounds.student_, rounds.student_]
+    pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
+    more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
+    student, _ = rounds.refit(adapters, more, pool, tmp_path / "refit")
+    assert isinstance(student, PeftModel)
+    assert [teacher.model for teacher in rounds._teachers] == adapters
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -10,7 +10,7 @@ from torch import nn
 
 from hfssl.citations import SIMCSE
 from hfssl.configs import ContrastiveConfig
-from hfssl.losses import supervised_contrastive_loss
+from hfssl.losses import pair_similarity_loss, supervised_contrastive_loss
 from hfssl.objectives.base import Batch, Objective, mean_features
 
 __all__ = ["SupervisedContrastiveObjective"]
@@ -20,7 +20,8 @@ class SupervisedContrastiveObjective(Objective):
     """Draws the labeled rows of one class together in the encoder's space; the head is left as it is.
 
     Each row enters twice, under two dropout masks (Gao et al. 2021), so that a class with one row has a positive, too.
-    The features are means over the tokens, for which sentence encoders were trained. Rows are compared within one
+    The features are means over the tokens, for which sentence encoders were trained. How they are compared is the
+    configuration's `contrastive_loss`. Rows are compared within one
     batch of one device: unlike with other objectives, accumulating small batches is not the same as a large one.
     """
 
@@ -43,14 +44,23 @@ class SupervisedContrastiveObjective(Objective):
     compares_rows = True
 
     def setup(self, model: nn.Module, args: ContrastiveConfig) -> None:
-        self.temperature = args.contrastive_temperature
+        self.temperature, self.pairs = args.contrastive_temperature, args.contrastive_loss == "cosine"
+        if self.pairs:
+            self.paper = (
+                "Efficient Few-Shot Learning Without Prompts (Tunstall et al. 2022), the loss of section 3.1; two "
+                "dropout views after SimCSE (Gao 2021)"
+            )
+            self.citation = SIMCSE  # SetFit's comes with the option
 
     def loss(
         self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
         twice = {name: torch.cat([values, values]) for name, values in labeled.items()}
         features = mean_features(model, twice)
+        if self.pairs:
+            return {"loss/contrastive": pair_similarity_loss(features, twice["labels"])}
         return {"loss/contrastive": supervised_contrastive_loss(features, twice["labels"], self.temperature)}
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"contrastive_temperature": self.temperature}
+        described = super().describe()
+        return described if self.pairs else described | {"contrastive_temperature": self.temperature}
