@@ -92,8 +92,6 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "from_pretrained": _student(student_start="pretrained"),
         "novel_rows_too": _student(filter_novel=False),
         "one_teacher": _student(teachers=1),
-        "teachers_alike": replace(STANDARD, other_teachers=({},)),
-        "no_soup": _student(model_soup=False),
         "no_alignment": _student(alignment="none"),
         "estimated_alignment": _student(alignment="estimated"),
         "labeled_alignment": _student(alignment="labeled"),
@@ -117,6 +115,9 @@ FAMILIES: dict[str, dict[str, Preset]] = {
     },
     "with": {
         "class_means": _teacher(head_start="class_means"),
+        "soup": _student(model_soup=True),
+        "cosine_teacher": replace(STANDARD, other_teachers=({"contrastive_loss": "cosine"},)),
+        "cosine_soup": replace(_student(model_soup=True), other_teachers=({"contrastive_loss": "cosine"},)),
         "sharpening": _student(sharpening=0.5),
         "graph_agreement": _student(graph="agreement"),
         "graph_labels": _student(graph="labels"),
@@ -125,7 +126,7 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         # More of what `standard` spends: steps, teachers.
         "longer_warm_start": replace(STANDARD, warm_start=STANDARD.warm_start | {"max_steps": 200}),
         "longer_student": _student(max_steps=300),
-        "five_teachers": _student(teachers=5),
+        "five_teachers": replace(_student(teachers=5), other_teachers=(*STANDARD.other_teachers, {})),
         "pretext": replace(STANDARD, pretext=PRESETS["thorough"].pretext),
     },
     "field": _field(),

@@ -133,9 +133,9 @@ SELF_TRAINING = {
 
 STANDARD = Preset(
     warm_start={**WARM_START, "max_steps": 80},
-    other_teachers=({"contrastive_loss": "cosine"}, {}),
+    other_teachers=({"learning_rate": 2e-4}, {"learning_rate": 4e-4}),  # no one rate suits all data
     supervised=SUPERVISED,
-    self_training={**SELF_TRAINING, "max_steps": 120, "rounds": 1, "teachers": 2, "model_soup": True},
+    self_training={**SELF_TRAINING, "max_steps": 120, "rounds": 1, "teachers": 2},
     most_pool_rows=6000,
     refit=True,
 )
