@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["BERT", "GUO_2017", "LORA", "SETFIT", "SIMCSE", "TASK_ADAPTIVE", "papers_and_citations"]
+__all__ = ["BERT", "GUO_2017", "LORA", "SIMCSE", "TASK_ADAPTIVE", "papers_and_citations"]
 
 BERT = """@inproceedings{devlin2019bert,
   title = {{BERT}: Pre-training of Deep Bidirectional Transformers for Language Understanding},
@@ -26,14 +26,6 @@ LORA = """@inproceedings{hu2022lora,
   author = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and Wang, Shean
             and Wang, Lu and Chen, Weizhu},
   booktitle = {International Conference on Learning Representations},
-  year = {2022}
-}"""
-
-SETFIT = """@article{tunstall2022efficient,
-  title = {Efficient Few-Shot Learning Without Prompts},
-  author = {Tunstall, Lewis and Reimers, Nils and Jo, Unso Eun Seo and Bates, Luke and Korat, Daniel and Wasserblat,
-            Moshe and Pereg, Oren},
-  journal = {arXiv preprint arXiv:2209.11055},
   year = {2022}
 }"""
 
@@ -74,7 +66,13 @@ OPTIONS = {
   booktitle = {International Conference on Learning Representations},
   year = {2020}
 }""",
-    "contrastive_loss": SETFIT,
+    "contrastive_loss": """@article{tunstall2022efficient,
+  title = {Efficient Few-Shot Learning Without Prompts},
+  author = {Tunstall, Lewis and Reimers, Nils and Jo, Unso Eun Seo and Bates, Luke and Korat, Daniel and Wasserblat,
+            Moshe and Pereg, Oren},
+  journal = {arXiv preprint arXiv:2209.11055},
+  year = {2022}
+}""",
     "graph": ZHOU_2004,
     "neighbor_smoothing": ZHOU_2004,
     "weight_average_decay": """@inproceedings{tarvainen2017mean,

@@ -412,6 +412,8 @@ class SelfTrainingConfig(SupervisedConfig):
             found.append("r_drop_alpha and mixup_alpha are for teachers, not for students: leave them out here.")
         if self.teachers < 1:
             found.append(f"teachers must be at least 1, got {self.teachers}.")
+        if self.model_soup and self.teachers == 1:
+            found.append("model_soup is the mean of several teachers: set teachers to 2 or more, or leave it out.")
         if self.rounds < 1:
             found.append(f"rounds must be at least 1, got {self.rounds}.")
         if self.mc_passes < 0:

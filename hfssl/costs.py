@@ -123,7 +123,7 @@ def plan(
         return scoring_tokens(pool, unlabeled, models=models, passes=passes, share_of_layers=share)
 
     teachers = _setting(SelfTrainingConfig, settings, "teachers")
-    opinions = teachers + (teachers > 1 and _setting(SelfTrainingConfig, settings, "model_soup"))
+    opinions = teachers + _setting(SelfTrainingConfig, settings, "model_soup")
     refits_head = _setting(SelfTrainingConfig, settings, "refit_head")
     head = scoring_tokens(pool, unlabeled, models=1, passes=0, share_of_layers=share) if refits_head else 0.0
     if rounds:

@@ -84,6 +84,10 @@ class Preset:
     refit: bool = False
     cross_fit: int = 0
 
+    def otherwise(self, number: int) -> dict[str, Any]:
+        """What teacher `number`, from 0, has otherwise: nothing for the first, then `other_teachers` in turn."""
+        return self.other_teachers[(number - 1) % len(self.other_teachers)] if number else {}
+
     def at(self, labels: int) -> Preset:
         """The settings for so many labeled rows: steps grow with the root of their number, from `FEW_LABELS` on."""
         factor = math.sqrt(max(labels, FEW_LABELS) / FEW_LABELS)

@@ -366,7 +366,11 @@ class SelfTraining:
 
         The factors of two adapters may not be averaged: the product of the means is not the mean of the products.
         """
-        if not self.args.model_soup or len(teachers) < 2 or isinstance(teachers[0], PeftModel):
+        if not self.args.model_soup or len(teachers) < 2:
+            return teachers
+        if isinstance(teachers[0], PeftModel):
+            if is_main():
+                logger.warning("Adapters cannot be averaged: the teachers go without model_soup.")
             return teachers
         return [mean_of_weights(teachers), *teachers]
 

@@ -200,16 +200,16 @@ class StageRunner:
             hidden_labels=np.asarray(pool["hidden_label"][:]),
         )
         used = self.splits["unlabeled"].select(chosen[rounds.labeled_iter_ >= 0])
-        more = {"adapted_backbone": adapted}
-        if config.teachers > 1 and any(others := self.preset.other_teachers[: config.teachers - 1]):
-            more["other_teachers"] = {f"teacher {number}": settings for number, settings in enumerate(others, start=2)}
+        settings = rounds.describe() | changed_settings(config) | {"adapted_backbone": adapted}
+        differing = {f"teacher_{n + 1}": self.preset.otherwise(n) for n in range(config.teachers)}
+        settings |= {name: changes for name, changes in differing.items() if changes}
         return {
             "metrics": self.evidence.keep(folder, rounds.student_),
             "manifests": [
                 training_manifest("self_training", self.splits["labeled"], "labeled"),
                 training_manifest("self_training", used, "unlabeled"),
             ],
-            "config": {"self_training": rounds.describe() | changed_settings(config) | more},
+            "config": {"self_training": settings},
             "curves": rounds.curves_,
             "rounds": rounds.rounds_,
             **self.evidence.observations(rounds, pool),
@@ -219,14 +219,13 @@ class StageRunner:
         self, folder: Path, title: str, labeled: Dataset, numbers: Iterable[int], adapted: bool
     ) -> list[PreTrainedModel]:
         """Members of a committee of labels-only models: number 0 is like the labels-only stage, the others differ."""
-        others = self.preset.other_teachers
         return [
             self.make.teacher(
                 folder / f"teacher-{number}",
                 f"{self.titles[title]}, teacher {number + 1}",
                 labeled,
                 adapted=adapted,
-                otherwise=others[(number - 1) % len(others)] if number else None,
+                otherwise=self.preset.otherwise(number),
             )
             for number in numbers
         ]

@@ -120,10 +120,9 @@ class ModelMaker:
         preset = self.preset.at(len(labeled))
         if preset.warm_start is not None:
             place = folder / "checkpoints" / "warm_start"
-            settings = preset.warm_start | dict(otherwise or {})
             trainers["warm_start"] = ContrastiveTrainer(
                 model,
-                self.config(ContrastiveConfig, place, settings, seed=seed),
+                self.config(ContrastiveConfig, place, {**preset.warm_start, **(otherwise or {})}, seed=seed),
                 train_dataset=labeled,
                 processing_class=self.tokenizer,
                 peft_config=peft_config,

@@ -76,3 +76,10 @@ def test_the_steps_of_a_preset_grow_with_the_root_of_the_labels(labels, steps):
     assert grown.self_training == {"rounds": 1, "max_steps": steps}
     assert (grown.supervised, grown.pretext) == (preset.supervised, preset.pretext)
     assert Preset().at(labels) == Preset()
+
+
+def test_teachers_differ_in_turns():
+    preset = Preset(other_teachers=({"learning_rate": 1e-4}, {"contrastive_loss": "cosine"}))
+    settings = [preset.otherwise(number) for number in range(5)]
+    assert settings == [{}, *preset.other_teachers, *preset.other_teachers]
+    assert [Preset().otherwise(number) for number in range(3)] == [{}] * 3

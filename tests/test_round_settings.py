@@ -181,8 +181,8 @@ def test_the_mean_of_the_teachers_weights_teaches_and_is_where_students_start(
     tiny_backbone, teacher, tmp_path, monkeypatch
 ):
     still = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "rounds": 1, "mc_passes": 0, "draw": "all"}
-    settings = still | {"student_start": "teacher", "model_soup": True, "weighting": "uniform"}
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", **settings)  # of one teacher there is no mean
+    settings = still | {"student_start": "teacher", "model_soup": True, "teachers": 2, "weighting": "uniform"}
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", **settings)  # with the one that is there
     assert len(np.load(tmp_path / "rounds/round-0/opinions.npz")["teacher_probs"]) == 1
     tokenizer = load_tokenizer(tiny_backbone)
     more = tokenize_dataset(make_dataset(14, labels=True), tokenizer, MAX_LENGTH)
@@ -198,13 +198,17 @@ def test_the_mean_of_the_teachers_weights_teaches_and_is_where_students_start(
     np.testing.assert_allclose(opinions[0].deterministic_probs, np.mean(said, axis=0), atol=1e-5)
 
 
-def test_adapters_are_not_averaged(tiny_backbone, teacher, tmp_path):
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, lora=True, model_soup=True)
+def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("hfssl.rounds.logger.warning", lambda text, *values: warnings.append(text % values))
+    soup = {"model_soup": True, "teachers": 2}
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, lora=True, **soup)
     adapters = [rounds.student_, rounds.student_]
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
     more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
     student, _ = rounds.refit(adapters, more, pool, tmp_path / "refit")
     assert isinstance(student, PeftModel)
+    assert warnings == ["Adapters cannot be averaged: the teachers go without model_soup."]
     assert [teacher.model for teacher in rounds._teachers] == adapters
 
 
@@ -247,9 +251,10 @@ def test_a_kept_and_a_loaded_teacher_start_the_same_student_in_bf16(tiny_backbon
 
 def test_settings_that_are_not_known_are_all_named_at_once(settings):
     with pytest.raises(ConfigurationError) as error:
-        settings(alignment="estimate", stop_agreement=2)
+        settings(alignment="estimate", stop_agreement=2, model_soup=True)
     assert "alignment must be one of none, predicted, estimated, labeled, got 'estimate'" in str(error.value)
     assert "stop_agreement" in str(error.value)
+    assert "model_soup is the mean of several teachers: set teachers to 2 or more" in str(error.value)
 
 
 def test_the_settings_know_every_draw_and_acquisition():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,9 +21,9 @@ class SupervisedContrastiveObjective(Objective):
     """Draws the labeled rows of one class together in the encoder's space; the head is left as it is.
 
     Each row enters twice, under two dropout masks (Gao et al. 2021), so that a class with one row has a positive, too.
-    The features are means over the tokens, for which sentence encoders were trained. How they are compared is the
-    configuration's `contrastive_loss`. Rows are compared within one
-    batch of one device: unlike with other objectives, accumulating small batches is not the same as a large one.
+    The features are means over the tokens, for which sentence encoders were trained; how they are compared, the
+    configuration's `contrastive_loss` says. Rows are compared within one batch of one device: unlike with other
+    objectives, accumulating small batches is not the same as a large one.
     """
 
     paper = (
@@ -44,8 +45,11 @@ class SupervisedContrastiveObjective(Objective):
     compares_rows = True
 
     def setup(self, model: nn.Module, args: ContrastiveConfig) -> None:
-        self.temperature, self.pairs = args.contrastive_temperature, args.contrastive_loss == "cosine"
-        if self.pairs:
+        self.compare, self._settings = pair_similarity_loss, {}
+        if args.contrastive_loss == "supcon":
+            self._settings = {"contrastive_temperature": args.contrastive_temperature}
+            self.compare = partial(supervised_contrastive_loss, temperature=args.contrastive_temperature)
+        else:
             self.paper = (
                 "Efficient Few-Shot Learning Without Prompts (Tunstall et al. 2022), the loss of section 3.1; two "
                 "dropout views after SimCSE (Gao 2021)"
@@ -56,11 +60,7 @@ class SupervisedContrastiveObjective(Objective):
         self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
         twice = {name: torch.cat([values, values]) for name, values in labeled.items()}
-        features = mean_features(model, twice)
-        if self.pairs:
-            return {"loss/contrastive": pair_similarity_loss(features, twice["labels"])}
-        return {"loss/contrastive": supervised_contrastive_loss(features, twice["labels"], self.temperature)}
+        return {"loss/contrastive": self.compare(mean_features(model, twice), twice["labels"])}
 
     def describe(self) -> dict[str, Any]:
-        described = super().describe()
-        return described if self.pairs else described | {"contrastive_temperature": self.temperature}
+        return super().describe() | self._settings
