@@ -18,7 +18,7 @@ _PUBLIC = {
     "SSLConfig": "hfssl.configs",
     "SSLTrainer": "hfssl.trainer",
     "SelfTraining": "hfssl.rounds",
-    "SelfTrainingConfig": "hfssl.configs",
+    "SelfTrainingConfig": "hfssl.self_training_config",
     "SelfTrainingTrainer": "hfssl.trainers",
     "SupervisedConfig": "hfssl.configs",
     "SupervisedTrainer": "hfssl.trainers",
@@ -40,7 +40,7 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:  # what editors and type checkers read instead
     from hfssl.adapters import build_lora_config, merge
     from hfssl.backbones import load_tokenizer
-    from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+    from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig
     from hfssl.data.audit import audit
     from hfssl.data.loading import load_table
     from hfssl.data.splits import few_label_splits
@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # what editors and type checkers read instead
     from hfssl.modeling import from_pretrained, load_classifier
     from hfssl.pipeline import FitResult, fit
     from hfssl.rounds import SelfTraining
+    from hfssl.self_training_config import SelfTrainingConfig
     from hfssl.trainer import SSLTrainer
     from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SelfTrainingTrainer, SupervisedTrainer
 

@@ -14,7 +14,6 @@ from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.calibration import fit_temperature
-from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.neighborhood import Neighborhood, embed_layers, probe_say
 from hfssl.priors import class_shares, consensus_prior, estimate_prior, predicted_shares
@@ -22,6 +21,7 @@ from hfssl.probes import LayerProbe, fit_layer_probe
 from hfssl.ranks import from_main
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
 from hfssl.seeding import derive_seed
+from hfssl.self_training_config import SelfTrainingConfig
 
 __all__ = [
     "Opinions",

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig
 from hfssl.presets import PRETEXT_ON_REQUEST, Preset
+from hfssl.self_training_config import SelfTrainingConfig
 
 __all__ = ["StageCost", "cost_table", "plan", "scoring_tokens"]
 

@@ -18,7 +18,6 @@ from sklearn.preprocessing import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.calibration import fit_temperature
-from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.graph import agreement_weights, graph_trust, knn_graph, spread_labels
 from hfssl.label_names import multiplied, name_texts, weigh_names
@@ -26,6 +25,7 @@ from hfssl.neighbors import nearest_neighbors
 from hfssl.novelty import is_strange, novel_rows
 from hfssl.probes import fit_layer_probe, stacking_weights, upper_layers
 from hfssl.scoring import layer_embeddings
+from hfssl.self_training_config import SelfTrainingConfig
 
 __all__ = ["Neighborhood", "asks_around", "embed_layers", "find_neighborhood", "probe_say"]
 

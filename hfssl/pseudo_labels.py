@@ -10,13 +10,13 @@ import torch
 from datasets import Dataset
 from scipy.special import softmax
 
-from hfssl.configs import SelfTrainingConfig
 from hfssl.files import read_arrays, write_arrays
 from hfssl.neighborhood import Neighborhood
 from hfssl.priors import match_shares
 from hfssl.progress import library_bars
 from hfssl.scoring import MCDropoutResult
 from hfssl.selection import ACQUISITIONS, DRAWS, Candidates
+from hfssl.self_training_config import SelfTrainingConfig
 from hfssl.weighting import normalize_to_mean_one, pseudo_label_weights
 
 __all__ = ["PseudoLabels", "pseudo_label", "sharpened"]

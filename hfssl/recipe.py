@@ -19,14 +19,7 @@ from hfssl.arguments import AdapterArguments, DataArguments, ModelArguments
 from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import plain_model, save_checkpoint
 from hfssl.commits import commit, make_repository
-from hfssl.configs import (
-    ContrastiveConfig,
-    MaskedSpanConfig,
-    SelfTrainingConfig,
-    SSLConfig,
-    SupervisedConfig,
-    changed_settings,
-)
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig, changed_settings
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.streams import tokenize_dataset
@@ -40,6 +33,7 @@ from hfssl.priors import given_shares
 from hfssl.ranks import failing_together
 from hfssl.rounds import SelfTraining
 from hfssl.scoring import predict_logits
+from hfssl.self_training_config import SelfTrainingConfig
 from hfssl.trainers import TRAINERS, ContrastiveTrainer, MaskedSpanTrainer, SupervisedTrainer
 from hfssl.training_card import TrainedModel, training_card
 

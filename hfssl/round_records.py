@@ -10,11 +10,11 @@ from datasets import Dataset
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.configs import SelfTrainingConfig
 from hfssl.metrics.classification import evaluate_probs, sign_test
 from hfssl.neighborhood import Neighborhood
 from hfssl.pseudo_labels import PseudoLabels
 from hfssl.scoring import predict_logits
+from hfssl.self_training_config import SelfTrainingConfig
 
 __all__ = ["describe_round", "health", "is_kept", "measure_student", "termination_condition"]
 

@@ -34,7 +34,6 @@ from hfssl.committee import (
     probe_weight,
     score_pool,
 )
-from hfssl.configs import SelfTrainingConfig
 from hfssl.errors import TrainingError
 from hfssl.files import append_json_line, read_arrays, read_json_lines, write_arrays, write_json_lines
 from hfssl.metrics.classification import disagreement
@@ -48,6 +47,7 @@ from hfssl.regularization import mean_of_weights
 from hfssl.round_records import describe_round, health, is_kept, measure_student, termination_condition
 from hfssl.scoring import MCDropoutResult
 from hfssl.seeding import derive_seed, numpy_generator
+from hfssl.self_training_config import SelfTrainingConfig
 from hfssl.trainers import SelfTrainingTrainer
 
 __all__ = ["SelfTraining"]

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import plain_model, save_checkpoint
-from hfssl.configs import MaskedSpanConfig, SelfTrainingConfig, changed_settings
+from hfssl.configs import MaskedSpanConfig, changed_settings
 from hfssl.costs import StageCost, cost_table, plan
 from hfssl.cross_fitting import cross_fit, fold_numbers
 from hfssl.data.audit import training_manifest
@@ -26,6 +26,7 @@ from hfssl.presets import PRETEXT_ON_REQUEST, Preset
 from hfssl.rounds import SelfTraining
 from hfssl.run_folder import RunFolder
 from hfssl.seeding import numpy_generator
+from hfssl.self_training_config import SelfTrainingConfig
 from hfssl.trainer import SSLTrainer
 from hfssl.trainers import MaskedSpanTrainer
 from hfssl.training import ModelMaker, description, descriptions

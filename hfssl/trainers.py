@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig
 from hfssl.data.masking import tokenize_for_masking
 from hfssl.heads import confidence_scale, logit_layer, soft_logistic_weights, start_head
 from hfssl.objectives import (
@@ -23,6 +23,7 @@ from hfssl.objectives.base import Objective
 from hfssl.objectives.masked_span import held_out_span_loss
 from hfssl.ranks import from_main, is_main
 from hfssl.scoring import head_inputs
+from hfssl.self_training_config import SelfTrainingConfig
 from hfssl.trainer import SSLTrainer
 
 __all__ = ["TRAINERS", "ContrastiveTrainer", "MaskedSpanTrainer", "SelfTrainingTrainer", "SupervisedTrainer"]

@@ -15,12 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfssl.adapters import requested_lora_config
 from hfssl.arguments import FitArguments
 from hfssl.checkpoints import save_checkpoint
-from hfssl.configs import ContrastiveConfig, SelfTrainingConfig, SSLConfig, SupervisedConfig, changed_settings
+from hfssl.configs import ContrastiveConfig, SSLConfig, SupervisedConfig, changed_settings
 from hfssl.markdown import slug
 from hfssl.modeling import Pooling, from_pretrained, load_classifier
 from hfssl.precision import precision_arguments
 from hfssl.presets import Preset
 from hfssl.seeding import derive_seed
+from hfssl.self_training_config import SelfTrainingConfig
 from hfssl.trainer import SSLTrainer
 from hfssl.trainers import ContrastiveTrainer, SupervisedTrainer
 

@@ -19,10 +19,11 @@ import hfssl.rounds
 from hfssl.adapters import build_lora_config
 from hfssl.backbones import load_tokenizer
 from hfssl.checkpoints import save_checkpoint
-from hfssl.configs import SelfTrainingConfig, SupervisedConfig
+from hfssl.configs import SupervisedConfig
 from hfssl.data.streams import tokenize_dataset
 from hfssl.modeling import from_pretrained, load_classifier
 from hfssl.rounds import SelfTraining
+from hfssl.self_training_config import SelfTrainingConfig
 from hfssl.trainer import SSLTrainer
 from hfssl.trainers import SupervisedTrainer
 

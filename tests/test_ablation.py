@@ -11,7 +11,8 @@ from fit_tiny import TINY
 from test_compare import write_table
 
 import hfssl.training
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SupervisedConfig
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SupervisedConfig
+from hfssl.self_training_config import SelfTrainingConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

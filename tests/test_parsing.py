@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from hfssl.arguments import AdapterArguments, DataArguments, FitArguments, ModelArguments
-from hfssl.configs import SelfTrainingConfig
 from hfssl.errors import ConfigurationError
 from hfssl.parsing import dataclass_parser, parse, read_yaml
+from hfssl.self_training_config import SelfTrainingConfig
 
 NEEDED = ["--train", "a.csv", "--output-dir", "out"]
 RECIPE = [DataArguments, ModelArguments, AdapterArguments, SelfTrainingConfig]

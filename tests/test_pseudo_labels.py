@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.configs import SelfTrainingConfig
 from hfssl.neighborhood import Neighborhood
 from hfssl.pseudo_labels import pseudo_label, sharpened
 from hfssl.scoring import MCDropoutResult
+from hfssl.self_training_config import SelfTrainingConfig
 
 
 def scores_of(probs) -> MCDropoutResult:

@@ -17,7 +17,6 @@ from train_tiny import LABEL_NAMES, make_dataset
 from hfssl.backbones import load_tokenizer
 from hfssl.calibration import fit_temperature
 from hfssl.checkpoints import save_checkpoint
-from hfssl.configs import ACQUISITION_NAMES, DRAW_NAMES, SelfTrainingConfig
 from hfssl.data.streams import tokenize_dataset
 from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.heads import confidence_scale, logit_layer, soft_logistic_weights
@@ -26,6 +25,7 @@ from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.regularization import mean_of_weights
 from hfssl.scoring import head_inputs, mean_embeddings, predict_logits
 from hfssl.selection import ACQUISITIONS, DRAWS, quotas
+from hfssl.self_training_config import ACQUISITION_NAMES, DRAW_NAMES, SelfTrainingConfig
 
 
 @pytest.fixture

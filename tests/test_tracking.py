@@ -20,7 +20,7 @@ import hfssl
 import hfssl.presets
 from hfssl.arguments import FitArguments
 from hfssl.backbones import load_tokenizer
-from hfssl.configs import SelfTrainingConfig, SSLConfig, changed_settings
+from hfssl.configs import SSLConfig, changed_settings
 from hfssl.data.streams import tokenize_dataset
 from hfssl.errors import ConfigurationError
 from hfssl.modeling import load_classifier
@@ -28,6 +28,7 @@ from hfssl.parsing import parse
 from hfssl.recipe import parse_recipe
 from hfssl.rounds import SelfTraining
 from hfssl.run_folder import HOW
+from hfssl.self_training_config import SelfTrainingConfig
 
 ROOT = Path(__file__).parents[1]
 COMPONENTS = {"train/loss", "train/loss/labeled", "train/loss/pseudo_labeled", "train/pseudo_label_agreement"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hfssl.arguments import FitArguments
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SelfTrainingConfig, SupervisedConfig
+from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SupervisedConfig
 from hfssl.presets import PRESETS, SELF_TRAINING, SUPERVISED, WARM_START
+from hfssl.self_training_config import SelfTrainingConfig
 from hfssl.training import LORA_RATE, LORA_STUDENT_RATE, ModelMaker
 
 

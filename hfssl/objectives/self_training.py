@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hfssl.configs import SelfTrainingConfig
 from hfssl.losses import weighted_pseudo_label_loss
 from hfssl.objectives.base import Batch, Objective, joint_logits
 from hfssl.objectives.supervised import SupervisedObjective
+from hfssl.self_training_config import SelfTrainingConfig
 
 __all__ = ["SelfTrainingObjective"]
 
