@@ -100,14 +100,27 @@ def test_without_a_budget_labels_stay_and_nothing_is_cut_off_for_test():
     assert len(splits["unlabeled"]) + len(splits["proxy"]) == totals[-1]
 
 
-@pytest.mark.parametrize(("smallest", "validation"), [(9, 0), (10, 2)])
-def test_validation_needs_two_rows_in_every_class(smallest, validation):
+@pytest.mark.parametrize(
+    ("labels", "validation"),
+    [
+        ([10, 10], [2, 2]),
+        ([10, 9], [0, 0]),  # 2 + 1: too few in one class, and too few in all
+        ([40, 9], [0, 0]),  # 8 + 1
+        ([45, 9], [9, 1]),  # ten in all: a rare class does not keep the others from being held out
+        ([50, 12, 3], [10, 2, 0]),
+        ([60, 4], [0, 0]),  # of one class only: a model that always says that one would be right
+        ([5] * 9, [0] * 9),
+        ([5] * 10, [1] * 10),
+    ],
+)
+def test_validation_needs_two_rows_in_every_class_or_ten_in_all(labels, validation):
     generator = np.random.default_rng(0)
-    labels = [0] * 50 + [1] * smallest
-    splits = few_label_splits(table([sentence(generator) for _ in labels], labels, names="ab"))
-    assert per_class(splits["validation"])[1] == validation
-    assert bool(len(splits["validation"])) == bool(validation)
-    assert any("no validation part" in w for w in splits.manifest["warnings"]) == (not validation)
+    rows = np.repeat(np.arange(len(labels)), labels).tolist()
+    splits = few_label_splits(table([sentence(generator) for _ in rows], rows, names="abcdefghij"[: len(labels)]))
+    held = per_class(splits["validation"])
+    assert [held[c] for c in range(len(labels))] == validation
+    assert [per_class(splits["labeled"])[c] + held[c] for c in range(len(labels))] == labels
+    assert any("no validation part" in w for w in splits.manifest["warnings"]) == (not any(validation))
 
 
 def test_given_parts_are_used_and_their_labels_are_matched_by_name():
@@ -184,6 +197,18 @@ def test_nested_across_label_budgets(grouped):
         assert len(of[10]["validation"]) == 6
         if not grouped:  # a group that a larger budget labels a row of cannot stay proxy
             assert len(of[1]["proxy"] & of[20]["proxy"]) >= 0.6 * len(of[20]["proxy"])
+
+
+def test_ten_classes_hold_one_of_five_back_and_are_nested_without_exception():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 30).tolist()
+    data = table([sentence(generator) for _ in labels], labels, names="abcdefghij")
+    splits = {k: few_label_splits(data, labels_per_class=k) for k in range(1, 16)}
+    for k, parts in splits.items():
+        assert per_class(parts["validation"]) == (dict.fromkeys(range(10), k // 5) if k >= 5 else {})
+        assert per_class(parts["labeled"]) == dict.fromkeys(range(10), k - k // 5)
+    for small, large in combinations(splits.values(), 2):
+        assert all(ids(small, part) <= ids(large, part) for part in ("labeled", "validation"))
 
 
 @pytest.mark.parametrize("grouped", [False, True])

@@ -9,8 +9,9 @@ larger label budget contains the smaller ones:
 
 * `test` does not depend on the budget at all;
 * the rows whose labels are visible (`labeled` and `validation`) at K a class are among those at any larger K;
-* from K = 10 on `labeled` and `validation` each grow with K, and `labeled` at K <= 8 is part of every larger one. (At
-  9 all nine rows a class are labeled, at 10 two of ten go to `validation`: no scheme can nest `labeled` there.)
+* with ten classes or more `labeled` and `validation` each grow with K;
+* with fewer they do from K = 10 on, and `labeled` at K <= 8 is part of every larger one. (At 9 all nine rows a class are
+  labeled, at 10 two of ten go to `validation`: no scheme can nest `labeled` there.)
 * `proxy` changes only by the rows (with groups: by the groups) that a larger budget puts a label on.
 """
 
@@ -35,7 +36,8 @@ FREE, REMOVED = -1, -2
 TABLE_OF_ROLE = {VALIDATION: VALIDATION_TABLE, TEST: TEST_TABLE}
 STREAMS = ("test", "test_cap", "sides", "labels", "proxy", "pool")
 VALIDATION_SHARE = 5  # one labeled row in five
-MIN_VALIDATION = 2  # rows a class
+MIN_VALIDATION_A_CLASS = 2  # rows of every class
+MIN_VALIDATION = 10  # ... or rows in all
 LABELED_SIDE, VALIDATION_SIDE, BLOCKED = range(3)
 
 Ints = NDArray[np.int64]
@@ -191,7 +193,7 @@ def _place_labels(rows: RowTable, options: SplitOptions, result: Assignment) -> 
     classes = np.unique(rows.label[visible])
     in_validation = visible[side[visible] == VALIDATION_SIDE]
     counts = np.bincount(rows.label[in_validation], minlength=len(rows.label_names))
-    if len(classes) and np.all(counts[classes] >= MIN_VALIDATION):
+    if _suffices(counts[classes]):
         result.role[in_validation] = VALIDATION
         if options.labels_per_class is None:  # else they stay in the pool, unless a neighbour is in validation
             result.remove(visible[side[visible] == BLOCKED], "near_duplicate_across_groups")
@@ -203,7 +205,7 @@ def _sides(rows: RowTable, options: SplitOptions, candidates: Ints, own_validati
     side = np.full(len(rows.label), LABELED_SIDE, dtype=np.int64)
     counts = np.bincount(rows.label[candidates], minlength=len(rows.label_names))
     targets = counts // VALIDATION_SHARE
-    if not own_validation or np.any(targets[counts > 0] < MIN_VALIDATION):
+    if not own_validation or not _suffices(targets[counts > 0]):
         return side
     order = _unit_by_unit(candidates, rows.unit, options.seed, "sides")
     chosen = _pick_units(order, rows.label, rows.unit, targets)
@@ -211,6 +213,16 @@ def _sides(rows: RowTable, options: SplitOptions, candidates: Ints, own_validati
     others = candidates[side[candidates] == LABELED_SIDE]
     side[chosen[np.isin(rows.near[chosen], rows.near[others])]] = BLOCKED
     return side
+
+
+def _suffices(counts: Ints) -> bool:
+    """Whether so many rows of each class are worth holding back: in a few classes two of each, else ten in all.
+
+    Many classes, or a rare one, must not keep hundreds of labels from saying anything of the model.
+    """
+    if np.count_nonzero(counts) < 2:
+        return False  # a model that knows one class only would do well on them
+    return bool(np.all(counts >= MIN_VALIDATION_A_CLASS) or counts.sum() >= MIN_VALIDATION)
 
 
 def _visible(rows: RowTable, options: SplitOptions, candidates: Ints, side: Ints) -> Ints:
@@ -234,15 +246,18 @@ def _visible(rows: RowTable, options: SplitOptions, candidates: Ints, side: Ints
     visible = []
     for c in classes.tolist():
         for position in range(budget):
-            wanted = VALIDATION_SIDE if _is_validation_position(position) else LABELED_SIDE
+            wanted = VALIDATION_SIDE if _is_validation_position(position, len(classes)) else LABELED_SIDE
             queue = queues[c, wanted] or queues[c, LABELED_SIDE + VALIDATION_SIDE - wanted]
             visible.append(queue.popleft())
     return np.array(sorted(visible), dtype=np.int64)
 
 
-def _is_validation_position(position: int) -> bool:
-    # Every fifth, but for the first block: five labels a class give no validation part, so those five stay labeled.
-    return position == 8 or (position >= 9 and position % VALIDATION_SHARE == VALIDATION_SHARE - 1)
+def _is_validation_position(position: int, classes: int) -> bool:
+    every_fifth = position % VALIDATION_SHARE == VALIDATION_SHARE - 1
+    if classes >= MIN_VALIDATION:
+        return every_fifth
+    # Five labels of each of a few classes give no validation part, so those five stay labeled.
+    return position == 8 or (position >= 9 and every_fifth)
 
 
 def _place_pool(rows: RowTable, options: SplitOptions, result: Assignment) -> None:
