@@ -14,6 +14,7 @@ import pytest
 import torch
 from train_tiny import make_dataset, make_trainer, weights_digest
 
+from hfssl import dropout
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.trainer import COMPLETE_MARKER, last_complete_checkpoint
 
@@ -235,3 +236,17 @@ def test_two_ranks_killed_and_resumed_give_the_same_bits(tiny_backbone, tmp_path
     resumed = in_process(tiny_backbone, tmp_path / "b", ranks=2, **settings)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert (tmp_path / "b" / "digest").read_text() == (tmp_path / "a" / "digest").read_text()
+
+
+def test_dropout_s_masks_are_the_cheap_ones(tiny_backbone, tmp_path, monkeypatch):
+    drawn, draw = [], dropout._bits
+    monkeypatch.setattr(dropout, "_bits", lambda shape: drawn.append(shape) or draw(shape))
+    settings = {"method": "supervised", "max_steps": 2, "save_strategy": "no"}
+    trainer = train(tiny_backbone, tmp_path / "a", **settings)
+    layers = trainer.model.config.num_hidden_layers
+    each = 2 + 3 * layers  # embeddings and head; attention, its output and the feed-forward of each layer
+    assert len(drawn) >= 2 * each
+    assert len(drawn) % each == 0
+    drawn.clear()
+    train(tiny_backbone, tmp_path / "b", **settings, activation_checkpointing=True)
+    assert not drawn

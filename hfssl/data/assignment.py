@@ -10,8 +10,8 @@ larger label budget contains the smaller ones:
 * `test` does not depend on the budget at all;
 * the rows whose labels are visible (`labeled` and `validation`) at K a class are among those at any larger K;
 * with ten classes or more `labeled` and `validation` each grow with K;
-* with fewer they do from K = 10 on, and `labeled` at K <= 8 is part of every larger one. (At 9 all nine rows a class are
-  labeled, at 10 two of ten go to `validation`: no scheme can nest `labeled` there.)
+* with fewer they do from K = 10 on, and `labeled` at K <= 8 is part of every larger one. (At 9 all nine rows a class
+  are labeled, at 10 two of ten go to `validation`: no scheme can nest `labeled` there.)
 * `proxy` changes only by the rows (with groups: by the groups) that a larger budget puts a label on.
 """
 

@@ -107,11 +107,11 @@ def few_label_splits(
     rows a class keep their label, and the others join the pool with their labels hidden.
 
     A fifth of the labeled rows of each class (of the K, too) become `validation`, unless it is given, if that makes at
-    least two rows in every class, or ten in all; else `validation` stays empty. Exact duplicates among training rows are collapsed to one.
-    Exact and near duplicates of held-out rows, and rows of their groups, are left out of training; `test` goes before
-    `validation`, and `validation` before `proxy`. Labeled rows at K a class are nested in those at any larger K; see
-    `assignment.py` for what exactly is nested. A class with a single label is trained on, with a warning;
-    asking for more labels a class than it has is an error.
+    least two rows in every class, or ten in all; else `validation` stays empty. Exact duplicates among training rows
+    are collapsed to one. Exact and near duplicates of held-out rows, and rows of their groups, are left out of
+    training; `test` goes before `validation`, and `validation` before `proxy`. Labeled rows at K a class are nested in
+    those at any larger K; see `assignment.py` for what exactly is nested. A class with a single label is trained on,
+    with a warning; asking for more labels a class than it has is an error.
 
     Args:
         dataset: The training table: labeled rows, unlabeled rows (label -1), or both.
@@ -337,8 +337,8 @@ def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Ma
         )
     if not len(parts["validation"]):
         warnings.append(
-            "there is no validation part: give one, or label at least ten rows of each class (with ten classes or more "
-            "five of each), of which a fifth is set apart; until then the verdict rests on no labels."
+            "there is no validation part: give one, or label at least ten rows of each class (five with ten classes or "
+            "more), of which a fifth is set apart; until then the verdict rests on no labels."
         )
     if not len(parts["unlabeled"]):
         warnings.append("there are no unlabeled rows, so nothing can be gained beyond the labels; add some.")
