@@ -337,8 +337,8 @@ def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Ma
         )
     if not len(parts["validation"]):
         warnings.append(
-            "there is no validation part: give one, or label at least ten rows of each class (five with ten classes or "
-            "more), of which a fifth is set apart; until then the verdict rests on no labels."
+            "there is no validation part: give one, or label at least ten rows of each class (five with ten classes "
+            "or more), of which a fifth is set apart; until then the verdict rests on no labels."
         )
     if not len(parts["unlabeled"]):
         warnings.append("there are no unlabeled rows, so nothing can be gained beyond the labels; add some.")
