@@ -138,6 +138,24 @@ def test_the_saved_tokenizer_cuts_texts_where_training_cut_them(options, tmp_pat
     np.testing.assert_allclose([scores[name] for name in sorted(CUES)], expected, atol=1e-5)
 
 
+@pytest.mark.usefixtures("tiny_preset")
+def test_a_rare_class_does_not_keep_the_others_from_being_held_out(options, tmp_path):
+    """Four labels of one class are too few to hold one back; the verdict and the temperature rest on the others."""
+    labeled = [(name, i) for name, count in (("good", 60), ("bad", 30), ("plot", 4)) for i in range(count)]
+    rows = [{"text": make_text(i, name), "label": name} for name, i in labeled]
+    rows += [{"text": make_text(i, name), "label": ""} for name in CUES for i in range(100, 120)]
+    train = write_csv(tmp_path / "uneven.csv", rows)
+    results = fit(**(options | {"train": str(train), "labels_per_class": None}), pretext=False, refit=True).results
+    counts = results["data"]["counts"]
+    assert (counts["labeled"]["plot"], counts["validation"]["plot"]) == (4, 0)
+    for name in ("good", "bad"):
+        assert counts["validation"][name] == (counts["labeled"][name] + counts["validation"][name]) // 5 > 0
+    assert sum(counts["validation"].values()) >= 10
+    assert results["verdict"]["gain"] is not None
+    assert results["temperature"] is not None
+    assert results["kept"] == "refit"
+
+
 def run_in_process(options: dict, kill: dict | None = None) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(SCRIPT), json.dumps({"options": options, "kill": kill})],
