@@ -78,7 +78,7 @@ OWN: dict[Callable, Callable] = {F.dropout: _dropout, F.scaled_dot_product_atten
 
 
 def _is_ours(values: torch.Tensor, p: float) -> bool:
-    return values.device.type == "cpu" and values.is_floating_point() and 0 < p < 1
+    return values.device.type == "cpu" and values.is_floating_point() and 0 < round(p * LEVELS) < LEVELS
 
 
 class _Dropped(torch.autograd.Function):
