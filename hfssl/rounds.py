@@ -35,10 +35,11 @@ from hfssl.committee import (
     score_pool,
 )
 from hfssl.errors import TrainingError
-from hfssl.files import append_json_line, read_arrays, read_json_lines, write_arrays, write_json_lines
+from hfssl.files import append_json_line, read_json_lines, write_json_lines
+from hfssl.kept_neighborhood import look_around
 from hfssl.metrics.classification import disagreement
 from hfssl.modeling import from_pretrained
-from hfssl.neighborhood import Neighborhood, asks_around, embed_layers, find_neighborhood
+from hfssl.neighborhood import Neighborhood
 from hfssl.objectives import SelfTrainingObjective
 from hfssl.priors import given_shares
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
@@ -54,7 +55,7 @@ __all__ = ["SelfTraining"]
 
 logger = logging.get_logger(__name__)
 
-OPINIONS, PSEUDO_LABELS, EMBEDDINGS = "opinions.npz", "pseudo_labels.npz", "embeddings.npz"
+OPINIONS, PSEUDO_LABELS = "opinions.npz", "pseudo_labels.npz"
 
 
 class SelfTraining:
@@ -309,57 +310,18 @@ class SelfTraining:
     def _look_around(
         self, labeled: Dataset, pool: Dataset, validation: Dataset | None, folder: Path
     ) -> Neighborhood | None:
-        """What the backbone's embeddings say of the pool: the same in every round, so it is found once and kept."""
-        args, path = self.args, folder / "neighborhood.npz"
-        if not asks_around(args):
-            return None
-        around = from_main(Neighborhood.load(path))
-        if around is None:
-            encoder = self.make_student(args.seed).to(args.device)
-            found = find_neighborhood(
-                encoder,
-                labeled,
-                self._embedded(encoder, pool),
-                self.tokenizer,
-                num_classes=len(self.label_names),
-                graph=args.graph != "none",
-                label_names=self.label_names if args.label_name_prior else None,
-                probe=args.frozen_probe,
-                held_out=validation,
-                neighbors=args.neighbor_smoothing > 0,
-                bf16=args.bf16,
-                seed=derive_seed(args.seed, "graph") % 2**31,
-                title=self._shown(self.title),
-            )
-            around = from_main(found)
-            if is_main():
-                around.save(path)
-            if around.alarming:
-                logger.warning(
-                    "%.0f%% of the pool is unlike all labeled rows (5%% would be usual): %s.",
-                    100 * around.novel.mean(),
-                    "these rows get no weight" if args.filter_novel else "check that it is the right pool",
-                )
-        return around
-
-    def _embedded(self, encoder: PreTrainedModel, pool: Dataset) -> np.ndarray:
-        """The pool's embeddings by the backbone, which a refit finds on disk."""
-        args, path = self.args, self.output_dir / EMBEDDINGS
-        kept = from_main(read_arrays(path)["layers"] if path.exists() else None)
-        if kept is None:
-            progress = self._shown(f"{self.title}: embedding the pool")
-            found = embed_layers(
-                encoder, pool, self.tokenizer, probe=args.frozen_probe, bf16=args.bf16, progress=progress
-            )
-            kept = from_main(found)
-            if is_main():
-                write_arrays(path, {"layers": kept})
-        if kept.shape[1] != len(pool):
-            raise TrainingError(
-                f"Expected the pool of {kept.shape[1]} rows that {self.output_dir} was begun with, got {len(pool)} "
-                "rows: give the same pool, or another output_dir."
-            )
-        return kept
+        return look_around(
+            lambda: self.make_student(self.args.seed),
+            labeled,
+            pool,
+            validation,
+            self.tokenizer,
+            self.args,
+            label_names=self.label_names,
+            folder=folder,
+            pool_folder=self.output_dir,
+            title=self._shown(self.title),
+        )
 
     def _with_soup(self, teachers: list[PreTrainedModel]) -> list[PreTrainedModel]:
         """The teachers, after the mean of their weights where `model_soup` asks for it: students start from the first.

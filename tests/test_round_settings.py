@@ -100,7 +100,9 @@ def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_pa
     (tmp_path / "round-1").rename(tmp_path / "gone")
     lines = (tmp_path / "rounds.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "rounds.jsonl").write_text(lines[0])
-    monkeypatch.setattr("hfssl.rounds.find_neighborhood", lambda *a, **k: pytest.fail("asked a second time"))
+    monkeypatch.setattr(
+        "hfssl.kept_neighborhood.find_neighborhood", lambda *a, **k: pytest.fail("asked a second time")
+    )
     again = run_rounds(tiny_backbone, teacher, tmp_path, graph=graph, filter_novel=True, soft_targets=True)
     assert digest(again.student_) == digest(rounds.student_)
 
@@ -132,7 +134,7 @@ def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, frozen_probe=True, soft_targets=True)
     more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
-    monkeypatch.setattr("hfssl.rounds.embed_layers", lambda *a, **k: pytest.fail("embedded a second time"))
+    monkeypatch.setattr("hfssl.kept_neighborhood.embed_layers", lambda *a, **k: pytest.fail("embedded a second time"))
     of_rounds = np.load(tmp_path / "rounds/round-0/opinions.npz")
     new_teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
     opinions = []
