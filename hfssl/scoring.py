@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hfssl.cpu_operations import cheap_operations
 from hfssl.data.batching import token_budget_batches, token_windows
 from hfssl.errors import ModelError
 from hfssl.heads import logit_layer, one_vector_a_row, seen_by_head
@@ -341,7 +342,8 @@ def _fill(
     Each batch is scored on one rank. The ranks add up what they have after every window: it also keeps them in step.
     """
     (rank, world), number = rank_and_world(), 0
-    with tqdm(total=len(dataset), desc=progress, unit=" rows", disable=progress is None) as bar:
+    bar = tqdm(total=len(dataset), desc=progress, unit=" rows", disable=progress is None)
+    with bar, cheap_operations(model):
         for window in token_windows(dataset, tokenizer):
             with failing_together(ModelError):
                 for rows in window.batches(max_tokens):

@@ -31,9 +31,9 @@ from transformers.utils import logging
 from hfssl.adapters import add_adapter
 from hfssl.checkpoints import COMPLETE_MARKER, last_complete_checkpoint
 from hfssl.configs import SSLConfig
+from hfssl.cpu_operations import cheap_operations
 from hfssl.data.sampler import LABELED, UNLABELED
 from hfssl.data.streams import PlainView, TwoStreamCollator, tokenize_dataset, two_stream_loader
-from hfssl.dropout import cheap_dropout
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.files import atomic_file
 from hfssl.interrupts import InterruptNote
@@ -214,7 +214,7 @@ class SSLTrainer(PublishingTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
         """One forward and backward pass; remembers, on the device, the first step whose loss was not finite."""
-        with cheap_dropout(model):
+        with cheap_operations(model):
             loss = super().training_step(model, inputs, num_items_in_batch)
         bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
         self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)

@@ -29,6 +29,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from hfssl import cpu_operations
 from hfssl.adapters import add_adapter
 from hfssl.data.batching import WINDOW_ROWS, token_windows
 from hfssl.errors import DataError, ModelError
@@ -182,6 +183,20 @@ def test_pools_of_several_windows_keep_their_order_and_only_the_results_grow(mod
     np.testing.assert_allclose(logits, np.tile(predict_logits(model, few, tiny_tokenizer), (2020, 1)), atol=1e-5)
     growth = (len(many) - WINDOW_ROWS) * 3 * 4  # logits of three classes; an int64 a row would be two thirds of it
     assert second - first < 1.5 * growth  # Python's own garbage varies by a hundred kB
+
+
+def test_passes_have_the_cheap_operations(model, dataset, tiny_tokenizer, monkeypatch):
+    drawn, draw = [], cpu_operations._bits
+    monkeypatch.setattr(cpu_operations, "_bits", lambda shape: drawn.append(shape) or draw(shape))
+    mc_dropout(model, dataset, tiny_tokenizer, passes=2, seed=0)
+    assert drawn
+    kinds = []
+    norm = next(module for module in model.modules() if isinstance(module, nn.LayerNorm))
+    with norm.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype)):
+        predict_logits(model, dataset, tiny_tokenizer, max_tokens=10**6)
+        with torch.autocast("cpu", torch.bfloat16):
+            predict_logits(model, dataset, tiny_tokenizer, max_tokens=10**6)
+    assert kinds == [torch.float32, torch.bfloat16]
 
 
 def test_scoring_leaves_training_flags_and_random_states_alone(dataset, tiny_tokenizer):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from train_tiny import make_dataset, make_trainer, weights_digest
 
-from hfssl import dropout
+from hfssl import cpu_operations
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.trainer import COMPLETE_MARKER, last_complete_checkpoint
 
@@ -239,8 +239,8 @@ def test_two_ranks_killed_and_resumed_give_the_same_bits(tiny_backbone, tmp_path
 
 
 def test_dropout_s_masks_are_the_cheap_ones(tiny_backbone, tmp_path, monkeypatch):
-    drawn, draw = [], dropout._bits
-    monkeypatch.setattr(dropout, "_bits", lambda shape: drawn.append(shape) or draw(shape))
+    drawn, draw = [], cpu_operations._bits
+    monkeypatch.setattr(cpu_operations, "_bits", lambda shape: drawn.append(shape) or draw(shape))
     settings = {"method": "supervised", "max_steps": 2, "save_strategy": "no"}
     trainer = train(tiny_backbone, tmp_path / "a", **settings)
     layers = trainer.model.config.num_hidden_layers

@@ -137,7 +137,7 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
 
     def features(rows: Batch) -> torch.Tensor:
         output = model(**rows, output_hidden_states=True)
-        pooled = mean_over_tokens(output.hidden_states[-1], rows["attention_mask"])
+        pooled = mean_over_tokens(output.hidden_states[-1].float(), rows["attention_mask"])
         return pooled + 0 * output.logits.sum() if rank_and_world()[1] > 1 else pooled
 
     return by_length(model, model_inputs(batch), features)

@@ -1,4 +1,4 @@
-"""Cheap masks: torch's distribution, torch's results where nothing is dropped, and nothing else touched."""
+"""Cheap masks and casts: torch's distribution, torch's results otherwise, and nothing else touched."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hfssl import dropout
-from hfssl.dropout import cheap_dropout
+from hfssl import cpu_operations
+from hfssl.cpu_operations import cheap_operations
 
 MODEL = nn.Linear(2, 2)  # on the CPU
 
 
 @pytest.fixture
 def keep_all(monkeypatch):
-    monkeypatch.setattr(dropout, "_bits", lambda shape: torch.full(shape, 2**15 - 1, dtype=torch.int16))
+    monkeypatch.setattr(cpu_operations, "_bits", lambda shape: torch.full(shape, 2**15 - 1, dtype=torch.int16))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -25,7 +25,7 @@ def keep_all(monkeypatch):
 def test_values_are_dropped_with_probability_p_and_the_others_scaled(p, dtype):
     torch.manual_seed(0)
     values = torch.ones(300, 1001, dtype=dtype, requires_grad=True)
-    with cheap_dropout(MODEL):
+    with cheap_operations(MODEL):
         dropped = F.dropout(values, p)
         dropped.sum().backward()
     assert dropped.dtype == dtype
@@ -37,7 +37,7 @@ def test_values_are_dropped_with_probability_p_and_the_others_scaled(p, dtype):
 
 def test_values_are_dropped_independently_of_one_another():
     torch.manual_seed(0)
-    with cheap_dropout(MODEL):
+    with cheap_operations(MODEL):
         zero = F.dropout(torch.ones(400_000), 0.5) == 0
     for distance in (1, 2, 3, 4, 8):  # four values come from one number of the generator
         both = (zero[distance:] & zero[:-distance]).double().mean().item()
@@ -47,11 +47,11 @@ def test_values_are_dropped_independently_of_one_another():
 def test_a_mask_needs_sixteen_random_bits_the_threshold_is_exact():
     """p = 0.1 is 6554 of 65,536 equally probable numbers."""
     kept = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
-    with pytest.MonkeyPatch.context() as patch, cheap_dropout(MODEL):
-        patch.setattr(dropout, "_bits", lambda shape: kept)
+    with pytest.MonkeyPatch.context() as patch, cheap_operations(MODEL):
+        patch.setattr(cpu_operations, "_bits", lambda shape: kept)
         assert (F.dropout(torch.ones(2**16), 0.1) == 0).sum() == 6554
     torch.manual_seed(0)
-    drawn = dropout._bits(torch.Size((1000, 1003))).flatten().int()
+    drawn = cpu_operations._bits(torch.Size((1000, 1003))).flatten().int()
     assert drawn.unique().numel() > 0.99 * 2**16  # of a million: all but 15 on average
     for bit in range(16):
         assert abs((drawn >> bit & 1).double().mean().item() - 0.5) < 2.5e-3  # five standard deviations
@@ -59,7 +59,7 @@ def test_a_mask_needs_sixteen_random_bits_the_threshold_is_exact():
 
 def test_masks_come_from_the_global_generator():
     def draw():
-        with cheap_dropout(MODEL):
+        with cheap_operations(MODEL):
             return F.dropout(torch.ones(1000), 0.3)
 
     torch.manual_seed(1)
@@ -79,7 +79,7 @@ def test_attention_that_drops_nothing_is_torch_s(keep_all, mask, scale):
         masks["bool"][..., 0] = True  # a token that nobody may look at has no attention to compare
     settings = {"attn_mask": masks.get(mask), "scale": scale}
     expected = F.scaled_dot_product_attention(*inputs, **settings)
-    with cheap_dropout(MODEL):
+    with cheap_operations(MODEL):
         found = 0.9 * F.scaled_dot_product_attention(*inputs, **settings, dropout_p=0.1)
     torch.testing.assert_close(found, expected)
     weights = torch.randn_like(expected)
@@ -95,7 +95,7 @@ def test_attention_s_probabilities_are_dropped():
     """Values of 1, so that each output is the sum of the probabilities that are left, times 1 / (1 - p)."""
     torch.manual_seed(0)
     query, key, value = torch.zeros(1, 1, 2000, 4), torch.zeros(1, 1, 10, 4), torch.ones(1, 1, 10, 1)
-    with cheap_dropout(MODEL):
+    with cheap_operations(MODEL):
         left = F.scaled_dot_product_attention(query, key, value, dropout_p=0.2)[..., 0] * 0.8 * 10
     counts = left.round()
     torch.testing.assert_close(left, counts)  # of ten equal probabilities
@@ -107,9 +107,9 @@ def test_what_is_not_ours_is_left_to_torch(monkeypatch):
     def refuse(shape):
         raise AssertionError("a mask was drawn")
 
-    monkeypatch.setattr(dropout, "_bits", refuse)
+    monkeypatch.setattr(cpu_operations, "_bits", refuse)
     values, heads = torch.ones(4, 6), torch.randn(1, 2, 3, 4)
-    with cheap_dropout(MODEL):
+    with cheap_operations(MODEL):
         assert torch.equal(nn.Dropout(0.5).eval()(values), values)
         assert torch.equal(F.dropout(values, 0.0), values)
         F.dropout(values, 1 - 1e-6)  # closer to 1 than 16 bits can tell
@@ -121,5 +121,38 @@ def test_what_is_not_ours_is_left_to_torch(monkeypatch):
     checkpointed = nn.Linear(2, 2)
     checkpointed.gradient_checkpointing = True  # as transformers marks its layers
     for model in (nn.Linear(2, 2, device="meta"), nn.Sequential(checkpointed)):
-        with cheap_dropout(model):
+        with cheap_operations(model):
             F.dropout(values, 0.5)
+
+
+def test_layer_norms_round_what_they_return_under_autocast_to_bf16():
+    torch.manual_seed(0)
+    layer, values = nn.LayerNorm(64), torch.randn(7, 64, requires_grad=True)
+    nn.init.normal_(layer.weight)
+    exact = layer(values)
+    with cheap_operations(layer), torch.autocast("cpu", torch.bfloat16):
+        rounded = layer(values)
+        assert layer(values.bfloat16()).dtype == torch.bfloat16
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, rtol=2**-7, atol=2**-7)  # half of the digits, twice
+    ours, theirs = (
+        torch.autograd.grad(found.float().pow(3).sum(), [values, layer.weight]) for found in (rounded, exact)
+    )
+    for mine, torchs in zip(ours, theirs, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - torchs).norm() < 0.01 * torchs.norm()
+
+
+def test_layer_norms_are_torch_s_without_autocast_to_bf16():
+    torch.manual_seed(0)
+    layer, values = nn.LayerNorm(8), torch.randn(3, 8)
+    exact = layer(values)
+    with cheap_operations(layer):
+        assert torch.equal(layer(values), exact)
+        with torch.autocast("cpu", torch.float16):
+            assert torch.equal(layer(values), exact)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert F.layer_norm(values.double(), (8,)).dtype == torch.float64
+            assert F.layer_norm(torch.ones(2, 8, device="meta"), (8,)).dtype == torch.float32
+    with cheap_operations(nn.Linear(2, 2, device="meta")), torch.autocast("cpu", torch.bfloat16):
+        assert nn.LayerNorm(8)(values).dtype == torch.float32
