@@ -4,7 +4,7 @@
     python benchmarks/compare.py --datasets trec6 --methods setfit hfssl_standard --seeds 0
     python benchmarks/compare.py --quick                           # two small cells, for CI
     python benchmarks/compare.py --show                            # the table and the plot of what is kept
-    python benchmarks/compare.py --show --seeds 0                  # ... of one seed
+    python benchmarks/compare.py --show --seeds 0                  # ... the table of one seed
 
 Needs `pip install -c constraints.txt -e ".[benchmarks]"` (SetFit), `make quickstart-data` (the MiniLM backbone) and
 `../shared/data/DATASET/{train,test}.parquet`. One method on one split is a process of its own and is kept in
@@ -139,10 +139,9 @@ def _told(path: Path) -> str:
 # --- showing ---------------------------------------------------------------------------------------------------------
 
 
-def read_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The kept cells of all methods on the asked-for data sets and seeds, in the order of the grid."""
-    every = [json.loads(path.read_text(encoding="utf-8")) for path in options.results.glob("*.json")]
-    kept = [cell for cell in every if cell["dataset"] in options.datasets and cell["seed"] in options.seeds]
+def read_cells(folder: Path) -> list[dict[str, Any]]:
+    """All kept cells, in the order of the grid."""
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     return sorted(kept, key=lambda cell: (METHODS.index(cell["method"]), [*GRID].index(cell["dataset"]), cell["seed"]))
 
 
@@ -383,10 +382,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.show:
         check(options)
         failed = run_cells(choose_cells(options), options)
-    if kept := read_cells(options):
-        print(f"\n{report(kept)}\n\nplot: {draw(kept, options.results.with_suffix('.png'))}")
+    every = read_cells(options.results)
+    asked = [cell for cell in every if cell["dataset"] in options.datasets and cell["seed"] in options.seeds]
+    if asked:
+        print(f"\n{report(asked)}\n\nplot of all that is kept: {draw(every, options.results.with_suffix('.png'))}")
     else:
-        print(f"No cell is kept in {options.results}.")
+        print(f"No cell is kept in {options.results} of what was asked for.")
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -116,7 +116,7 @@ def test_peers_train_on_all_labels_and_the_whole_pool_and_see_no_hidden_label(sp
     assert not set(task.test) & set(task.texts + task.unlabeled)
 
 
-def test_the_quick_grid_is_kept_and_not_run_again(flags, tmp_path, capsys):
+def test_the_quick_grid_is_kept_and_not_run_again(flags, tmp_path, capsys, monkeypatch):
     results = tmp_path / "cells"
     arguments = [*flags, "--methods", "logistic_regression", "--results", str(results)]
     assert compare.main(arguments) == 0
@@ -130,6 +130,15 @@ def test_the_quick_grid_is_kept_and_not_run_again(flags, tmp_path, capsys):
     assert "12.3" in shown
     assert compare.main([*flags, "--results", str(results), "--show", "--seeds", "1"]) == 0
     assert "No cell is kept" in capsys.readouterr().out
+    other = json.loads(path.read_text()) | {"seed": 1, "accuracy": 0.456}
+    (results / "trec6-16-logistic_regression-1.json").write_text(json.dumps(other))
+    drawn = []
+    monkeypatch.setattr(compare, "draw", lambda cells, path: drawn.append([cell["seed"] for cell in cells]))
+    assert compare.main([*flags, "--results", str(results), "--show", "--seeds", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "45.6" in shown
+    assert "12.3" not in shown
+    assert drawn == [[0, 1]]  # the picture beside the cells is of them all
 
 
 def test_a_cell_that_fails_is_named_and_leaves_nothing(flags, tmp_path, capsys):
