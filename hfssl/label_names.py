@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.special import log_softmax, softmax
 from sklearn.model_selection import StratifiedKFold
+
+from hfssl.logistic import softmax_regression
 
 __all__ = ["STRENGTHS", "NamePrior", "choose_strength", "multiplied", "name_texts", "weigh_names"]
 
@@ -28,7 +29,6 @@ STRENGTHS = (0.0, 0.25, 0.5)
 DOUBT = 1.0
 FOLDS = 5
 PENALTY = 10.0  # C of the regression on embeddings of length 1, as benchmarks/peers.py has it for the same purpose
-MOST_ITERATIONS = 50
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,16 @@ def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray
             offset = strength * scores
             logits = offset[held_out]
             if len(train):
-                weight, bias = _offset_regression(features[train], labels[train], offset[train])
-                logits = logits + features[held_out] @ weight + bias
+                weight, bias = softmax_regression(
+                    features[train],
+                    np.eye(scores.shape[1])[labels[train]],
+                    np.ones(len(train)),
+                    penalty=1 / PENALTY,
+                    # Hardly any: a class without a row in the fold would send it to minus infinity.
+                    bias_penalty=0.01 / PENALTY,
+                    offset=offset[train],
+                )
+                logits = logits + features[held_out] @ weight.T + bias
             losses[strength] -= log_softmax(logits, axis=1)[np.arange(len(held_out)), labels[held_out]].sum()
     return min(STRENGTHS, key=losses.__getitem__)
 
@@ -115,26 +123,3 @@ def _folds(features: np.ndarray, labels: np.ndarray, seed: int) -> list[tuple[np
     with warnings.catch_warnings():  # a class with one label is in one fold, which is as well as it can be
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         return list(folds.split(features, labels))
-
-
-def _offset_regression(features: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weight `[D, K]` and bias `[K]` of multinomial logistic regression with a fixed term in the logits, `[L, K]`.
-
-    scikit-learn's has no such term.
-    """
-    rows, fixed = torch.from_numpy(features).float(), torch.from_numpy(offset).float()
-    truth = torch.from_numpy(np.asarray(labels, dtype=np.int64))
-    weight = torch.zeros(rows.shape[1], fixed.shape[1], requires_grad=True)
-    bias = torch.zeros(fixed.shape[1], requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=MOST_ITERATIONS, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        misfit = torch.nn.functional.cross_entropy(rows @ weight + bias + fixed, truth, reduction="sum")
-        # The bias is drawn to 0, too, if hardly: a class without a row in the fold would send it to minus infinity.
-        penalty = (weight.square().sum() + 0.01 * bias.square().sum()) / (2 * PENALTY)
-        (misfit + penalty).backward()
-        return misfit + penalty
-
-    optimizer.step(loss)
-    return weight.detach().numpy(), bias.detach().numpy()

@@ -15,7 +15,7 @@ import torch
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedKFold
 
-from hfssl.heads import logistic_weights
+from hfssl.logistic import logistic_weights
 
 __all__ = ["LayerProbe", "fit_layer_probe", "stacking_weights", "upper_layers"]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig
 from hfssl.data.masking import tokenize_for_masking
-from hfssl.heads import confidence_scale, logit_layer, soft_logistic_weights, start_head
+from hfssl.head_fitting import refit_head, start_head
 from hfssl.objectives import (
     MaskedSpanObjective,
     SelfTrainingObjective,
@@ -21,8 +19,7 @@ from hfssl.objectives import (
 )
 from hfssl.objectives.base import Objective
 from hfssl.objectives.masked_span import held_out_span_loss
-from hfssl.ranks import from_main, is_main
-from hfssl.scoring import head_inputs
+from hfssl.ranks import is_main
 from hfssl.self_training_config import SelfTrainingConfig
 from hfssl.trainer import SSLTrainer
 
@@ -54,16 +51,16 @@ class SupervisedTrainer(_MethodTrainer):
     ):
         if args.head_start != "random" and train_dataset is not None:
             train_dataset = self.prepare_dataset(train_dataset, processing_class, args)
-            start_head(args.head_start, model, train_dataset, processing_class)
+            model.to(args.device)  # also starts the process group, before the ranks talk
+            start_head(args.head_start, model, train_dataset, processing_class, bf16=args.bf16)
         super().__init__(model, args, processing_class=processing_class, train_dataset=train_dataset, **kwargs)
 
 
 class SelfTrainingTrainer(SupervisedTrainer):
     """One student: labeled rows plus weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
 
-    With `refit_head` its logit layer is fitted anew when training is over (as in Kirichenko et al. 2023), to all
-    that it was taught at once, and made as sure as it was: a few steps of SGD leave a head that is behind its body.
-    The rounds around it are in `hfssl.rounds`.
+    With `refit_head` its logit layer is fitted anew when training is over (`hfssl.head_fitting`). The rounds around it
+    are in `hfssl.rounds`.
     """
 
     objective_class = SelfTrainingObjective
@@ -71,33 +68,18 @@ class SelfTrainingTrainer(SupervisedTrainer):
 
     def _end_training(self) -> None:
         super()._end_training()
-        if self.args.refit_head and self.args.lambda_u > 0:
-            self._refit_head()
-
-    def _refit_head(self) -> None:
-        model = self.accelerator.unwrap_model(self.model)
-        layer, labeled, pool = logit_layer(model), self.train_dataset, self.unlabeled_dataset
-        seen = []
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
-            for rows, what in ((labeled, "labels"), (pool, "pseudo-labels")):
-                progress = f"{self.title}: its head, {what}"
-                shown = not self.args.disable_tqdm and is_main()
-                seen.append(head_inputs(model, rows, self.processing_class, progress=progress if shown else None))
-        taught = np.asarray(pool["pseudo_probs"][:], dtype=np.float64)
-        given = np.eye(taught.shape[1])[np.asarray(labeled["labels"][:])]
-        weights = self.args.lambda_u * np.asarray(pool["weight"][:], dtype=np.float64)
-        inputs = np.concatenate(seen)
-        weight, bias = soft_logistic_weights(
-            inputs, np.concatenate([given, taught]), np.append(np.ones(len(given)), weights)
+        if not self.args.refit_head or self.args.lambda_u == 0:
+            return
+        shown = not self.args.disable_tqdm and is_main()
+        refit_head(
+            self.accelerator.unwrap_model(self.model),
+            self.train_dataset,
+            self.unlabeled_dataset,
+            self.processing_class,
+            lambda_u=self.args.lambda_u,
+            bf16=self.args.bf16,
+            progress=[f"{self.title}: its head, {what}" if shown else None for what in ("labels", "pseudo-labels")],
         )
-        # Averaged labels are less sure than right, and so is what is fitted to them with a penalty. The steps on the
-        # labeled rows had made the head surer; where no label is held out, no temperature will.
-        with torch.no_grad():
-            replaced = layer(torch.from_numpy(inputs).to(layer.weight)).double().cpu().numpy()
-            scale = confidence_scale(inputs @ weight.T + bias, replaced)
-            weight, bias = from_main((scale * weight, scale * bias))
-            layer.weight.copy_(torch.from_numpy(weight))
-            layer.bias.copy_(torch.from_numpy(bias))
 
 
 class ContrastiveTrainer(_MethodTrainer):

@@ -19,7 +19,9 @@ from hfssl.calibration import fit_temperature
 from hfssl.checkpoints import save_checkpoint
 from hfssl.data.streams import tokenize_dataset
 from hfssl.errors import ConfigurationError, TrainingError
-from hfssl.heads import confidence_scale, logit_layer, soft_logistic_weights
+from hfssl.head_fitting import confidence_scale
+from hfssl.heads import logit_layer
+from hfssl.logistic import soft_logistic_weights
 from hfssl.modeling import from_pretrained, load_classifier
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.regularization import mean_of_weights

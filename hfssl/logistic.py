@@ -1,0 +1,119 @@
+"""Multinomial logistic regression, for hard labels and for soft ones, in coordinates in which a few steps find it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["logistic_weights", "soft_logistic_weights", "softmax_regression"]
+
+# scikit-learn's 1 lost up to 8 points where classes are many, or features were not trained to tell them apart.
+INVERSE_PENALTY = 10.0
+MOST_ITERATIONS = 200
+STEEPEST, SMALLEST_CHANGE = 1e-5, 1e-9  # where the search ends: the largest slope, and the last step's length
+NEVER = -100.0  # logit of a class that has no labels
+
+
+def logistic_weights(
+    features: Tensor, labels: Tensor, num_classes: int, *, inverse_penalty: float = INVERSE_PENALTY
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of multinomial logistic regression on the features, as SetFit's head (Tunstall et al. 2022).
+
+    The penalty is on features that are centred and divided by their root mean squared distance from the mean, which
+    makes it free of their scale. A class without rows is never predicted. The result is scikit-learn's.
+
+    Args:
+        features: `[B, D]`, of two classes or more.
+        labels: `[B]`.
+        num_classes: K.
+        inverse_penalty: C of scikit-learn, whose default is 1; 10 here by `benchmarks/NOTES.md`, 2026-11-26.
+
+    Returns:
+        `[K, D]` and `[K]`.
+    """
+    present, numbers = torch.unique(labels.cpu(), return_inverse=True)
+    if len(present) == 2:  # scikit-learn has one vector then, the difference of two that are penalized half as much
+        inverse_penalty /= 2
+    fitted = soft_logistic_weights(
+        features.cpu().numpy(), np.eye(len(present))[numbers], np.ones(len(labels)), inverse_penalty=inverse_penalty
+    )
+    weight = torch.zeros(num_classes, features.shape[1], dtype=features.dtype, device=features.device)
+    bias = torch.full((num_classes,), NEVER, dtype=features.dtype, device=features.device)
+    weight[present], bias[present] = (torch.from_numpy(values).to(features) for values in fitted)
+    return weight, bias
+
+
+def soft_logistic_weights(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, inverse_penalty: float = INVERSE_PENALTY
+) -> tuple[np.ndarray, np.ndarray]:
+    """`logistic_weights` for rows that count differently and whose labels are probabilities.
+
+    scikit-learn's would need each row once a class.
+
+    Args:
+        features: `[N, D]`.
+        targets: `[N, K]`, each row's probabilities.
+        weights: `[N]`, not negative, some above 0.
+        inverse_penalty: C.
+
+    Returns:
+        `[K, D]` and `[K]`, float64.
+    """
+    mean_square = np.square(features - features.mean(axis=0, dtype=np.float64)).sum(axis=1).mean()
+    return softmax_regression(features, targets, weights, penalty=max(mean_square, 1e-12) / inverse_penalty)
+
+
+@torch.no_grad()
+def softmax_regression(
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    *,
+    penalty: float,
+    bias_penalty: float = 0.0,
+    offset: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Minimises sum_i w_i CE(q_i, softmax(W (x_i - m) + b + o_i)) + penalty ||W||^2 / 2 + bias_penalty ||b||^2 / 2.
+
+    m is the mean of the features. By L-BFGS (Liu and Nocedal 1989) along their principal axes, each divided by the
+    root of the curvature where all classes are equally probable: features of an encoder are so unevenly spread that
+    175 steps without this were not yet at the end, where 15 are with it (`benchmarks/NOTES.md`, 2026-11-29).
+
+    Args:
+        features: `[N, D]`.
+        targets: `[N, K]`, each row's probabilities.
+        weights: `[N]`, not negative, some above 0.
+        penalty: of the weight, above 0.
+        bias_penalty: of the bias.
+        offset: `[N, K]`, a fixed term in the logits.
+
+    Returns:
+        Weight `[K, D]` and bias `[K]`, float64, that act on the features as they are, not on x - m.
+    """
+    rows, targets, weights = (torch.as_tensor(values, dtype=torch.float64) for values in (features, targets, weights))
+    center, classes = rows.mean(dim=0), targets.shape[1]
+    left, spread, axes = torch.linalg.svd(rows - center, full_matrices=False)
+    variance = (1 - 1 / classes) / classes  # of an indicator, all classes being equally probable
+    curvature = (variance * weights.mean() * spread**2 + penalty).sqrt()
+    bias_curvature = (variance * weights.sum() + bias_penalty).sqrt()
+    rows = torch.cat([left * (spread / curvature), (1 / bias_curvature).expand(len(rows), 1)], dim=1)
+    penalties = torch.cat([penalty / curvature**2, bias_penalty / bias_curvature[None] ** 2])
+    fixed = 0.0 if offset is None else torch.as_tensor(offset, dtype=torch.float64)
+    layer = torch.zeros(classes, rows.shape[1], dtype=torch.float64, requires_grad=True)
+
+    @torch.no_grad()
+    def loss() -> Tensor:
+        logs = torch.log_softmax(rows @ layer.T + fixed, dim=1)
+        layer.grad = (weights[:, None] * (logs.exp() - targets)).T @ rows + penalties * layer
+        return (penalties * layer**2).sum() / 2 - weights @ (targets * logs).sum(dim=1)
+
+    torch.optim.LBFGS(
+        [layer],
+        max_iter=MOST_ITERATIONS,
+        tolerance_grad=STEEPEST,
+        tolerance_change=SMALLEST_CHANGE,
+        line_search_fn="strong_wolfe",
+    ).step(loss)
+    weight = (layer[:, :-1] / curvature) @ axes
+    return weight.numpy(), (layer[:, -1] / bias_curvature - weight @ center).numpy()
