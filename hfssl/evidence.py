@@ -117,16 +117,19 @@ class Evidence:
     def observations(self, rounds: SelfTraining, pool: Dataset) -> dict[str, list[str]]:
         """Alarms, which speak against the student, and notes, which a reader of the verdict should know anyhow.
 
+        Computed as in training, in bf16 where that was: how often models agree asks for no more.
+
         Args:
             rounds: finished ones.
             pool: tokenized rows, those that the rounds had.
         """
         alarms, notes = lost_classes(rounds.transduction_, self.known("labeled"), self.label_names), []
-        alarms += self._unlearned(rounds, pool)
-        if len(self.tokens["proxy"]):
-            student = softmax(predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer), axis=-1)
-            alarms += drifted_shares(student, rounds.class_shares_)
-            notes += self._estimates(student, rounds.args.device)
+        with torch.autocast(rounds.args.device.type, torch.bfloat16, enabled=rounds.args.bf16):
+            alarms += self._unlearned(rounds, pool)
+            if len(self.tokens["proxy"]):
+                student = softmax(predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer), axis=-1)
+                alarms += drifted_shares(student, rounds.class_shares_)
+                notes += self._estimates(student, rounds.args.device)
         if (around := rounds.neighborhood_) is not None:
             filtered = rounds.args.filter_novel
             alarms += strange_pool(around.novel, filtered=filtered and not around.novel.all())

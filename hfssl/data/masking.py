@@ -10,9 +10,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hfssl.data.streams import Row, encode_texts, pad_tokens, told_columns
+from hfssl.data.streams import Row, encode_texts, map_in_memory, pad_tokens, told_columns
 from hfssl.errors import ConfigurationError, DataError, ModelError
-from hfssl.progress import library_bars
 from hfssl.seeding import numpy_generator
 
 __all__ = [
@@ -307,16 +306,7 @@ def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, m
         columns["length"] = [len(ids) for ids in columns["input_ids"]]
         return columns
 
-    # In memory and without a fingerprint: a cache keyed by a hash of the tokenizer object would go stale silently.
-    with library_bars(len(dataset)):
-        return dataset.map(
-            encode,
-            batched=True,
-            remove_columns=dataset.column_names,
-            keep_in_memory=True,
-            load_from_cache_file=False,
-            desc="tokenizing for masking",
-        )
+    return map_in_memory(dataset, encode, "tokenizing for masking", remove_columns=dataset.column_names)
 
 
 def _split_long_words(word_ids: list[int | None]) -> list[int]:

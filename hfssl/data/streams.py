@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ __all__ = [
     "TwoStreamDataset",
     "View",
     "encode_texts",
+    "map_in_memory",
     "pad_tokens",
     "tokenize_dataset",
     "told_columns",
@@ -211,9 +213,23 @@ def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_l
         features = Features({**dataset.features, **dict.fromkeys(told, List(Value("int64")))})
         tokenized = Dataset.from_dict({name: [] for name in features}, features=features)
     else:
-        # In memory and without a fingerprint: a cache keyed by a hash of the tokenizer object would go stale silently.
-        with library_bars(len(dataset)):
-            tokenized = dataset.map(
-                encode, batched=True, keep_in_memory=True, load_from_cache_file=False, desc="tokenizing"
-            )
+        tokenized = map_in_memory(dataset, encode, "tokenizing")
     return tokenized.rename_column("label", "labels") if "label" in tokenized.column_names else tokenized
+
+
+def map_in_memory(dataset: Dataset, encode: Callable[[Mapping[str, Any]], dict], what: str, **options: Any) -> Dataset:
+    """`dataset.map` over batches, with a bar that says what is done, and nothing read from a cache or written to one.
+
+    A cache keyed by a hash of the tokenizer object would go stale silently. And the hash would take longer than the
+    tokens of a few hundred rows, so that the result gets a random fingerprint instead.
+    """
+    with library_bars(len(dataset)):
+        return dataset.map(
+            encode,
+            batched=True,
+            keep_in_memory=True,
+            load_from_cache_file=False,
+            new_fingerprint=uuid4().hex,
+            desc=what,
+            **options,
+        )
