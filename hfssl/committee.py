@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from hfssl.calibration import fit_temperature
 from hfssl.files import read_arrays, write_arrays
 from hfssl.neighborhood import Neighborhood, embed_layers, probe_say
 from hfssl.priors import class_shares, consensus_prior, estimate_prior, predicted_shares
 from hfssl.probes import LayerProbe, fit_layer_probe
-from hfssl.ranks import from_main
+from hfssl.ranks import from_main, is_main
+from hfssl.regularization import mean_of_weights
 from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
 from hfssl.seeding import derive_seed
 from hfssl.self_training_config import SelfTrainingConfig
@@ -31,7 +34,10 @@ __all__ = [
     "held_out_temperature",
     "probe_weight",
     "score_pool",
+    "with_soup",
 ]
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,21 @@ def form_committee(
         # The seed is of the folds by which several layers would get their say.
         teachers.append(Teacher(model, from_main(fit_layer_probe(embedded, labels, num_classes, seed=0)), bf16))
     return teachers
+
+
+def with_soup(models: list[PreTrainedModel]) -> list[PreTrainedModel]:
+    """The models, after the mean of their weights if they are several: students start from the first.
+
+    Model soups (Wortsman et al. 2022). The factors of two adapters may not be averaged: the product of the means is
+    not the mean of the products.
+    """
+    if len(models) < 2:
+        return models
+    if isinstance(models[0], PeftModel):
+        if is_main():
+            logger.warning("Adapters cannot be averaged: the teachers go without model_soup.")
+        return models
+    return [mean_of_weights(models), *models]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -33,6 +32,7 @@ from hfssl.committee import (
     held_out_temperature,
     probe_weight,
     score_pool,
+    with_soup,
 )
 from hfssl.errors import TrainingError
 from hfssl.files import append_json_line, read_json_lines, write_json_lines
@@ -44,7 +44,6 @@ from hfssl.objectives import SelfTrainingObjective
 from hfssl.priors import given_shares
 from hfssl.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.ranks import from_main, is_main, wait_for_everyone
-from hfssl.regularization import mean_of_weights
 from hfssl.round_records import describe_round, health, is_kept, measure_student, termination_condition
 from hfssl.scoring import MCDropoutResult
 from hfssl.seeding import derive_seed, numpy_generator
@@ -136,7 +135,7 @@ class SelfTraining:
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
         teachers = [teacher.to(device) for teacher in teachers]
-        self._teachers = self._committee(self._with_soup(teachers), labeled)
+        self._teachers = self._committee(self._first_teachers(teachers), labeled)
         self.student_, self.termination_condition_ = teachers[0], ""
         self.curves_: list[dict] = []
         for record in self.rounds_:
@@ -173,8 +172,8 @@ class SelfTraining:
         last, place = taught[-1], self._round_dir(taught[-1])
         self.probe_weight_ = records[0]["probe_weight"]  # the labels that it rests on are among `labeled` now
         around = self._look_around(labeled, pool, None, folder)
-        teachers = self._with_soup([teacher.to(self.args.device) for teacher in teachers])
-        self._teachers = self._committee(teachers, labeled)
+        teachers = [teacher.to(self.args.device) for teacher in teachers]
+        self._teachers = self._committee(self._first_teachers(teachers), labeled)
         opinions = self._opinions(self._score(self._teachers, pool, "refit", self.title), around)
         if last == 0:
             shares = self._find_shares(opinions, labeled)
@@ -182,7 +181,7 @@ class SelfTraining:
             opinions = Opinions.load(place / OPINIONS).beside(opinions)
             shares = PseudoLabels.load(place / PSEUDO_LABELS)[1].get("class_shares")
         temperature = records[last]["temperature"]  # no label is held out any more
-        labels = self._select(opinions, "refit", around, shares, temperature, fraction=self._fraction(last))
+        labels = self._select(opinions, "refit", around, shares, temperature, fraction=self.args.fraction_at(last))
         if is_main():
             labels.save(folder / PSEUDO_LABELS, class_shares=shares)
         return self._train_student(last, self.title, labels, labeled, pool, folder)
@@ -281,7 +280,7 @@ class SelfTraining:
         temperature = 1.0
         if self.args.draw == "threshold":
             temperature = held_out_temperature(heard, self._teachers, validation, self.tokenizer, self.probe_weight_)
-        fraction = self._fraction(number)
+        fraction = self.args.fraction_at(number)
         labels = self._select(opinions, number, around, self.class_shares_, temperature, fraction=fraction)
         if is_main():
             opinions.save(folder / OPINIONS)
@@ -300,13 +299,6 @@ class SelfTraining:
         )
         return labels, record
 
-    def _fraction(self, number: int) -> float:
-        """Share of the pool that a round draws: easy rows first, harder ones later (Bengio et al. 2009)."""
-        first, last = self.args.selection_fraction, self.args.last_selection_fraction
-        if last is None or self.args.rounds == 1:
-            return first
-        return first + (last - first) * number / (self.args.rounds - 1)
-
     def _look_around(
         self, labeled: Dataset, pool: Dataset, validation: Dataset | None, folder: Path
     ) -> Neighborhood | None:
@@ -323,18 +315,8 @@ class SelfTraining:
             title=self._shown(self.title),
         )
 
-    def _with_soup(self, teachers: list[PreTrainedModel]) -> list[PreTrainedModel]:
-        """The teachers, after the mean of their weights where `model_soup` asks for it: students start from the first.
-
-        The factors of two adapters may not be averaged: the product of the means is not the mean of the products.
-        """
-        if not self.args.model_soup or len(teachers) < 2:
-            return teachers
-        if isinstance(teachers[0], PeftModel):
-            if is_main():
-                logger.warning("Adapters cannot be averaged: the teachers go without model_soup.")
-            return teachers
-        return [mean_of_weights(teachers), *teachers]
+    def _first_teachers(self, models: list[PreTrainedModel]) -> list[PreTrainedModel]:
+        return with_soup(models) if self.args.model_soup else models
 
     def _committee(self, models: Sequence[PreTrainedModel], labeled: Dataset | None = None) -> list[Teacher]:
         """The models as teachers: those of the first round may speak through probes that are fitted to `labeled`."""

@@ -200,3 +200,13 @@ class SelfTrainingConfig(SupervisedConfig):
         if not 0 < self.stop_agreement <= 1:
             found.append(f"stop_agreement must be above 0 and at most 1, got {self.stop_agreement}.")
         return found
+
+    def fraction_at(self, number: int) -> float:
+        """Share of the pool that round `number`, from 0, draws: easy rows first, harder ones later.
+
+        Bengio et al. 2009, "Curriculum learning".
+        """
+        first, last = self.selection_fraction, self.last_selection_fraction
+        if last is None or self.rounds == 1:
+            return first
+        return first + (last - first) * number / (self.rounds - 1)

@@ -85,10 +85,10 @@ def test_a_threshold_comes_after_a_temperature_that_is_fitted_on_held_out_labels
 def test_the_curriculum_draws_more_from_round_to_round(tiny_backbone, teacher, tmp_path):
     options = {"draw": "top_k", "selection_fraction": 0.2, "last_selection_fraction": 0.6, "rounds": 3, "max_steps": 2}
     rounds = run_rounds(tiny_backbone, teacher, tmp_path, stop_agreement=1.0, **options)
-    assert [rounds._fraction(number) for number in range(3)] == pytest.approx([0.2, 0.4, 0.6])
+    assert [rounds.args.fraction_at(number) for number in range(3)] == pytest.approx([0.2, 0.4, 0.6])
     for record in rounds.rounds_:  # a class with too few candidates gives what it has
         candidates = np.load(tmp_path / f"round-{record['round']}" / "pseudo_labels.npz")["predicted"]
-        quota = quotas(round(rounds._fraction(record["round"]) * POOL_ROWS), 3)
+        quota = quotas(round(rounds.args.fraction_at(record["round"]) * POOL_ROWS), 3)
         assert record["selected"] == np.minimum(np.bincount(candidates, minlength=3), quota).sum()
 
 
@@ -204,7 +204,7 @@ def test_the_mean_of_the_teachers_weights_teaches_and_is_where_students_start(
 
 def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_path, monkeypatch):
     warnings = []
-    monkeypatch.setattr("hfssl.rounds.logger.warning", lambda text, *values: warnings.append(text % values))
+    monkeypatch.setattr("hfssl.committee.logger.warning", lambda text, *values: warnings.append(text % values))
     soup = {"model_soup": True, "teachers": 2}
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, lora=True, **soup)
     adapters = [rounds.student_, rounds.student_]
