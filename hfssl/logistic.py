@@ -78,7 +78,7 @@ def softmax_regression(
 
     m is the mean of the features. By L-BFGS (Liu and Nocedal 1989) along their principal axes, each divided by the
     root of the curvature where all classes are equally probable: features of an encoder are so unevenly spread that
-    175 steps without this were not yet at the end, where 15 are with it (`benchmarks/NOTES.md`, 2026-11-29).
+    the search looked at the loss 175 times without this where 20 are enough (`benchmarks/NOTES.md`, 2026-11-29).
 
     Args:
         features: `[N, D]`.

@@ -157,3 +157,27 @@ def undisturbed(tiny_backbone, teacher, tmp_path_factory):
     from rounds_tiny import hidden_labels, run_rounds
 
     return run_rounds(tiny_backbone, teacher, tmp_path_factory.mktemp("undisturbed"), hidden=hidden_labels())
+
+
+@pytest.fixture
+def words(tiny_backbone, tmp_path, monkeypatch):
+    """Options of `hfssl fit` on a tiny backbone; labels only, unless a test asks for more."""
+    from fit_tiny import TINY
+
+    import hfssl.presets
+
+    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+    options = ["--backbone", str(tiny_backbone), "--preset", "quick", "--max-length", "32", "--quiet"]
+    return [*options, "--rounds", "0", "--no-pretext", "--output-dir", str(tmp_path / "run")]
+
+
+@pytest.fixture
+def fit(words, capsys):
+    """Runs `hfssl fit` with `words` in this process; returns exit status and stderr."""
+    from hfssl.cli import main
+
+    def run(train, *more: str) -> tuple[int, str]:
+        status = main(["fit", "--train", str(train), *words, *more])
+        return status, capsys.readouterr().err
+
+    return run

@@ -2,71 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import html
 import json
-import math
-import os
-import resource
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from fit_tiny import TINY
+from tiny_tables import WORDS, contents, rows, write
 from transformers import CLIPTextConfig, CLIPTextModel, OPTConfig, OPTModel
 
-import hfssl.data.prepare
-import hfssl.presets
 from hfssl.cli import main
-from hfssl.files import sha256_of
-from hfssl.objectives import SupervisedObjective
-
-SCRIPT = Path(__file__).with_name("fit_tiny.py")
-WORDS = "the a of film movie story actor city river who what when one two three".split()
-CUES = {"yes": "good great fun love".split(), "no": "bad awful dull hate".split()}
-
-
-def rows(each: int = 8, unlabeled: int = 0) -> list[tuple[str, str]]:
-    """`each` rows of either class and as many unlabeled ones as asked for, all with different texts."""
-
-    def text(number: int, cue: str) -> str:
-        return f"{WORDS[number % 15]} {cue} {WORDS[number // 15 % 15]} {WORDS[(7 * number + 3) % 15]} {number}"
-
-    made = [(text(i, cues[i % 4]), label) for label, cues in CUES.items() for i in range(each)]
-    return made + [(text(1000 + i, CUES["yes" if i % 2 else "no"][i % 4]), "") for i in range(unlabeled)]
-
-
-def write(path: Path, table: list[tuple], header: str = "text,label") -> Path:
-    lines = [header, *(",".join(f'"{value}"' for value in row) for row in table)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Every file below a folder and the hash of what is in it."""
-    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture
-def words(tiny_backbone, tmp_path, monkeypatch):
-    """The options that all tests share; labels only, unless a test asks for more."""
-    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
-    options = ["--backbone", str(tiny_backbone), "--preset", "quick", "--max-length", "32", "--quiet"]
-    return [*options, "--rounds", "0", "--no-pretext", "--output-dir", str(tmp_path / "run")]
-
-
-@pytest.fixture
-def fit(words, capsys):
-    """Runs `hfssl fit` in this process; returns exit status and stderr."""
-
-    def run(train: Path, *more: str) -> tuple[int, str]:
-        status = main(["fit", "--train", str(train), *words, *more])
-        return status, capsys.readouterr().err
-
-    return run
 
 
 @pytest.fixture
@@ -362,111 +307,3 @@ def test_a_prediction_that_cannot_be_written(fit, tmp_path, capsys):
         err = capsys.readouterr().err
         assert len(err.splitlines()) == 1, err
         assert "choose another" in err
-
-
-# --- what happens on the way -----------------------------------------------------------------------------------------
-
-
-def in_process(words: list[str], *more: str, kill: dict | None = None, **options) -> subprocess.CompletedProcess:
-    request = {"argv": ["fit", *words, *more], "kill": kill}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), json.dumps(request)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        **options,
-    )
-
-
-def test_a_full_disk(words, tmp_path):
-    """The file-size limit of the process stands in for the end of the disk: whatever is larger cannot be written."""
-    words = ["--train", str(write(tmp_path / "train.csv", rows())), *words]
-    limit = 80_000  # between the splits and the weights
-    full = in_process(words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert full.returncode == 2, full.stderr
-    assert "Traceback" not in full.stderr
-    last = full.stderr.splitlines()[-1]
-    assert last.startswith("hfssl: error: There is no room on the disk")
-    assert "free some space" in last
-    assert "--resume" in last
-    assert not list(tmp_path.rglob("*.tmp"))
-    splits = contents(tmp_path / "run" / "splits")
-    assert main(["fit", *words, "--resume"]) == 0
-    assert contents(tmp_path / "run" / "splits") == splits
-
-
-def test_a_full_disk_at_the_very_beginning_is_in_nobodys_way(fit, tmp_path, monkeypatch):
-    """The system's own refusal while the splits are written, and then the same command once there is room."""
-    table = write(tmp_path / "train.csv", rows())
-    replace = os.replace
-
-    def no_room(source, target):
-        if Path(target).name == "splits":
-            raise OSError(errno.ENOSPC, "No space left on device", str(target))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", no_room)
-    status, err = fit(table)
-    assert status == 2
-    assert "There is no room on the disk" in err
-    assert not list(tmp_path.rglob("*.tmp"))
-    monkeypatch.setattr(os, "replace", replace)
-    assert fit(table)[0] == 0
-
-
-def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(words, tmp_path):
-    words = ["--train", str(write(tmp_path / "train.csv", rows(unlabeled=24))), *words, "--rounds", "1"]
-    assert main(["fit", *words, "--output-dir", str(tmp_path / "whole")]) == 0
-    for number, title in enumerate(("labels only", "round 1")):
-        kill = {"title": title, "step": 3, "signal": "SIGINT"}
-        stopped = in_process(words, *["--resume"] * (number > 0), kill=kill)
-        assert stopped.returncode == 130, stopped.stderr
-        assert "Traceback" not in stopped.stderr
-        last = stopped.stderr.splitlines()[-1]
-        assert last.startswith("hfssl: stopped: Stopped after step 4 of ")
-        assert "state saved in" in last
-        assert "run the same command with --resume" in last
-        assert not (tmp_path / "run" / "results.json").exists()
-    assert main(["fit", *words, "--resume"]) == 0
-    weights = [tmp_path / run / "stages" / "self_training" / "model" / "model.safetensors" for run in ("run", "whole")]
-    assert sha256_of(weights[0]) == sha256_of(weights[1])
-
-
-@pytest.fixture
-def _listening_to_ctrl_c():
-    """As at a terminal: what a shell starts in the background ignores Ctrl-C, the tests included."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_listening_to_ctrl_c")
-def test_ctrl_c_outside_of_training(fit, tmp_path, monkeypatch):
-    """While tables are read: there is nothing to save, and still no traceback."""
-    monkeypatch.setattr(hfssl.data.prepare, "few_label_splits", lambda *_, **__: signal.raise_signal(signal.SIGINT))
-    status, err = fit(write(tmp_path / "train.csv", rows()))
-    assert status == 130
-    assert err.startswith("hfssl: stopped: Interrupted.")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_loss_that_is_not_a_number(fit, tmp_path, monkeypatch):
-    table, loss = write(tmp_path / "train.csv", rows()), SupervisedObjective.loss
-
-    def poisoned(self, model, labeled, unlabeled, step):
-        parts = loss(self, model, labeled, unlabeled, step)
-        return {name: value * (math.nan if step == 7 else 1.0) for name, value in parts.items()}
-
-    monkeypatch.setattr(SupervisedObjective, "loss", poisoned)
-    status, err = fit(table)
-    assert status == 2
-    assert "Traceback" not in err
-    last = err.splitlines()[-1]
-    assert last.startswith("hfssl: error: Expected a finite loss, got NaN or infinity at step 8 of 12")
-    kept = tmp_path / "run" / "stages" / "labels_only" / "checkpoints" / "checkpoint-5"
-    assert str(kept) in last
-    assert (kept / "model.safetensors").exists()
-    monkeypatch.setattr(SupervisedObjective, "loss", loss)
-    assert fit(table, "--resume")[0] == 0  # from the last good state
