@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 from datasets import ClassLabel, Dataset, Features, Value
-
-from hfssl.data.splits import few_label_splits
-from hfssl.errors import DataError
 
 HELD_OUT = ("test", "validation", "proxy")
 
@@ -39,12 +35,3 @@ def ids(splits, *parts):
 
 def per_class(part):
     return Counter(part["label"])
-
-
-def refusal(*args, **kwargs) -> str:
-    with pytest.raises(DataError) as caught:
-        few_label_splits(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith("expected ")
-    return message

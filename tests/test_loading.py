@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from refusals import refusal
 
 from hfssl.data.loading import load_table
 from hfssl.data.tables import read_rows
@@ -21,15 +22,6 @@ def write_csv(path, rows, header=("text", "label"), delimiter=","):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter=delimiter).writerows([header, *rows])
     return path
-
-
-def refusal(*args, **kwargs) -> str:
-    with pytest.raises(DataError) as caught:
-        load_table(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith("expected ")
-    return message
 
 
 def make_csv(folder):
@@ -180,50 +172,52 @@ def test_half_a_surrogate_pair_in_json_does_not_crash(tmp_path):
 
 def test_missing_file_names_a_near_match(tmp_path):
     write_csv(tmp_path / "reviews.csv", ROWS)
-    message = refusal(tmp_path / "review.csv")
+    message = refusal(load_table, tmp_path / "review.csv")
     assert "there is no such file" in message
     assert "Did you mean 'reviews.csv'?" in message
 
 
 def test_a_name_that_is_neither_here_nor_on_the_hub():
     # conftest.py sets HF_HUB_OFFLINE, so this never leaves the machine.
-    message = refusal("no-such-owner/no-such-data")
+    message = refusal(load_table, "no-such-owner/no-such-data")
     assert "got 'no-such-owner/no-such-data'" in message
     assert "save the data set to a folder" in message
 
 
 def test_unknown_kind_of_file(tmp_path):
     (tmp_path / "t.xlsx").write_bytes(b"PK")
-    assert "expected a file ending in .csv, .tsv, .jsonl, .ndjson, .parquet, got" in refusal(tmp_path / "t.xlsx")
+    assert "expected a file ending in .csv, .tsv, .jsonl, .ndjson, .parquet, got" in refusal(
+        load_table, tmp_path / "t.xlsx"
+    )
 
 
 def test_missing_column_names_a_near_match(tmp_path):
-    message = refusal(write_csv(tmp_path / "t.csv", ROWS), text_column="texts")
+    message = refusal(load_table, write_csv(tmp_path / "t.csv", ROWS), text_column="texts")
     assert "expected a column 'texts'" in message
     assert (
         "found 'text', 'label'. Did you mean 'text'? Name the right one with --text-column (text_column=)." in message
     )
-    assert "--label-column (label_column=)" in refusal(tmp_path / "t.csv", label_column="lable")
+    assert "--label-column (label_column=)" in refusal(load_table, tmp_path / "t.csv", label_column="lable")
 
 
 @pytest.mark.parametrize("content", ["", "text,label\n"])
 def test_empty_file(tmp_path, content):
     path = tmp_path / "t.csv"
     path.write_text(content)
-    assert "expected rows in" in refusal(path)
+    assert "expected rows in" in refusal(load_table, path)
 
 
 def test_empty_folder_and_missing_split(tmp_path):
-    assert "found neither" in refusal(tmp_path)
+    assert "found neither" in refusal(load_table, tmp_path)
     write_csv(tmp_path / "test.csv", ROWS)
-    assert "expected a file for the split 'train'" in refusal(tmp_path)
+    assert "expected a file for the split 'train'" in refusal(load_table, tmp_path)
     make_saved_dict(tmp_path)
-    assert "Did you mean 'train'?" in refusal(tmp_path / "saved", split="trian")
+    assert "Did you mean 'train'?" in refusal(load_table, tmp_path / "saved", split="trian")
 
 
 def test_duplicate_ids_are_named_with_their_lines(tmp_path):
     path = write_csv(tmp_path / "t.csv", [("a", "x", "7"), ("b", "y", "8"), ("c", "y", "7")], ("text", "label", "key"))
-    message = refusal(path, id_column="key")
+    message = refusal(load_table, path, id_column="key")
     assert "expected a different id in each row" in message
     assert "'7' twice" in message
     assert "line 2 " in message
@@ -233,15 +227,15 @@ def test_duplicate_ids_are_named_with_their_lines(tmp_path):
 def test_broken_utf8_names_the_line(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(b'text,label\n"two\nlines",x\ncaf\xe9,y\n')
-    assert "got the byte 0xe9 on line 4: save the file again as UTF-8" in refusal(path)
+    assert "got the byte 0xe9 on line 4: save the file again as UTF-8" in refusal(load_table, path)
     path.write_bytes("text,label\na,x\n".encode("utf-16"))
-    assert "got UTF-16 (line 1)" in refusal(path)
+    assert "got UTF-16 (line 1)" in refusal(load_table, path)
 
 
 def test_ragged_csv_names_the_line(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('text,label\n"two\nlines",x\nwell, no,y\n')
-    message = refusal(path)
+    message = refusal(load_table, path)
     assert "expected 2 fields as in the header" in message
     assert "got 3 on line 4: put texts that hold a comma in double quotes" in message
 
@@ -249,54 +243,54 @@ def test_ragged_csv_names_the_line(tmp_path):
 def test_an_unclosed_quote_names_the_line_where_it_opens(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('text,label\na,x\n"never closed,y\nb,x\n')
-    assert "a broken row that starts on line 3" in refusal(path)
+    assert "a broken row that starts on line 3" in refusal(load_table, path)
 
 
 def test_a_semicolon_separated_csv_is_recognised(tmp_path):
     path = write_csv(tmp_path / "t.csv", ROWS, delimiter=";")
-    message = refusal(path)
+    message = refusal(load_table, path)
     assert "expected comma-separated columns" in message
     assert "semicolon-separated ('text;label')" in message
 
 
 def test_a_column_twice(tmp_path):
     assert "got 'label' more than once" in refusal(
-        write_csv(tmp_path / "t.csv", [("a", "x", "y")], ("text", "label", "label"))
+        load_table, write_csv(tmp_path / "t.csv", [("a", "x", "y")], ("text", "label", "label"))
     )
 
 
 def test_broken_json_names_the_line(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "a", "label": "x"}\n{"text": \n')
-    assert "broken JSON on line 2" in refusal(path)
+    assert "broken JSON on line 2" in refusal(load_table, path)
     path.write_text('["a", "x"]\n')
-    assert "got a list on line 1" in refusal(path)
+    assert "got a list on line 1" in refusal(load_table, path)
 
 
 def test_a_file_that_is_not_parquet(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"text,label\na,x\n")
-    assert "cannot be read as one" in refusal(tmp_path / "t.parquet")
+    assert "cannot be read as one" in refusal(load_table, tmp_path / "t.parquet")
 
 
 def test_all_texts_empty(tmp_path):
     path = write_csv(tmp_path / "t.csv", [("", "x"), ("  ", "y")])
-    assert "got 2 empty ones: name the column that holds the text" in refusal(path)
+    assert "got 2 empty ones: name the column that holds the text" in refusal(load_table, path)
 
 
 def test_an_unknown_label_is_named(tmp_path):
     path = write_csv(tmp_path / "t.csv", [("a", "positive"), ("b", "negativ")])
-    message = refusal(path, label_names=["positive", "negative"])
+    message = refusal(load_table, path, label_names=["positive", "negative"])
     assert "got 'negativ' at" in message
     assert "line 3. Did you mean 'negative'?" in message
     numbers = write_csv(tmp_path / "n.csv", [("a", "0"), ("b", "2")])
-    assert "expected integer labels from 0 to 1" in refusal(numbers, label_names=["no", "yes"])
+    assert "expected integer labels from 0 to 1" in refusal(load_table, numbers, label_names=["no", "yes"])
 
 
 @pytest.mark.parametrize("column", ["text", "label"])
 def test_lists_are_neither_texts_nor_labels(tmp_path, column):
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps({"text": "a", "label": "x"} | {column: ["p", "q"]}) + "\n")
-    message = refusal(path)
+    message = refusal(load_table, path)
     assert f"expected one {column} a row" in message
     assert "got a list at" in message
 

@@ -6,7 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from split_tables import HELD_OUT, ids, random_table, refusal, sentence, table
+from refusals import refusal
+from split_tables import HELD_OUT, ids, random_table, sentence, table
 
 from hfssl.data.audit import audit
 from hfssl.data.duplicates import exact_key, near_duplicate_components
@@ -143,5 +144,5 @@ def test_second_texts_are_part_of_what_is_compared():
     splits = few_label_splits(data)
     assert sum(map(len, splits.values())) == 40
     assert splits["labeled"]["text_pair"][0] in seconds
-    message = refusal(data, test=data.remove_columns("text_pair"))
+    message = refusal(few_label_splits, data, test=data.remove_columns("text_pair"))
     assert "a second text in all tables or in none" in message

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
-from split_tables import HELD_OUT, ids, per_class, random_table, refusal, sentence, table
+from refusals import refusal
+from split_tables import HELD_OUT, ids, per_class, random_table, sentence, table
 
 from hfssl.data.assignment import MAIN, ROLES, RowTable, SplitOptions, assign_roles
 from hfssl.data.audit import audit
@@ -245,13 +246,13 @@ def test_loading_what_is_not_there_or_of_another_version(tmp_path):
 
 def test_no_labels_at_all():
     data = table(["one", "two"], [-1, -1])
-    assert "got 2 rows without a label" in refusal(data)
-    assert "expected some labeled rows" in refusal(data, unlabeled=random_table(0))
+    assert "got 2 rows without a label" in refusal(few_label_splits, data)
+    assert "expected some labeled rows" in refusal(few_label_splits, data, unlabeled=random_table(0))
 
 
 def test_only_one_class():
     data = table(["one", "two", "three"], [1, 1, -1])
-    assert "expected labels of at least two classes, got only 'b' in 2 rows" in refusal(data)
+    assert "expected labels of at least two classes, got only 'b' in 2 rows" in refusal(few_label_splits, data)
 
 
 def test_a_class_with_one_label_is_trained_on_with_a_warning():
@@ -261,7 +262,7 @@ def test_a_class_with_one_label_is_trained_on_with_a_warning():
     assert per_class(splits["labeled"])[2] == 1
     assert len(splits["validation"]) == 0
     assert any("the class 'c' has one labeled row" in w for w in splits.manifest["warnings"])
-    message = refusal(data, labels_per_class=2)
+    message = refusal(few_label_splits, data, labels_per_class=2)
     assert "'c' has 1" in message
     assert "ask for at most 1, or label more rows" in message
 
@@ -275,18 +276,18 @@ def test_a_class_without_labels_is_a_warning():
 def test_a_label_that_was_never_labeled(part):
     data = random_table(0, shares=(0.5, 0.5, 0.0))
     strange = table(["x y z", "u v w"], [0, 1], names=("a", "bb"))
-    message = refusal(data, **{part: strange})
+    message = refusal(few_label_splits, data, **{part: strange})
     assert f"expected `{part}` to hold only labels that training rows have, got 'bb' in 1 of its rows" in message
     assert "Did you mean 'b'?" in message
     known_but_unused = table(["x y z", "u v w"], [0, 2])
-    assert "got 'c' in 1 of its rows" in refusal(data, **{part: known_but_unused})
+    assert "got 'c' in 1 of its rows" in refusal(few_label_splits, data, **{part: known_but_unused})
 
 
 def test_more_labels_asked_for_than_there_are():
     data = random_table(0, rows=100)
     count = per_class(data)[2]
     left = count - round(0.2 * count)
-    message = refusal(data, labels_per_class=left + 1)
+    message = refusal(few_label_splits, data, labels_per_class=left + 1)
     assert f"'c' has {left}" in message
     assert f"ask for at most {left}" in message
     assert per_class(few_label_splits(data, labels_per_class=left)["labeled"])[2] + left // 5 == left
@@ -296,12 +297,12 @@ def test_a_class_whose_every_row_repeats_the_test_part():
     generator = np.random.default_rng(0)
     texts = [sentence(generator) for _ in range(30)]
     data = table(texts, [0] * 28 + [1] * 2, "ab")
-    message = refusal(data, test=table(texts[27:], [0, 1, 1], "ab"))
+    message = refusal(few_label_splits, data, test=table(texts[27:], [0, 1, 1], "ab"))
     assert "got none of 'b' once rows that repeat held-out rows" in message
 
 
 def test_a_table_that_load_table_did_not_make():
-    assert "load it with load_table" in refusal(Dataset.from_dict({"text": ["a"], "label": [0]}))
+    assert "load it with load_table" in refusal(few_label_splits, Dataset.from_dict({"text": ["a"], "label": [0]}))
 
 
 def test_all_bad_options_are_reported_at_once():

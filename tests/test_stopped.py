@@ -36,14 +36,19 @@ def in_process(words: list[str], *more: str, kill: dict | None = None, **options
     )
 
 
+def last_line(status: int, err: str, *, expected: int) -> str:
+    """What a command that stopped with the expected status said at the end, in place of a trace."""
+    assert status == expected, err
+    assert "Traceback" not in err
+    return err.splitlines()[-1]
+
+
 def test_a_full_disk(words, tmp_path):
     """The file-size limit of the process stands in for the end of the disk: whatever is larger cannot be written."""
     words = ["--train", str(write(tmp_path / "train.csv", rows())), *words]
     limit = 80_000  # between the splits and the weights
     full = in_process(words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert full.returncode == 2, full.stderr
-    assert "Traceback" not in full.stderr
-    last = full.stderr.splitlines()[-1]
+    last = last_line(full.returncode, full.stderr, expected=2)
     assert last.startswith("hfssl: error: There is no room on the disk")
     assert "free some space" in last
     assert "--resume" in last
@@ -78,9 +83,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(words, tmp_path):
     for number, title in enumerate(("labels only", "round 1")):
         kill = {"title": title, "step": 3, "signal": "SIGINT"}
         stopped = in_process(words, *["--resume"] * (number > 0), kill=kill)
-        assert stopped.returncode == 130, stopped.stderr
-        assert "Traceback" not in stopped.stderr
-        last = stopped.stderr.splitlines()[-1]
+        last = last_line(stopped.returncode, stopped.stderr, expected=130)
         assert last.startswith("hfssl: stopped: Stopped after step 4 of ")
         assert "state saved in" in last
         assert "run the same command with --resume" in last
@@ -116,10 +119,7 @@ def test_a_loss_that_is_not_a_number(fit, tmp_path, monkeypatch):
         return {name: value * (math.nan if step == 7 else 1.0) for name, value in parts.items()}
 
     monkeypatch.setattr(SupervisedObjective, "loss", poisoned)
-    status, err = fit(table)
-    assert status == 2
-    assert "Traceback" not in err
-    last = err.splitlines()[-1]
+    last = last_line(*fit(table), expected=2)
     assert last.startswith("hfssl: error: Expected a finite loss, got NaN or infinity at step 8 of 12")
     kept = tmp_path / "run" / "stages" / "labels_only" / "checkpoints" / "checkpoint-5"
     assert str(kept) in last
