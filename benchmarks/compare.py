@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py                                   # the grid; hours on two cores
     python benchmarks/compare.py --datasets trec6 --methods setfit hfssl_standard --seeds 0
+    python benchmarks/compare.py --datasets wrench_youtube         # also imdb_5k and clinc150, beside the grid
     python benchmarks/compare.py --quick                           # two small cells, for CI
     python benchmarks/compare.py --show                            # the table and the plot of what is kept
     python benchmarks/compare.py --show --seeds 0                  # ... the table of one seed
@@ -31,12 +32,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from grid import GRID, HERE, ROOT, SHARED, backbone
+from grid import BESIDE, GRID, HERE, ROOT, SHARED, backbone
 from peers import HFSSL, LABELS_ONLY, METHODS, PEERS, SPLITS, run_job
 
 RESULTS = HERE / "results" / "compare"
 QUICK_RESULTS = ROOT / "runs" / "compare-quick"
 
+LABELS_PER_CLASS = GRID | BESIDE
 SEEDS = [0, 1, 2]
 LIMITS = {"max_unlabeled": 5000, "max_test": 1000}
 ONLY = {"hfssl_thorough": [("trec6", 0), ("sst2", 0)]}  # it takes hours
@@ -71,7 +73,7 @@ class Cell:
 def choose_cells(options: argparse.Namespace) -> list[Cell]:
     """The asked-for part of the grid; one data set is finished before the next is begun."""
     return [
-        Cell(dataset, GRID[dataset], method, seed)
+        Cell(dataset, LABELS_PER_CLASS[dataset], method, seed)
         for dataset in options.datasets
         for seed in options.seeds
         for method in options.methods
@@ -140,9 +142,10 @@ def _told(path: Path) -> str:
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """All kept cells, in the order of the grid."""
+    """All kept cells, by method, then in the order of the grid and what is beside it."""
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    return sorted(kept, key=lambda cell: (METHODS.index(cell["method"]), [*GRID].index(cell["dataset"]), cell["seed"]))
+    order = [*LABELS_PER_CLASS]
+    return sorted(kept, key=lambda cell: (METHODS.index(cell["method"]), order.index(cell["dataset"]), cell["seed"]))
 
 
 def by_method(kept: Iterable[Mapping[str, Any]]) -> dict[str, Numbers]:
@@ -165,8 +168,8 @@ def report(kept: Sequence[Mapping[str, Any]]) -> str:
 
 def _table(numbers: Mapping[str, Numbers]) -> str:
     places = {place for cells in numbers.values() for place in cells}
-    datasets = [name for name in GRID if any(dataset == name for dataset, _ in places)]
-    head = ["accuracy", *(f"{name}@{GRID[name]}" for name in datasets)]
+    datasets = [name for name in LABELS_PER_CLASS if any(dataset == name for dataset, _ in places)]
+    head = ["accuracy", *(f"{name}@{LABELS_PER_CLASS[name]}" for name in datasets)]
     head += ["mean", "macro-F1", "ECE", "seconds", "GiB", "cells", "timed"]
     lines = [head]
     for method, cells in numbers.items():
@@ -303,14 +306,15 @@ def _goal(text: str, goal: str, reached: bool, count: int, unit: str = "cells") 
 
 
 def draw(kept: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """One row of dots a data set, one dot a seed, a line at the mean."""
+    """One row of dots a data set, one dot a seed, a line at the mean; of the grid alone where it has any."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     numbers = {name: cells for name, cells in by_method(kept).items() if name in METHODS}
-    datasets = [name for name in GRID if any(_of(cells, name) for cells in numbers.values())]
+    kept_of = [name for name in LABELS_PER_CLASS if any(_of(cells, name) for cells in numbers.values())]
+    datasets = [name for name in kept_of if name in GRID] or kept_of
     figure, axes = pyplot.subplots(
         len(datasets), sharex=True, squeeze=False, figsize=(1.5 + len(numbers), 1 + 1.9 * len(datasets))
     )
@@ -321,7 +325,7 @@ def draw(kept: Sequence[Mapping[str, Any]], path: Path) -> Path:
             axis.plot([position] * len(values), values, "o", color=color, alpha=0.6)
             if values:
                 axis.hlines(statistics.mean(values), position - 0.3, position + 0.3, color=color)
-        axis.set_title(f"{dataset}, {GRID[dataset]} labels a class", loc="left", fontsize="medium")
+        axis.set_title(f"{dataset}, {LABELS_PER_CLASS[dataset]} labels a class", loc="left", fontsize="medium")
         axis.set_ylabel("accuracy, %")
         axis.grid(axis="y", alpha=0.3)
     axes[-1, 0].set_xticks(range(len(numbers)), numbers, rotation=30, ha="right")
@@ -337,7 +341,9 @@ def draw(kept: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", choices=GRID, help="folders below ../shared/data; default: all")
+    parser.add_argument(
+        "--datasets", nargs="+", choices=LABELS_PER_CLASS, help="folders below ../shared/data; default: the grid"
+    )
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, help="default: all; hfssl_thorough only on trec6 and sst2, seed 0"
     )
@@ -385,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     every = read_cells(options.results)
     asked = [cell for cell in every if cell["dataset"] in options.datasets and cell["seed"] in options.seeds]
     if asked:
-        print(f"\n{report(asked)}\n\nplot of all that is kept: {draw(every, options.results.with_suffix('.png'))}")
+        print(f"\n{report(asked)}\n\nplot of the grid: {draw(every, options.results.with_suffix('.png'))}")
     else:
         print(f"No cell is kept in {options.results} of what was asked for.")
     if failed:

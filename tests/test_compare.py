@@ -63,7 +63,7 @@ def make_job(flags: list[str], method: str, splits: Path, results: Path) -> dict
 def fake_cell(method: str, dataset: str, seed: int, accuracy: float, seconds: float = 10.0, **more) -> dict:
     return {
         "dataset": dataset,
-        "labels_per_class": compare.GRID[dataset],
+        "labels_per_class": compare.LABELS_PER_CLASS[dataset],
         "method": method,
         "seed": seed,
         "accuracy": accuracy,
@@ -156,6 +156,26 @@ def test_thorough_is_run_on_two_cells_of_the_grid_and_all_else_on_all():
         "sst2-16-hfssl_thorough-0",
     ]
     assert len(cells) == 5 * 3 * 8 + 2
+
+
+def test_what_is_beside_the_grid_is_in_no_table_or_picture_unless_asked_for(tmp_path, capsys):
+    for name, dataset, accuracy in (("a", "trec6", 0.80), ("b", "imdb_5k", 0.70)):
+        (tmp_path / "cells").mkdir(exist_ok=True)
+        (tmp_path / "cells" / f"{name}.json").write_text(json.dumps(fake_cell("setfit", dataset, 0, accuracy)))
+    shown = ["--show", "--results", str(tmp_path / "cells")]
+    assert compare.main(shown) == 0
+    table = capsys.readouterr().out
+    assert "trec6@16" in table
+    assert "imdb_5k" not in table
+    of_the_grid = (tmp_path / "cells.png").read_bytes()
+    assert compare.main([*shown, "--datasets", "imdb_5k"]) == 0
+    table = capsys.readouterr().out
+    assert "imdb_5k@16" in table
+    assert "trec6" not in table
+    assert (tmp_path / "cells.png").read_bytes() == of_the_grid
+    (tmp_path / "cells" / "a.json").unlink()
+    assert compare.main([*shown, "--datasets", "imdb_5k"]) == 0
+    assert (tmp_path / "cells.png").read_bytes() != of_the_grid
 
 
 def test_table_shows_means_spreads_and_how_many_cells_there_are():
