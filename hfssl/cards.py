@@ -13,7 +13,16 @@ from yaml import YAMLError
 from hfssl.citations import GUO_2017, LORA, papers_and_citations
 from hfssl.markdown import environment, hub_id, private, private_command, shown_base_model, slug
 from hfssl.metrics.classification import accuracy_interval
-from hfssl.report.wording import duration, kept_stage, percent, primary_split, rows_of, signed_points, stage_title
+from hfssl.report.wording import (
+    duration,
+    gains_row_by_row,
+    kept_stage,
+    percent,
+    primary_split,
+    rows_of,
+    signed_points,
+    stage_title,
+)
 
 __all__ = ["build_model_card", "run_card"]
 
@@ -111,6 +120,7 @@ def build_model_card(
             label_names=label_names[:MOST_NAMED_LABELS],
             num_labels=len(label_names),
             gain=_gain(results["verdict"]),
+            row_by_row=gains_row_by_row(results),
             split=split,
             split_rows=rows_of(results, split) if split else 0,
             labels_used=rows_of(results, "labeled"),

@@ -16,7 +16,7 @@ from hfssl.alarms import drifted_shares, lost_classes, novel_rows_left_out, stra
 from hfssl.checkpoints import save_checkpoint
 from hfssl.cross_fitting import CrossFit
 from hfssl.files import read_arrays, write_arrays
-from hfssl.metrics.classification import evaluate_probs
+from hfssl.metrics.classification import evaluate_probs, paired_gain
 from hfssl.metrics.unlabeled import average_thresholded_confidence
 from hfssl.modeling import from_pretrained
 from hfssl.rounds import SelfTraining
@@ -105,6 +105,18 @@ class Evidence:
             remarks.append(f"Share of set-aside texts on which models of different folds agree: {shares}.")
         joined = {name: np.concatenate([table, found.probs[name]]) for name, table in probs.items()}
         return joined, np.concatenate([labels, known]), remarks
+
+    def test_gains(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Stage -> its gain in accuracy over labels only on the test part, and its 95% interval; empty without one.
+
+        For the reader: nothing is chosen by it.
+        """
+        labels = self.known("test")
+        if not len(labels):
+            return {}
+        right = {name: self.logits(name)["test"].argmax(axis=-1) == labels for name in names}
+        gains = {name: paired_gain(right[BASELINE], right[name]) for name in right if name != BASELINE}
+        return {name: {"gain": gain, "interval": [low, high]} for name, (gain, low, high) in gains.items()}
 
     def alarms(self) -> list[str]:
         """What self-training raised against its own result."""

@@ -77,12 +77,13 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     records = stages.run()
     audit([splits.manifest, *stages.evidence.manifests()]).raise_if_leaky()
     probs, labels, remarks = stages.evidence.of(records)
-    verdict = judge(probs, labels, alarms=stages.evidence.alarms(), seed=arguments.seed)
+    verdict = judge(probs, labels, alarms=stages.evidence.alarms())
     verdict = replace(verdict, reasons=[*verdict.reasons, *remarks, *stages.evidence.notes()])
     if stages.refits:
         records[REFIT] = stages.refit(verdict.chosen)
         audit([released(splits.manifest, "validation"), *records[REFIT]["manifests"]]).raise_if_leaky()
     results = _results(arguments, splits, records, verdict)
+    results["test_gains"] = stages.evidence.test_gains(records)
     save_outcome(arguments, run, splits, stages, results)
     return FitResult(run.path, results)
 

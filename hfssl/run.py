@@ -19,7 +19,7 @@ from typing import Any
 from hfssl.arguments import DemoArguments, ExportArguments, FitArguments, PredictArguments, PushArguments
 from hfssl.errors import ConfigurationError, HfsslError
 from hfssl.parsing import dataclass_parser, parse
-from hfssl.report.wording import kept_stage
+from hfssl.report.wording import gains_row_by_row, kept_stage
 
 __all__ = ["DEMO", "EXPORT", "FIT", "PREDICT", "PUSH", "TRAIN", "Verb", "closing_table", "main"]
 
@@ -83,6 +83,8 @@ def run_fit(argv: Sequence[str]) -> None:
     print()
     print(closing_table(results))
     print()
+    if row_by_row := gains_row_by_row(results):
+        print(row_by_row.replace("−", "-"))  # not every terminal has the real minus sign
     print(results["verdict"]["sentence"])
     print()
     folder = Path(arguments.output_dir)

@@ -313,7 +313,7 @@ class StageRunner:
         if not self.pretext:
             return False
         probs = {name: self.evidence.predictions(name)["validation"] for name in (BASELINE, "pretext")}
-        verdict = judge(probs, self.evidence.known("validation"), seed=self.arguments.seed)
+        verdict = judge(probs, self.evidence.known("validation"))
         return verdict.use_unlabeled
 
 

@@ -15,8 +15,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from hfssl.metrics.classification import nll, paired_bootstrap
-from hfssl.seeding import numpy_generator
+from hfssl.metrics.classification import nll, paired_gain
 
 __all__ = ["BASELINE", "Verdict", "expected_gain", "judge", "stage_name"]
 
@@ -42,7 +41,7 @@ class Verdict:
         use_unlabeled: Whether that stage used the unlabeled rows.
         gain: Accuracy of the best stage that used them minus that of labels only, on the held-out labels, in
             `[-1, 1]`; `None` without held-out labels.
-        interval: 95% interval of `gain` by a paired bootstrap over the held-out rows.
+        interval: 95% interval of `gain`; see `paired_gain`.
         expected_gain: What the gain is expected to be on new rows, given the held-out ones and earlier runs.
         expected_interval: 95% interval of it.
         reasons: Sentences.
@@ -98,9 +97,7 @@ def expected_gain(
     return float((shares * means).sum()), quantile(tail), quantile(1 - tail)
 
 
-def judge(
-    probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequence[str] = (), seed: int = 0
-) -> Verdict:
+def judge(probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequence[str] = ()) -> Verdict:
     """Compares every stage with labels only and keeps the one that is expected to be best on new rows.
 
     What is expected comes from held-out labels, where there are any, and from earlier runs; see `expected_gain`. Equal
@@ -111,7 +108,6 @@ def judge(
         probs: Stage name -> `[N, K]` probabilities on the held-out rows; must hold `"labels_only"`.
         labels: `[N]`; empty when there are no held-out labels.
         alarms: Sentences that speak against the unlabeled data.
-        seed: Of the bootstrap.
     """
     others = [name for name in probs if name != BASELINE]
     if not others:
@@ -131,8 +127,7 @@ def judge(
         return _judge_without_labels(best, alarms, outlook, rest)
     standing = (0.0, -nll(probs[BASELINE], labels))
     use = merits[best] > standing and not alarms
-    generator = numpy_generator(seed, "verdict")
-    gain, lowest, highest = paired_bootstrap(right[BASELINE], right[best], confidence=CONFIDENCE, generator=generator)
+    gain, lowest, highest = paired_gain(right[BASELINE], right[best], confidence=CONFIDENCE)
     counts = f"{right[best].sum()} of {len(labels)} held-out rows right with, {right[BASELINE].sum()} without it"
     reasons = [f"{stage_name(best)}: {counts}.", *alarms]
     if merits[best][0] == 0:

@@ -201,6 +201,13 @@ def test_a_run_without_held_out_labels_admits_it():
     assert data.license is None
 
 
+def test_gains_on_the_test_part_are_counted_row_by_row():
+    gains = {"self_training": {"gain": 0.056, "interval": [0.0412, 0.0704]}}
+    sentence = "over labels only: Self-training +5.6 points (95% interval +4.1 to +7.0)."
+    assert sentence in make_card(make_results(test_gains=gains))
+    assert "Row by row" not in make_card(make_results(test_gains={}))
+
+
 def test_validation_numbers_come_with_their_caveat():
     results = make_results()
     for stage in results["stages"]:

@@ -326,6 +326,13 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, cho
     roles = json.loads((Path(folder) / "splits/manifest.json").read_text())["roles"]
     assert learned >= {*roles["labeled"]["fingerprints"], *roles["validation"]["fingerprints"]}
     assert not learned & {*roles["test"]["fingerprints"], *roles["proxy"]["fingerprints"]}
+    # How much better than labels only each stage is on the test part, counted on the same rows.
+    accuracies = {stage["name"]: stage["metrics"]["test"]["accuracy"] for stage in results["stages"]}
+    baseline = accuracies.pop("labels_only")
+    assert set(results["test_gains"]) == set(accuracies) == {"pretext", "self_training", "refit"}
+    for name, found in results["test_gains"].items():
+        assert found["gain"] == pytest.approx(accuracies[name] - baseline)
+        assert found["interval"][0] < found["gain"] < found["interval"][1]
     # What lies in model/ is the refit model, divided by the temperature of the one that it repeats.
     assert set(logits_of(folder, "refit")) == {"test"}
     expected = evaluate_probs(

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import multinomial
 
 from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
 from hfssl.metrics.classification import (
@@ -17,7 +18,7 @@ from hfssl.metrics.classification import (
     evaluate_probs,
     macro_f1,
     nll,
-    paired_bootstrap,
+    paired_gain,
     sign_test,
 )
 from hfssl.metrics.hub import METRICS
@@ -134,45 +135,52 @@ def test_what_is_not_probabilities_and_labels_is_refused(probs, labels, message)
         evaluate_probs(probs, labels)
 
 
-def test_paired_bootstrap_by_hand():
-    # Two rows, gains 0 and 1. A resample's mean is 0, 1/2, 1 with probability 1/4, 1/2, 1/4: the 95 % interval is
-    # [0, 1]; the 40 % interval runs from the 30 % to the 70 % quantile, both 1/2.
-    a, b = [True, False], [True, True]
-    gain, low, high = paired_bootstrap(a, b, resamples=4000, generator=np.random.default_rng(0))
-    assert (gain, low, high) == (0.5, 0.0, 1.0)
-    gain, low, high = paired_bootstrap(a, b, resamples=4000, confidence=0.4, generator=np.random.default_rng(0))
-    assert (gain, low, high) == (0.5, 0.5, 0.5)
+def test_paired_gain_by_hand():
+    # 10 rows: b wins 3, loses 1. (3 - 1) / 12 = .16667; variance (5 / 12 - .02778) / 12 = .032407, its root .18002;
+    # times 1.95996 .35283.
+    a = [True, False, False, False] + 6 * [True]
+    b = [False, True, True, True] + 6 * [True]
+    gain, low, high = paired_gain(a, b)
+    assert gain == pytest.approx(0.2)
+    assert (low, high) == pytest.approx((-0.18617, 0.51950), abs=1e-5)
+    assert paired_gain(b, a) == pytest.approx((-0.2, -0.51950, 0.18617), abs=1e-5)
+    # Half of the mass: times .67449 .12142.
+    assert paired_gain(a, b, confidence=0.5)[1:] == pytest.approx((0.04525, 0.28809), abs=1e-5)
 
 
-def test_paired_bootstrap_has_the_sign_of_b_minus_a():
-    a, b = np.ones(40), np.zeros(40)
-    assert paired_bootstrap(a, b, generator=np.random.default_rng(0)) == (-1.0, -1.0, -1.0)
-    assert paired_bootstrap(a, a, generator=np.random.default_rng(0)) == (0.0, 0.0, 0.0)
+def test_paired_gain_of_models_that_agree_on_all_of_few_rows_is_not_sure_of_it():
+    # 9 rows: 0 -+ 1.95996 * sqrt(1 / 11 / 11) = .17818
+    assert paired_gain(np.ones(9), np.ones(9)) == pytest.approx((0.0, -0.17818, 0.17818), abs=1e-5)
+    assert paired_gain([False], [True]) == pytest.approx((1.0, -0.51010, 1.0), abs=1e-5)  # 1/3 - 1.95996 * .43033
 
 
-def test_paired_bootstrap_width_is_that_of_the_normal_approximation():
-    # 400 rows: 100 gain, 60 lose, 240 the same. Mean .1, variance (160/400) - .01 = .39, standard error
-    # sqrt(.39 / 400) = .03122: the 95 % interval is about .1 -+ 1.96 * .03122 = [.0388, .1612].
-    difference = np.r_[np.ones(100), -np.ones(60), np.zeros(240)]
-    gain, low, high = paired_bootstrap(np.zeros(400), difference, resamples=20_000, generator=np.random.default_rng(1))
-    assert gain == pytest.approx(0.1)
-    assert low == pytest.approx(0.0388, abs=0.003)
-    assert high == pytest.approx(0.1612, abs=0.003)
+@pytest.mark.parametrize("count", [6, 9, 18, 32])
+def test_paired_gain_covers_as_often_as_it_says(count):
+    outcomes = np.array([(lost, won) for lost in range(count + 1) for won in range(count + 1 - lost)])
+    bounds = []
+    for lost, won in outcomes:
+        a, b = np.zeros((2, count), dtype=bool)
+        a[:lost] = b[lost : lost + won] = True
+        bounds.append(paired_gain(a, b)[1:])
+    low, high = np.array(bounds).T
+    covered = []
+    for differing in (0.1, 0.2, 0.3, 0.4):
+        for gain in (-0.05, 0.0, 0.03, 0.08):
+            shares = [(differing - gain) / 2, (differing + gain) / 2, 1 - differing]
+            chances = multinomial.pmf(np.c_[outcomes, count - outcomes.sum(axis=1)], count, shares)
+            assert chances.sum() == pytest.approx(1.0)
+            covered.append(chances[(low <= gain) & (gain <= high)].sum())
+    assert min(covered) > 0.94
+    assert np.mean(covered) < 0.995  # nor does it say nothing
 
 
-def test_paired_bootstrap_uses_its_own_generator_only():
-    scores = np.arange(10.0)
-    before = np.random.get_state()[1].copy()
-    first = paired_bootstrap(scores, scores[::-1], generator=np.random.default_rng(7))
-    assert first == paired_bootstrap(scores, scores[::-1], generator=np.random.default_rng(7))
-    assert (np.random.get_state()[1] == before).all()
-
-
-def test_paired_bootstrap_refuses_unpaired_scores():
+def test_paired_gain_refuses_unpaired_rows():
     with pytest.raises(ValueError, match="equally long"):
-        paired_bootstrap([1.0], [1.0, 0.0], generator=np.random.default_rng(0))
-    with pytest.raises(ValueError, match="non-empty"):
-        paired_bootstrap([], [], generator=np.random.default_rng(0))
+        paired_gain([True], [True, False])
+    with pytest.raises(ValueError, match="at least one row"):
+        paired_gain([], [])
+    with pytest.raises(ValueError, match="confidence"):
+        paired_gain([True], [True], confidence=1.0)
 
 
 def test_accuracy_interval_by_hand():

@@ -50,6 +50,7 @@ def test_the_quickstart_in_small(quickstart, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Report:" in done.stdout
+    assert "Row by row on the test part, over labels only: Self-training " in done.stdout
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))
     assert [stage["name"] for stage in results["stages"]] == ["labels_only", "self_training", "refit"]
     counts = results["data"]["counts"]

@@ -22,7 +22,7 @@ from hfssl.report.sections import (
     rounds_section,
     stages_section,
 )
-from hfssl.report.wording import duration
+from hfssl.report.wording import duration, gains_row_by_row
 
 VOID_TAGS = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -357,3 +357,27 @@ def test_the_gain_to_be_expected_stands_at_the_top_where_it_is_known(tmp_path):
     assert "+2.1 points" in page.text
     assert "to be expected; interval −1.2 to +5.0" in page.text
     assert "+6.2 points" not in page.text
+
+
+GAINS = {
+    "self_training": {"gain": 0.056, "interval": [0.0412, 0.0704]},
+    "refit": {"gain": -0.01, "interval": [-0.0249, 0.005]},
+}
+
+
+def test_gains_on_the_test_part_are_counted_row_by_row(tmp_path):
+    sentence = (
+        "Row by row on the test part, over labels only: Self-training +5.6 points (95% interval +4.1 to +7.0), "
+        "Refit on all labels −1.0 points (95% interval −2.5 to +0.5)."
+    )
+    assert gains_row_by_row({"test_gains": GAINS}) == sentence
+    results, evidence = make_results(["fresh", "rotten", "plot"])
+    assert sentence in Page(built(tmp_path, results | {"test_gains": GAINS}, evidence)).text
+
+
+@pytest.mark.parametrize("gains", [{}, {"test_gains": {}}])
+def test_without_a_test_part_the_report_points_to_the_verdict(tmp_path, gains):
+    results, evidence = make_results(["fresh", "rotten", "plot"])
+    page = Page(built(tmp_path, results | gains, evidence))
+    assert "The verdict above compares them row by row." in page.text
+    assert gains_row_by_row(gains) is None

@@ -15,7 +15,15 @@ import numpy as np
 from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
 from hfssl.metrics.classification import accuracy_interval, class_scores, confusion_matrix
 from hfssl.report import figures
-from hfssl.report.wording import duration, kept_stage, percent, primary_split, rows_of, stage_title
+from hfssl.report.wording import (
+    duration,
+    gains_row_by_row,
+    kept_stage,
+    percent,
+    primary_split,
+    rows_of,
+    stage_title,
+)
 
 __all__ = [
     "Example",
@@ -109,11 +117,12 @@ def stages_section(results: Mapping[str, Any]) -> Section:
             value = stage["metrics"][split]["accuracy"]
             interval = accuracy_interval(value, count) if count else (None, None)
             points.append(figures.AccuracyRow(stage["name"], stage_title(stage["name"]), value, *interval))
+    row_by_row = gains_row_by_row(results) or "The verdict above compares them row by row."
     caption = (
         f"Accuracy on the {count:,} rows of the {split} part, with 95% intervals for that number of rows; the filled "
         "dot is the stage whose model was kept. Overlapping intervals do not mean equal models: the stages answered "
-        "the same rows, and the verdict above compares them row by row. All numbers but the time are in percent; ECE "
-        "is the gap between confidence and accuracy, lower is better."
+        f"the same rows. {row_by_row} All numbers but the time are in percent; ECE is the gap between confidence and "
+        "accuracy, lower is better."
     )
     return Section(title, figures.accuracy_by_stage(points, kept_stage(results, split)), caption, tables=[table])
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["duration", "kept_stage", "percent", "primary_split", "rows_of", "signed_points", "stage_title"]
+__all__ = [
+    "duration",
+    "gains_row_by_row",
+    "kept_stage",
+    "percent",
+    "primary_split",
+    "rows_of",
+    "signed_points",
+    "stage_title",
+]
 
 STAGE_TITLES = {
     "labels_only": "Labels only",
@@ -48,6 +57,16 @@ def primary_split(results: Mapping[str, Any]) -> str | None:
         if any(stage["metrics"].get(split) for stage in results["stages"]):
             return split
     return None
+
+
+def gains_row_by_row(results: Mapping[str, Any]) -> str | None:
+    """One sentence on what each stage gained over labels only on the same test rows, where there are any."""
+    gains = [
+        f"{stage_title(stage)} {signed_points(found['gain'])} points (95% interval "
+        f"{signed_points(found['interval'][0])} to {signed_points(found['interval'][1])})"
+        for stage, found in results.get("test_gains", {}).items()
+    ]
+    return f"Row by row on the test part, over labels only: {', '.join(gains)}." if gains else None
 
 
 def kept_stage(results: Mapping[str, Any], split: str | None = None) -> str:
