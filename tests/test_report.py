@@ -372,7 +372,9 @@ def test_gains_on_the_test_part_are_counted_row_by_row(tmp_path):
     )
     assert gains_row_by_row({"test_gains": GAINS}) == sentence
     results, evidence = make_results(["fresh", "rotten", "plot"])
-    assert sentence in Page(built(tmp_path, results | {"test_gains": GAINS}, evidence)).text
+    page = Page(built(tmp_path, results | {"test_gains": GAINS}, evidence))
+    assert sentence in page.text
+    assert "+5.6 points on the test part; interval +4.1 to +7.0" in " ".join(page.text.split())
 
 
 @pytest.mark.parametrize("gains", [{}, {"test_gains": {}}])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -68,21 +68,24 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if metrics:
         remark = f"{split}, {rows_of(results, split):,} rows"
         facts.append(("Accuracy", percent(metrics["accuracy"]) + "%", remark))
-    if (expected := verdict.get("expected_gain")) is not None:
-        low, high = verdict["expected_interval"]
-        remark = f"to be expected; interval {signed_points(low)} to {signed_points(high)}"
-        facts.append(("Gain from the pool", signed_points(expected) + " points", remark))
+    measured = results.get("test_gains", {}).get(results["chosen"])
+    if measured is not None:
+        facts.append(_gain(measured["gain"], measured["interval"], "on the test part"))
+    elif (expected := verdict.get("expected_gain")) is not None:
+        facts.append(_gain(expected, verdict["expected_interval"], "to be expected"))
     elif verdict["gain"] is not None:
-        remark = "compared row by row"
-        if verdict["interval"] is not None:
-            low, high = verdict["interval"]
-            remark = f"interval {signed_points(low)} to {signed_points(high)}"
-        facts.append(("Gain from the pool", signed_points(verdict["gain"]) + " points", remark))
+        facts.append(_gain(verdict["gain"], verdict["interval"], "on held-out labels"))
     validating = rows_of(results, "validation")
     remark = f"{classes} classes" + (f"; {validating:,} more to validate" if validating else "")
     facts.append(("Labels used", f"{labels:,}", remark))
     facts.append(("Unlabeled rows", f"{rows_of(results, 'unlabeled', labeled_only=False):,}", "in the pool"))
     return facts
+
+
+def _gain(gain: float, interval: Sequence[float], where: str) -> tuple[str, str, str]:
+    low, high = interval
+    remark = f"{where}; interval {signed_points(low)} to {signed_points(high)}"
+    return "Gain from the pool", signed_points(gain) + " points", remark
 
 
 def _record_section(results: Mapping[str, Any]) -> Section:
