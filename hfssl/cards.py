@@ -20,6 +20,7 @@ from hfssl.report.wording import (
     percent,
     primary_split,
     rows_of,
+    signed_interval,
     signed_points,
     stage_title,
 )
@@ -202,11 +203,7 @@ def _saved_metrics(results: Mapping[str, Any], split: str | None) -> Mapping[str
 def _gain(verdict: Mapping[str, Any]) -> str | None:
     if verdict["gain"] is None:
         return None
-    text = f"{signed_points(verdict['gain'])} points"
-    if verdict["interval"] is None:
-        return text
-    low, high = verdict["interval"]
-    return f"{text} (interval {signed_points(low)} to {signed_points(high)})"
+    return f"{signed_points(verdict['gain'])} points (interval {signed_interval(verdict['interval'])})"
 
 
 def _limits(results: Mapping[str, Any], split: str | None) -> list[str]:

@@ -82,8 +82,7 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     if stages.refits:
         records[REFIT] = stages.refit(verdict.chosen)
         audit([released(splits.manifest, "validation"), *records[REFIT]["manifests"]]).raise_if_leaky()
-    results = _results(arguments, splits, records, verdict)
-    results["test_gains"] = stages.evidence.test_gains(records)
+    results = _results(arguments, splits, records, verdict, stages.evidence.test_gains(records))
     save_outcome(arguments, run, splits, stages, results)
     return FitResult(run.path, results)
 
@@ -114,6 +113,7 @@ def _results(
     splits: SemiSupervisedSplits,
     records: Mapping[str, Mapping[str, Any]],
     verdict: Verdict,
+    test_gains: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The content of `results.json`; `temperature` is filled in by calibration."""
     return {
@@ -136,6 +136,7 @@ def _results(
             {"name": name, **{key: record[key] for key in ("metrics", "seconds", "attempts", "config")}}
             for name, record in records.items()
         ],
+        "test_gains": test_gains,
         "verdict": verdict.as_dict(),
         "chosen": verdict.chosen,
         "kept": REFIT if REFIT in records else verdict.chosen,

@@ -13,7 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hfssl.files import atomic_file
 from hfssl.report import sections
 from hfssl.report.sections import Section, Table
-from hfssl.report.wording import kept_stage, percent, primary_split, rows_of, signed_points, stage_title
+from hfssl.report.wording import (
+    kept_stage,
+    percent,
+    primary_split,
+    rows_of,
+    signed_interval,
+    signed_points,
+    stage_title,
+)
 
 __all__ = ["build_report"]
 
@@ -83,9 +91,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _gain(gain: float, interval: Sequence[float], where: str) -> tuple[str, str, str]:
-    low, high = interval
-    remark = f"{where}; interval {signed_points(low)} to {signed_points(high)}"
-    return "Gain from the pool", signed_points(gain) + " points", remark
+    return "Gain from the pool", signed_points(gain) + " points", f"{where}; interval {signed_interval(interval)}"
 
 
 def _record_section(results: Mapping[str, Any]) -> Section:

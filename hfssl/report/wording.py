@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "percent",
     "primary_split",
     "rows_of",
+    "signed_interval",
     "signed_points",
     "stage_title",
 ]
@@ -41,6 +42,12 @@ def signed_points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
+def signed_interval(interval: Sequence[float]) -> str:
+    """`[-0.012, 0.05]` -> `"−1.2 to +5.0"`."""
+    low, high = interval
+    return f"{signed_points(low)} to {signed_points(high)}"
+
+
 def duration(seconds: float) -> str:
     """`3.2 s`, `4 min 5 s` or `2 h 7 min`."""
     if seconds < 60:
@@ -62,8 +69,8 @@ def primary_split(results: Mapping[str, Any]) -> str | None:
 def gains_row_by_row(results: Mapping[str, Any]) -> str | None:
     """One sentence on what each stage gained over labels only on the same test rows, where there are any."""
     gains = [
-        f"{stage_title(stage)} {signed_points(found['gain'])} points (95% interval "
-        f"{signed_points(found['interval'][0])} to {signed_points(found['interval'][1])})"
+        f"{stage_title(stage)} {signed_points(found['gain'])} points "
+        f"(95% interval {signed_interval(found['interval'])})"
         for stage, found in results.get("test_gains", {}).items()
     ]
     return f"Row by row on the test part, over labels only: {', '.join(gains)}." if gains else None
