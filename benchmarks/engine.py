@@ -36,8 +36,8 @@ from transformers import (
 from transformers.utils import logging
 
 from hfssl.data.sampler import LABELED, UNLABELED, RowStream, TwoStreamBatchSampler
-from hfssl.data.streams import TwoStreamDataset
-from hfssl.files import write_json
+from hfssl.data.tokenization import TwoStreamDataset
+from hfssl.runtime.files import write_json
 from hfssl.trainers import MaskedSpanTrainer, SupervisedTrainer
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"

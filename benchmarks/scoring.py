@@ -46,12 +46,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from hfssl.backbones import load_tokenizer
-from hfssl.data.streams import tokenize_dataset
-from hfssl.files import write_json
-from hfssl.modeling import load_classifier
-from hfssl.precision import has_bf16
-from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.inference.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.loading import load_classifier
+from hfssl.runtime.files import write_json
+from hfssl.runtime.precision import has_bf16
 from hfssl.trainers import SupervisedTrainer
 
 RESULTS = Path(__file__).parent / "results" / "scoring.json"

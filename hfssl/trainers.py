@@ -8,20 +8,17 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig
-from hfssl.data.masking import tokenize_for_masking
-from hfssl.head_fitting import refit_head, start_head
-from hfssl.objectives import (
-    MaskedSpanObjective,
-    SelfTrainingObjective,
-    SupervisedContrastiveObjective,
-    SupervisedObjective,
-)
-from hfssl.objectives.base import Objective
-from hfssl.objectives.masked_span import held_out_span_loss
-from hfssl.ranks import is_main
-from hfssl.self_training_config import SelfTrainingConfig
-from hfssl.trainer import SSLTrainer
+from hfssl.data.views.masking import tokenize_for_masking
+from hfssl.methods.contrastive import SupervisedContrastiveObjective
+from hfssl.methods.pretext.masked_span import MaskedSpanObjective, held_out_span_loss
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.student import SelfTrainingObjective
+from hfssl.methods.supervised import SupervisedObjective
+from hfssl.runtime.distributed import is_main
+from hfssl.training.config import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig
+from hfssl.training.head_fitting import refit_head, start_head
+from hfssl.training.objective import Objective
+from hfssl.training.trainer import SSLTrainer
 
 __all__ = ["TRAINERS", "ContrastiveTrainer", "MaskedSpanTrainer", "SelfTrainingTrainer", "SupervisedTrainer"]
 
@@ -59,8 +56,8 @@ class SupervisedTrainer(_MethodTrainer):
 class SelfTrainingTrainer(SupervisedTrainer):
     """One student: labeled rows plus weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
 
-    With `refit_head` its logit layer is fitted anew when training is over (`hfssl.head_fitting`). The rounds around it
-    are in `hfssl.rounds`.
+    With `refit_head` its logit layer is fitted anew when training is over (`hfssl.training.head_fitting`). The rounds around it
+    are in `hfssl.methods.self_training.rounds`.
     """
 
     objective_class = SelfTrainingObjective

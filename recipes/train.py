@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import sys
 
-from hfssl.run import TRAIN, main
+from hfssl.cli.command import TRAIN, main
 
 if __name__ == "__main__":
     sys.exit(main(TRAIN, sys.argv[1:]))

@@ -21,7 +21,7 @@ from hfssl.metrics.classification import (
     paired_gain,
     sign_test,
 )
-from hfssl.metrics.hub import METRICS
+from hfssl.metrics.evaluate_metrics import METRICS
 
 # true   0 0 0 1 1 2      confusion (row = true)   0: [2 1 0]
 # guess  0 0 1 1 2 1                               1: [0 1 1]

@@ -24,9 +24,9 @@ from transformers import (
     pipeline,
 )
 
-from hfssl.backbones import check_backbone, load_tokenizer
 from hfssl.errors import ModelError
-from hfssl.modeling import (
+from hfssl.models.backbones import check_backbone, load_tokenizer
+from hfssl.models.loading import (
     body_and_head_parameters,
     from_pretrained,
     load_classifier,
@@ -34,7 +34,7 @@ from hfssl.modeling import (
     load_masked_lm,
     transfer_encoder,
 )
-from hfssl.pooling import mean_over_tokens
+from hfssl.models.mean_pooling import mean_over_tokens
 
 NAMES = ["plot", "fresh", "rotten"]
 

@@ -16,12 +16,12 @@ import pytest
 import yaml
 from conftest import WORDS
 
-from hfssl.arguments import FitArguments
+from hfssl.cli.command import TRAIN, main
+from hfssl.cli.recipe import CONFIGS, parse_recipe
+from hfssl.config.arguments import FitArguments
+from hfssl.config.parsing import parse
 from hfssl.errors import ConfigurationError
-from hfssl.modeling import from_pretrained
-from hfssl.parsing import parse
-from hfssl.recipe import CONFIGS, parse_recipe
-from hfssl.run import TRAIN, main
+from hfssl.models.loading import from_pretrained
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "accelerate")

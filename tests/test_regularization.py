@@ -11,7 +11,7 @@ from torch import nn
 from train_tiny import make_trainer, weights_digest
 
 from hfssl.errors import ConfigurationError
-from hfssl.regularization import (
+from hfssl.functional.regularization import (
     StartingPoint,
     WeightAverage,
     draw_mixup,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hfssl.arguments import FitArguments
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SupervisedConfig
-from hfssl.presets import PRESETS, SELF_TRAINING, SUPERVISED, WARM_START
-from hfssl.self_training_config import SelfTrainingConfig
-from hfssl.training import LORA_RATE, LORA_STUDENT_RATE, ModelMaker
+from hfssl.config.arguments import FitArguments
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.pipeline.model_factory import LORA_RATE, LORA_STUDENT_RATE, ModelMaker
+from hfssl.pipeline.presets import PRESETS, SELF_TRAINING, SUPERVISED, WARM_START
+from hfssl.training.config import ContrastiveConfig, MaskedSpanConfig, SupervisedConfig
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from hfssl.adapters import build_lora_config
-from hfssl.backbones import load_tokenizer
-from hfssl.modeling import load_classifier, load_masked_lm
-from hfssl.ranks import leave_group
+from hfssl.models.adapters import build_lora_config
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.loading import load_classifier, load_masked_lm
+from hfssl.runtime.distributed import leave_group
 from hfssl.trainers import TRAINERS
 
 LABEL_NAMES = ["bad", "good", "plot"]
