@@ -2,7 +2,7 @@
 
     python benchmarks/graph.py                   # writes benchmarks/results/graph.json and prints the table
     python benchmarks/graph.py --rows 12500 25000 --no-save
-    python benchmarks/graph.py --search faiss    # another search of hfssl.functional.label_spreading; needs `pip install faiss-cpu`
+    python benchmarks/graph.py --search faiss    # another search; needs `pip install faiss-cpu`
 
 Every size runs in a process of its own. "Memory" is that process's largest resident size less its size when it held
 the embeddings and nothing else was done yet. Growth is taken from the CPU seconds of all threads, which other work on

@@ -47,12 +47,13 @@ from transformers import (
 from transformers.utils import logging
 
 from hfssl.data.tokenization import tokenize_dataset
-from hfssl.inference.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
+from hfssl.inference.predictions import MCDropoutResult, combine
+from hfssl.inference.scoring import mc_dropout, predict_logits
+from hfssl.methods.supervised import SupervisedTrainer
 from hfssl.models.backbones import load_tokenizer
 from hfssl.models.loading import load_classifier
 from hfssl.runtime.files import write_json
 from hfssl.runtime.precision import has_bf16
-from hfssl.trainers import SupervisedTrainer
 
 RESULTS = Path(__file__).parent / "results" / "scoring.json"
 TEXTS = {"trec6": 1.0, "ag_news": 0.25}  # data set -> share of --rows; news are four times as long as questions

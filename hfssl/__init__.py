@@ -10,18 +10,18 @@ __version__ = "0.1.0.dev0"
 # Public name -> the module that it lives in. They are imported when first asked for (PEP 562), so that `import hfssl`
 # and `hfssl --help` do not wait for torch.
 _PUBLIC = {
-    "ContrastiveConfig": "hfssl.training.config",
-    "ContrastiveTrainer": "hfssl.trainers",
+    "ContrastiveConfig": "hfssl.methods.contrastive",
+    "ContrastiveTrainer": "hfssl.methods.contrastive",
     "FitResult": "hfssl.pipeline.fit",
-    "MaskedSpanConfig": "hfssl.training.config",
-    "MaskedSpanTrainer": "hfssl.trainers",
+    "MaskedSpanConfig": "hfssl.methods.pretext.masked_span",
+    "MaskedSpanTrainer": "hfssl.methods.pretext.masked_span",
     "SSLConfig": "hfssl.training.config",
     "SSLTrainer": "hfssl.training.trainer",
     "SelfTraining": "hfssl.methods.self_training.rounds",
     "SelfTrainingConfig": "hfssl.methods.self_training.config",
-    "SelfTrainingTrainer": "hfssl.trainers",
-    "SupervisedConfig": "hfssl.training.config",
-    "SupervisedTrainer": "hfssl.trainers",
+    "SelfTrainingTrainer": "hfssl.methods.self_training.student",
+    "SupervisedConfig": "hfssl.methods.supervised",
+    "SupervisedTrainer": "hfssl.methods.supervised",
     "audit": "hfssl.data.audit",
     "build_lora_config": "hfssl.models.adapters",
     "few_label_splits": "hfssl.data.splits",
@@ -43,14 +43,18 @@ if TYPE_CHECKING:  # what editors and type checkers read instead
     from hfssl.data.splits import few_label_splits
     from hfssl.deploy.onnx_export import export_onnx
     from hfssl.deploy.push import push
+    from hfssl.methods.contrastive import ContrastiveConfig, ContrastiveTrainer
+    from hfssl.methods.pretext.masked_span import MaskedSpanConfig, MaskedSpanTrainer
     from hfssl.methods.self_training.config import SelfTrainingConfig
     from hfssl.methods.self_training.rounds import SelfTraining
+    from hfssl.methods.self_training.student import SelfTrainingTrainer
+    from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
     from hfssl.models.adapters import build_lora_config, merge
+    from hfssl.models.auto import from_pretrained
     from hfssl.models.backbones import load_tokenizer
-    from hfssl.models.loading import from_pretrained, load_classifier
+    from hfssl.models.loading import load_classifier
     from hfssl.pipeline.fit import FitResult, fit
-    from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SelfTrainingTrainer, SupervisedTrainer
-    from hfssl.training.config import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig
+    from hfssl.training.config import SSLConfig
     from hfssl.training.trainer import SSLTrainer
 
 

@@ -19,12 +19,12 @@ import hfssl.methods.self_training.rounds
 from hfssl.data.tokenization import tokenize_dataset
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.rounds import SelfTraining
+from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
 from hfssl.models.adapters import build_lora_config
+from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import load_tokenizer
 from hfssl.models.checkpoints import save_checkpoint
-from hfssl.models.loading import from_pretrained, load_classifier
-from hfssl.trainers import SupervisedTrainer
-from hfssl.training.config import SupervisedConfig
+from hfssl.models.loading import load_classifier
 from hfssl.training.trainer import SSLTrainer
 
 POOL_ROWS = 40

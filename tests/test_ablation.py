@@ -11,8 +11,10 @@ from fit_tiny import TINY
 from test_compare import write_table
 
 import hfssl.pipeline.model_factory
+from hfssl.methods.contrastive import ContrastiveConfig
+from hfssl.methods.pretext.masked_span import MaskedSpanConfig
 from hfssl.methods.self_training.config import SelfTrainingConfig
-from hfssl.training.config import ContrastiveConfig, MaskedSpanConfig, SupervisedConfig
+from hfssl.methods.supervised import SupervisedConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -25,7 +25,9 @@ from hfssl.models.adapters import (
     save_adapter,
     trainable_copy,
 )
-from hfssl.models.loading import body_and_head_parameters, from_pretrained, load_classifier, load_masked_lm
+from hfssl.models.auto import from_pretrained
+from hfssl.models.introspection import body_and_head_parameters
+from hfssl.models.loading import load_classifier, load_masked_lm
 
 NAMES = ["plot", "fresh", "rotten"]
 TARGETS = {

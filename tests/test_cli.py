@@ -10,11 +10,12 @@ import time
 import pytest
 
 from hfssl import __version__
-from hfssl.cli.command import Verb, closing_table
+from hfssl.cli.command import Verb
 from hfssl.cli.command import main as run_main
 from hfssl.cli.main import main
 from hfssl.config.arguments import FitArguments
 from hfssl.errors import DataError, Interrupted
+from hfssl.reporting.closing_table import closing_table
 
 HELP_SECONDS = 2.0
 HELPS = [["--help"], ["fit", "--help"], ["predict", "--help"], ["export", "--help"], ["demo", "--help"]]

@@ -12,9 +12,9 @@ from train_tiny import make_trainer
 from hfssl.data.sampler import LABELED, ClassRowStream
 from hfssl.errors import ConfigurationError
 from hfssl.functional.losses import pair_similarity_loss, supervised_contrastive_loss
-from hfssl.models.loading import body_and_head_parameters
-from hfssl.trainers import ContrastiveTrainer
-from hfssl.training.objective import mean_features
+from hfssl.methods.contrastive import ContrastiveTrainer
+from hfssl.models.introspection import body_and_head_parameters
+from hfssl.training.forward import mean_features
 
 
 def test_loss_by_hand():

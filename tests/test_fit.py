@@ -21,12 +21,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 import hfssl.pipeline.fit
 import hfssl.pipeline.held_out
 import hfssl.pipeline.presets
-from hfssl.cli.command import closing_table
 from hfssl.errors import ConfigurationError
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.evaluation.verdict import Verdict
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.pipeline.fit import fit
+from hfssl.reporting.closing_table import closing_table
 from hfssl.runtime.files import sha256_of
 
 SCRIPT = Path(__file__).with_name("fit_tiny.py")

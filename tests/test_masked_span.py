@@ -32,8 +32,8 @@ from transformers import (
 
 from hfssl.data.views.masking import IGNORE_INDEX, SpanMaskingView, TokenMaskingView, tokenize_for_masking
 from hfssl.errors import DataError, ModelError
-from hfssl.methods.pretext.masked_span import MaskedPositionLogits, MaskedSpanObjective, held_out_span_loss
-from hfssl.training.config import MaskedSpanConfig
+from hfssl.methods.pretext.masked_positions import MaskedPositionLogits
+from hfssl.methods.pretext.masked_span import MaskedSpanConfig, MaskedSpanObjective, held_out_span_loss
 
 WORDS = [f"{first}{second}" for first in "bdfghklm" for second in "aeiou"]
 SIZES = {

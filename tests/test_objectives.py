@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hfssl.models.loading import load_classifier
-from hfssl.training.objective import joint_logits, length_groups
+from hfssl.training.forward import joint_logits, length_groups
 
 
 def test_one_long_row_gets_a_pass_of_its_own():

@@ -16,11 +16,10 @@ import hfssl.runtime.precision
 import hfssl.training.objective
 from hfssl.data.tokenization import tokenize_dataset
 from hfssl.inference.scoring import predict_logits
+from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
 from hfssl.models.loading import load_classifier
 from hfssl.runtime.precision import has_bf16, precision_arguments
-from hfssl.trainers import SupervisedTrainer
-from hfssl.training.config import SupervisedConfig
-from hfssl.training.objective import BF16_PASS, FP32_PASS, length_groups
+from hfssl.training.forward import BF16_PASS, FP32_PASS, length_groups
 
 
 def machine(monkeypatch, *, accelerator: str | None = None, bf16: bool, **capabilities: bool) -> None:

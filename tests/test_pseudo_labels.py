@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.inference.scoring import MCDropoutResult
+from hfssl.inference.predictions import MCDropoutResult
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood
 from hfssl.methods.self_training.pseudo_labels import pseudo_label, sharpened

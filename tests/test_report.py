@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from hfssl.reporting import figures
-from hfssl.reporting.formatting import duration, gains_row_by_row
+from hfssl.reporting.formatting import duration
 from hfssl.reporting.html_report import build_report
+from hfssl.reporting.results import gains_row_by_row
 from hfssl.reporting.sections import (
     calibration_section,
     confusion_section,

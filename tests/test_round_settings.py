@@ -18,16 +18,17 @@ from hfssl.data.tokenization import tokenize_dataset
 from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.functional.logistic_regression import soft_logistic_weights
-from hfssl.functional.regularization import mean_of_weights
 from hfssl.functional.selection import ACQUISITIONS, DRAWS, quotas
 from hfssl.inference.scoring import head_inputs, mean_embeddings, predict_logits
 from hfssl.methods.self_training.config import ACQUISITION_NAMES, DRAW_NAMES, SelfTrainingConfig
 from hfssl.methods.self_training.pseudo_labels import PseudoLabels, pseudo_label
+from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import load_tokenizer
 from hfssl.models.checkpoints import save_checkpoint
 from hfssl.models.heads import logit_layer
-from hfssl.models.loading import from_pretrained, load_classifier
+from hfssl.models.loading import load_classifier
 from hfssl.training.head_fitting import confidence_scale
+from hfssl.training.weight_averaging import mean_of_weights
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from train_tiny import LABEL_NAMES, make_dataset
 from train_tiny import WORDS as TINY_WORDS
 
 from hfssl.errors import TrainingError
-from hfssl.models.loading import from_pretrained
+from hfssl.models.auto import from_pretrained
 from hfssl.runtime.files import read_json_lines
 
 ROOT = Path(__file__).parents[1]

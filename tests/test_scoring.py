@@ -32,9 +32,8 @@ from transformers import (
 from hfssl.data.batching import WINDOW_ROWS, token_windows
 from hfssl.errors import DataError, ModelError
 from hfssl.functional.uncertainty import bald, predictive_variance, variation_ratio
+from hfssl.inference.predictions import MCDropoutResult, combine
 from hfssl.inference.scoring import (
-    MCDropoutResult,
-    combine,
     dropout_active,
     layer_embeddings,
     mc_dropout,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from hfssl.config.arguments import FitArguments
+from hfssl.methods.contrastive import ContrastiveConfig
+from hfssl.methods.pretext.masked_span import MaskedSpanConfig
 from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.supervised import SupervisedConfig
 from hfssl.pipeline.model_factory import LORA_RATE, LORA_STUDENT_RATE, ModelMaker
 from hfssl.pipeline.presets import PRESETS, SELF_TRAINING, SUPERVISED, WARM_START
-from hfssl.training.config import ContrastiveConfig, MaskedSpanConfig, SupervisedConfig
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from torch import nn
 from transformers import AlbertConfig, AlbertForSequenceClassification, BertForSequenceClassification
 
 from hfssl.inference.scoring import mc_dropout
-from hfssl.inference.trunk import encoder_layers, find_trunk
+from hfssl.inference.trunk import find_trunk
 from hfssl.models.adapters import add_adapter
+from hfssl.models.introspection import encoder_layers
 
 LAYERS = 3
 

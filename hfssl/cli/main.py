@@ -1,4 +1,4 @@
-"""The `hfssl` command: finds the verb, hands the rest to `hfssl.cli.command`. Nothing heavy is imported before work begins."""
+"""The `hfssl` command: finds the verb and runs it. Nothing heavy is imported before work begins."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from hfssl import __version__
-from hfssl.cli.command import DEMO, EXPORT, FIT, PREDICT, PUSH
 from hfssl.cli.command import main as run_main
+from hfssl.cli.commands.demo import DEMO
+from hfssl.cli.commands.export import EXPORT
+from hfssl.cli.commands.fit import FIT
+from hfssl.cli.commands.predict import PREDICT
+from hfssl.cli.commands.push import PUSH
 from hfssl.errors import near_matches
 
 __all__ = ["main"]

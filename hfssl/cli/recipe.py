@@ -15,6 +15,7 @@ from scipy.special import softmax
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.config.arguments import AdapterArguments, DataArguments, ModelArguments
+from hfssl.config.methods import METHODS
 from hfssl.config.parsing import parse, read_yaml
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
@@ -24,8 +25,11 @@ from hfssl.errors import ConfigurationError, ModelError, near_matches
 from hfssl.functional.class_priors import given_shares
 from hfssl.hub.upload import commit, make_repository
 from hfssl.inference.scoring import predict_logits
+from hfssl.methods.contrastive import ContrastiveTrainer
+from hfssl.methods.pretext.masked_span import MaskedSpanTrainer
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.rounds import SelfTraining
+from hfssl.methods.supervised import SupervisedTrainer
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.models.adapters import requested_lora_config
 from hfssl.models.backbones import load_tokenizer
@@ -34,19 +38,9 @@ from hfssl.models.loading import load_classifier, load_masked_lm, transfer_encod
 from hfssl.reporting.trainer_card import TrainedModel, training_card
 from hfssl.runtime.distributed import failing_together
 from hfssl.runtime.files import write_json
-from hfssl.trainers import TRAINERS, ContrastiveTrainer, MaskedSpanTrainer, SupervisedTrainer
-from hfssl.training.config import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig, changed_settings
+from hfssl.training.config import SSLConfig, changed_settings
 
-__all__ = ["CONFIGS", "Recipe", "parse_recipe", "train_recipe"]
-
-CONFIGS: dict[str, type[SSLConfig]] = {
-    "supervised": SupervisedConfig,
-    "masked_span": MaskedSpanConfig,
-    "self_training": SelfTrainingConfig,
-    "contrastive": ContrastiveConfig,
-}
-
-CLASSIFIERS = ("supervised", "self_training")  # the others make a backbone
+__all__ = ["Recipe", "parse_recipe", "train_recipe"]
 
 
 class Recipe(NamedTuple):
@@ -70,15 +64,15 @@ def parse_recipe(argv: Sequence[str]) -> Recipe:
     first.add_argument("--method", nargs="?")
     known, _ = first.parse_known_args(list(argv))
     method = known.method or (read_yaml(known.config).get("method") if known.config else None)
-    if method not in CONFIGS:
+    if method not in METHODS:
         got = "nothing" if method is None else f"'{method}'"
-        hint = near_matches(str(method), list(CONFIGS))
+        hint = near_matches(str(method), list(METHODS))
         raise ConfigurationError(
-            f"method: expected one of {', '.join(CONFIGS)}; got {got}. Give it in the YAML file or by --method.{hint}"
+            f"method: expected one of {', '.join(METHODS)}; got {got}. Give it in the YAML file or by --method.{hint}"
         )
-    kinds = [DataArguments, ModelArguments, AdapterArguments, CONFIGS[method]]
+    kinds = [DataArguments, ModelArguments, AdapterArguments, METHODS[method].config_class]
     parser = HfArgumentParser(kinds, allow_abbrev=False)
-    parser.add_argument("--method", choices=list(CONFIGS), help="The method; its options are among those below.")
+    parser.add_argument("--method", choices=list(METHODS), help="The method; its options are among those below.")
     return Recipe(method, *parse(kinds, argv, parser=parser, ignore=["method"]))
 
 
@@ -107,7 +101,7 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
         job.make_repository()
     if config.process_index == 0 and not (folder / "splits").exists():
         splits.save(folder / "splits")  # the first file of the run: nothing is left behind when the input is bad
-    outcome = METHODS[recipe.method](job)
+    outcome = _RUN[recipe.method](job)
     results = {
         "method": recipe.method,
         "seed": config.seed,
@@ -125,10 +119,11 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
 def _push(job: _Job, results: dict[str, Any]) -> None:
     """What lies in `model/`, with card, results and the manifest of the splits, in one commit; no texts."""
     recipe, config, folder = job.recipe, job.config, Path(job.config.output_dir)
-    objective, classifies = TRAINERS[recipe.method].objective_class, recipe.method in CLASSIFIERS
+    method = METHODS[recipe.method]
+    objective, classifies = method.trainer_class.objective_class, method.product == "classifier"
     trained = TrainedModel(
         path=job.repo_id,
-        trainer=TRAINERS[recipe.method].__name__,
+        trainer=method.trainer_class.__name__,
         base_model=recipe.model.backbone,
         product="classifier" if classifies else "encoder",
         described={"paper": objective.paper, "citation": objective.citation, **changed_settings(config)},
@@ -312,7 +307,7 @@ def _texts(dataset: Dataset) -> Dataset:
     return dataset.remove_columns([name for name in dataset.column_names if name not in ("text", "text_pair")])
 
 
-METHODS: dict[str, Callable[[_Job], dict[str, Any]]] = {
+_RUN: dict[str, Callable[[_Job], dict[str, Any]]] = {
     "supervised": _supervised,
     "masked_span": _masked_span,
     "self_training": _self_training,

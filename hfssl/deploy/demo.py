@@ -1,7 +1,8 @@
 """`hfssl demo`: a page on which to type a text and see what the model makes of it.
 
 Gradio draws the page; all that it would fetch from elsewhere (fonts, telemetry, the check for a newer version) is
-turned off, and a content security policy has the browser refuse the rest. What is shown comes from `hfssl.deploy.explain`.
+turned off, and a content security policy has the browser refuse the rest. What is shown comes from
+`hfssl.deploy.explain`.
 """
 
 from __future__ import annotations

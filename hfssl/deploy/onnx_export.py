@@ -36,9 +36,9 @@ from hfssl.deploy.onnx_runtime import INT8_FILE, ONNX_FILE, TOKENS, OnnxClassifi
 from hfssl.errors import DataError, ModelError
 from hfssl.inference.scoring import predict_logits
 from hfssl.metrics.classification import accuracy
+from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import first_line, load_tokenizer
 from hfssl.models.checkpoints import plain_model
-from hfssl.models.loading import from_pretrained
 from hfssl.models.mean_pooling import MeanPooledForSequenceClassification
 from hfssl.pipeline.run_folder import model_and_splits
 from hfssl.runtime.files import atomic_directory, write_json

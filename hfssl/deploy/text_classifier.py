@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from datasets import Dataset
 
+from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import load_tokenizer
-from hfssl.models.loading import from_pretrained
 
 __all__ = ["TextClassifier"]
 

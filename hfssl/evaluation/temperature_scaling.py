@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from hfssl.errors import ModelError
 from hfssl.models.heads import logit_layer
-from hfssl.models.loading import evaluating
+from hfssl.models.introspection import evaluating
 
 __all__ = ["fit_temperature", "fold_temperature"]
 

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from hfssl.metrics.classification import nll, paired_gain
+from hfssl.metrics.classification import nll
+from hfssl.metrics.significance import paired_gain
 
 __all__ = ["BASELINE", "Verdict", "expected_gain", "judge", "stage_name"]
 

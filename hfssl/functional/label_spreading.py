@@ -49,8 +49,8 @@ def knn_graph(
         embeddings: `[N, D]`, any scale. A row of zeros has no neighbours.
         k: neighbours a row. Default 10; N - 1 where that is fewer. Rows may have more edges: W is symmetric.
         gamma: contrast of the weights. Default 3, as in the paper.
-        search: a key of `hfssl.functional.nearest_neighbors.SEARCHES`. Default `"auto"`: exact up to 10,000 rows; beyond that faiss where
-            it is installed, else cells from scikit-learn's k-means.
+        search: a key of `hfssl.functional.nearest_neighbors.SEARCHES`. Default `"auto"`: exact
+            up to 10,000 rows; beyond that faiss where it is installed, else cells from scikit-learn's k-means.
         seed: of the approximate searches.
 
     Returns:

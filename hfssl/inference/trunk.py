@@ -17,28 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hfssl.models.loading import transformers_model
+from hfssl.models.introspection import encoder_layers, transformers_model
 
-__all__ = ["Trunk", "encoder_layers", "find_trunk"]
+__all__ = ["Trunk", "find_trunk"]
 
 logger = logging.get_logger(__name__)
 
 TOLERANCE = 1e-5
-
-
-def encoder_layers(model: nn.Module) -> nn.ModuleList | None:
-    """The stack of encoder layers: the one `nn.ModuleList` with `config.num_hidden_layers` modules of one class.
-
-    `None` where there is no such list, or more than one (architectures that share layers, or with two stacks).
-    """
-    model = transformers_model(model)
-    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    stacks = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth and len({type(layer) for layer in module}) == 1
-    ]
-    return stacks[0] if len(stacks) == 1 else None
 
 
 def find_trunk(model: PreTrainedModel, batch: dict[str, Tensor], top_layers: int) -> Trunk | None:

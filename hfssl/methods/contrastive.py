@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,12 @@ from torch import nn
 
 from hfssl.citations import SIMCSE
 from hfssl.functional.losses import pair_similarity_loss, supervised_contrastive_loss
-from hfssl.training.config import ContrastiveConfig
-from hfssl.training.objective import Batch, Objective, mean_features
+from hfssl.training.config import SSLConfig
+from hfssl.training.forward import Batch, mean_features
+from hfssl.training.objective import Objective
+from hfssl.training.trainer import MethodTrainer
 
-__all__ = ["SupervisedContrastiveObjective"]
+__all__ = ["ContrastiveConfig", "ContrastiveTrainer", "SupervisedContrastiveObjective"]
 
 
 class SupervisedContrastiveObjective(Objective):
@@ -64,3 +67,40 @@ class SupervisedContrastiveObjective(Objective):
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | self._settings
+
+
+@dataclass
+class ContrastiveConfig(SSLConfig):
+    """Arguments of `ContrastiveTrainer`: the supervised-contrastive warm start of a classifier."""
+
+    max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "Labeled rows in a batch of one device; each enters twice."}
+    )
+    contrastive_loss: str = field(
+        default="supcon",
+        metadata={
+            "help": "'supcon' (Khosla et al. 2020) tells a row's own class from the others in the batch, 'cosine' "
+            "draws the cosines of pairs to 1 within a class and to 0 between classes (SetFit, Tunstall et al. 2022)."
+        },
+    )
+    contrastive_temperature: float = field(
+        default=0.1, metadata={"help": "Divides the similarities of 'supcon'; 0.1 as in Khosla et al. (2020)."}
+    )
+
+    def problems(self) -> list[str]:
+        """As in the base class, of this class's own values, too."""
+        found = super().problems()
+        if self.contrastive_loss not in ("supcon", "cosine"):
+            found.append(f"contrastive_loss must be 'supcon' or 'cosine', got '{self.contrastive_loss}'.")
+        if self.contrastive_temperature <= 0:
+            found.append(f"contrastive_temperature must be positive, got {self.contrastive_temperature}.")
+        return found
+
+
+class ContrastiveTrainer(MethodTrainer):
+    """Supervised-contrastive warm start of a classifier's body; fine-tune its head afterwards."""
+
+    objective_class = SupervisedContrastiveObjective
+    config_class = ContrastiveConfig

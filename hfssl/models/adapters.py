@@ -24,7 +24,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hfssl.errors import ConfigurationError, ModelError, near_matches
-from hfssl.models.loading import CLASSIFIER_DROPOUT, load_classifier, own_random_state, transformers_model
+from hfssl.models.introspection import own_random_state, transformers_model
+from hfssl.models.loading import CLASSIFIER_DROPOUT, load_classifier
 from hfssl.models.mean_pooling import MeanPooledForSequenceClassification
 from hfssl.runtime.files import atomic_directory, write_json
 

@@ -157,7 +157,7 @@ def check_files(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"Expected a full model in '{folder}', but it holds an adapter: load it with "
-            "hfssl.models.loading.from_pretrained, or give the folder of its merged model."
+            "hfssl.models.auto.from_pretrained, or give the folder of its merged model."
         )
     if not (folder / "config.json").is_file():
         raise ModelError(

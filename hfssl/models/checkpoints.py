@@ -24,7 +24,7 @@ def save_checkpoint(
     folder: str | os.PathLike,
     label_names: Sequence[str] = (),
 ) -> None:
-    """Writes weights and tokenizer, whole or not at all; `hfssl.models.loading.from_pretrained` loads either kind.
+    """Writes weights and tokenizer, whole or not at all; `hfssl.models.auto.from_pretrained` loads either kind.
 
     Args:
         model: A full model, or one with an adapter, of which the adapter and the head are saved.

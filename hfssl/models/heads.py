@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from hfssl.errors import ModelError
-from hfssl.models.loading import transformers_model
+from hfssl.models.introspection import transformers_model
 
 __all__ = ["logit_layer", "mixed_head_input", "one_vector_a_row", "seen_by_head"]
 

@@ -24,29 +24,16 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from hfssl.errors import ModelError
-from hfssl.hub.download import download
-from hfssl.models.backbones import (
-    READING_ERRORS,
-    check_backbone,
-    check_exists,
-    check_files,
-    check_masked_lm,
-    first_line,
-    refuse_remote_code,
-)
+from hfssl.models.backbones import READING_ERRORS, check_backbone, check_masked_lm, first_line, refuse_remote_code
+from hfssl.models.introspection import names_below, own_random_state
 from hfssl.models.mean_pooling import MeanPooledConfig
 
 __all__ = [
     "Pooling",
-    "body_and_head_parameters",
-    "evaluating",
-    "from_pretrained",
     "load_classifier",
     "load_encoder",
     "load_masked_lm",
-    "own_random_state",
     "transfer_encoder",
-    "transformers_model",
 ]
 
 logger = transformers_logging.get_logger(__name__)
@@ -152,7 +139,7 @@ def load_masked_lm(
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = check_masked_lm(backbone, **options)
     model, missing = _load_whole_body(AutoModelForMaskedLM, backbone, seed, dtype, **options)
-    fresh_head = bool(missing - set(_names_below(model, model.base_model)))
+    fresh_head = bool(missing - set(names_below(model, model.base_model)))
     decoder, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if fresh_head and decoder.weight is not embeddings.weight:
         raise ModelError(
@@ -161,55 +148,6 @@ def load_masked_lm(
             "that has a masked-language head, or skip the pretext stage."
         )
     return model.eval()
-
-
-def from_pretrained(
-    path: str | Path,
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    token: str | None = None,
-    base: str | Path | None = None,
-    trust_remote_code: bool = False,
-) -> PreTrainedModel:
-    """Loads what hfssl saved, with its label names: a full model or an adapter, from a folder or from the Hub.
-
-    Safetensors only; and no code that comes with a model, or with an adapter's base model, is run unless you say so.
-
-    Args:
-        path: folder, or Hub id; what is cached is used where the Hub cannot be reached.
-        revision: branch, tag or commit of a Hub id.
-        subfolder: where in the folder or repository it lies: `"adapter"` for the adapter beside a pushed model.
-        token: for a private model. Default: the one that `hf auth login` saved.
-        base: folder or Hub id of an adapter's base model, where it is no longer at the place that was saved.
-        trust_remote_code: whether such code may run.
-
-    Raises:
-        ModelError: if it is not there, or weights are missing, so that some would be random; or if it cannot be loaded
-            without running its code.
-    """
-    if not Path(path).exists():
-        check_exists(path)
-        path = download(str(path), revision=revision, token=token)
-    if subfolder is not None:
-        path = Path(path) / subfolder
-    if (Path(path) / "adapter_config.json").is_file():
-        from hfssl.models.adapters import (
-            load_adapter,  # adapters.py is built on this module; and peft is slow to import
-        )
-
-        return load_adapter(path, base, trust_remote_code=trust_remote_code)
-    if Path(path).is_dir():
-        check_files(Path(path))
-    model, missing = _load(
-        AutoModelForSequenceClassification, path, seed=0, dtype="auto", trust_remote_code=trust_remote_code
-    )
-    if missing:
-        raise ModelError(
-            f"Expected a trained classifier in '{path}', but {len(missing)} of its weights are missing, for example "
-            f"'{min(missing)}': give the folder that training saved, not a backbone."
-        )
-    return model
 
 
 def transfer_encoder(source: PreTrainedModel, target: PreTrainedModel) -> None:
@@ -225,47 +163,6 @@ def transfer_encoder(source: PreTrainedModel, target: PreTrainedModel) -> None:
     _copy_body(source.base_model, target.base_model)
 
 
-def body_and_head_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of the parameters of the body (`base_model`, pooler and LoRA weights included) and of the head.
-
-    Args:
-        model: a transformers model, plain, with an adapter, or wrapped for several devices.
-
-    Returns:
-        Two lists that together are the names in `model.named_parameters()`. A tied weight belongs to the body.
-    """
-    body = {id(parameter) for parameter in transformers_model(model).base_model.parameters()}
-    names: tuple[list[str], list[str]] = ([], [])
-    for name, parameter in model.named_parameters():
-        names[id(parameter) not in body].append(name)
-    return names
-
-
-def transformers_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside peft's, torch's or accelerate's wrappers; a plain model is itself."""
-    return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts the model in eval mode and gives every submodule its own training flag back afterwards."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-@contextmanager
-def own_random_state(seed: int) -> Iterator[None]:
-    """Within the block the CPU's global generator starts from `seed`; afterwards it is as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators, too
-        yield
-
-
 def _set_classifier_dropout(config: PreTrainedConfig, value: float) -> None:
     name = CLASSIFIER_DROPOUT.get(config.model_type, "classifier_dropout")
     if name not in config.to_dict():
@@ -276,7 +173,7 @@ def _set_classifier_dropout(config: PreTrainedConfig, value: float) -> None:
     setattr(config, name, value)
 
 
-def _load(auto_class, path, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
+def load_pretrained(auto_class, path, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
     """Loads from safetensors, drawing missing weights from `seed`; returns the model and those weights' names."""
     try:
         with own_random_state(seed), _quiet_loading():
@@ -311,16 +208,10 @@ def _quiet_loading() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _names_below(model: nn.Module, part: nn.Module) -> Iterable[str]:
-    """Names, as seen from `model`, of the weights in `part`."""
-    prefix = next(name for name, module in model.named_modules() if module is part)
-    return (f"{prefix}.{name}" if prefix else name for name in part.state_dict())
-
-
 def _load_whole_body(auto_class, backbone, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
-    """As `_load`, but of the body no more than the pooler may be missing: checkpoints of masked LMs have none."""
-    model, missing = _load(auto_class, backbone, seed, dtype, **options)
-    absent = sorted(name for name in missing & set(_names_below(model, model.base_model)) if not _in_pooler(name))
+    """As `load_pretrained`, but of the body only the pooler may be missing: checkpoints of masked LMs have none."""
+    model, missing = load_pretrained(auto_class, backbone, seed, dtype, **options)
+    absent = sorted(name for name in missing & set(names_below(model, model.base_model)) if not _in_pooler(name))
     if absent:
         raise ModelError(
             f"Expected all weights of the encoder in '{backbone}', but {len(absent)} are missing or have another "

@@ -15,13 +15,13 @@ from hfssl.config.arguments import FitArguments
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.evaluation.temperature_scaling import fit_temperature, fold_temperature
 from hfssl.metrics.classification import evaluate_probs
+from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import plain_model, save_checkpoint
-from hfssl.models.loading import from_pretrained
 from hfssl.pipeline.run_folder import RunFolder
 from hfssl.pipeline.runner import StageRunner
-from hfssl.reporting.formatting import kept_stage
 from hfssl.reporting.html_report import build_report
 from hfssl.reporting.model_card import run_card
+from hfssl.reporting.results import kept_stage
 from hfssl.runtime.files import atomic_file, write_json
 
 __all__ = ["save_outcome"]

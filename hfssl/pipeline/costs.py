@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from hfssl.methods.contrastive import ContrastiveConfig
+from hfssl.methods.pretext.masked_span import MaskedSpanConfig
 from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.supervised import SupervisedConfig
 from hfssl.pipeline.presets import PRETEXT_ON_REQUEST, Preset
-from hfssl.training.config import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig
+from hfssl.training.config import SSLConfig
 
 __all__ = ["StageCost", "cost_table", "plan", "scoring_tokens"]
 

@@ -43,7 +43,7 @@ class FitResult:
 
     def model(self) -> PreTrainedModel:
         """The kept model, with its label names."""
-        from hfssl.models.loading import from_pretrained
+        from hfssl.models.auto import from_pretrained
 
         return from_pretrained(self.output_dir / "model")
 

@@ -18,9 +18,10 @@ from hfssl.evaluation.verdict import BASELINE, stage_name
 from hfssl.inference.scoring import predict_logits
 from hfssl.methods.self_training.rounds import SelfTraining
 from hfssl.metrics.accuracy_without_labels import average_thresholded_confidence
-from hfssl.metrics.classification import evaluate_probs, paired_gain
+from hfssl.metrics.classification import evaluate_probs
+from hfssl.metrics.significance import paired_gain
+from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import save_checkpoint
-from hfssl.models.loading import from_pretrained
 from hfssl.pipeline.run_folder import RunFolder
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import numpy_generator

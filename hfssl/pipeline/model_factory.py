@@ -13,16 +13,18 @@ from peft import PeftConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.config.arguments import FitArguments
+from hfssl.methods.contrastive import ContrastiveConfig, ContrastiveTrainer
 from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
 from hfssl.models.adapters import requested_lora_config
+from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import save_checkpoint
-from hfssl.models.loading import Pooling, from_pretrained, load_classifier
+from hfssl.models.loading import Pooling, load_classifier
 from hfssl.pipeline.presets import Preset
 from hfssl.reporting.markdown import slug
 from hfssl.runtime.precision import precision_arguments
 from hfssl.runtime.seeding import derive_seed
-from hfssl.trainers import ContrastiveTrainer, SupervisedTrainer
-from hfssl.training.config import ContrastiveConfig, SSLConfig, SupervisedConfig, changed_settings
+from hfssl.training.config import SSLConfig, changed_settings
 from hfssl.training.trainer import SSLTrainer
 
 __all__ = ["ModelMaker", "description", "descriptions"]

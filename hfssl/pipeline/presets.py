@@ -71,7 +71,7 @@ class Preset:
         most_pool_rows: Self-training looks at so many unlabeled rows, drawn at random (UST: 16,384 a round), so that
             a larger pool costs no more; `None` for all.
         refit: Whether the approach that the verdict keeps is trained once more on all labels, held-out ones included.
-        cross_fit: Folds of the labeled rows in which each row speaks for the verdict (`hfssl.evaluation.cross_fitting`); 0 for
+        cross_fit: Folds of the labeled rows that are used for the verdict (`hfssl.evaluation.cross_fitting`); 0 for
             none: every fold costs a labels-only model and a student.
     """
 

@@ -18,18 +18,19 @@ from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.tokenization import tokenize_dataset
 from hfssl.evaluation.cross_fitting import cross_fit, fold_numbers
 from hfssl.evaluation.verdict import BASELINE, judge
+from hfssl.methods.pretext.masked_span import MaskedSpanConfig, MaskedSpanTrainer
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.rounds import SelfTraining
+from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import plain_model, save_checkpoint
-from hfssl.models.loading import from_pretrained, load_masked_lm, transfer_encoder
+from hfssl.models.loading import load_masked_lm, transfer_encoder
 from hfssl.pipeline.costs import StageCost, cost_table, plan
 from hfssl.pipeline.held_out import CROSS_FIT, Evidence
 from hfssl.pipeline.model_factory import ModelMaker, description, descriptions
 from hfssl.pipeline.presets import PRETEXT_ON_REQUEST, Preset
 from hfssl.pipeline.run_folder import RunFolder
 from hfssl.runtime.seeding import numpy_generator
-from hfssl.trainers import MaskedSpanTrainer
-from hfssl.training.config import MaskedSpanConfig, changed_settings
+from hfssl.training.config import changed_settings
 from hfssl.training.trainer import SSLTrainer
 
 __all__ = ["REFIT", "StageRunner"]

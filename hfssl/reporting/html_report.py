@@ -11,15 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hfssl.reporting import sections
-from hfssl.reporting.formatting import (
-    kept_stage,
-    percent,
-    primary_split,
-    rows_of,
-    signed_interval,
-    signed_points,
-    stage_title,
-)
+from hfssl.reporting.formatting import percent, signed_interval, signed_points
+from hfssl.reporting.results import kept_stage, primary_split, rows_of, stage_title
 from hfssl.reporting.sections import Section, Table
 from hfssl.runtime.files import atomic_file
 
@@ -42,8 +35,8 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
     """
     # Autoescape is what keeps a text like "<script>" in the data a text.
     environment = Environment(
-        loader=PackageLoader("hfssl.reporting", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=PackageLoader("hfssl.reporting", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     html = environment.get_template("report.html").render(
         verdict=results["verdict"],

@@ -11,19 +11,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from yaml import YAMLError
 
 from hfssl.citations import GUO_2017, LORA, papers_and_citations
-from hfssl.metrics.classification import accuracy_interval
-from hfssl.reporting.formatting import (
-    duration,
-    gains_row_by_row,
-    kept_stage,
-    percent,
-    primary_split,
-    rows_of,
-    signed_interval,
-    signed_points,
-    stage_title,
-)
+from hfssl.metrics.significance import accuracy_interval
+from hfssl.reporting.formatting import duration, percent, signed_interval, signed_points
 from hfssl.reporting.markdown import environment, hub_id, private, private_command, shown_base_model, slug
+from hfssl.reporting.results import gains_row_by_row, kept_stage, primary_split, rows_of, stage_title
 
 __all__ = ["build_model_card", "run_card"]
 

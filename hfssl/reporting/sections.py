@@ -13,17 +13,11 @@ from typing import Any
 import numpy as np
 
 from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
-from hfssl.metrics.classification import accuracy_interval, class_scores, confusion_matrix
+from hfssl.metrics.classification import class_scores, confusion_matrix
+from hfssl.metrics.significance import accuracy_interval
 from hfssl.reporting import figures
-from hfssl.reporting.formatting import (
-    duration,
-    gains_row_by_row,
-    kept_stage,
-    percent,
-    primary_split,
-    rows_of,
-    stage_title,
-)
+from hfssl.reporting.formatting import duration, percent
+from hfssl.reporting.results import gains_row_by_row, kept_stage, primary_split, rows_of, stage_title
 
 __all__ = [
     "Example",

@@ -1,4 +1,4 @@
-"""The card of one trainer's model, also in mid-training. `hfssl.reporting.model_card` writes that of a whole run of `fit`."""
+"""The card of one trainer's model, also in mid-training. That of a whole run is in `hfssl.reporting.model_card`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from huggingface_hub import EvalResult, ModelCardData
 
 from hfssl.citations import LORA, papers_and_citations
-from hfssl.metrics.classification import accuracy_interval
+from hfssl.metrics.significance import accuracy_interval
 from hfssl.reporting.markdown import environment, hub_id, private, shown_base_model
 
 __all__ = ["VERSIONED", "TrainedModel", "training_card"]

@@ -12,17 +12,8 @@ from hfssl.config.arguments import missing_trackers
 from hfssl.errors import ConfigurationError
 from hfssl.runtime.precision import keep_few_kernels
 
-__all__ = [
-    "HEAD_START_NAMES",
-    "ContrastiveConfig",
-    "MaskedSpanConfig",
-    "SSLConfig",
-    "SupervisedConfig",
-    "changed_settings",
-]
+__all__ = ["SSLConfig", "changed_settings"]
 
-# Of hfssl.models.heads, on a floor above.
-HEAD_START_NAMES = ("random", "class_means", "logistic")
 
 # The stock arguments that shape a model; the others say how a run is watched, saved and spread over devices.
 SHAPING = (
@@ -134,125 +125,6 @@ class SSLConfig(TrainingArguments):
             )
         if not 0 < self.wise_ft_alpha <= 1:
             found.append(f"wise_ft_alpha must be above 0 and at most 1, got {self.wise_ft_alpha}.")
-        return found
-
-
-@dataclass
-class SupervisedConfig(SSLConfig):
-    """Arguments of `SupervisedTrainer`: fine-tuning on the labels alone, the baseline of every comparison.
-
-    `r_drop_alpha`, `mixup_alpha` and `l2_sp_alpha` are explained in `hfssl.functional.regularization`.
-    """
-
-    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the body."})
-    head_learning_rate: float | None = field(default=1e-3, metadata={"help": "Peak learning rate of the fresh head."})
-    head_start: str = field(
-        default="random",
-        metadata={
-            "help": "Start the head from chance ('random'), from the class means of the labeled rows ('class_means'), "
-            "or from logistic regression on them ('logistic')."
-        },
-    )
-    r_drop_alpha: float = field(
-        default=0.0, metadata={"help": "Two dropout views of a labeled row shall agree, so strongly (R-Drop); 0: off."}
-    )
-    mixup_alpha: float = field(
-        default=0.0, metadata={"help": "Mix labeled rows before the head, lambda ~ Beta(alpha, alpha); 0: off."}
-    )
-    l2_sp_alpha: float = field(
-        default=0.0,
-        metadata={"help": "Stay near the weights that training started from, so strongly (L2-SP); 0: off."},
-    )
-
-    def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
-        found = super().problems()
-        if self.head_start not in HEAD_START_NAMES:
-            found.append(f"head_start must be one of {', '.join(HEAD_START_NAMES)}, got '{self.head_start}'.")
-        for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must not be negative, got {getattr(self, name)}; 0 switches it off.")
-        if self.r_drop_alpha > 0 and self.mixup_alpha > 0:
-            found.append("r_drop_alpha and mixup_alpha exclude each other; set one of them to 0.")
-        return found
-
-
-@dataclass
-class ContrastiveConfig(SSLConfig):
-    """Arguments of `ContrastiveTrainer`: the supervised-contrastive warm start of a classifier."""
-
-    max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
-    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
-    per_device_train_batch_size: int = field(
-        default=32, metadata={"help": "Labeled rows in a batch of one device; each enters twice."}
-    )
-    contrastive_loss: str = field(
-        default="supcon",
-        metadata={
-            "help": "'supcon' (Khosla et al. 2020) tells a row's own class from the others in the batch, 'cosine' "
-            "draws the cosines of pairs to 1 within a class and to 0 between classes (SetFit, Tunstall et al. 2022)."
-        },
-    )
-    contrastive_temperature: float = field(
-        default=0.1, metadata={"help": "Divides the similarities of 'supcon'; 0.1 as in Khosla et al. (2020)."}
-    )
-
-    def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
-        found = super().problems()
-        if self.contrastive_loss not in ("supcon", "cosine"):
-            found.append(f"contrastive_loss must be 'supcon' or 'cosine', got '{self.contrastive_loss}'.")
-        if self.contrastive_temperature <= 0:
-            found.append(f"contrastive_temperature must be positive, got {self.contrastive_temperature}.")
-        return found
-
-
-@dataclass
-class MaskedSpanConfig(SSLConfig):
-    """Arguments of `MaskedSpanTrainer`: pretext training on raw text.
-
-    `learning_rate`, `warmup_steps` and `adam_beta2` follow the task-adaptive pretraining recipe of Gururangan et al.
-    (2020); the masking follows SpanBERT (Joshi et al. 2020, section 3.1).
-    """
-
-    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
-    head_learning_rate: float | None = field(
-        default=1e-3, metadata={"help": "Learning rate of a masked-language head that the checkpoint did not have."}
-    )
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows in a batch of one device."})
-    warmup_steps: float = field(default=0.06, metadata={"help": "Warm-up: steps, or a fraction of all steps below 1."})
-    adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second-moment decay."})
-    masking: str = field(default="span", metadata={"help": "'span' (SpanBERT) or 'token' (BERT)."})
-    mask_probability: float = field(default=0.15, metadata={"help": "Share of the tokens that is predicted."})
-    span_success_probability: float = field(
-        default=0.2, metadata={"help": "p of the geometric span length, in words."}
-    )
-    max_span_words: int = field(default=10, metadata={"help": "Longest span, in words."})
-    eval_steps: float | None = field(default=100, metadata={"help": "Measure the held-out span loss so often."})
-    replacement: str = field(
-        default="span", metadata={"help": "Decide mask / random / keep once a 'span' (SpanBERT) or for each 'token'."}
-    )
-    early_stopping_patience: int = field(
-        default=3, metadata={"help": "Stop after so many evaluations without a lower held-out span loss; 0: never."}
-    )
-
-    def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
-        found = super().problems()
-        if self.masking not in ("span", "token"):
-            found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")
-        if self.replacement not in ("span", "token"):
-            found.append(f"replacement must be 'span' or 'token', got '{self.replacement}'.")
-        if not 0 < self.mask_probability < 1:
-            found.append(f"mask_probability must be between 0 and 1, got {self.mask_probability}.")
-        if not 0 < self.span_success_probability <= 1:
-            found.append(
-                f"span_success_probability must be above 0 and at most 1, got {self.span_success_probability}."
-            )
-        if self.max_span_words < 1:
-            found.append(f"max_span_words must be at least 1, got {self.max_span_words}.")
-        if self.early_stopping_patience < 0:
-            found.append(f"early_stopping_patience must not be negative, got {self.early_stopping_patience}.")
         return found
 
 

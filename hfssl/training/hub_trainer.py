@@ -24,7 +24,7 @@ from transformers.utils import logging
 from hfssl.errors import HfsslError, ModelError
 from hfssl.hub.upload import Files, Pushed, commit, make_repository
 from hfssl.models.adapters import LABELS_FILE, label_map
-from hfssl.models.loading import transformers_model
+from hfssl.models.introspection import transformers_model
 from hfssl.models.mean_pooling import MeanPooledForSequenceClassification
 from hfssl.reporting.trainer_card import TrainedModel, training_card
 from hfssl.runtime.distributed import failing_together, from_main

@@ -7,8 +7,7 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-from hfssl.inference.trunk import encoder_layers
-from hfssl.models.loading import body_and_head_parameters, transformers_model
+from hfssl.models.introspection import body_and_head_parameters, encoder_layers, transformers_model
 
 __all__ = ["layer_depths", "parameter_rates", "split_groups"]
 

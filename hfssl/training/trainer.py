@@ -7,7 +7,7 @@ from collections import defaultdict
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
@@ -29,9 +29,10 @@ from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 from transformers.utils import logging
 
 from hfssl.data.sampler import LABELED, UNLABELED
-from hfssl.data.tokenization import PlainView, TwoStreamCollator, tokenize_dataset, two_stream_loader
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.data.two_stream import TwoStreamCollator, two_stream_loader
+from hfssl.data.views.base import PlainView
 from hfssl.errors import Interrupted, TrainingError
-from hfssl.functional.regularization import StartingPoint, WeightAverage
 from hfssl.models.adapters import add_adapter
 from hfssl.models.checkpoints import COMPLETE_MARKER, last_complete_checkpoint
 from hfssl.runtime.cpu_kernels import cheap_operations
@@ -45,6 +46,7 @@ from hfssl.training.hub_trainer import PublishingTrainer
 from hfssl.training.learning_rates import parameter_rates, split_groups
 from hfssl.training.objective import Objective
 from hfssl.training.tracking import follow, run_name
+from hfssl.training.weight_averaging import StartingPoint, WeightAverage
 
 __all__ = ["COMPLETE_MARKER", "SSLTrainer", "last_complete_checkpoint"]
 
@@ -64,7 +66,7 @@ class SSLTrainer(PublishingTrainer):
         unlabeled_dataset (`Dataset`, *optional*): Unlabeled rows: `text`, or already tokenized.
         eval_dataset (`Dataset`, *optional*): Labeled rows to evaluate on, in either form.
         processing_class (`PreTrainedTokenizerBase`): The tokenizer.
-        peft_config (`PeftConfig`, *optional*): Trains a fresh adapter on the frozen model (see `hfssl.models.adapters`).
+        peft_config (`PeftConfig`, *optional*): Trains a fresh adapter on the frozen model.
         title (`str`): What the progress bar says is being done.
 
     Same seed, machine and library versions give the same bits, also after kill -9 and
@@ -395,3 +397,11 @@ class _AfterStep(TrainerCallback):
 
 def _is_two_stream(inputs: dict[str, Any]) -> bool:
     return LABELED in inputs or UNLABELED in inputs
+
+
+class MethodTrainer(SSLTrainer):
+    objective_class: ClassVar[type[Objective]]
+    config_class: ClassVar[type[SSLConfig]]
+
+    def __init__(self, *args: Any, objective: Objective | None = None, **kwargs: Any):
+        super().__init__(*args, objective=self.objective_class() if objective is None else objective, **kwargs)

@@ -4,122 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.citations import TASK_ADAPTIVE
-from hfssl.data.tokenization import View
-from hfssl.data.views.masking import IGNORE_INDEX, SpanMaskingView, TokenMaskingView
-from hfssl.errors import DataError, ModelError
-from hfssl.models.loading import evaluating
-from hfssl.training.config import MaskedSpanConfig
-from hfssl.training.objective import Batch, Objective
+from hfssl.data.views.base import View
+from hfssl.data.views.masking import IGNORE_INDEX, SpanMaskingView, TokenMaskingView, tokenize_for_masking
+from hfssl.errors import DataError
+from hfssl.methods.pretext.masked_positions import MaskedPositionLogits
+from hfssl.models.introspection import evaluating
+from hfssl.training.config import SSLConfig
+from hfssl.training.forward import Batch
+from hfssl.training.objective import Objective
+from hfssl.training.trainer import MethodTrainer
 
-__all__ = ["MaskedPositionLogits", "MaskedSpanObjective", "held_out_span_loss"]
+__all__ = [
+    "MaskedSpanConfig",
+    "MaskedSpanObjective",
+    "MaskedSpanTrainer",
+    "held_out_span_loss",
+]
 
 logger = logging.getLogger(__name__)
-
-
-class _PositionGather:
-    """Forward hook on an encoder: its hidden states `[B, L, H]` leave as `[1, M, H]`, those at `positions` only."""
-
-    def __init__(self):
-        self.positions: torch.Tensor | None = None
-
-    def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        if self.positions is None:
-            return None  # leaves the output as it is
-        hidden = output[0].flatten(0, 1).index_select(0, self.positions).unsqueeze(0)
-        if isinstance(output, tuple):
-            return (hidden, *output[1:])
-        output[next(iter(output))] = hidden
-        return output
-
-
-class MaskedPositionLogits:
-    """Runs a masked language model so that its head sees the masked positions only.
-
-    The head (a dense layer and the projection to the vocabulary) costs more than a small encoder: MiniLM's projection
-    to 30,522 tokens alone is 11.7 million multiplications a token, its six layers are 10.6. With 15 % of the tokens
-    masked, 85 % of that is thrown away.
-
-    The hidden states are picked by a forward hook on the encoder *inside* the model, so that the model itself is still
-    called as a whole: DDP synchronises its gradients, and LoRA layers and compiled models work as they are. It rests
-    on the head being position-wise and reading the encoder's first output only, which holds for BERT, RoBERTa,
-    DistilBERT, DeBERTa, ELECTRA, MPNet, ALBERT, ModernBERT and more. No list of names is kept: it is *checked* once,
-    against the full forward on a small batch, and where it does not hold the full forward is used.
-
-    Args:
-        model: A masked language model, possibly wrapped (PEFT, DDP, compiled). `close()` takes the hook off again.
-
-    Attributes:
-        sparse (`bool`): Whether the check passed.
-    """
-
-    def __init__(self, model: nn.Module):
-        self._gather = _PositionGather()
-        language_model = _masked_language_model(model)
-        encoder = language_model.base_model
-        self.sparse = encoder is not language_model
-        self._hook = encoder.register_forward_hook(self._gather)
-        if self.sparse:
-            self.sparse = self._agrees_with_full_forward(model, language_model)
-        if not self.sparse:
-            self.close()
-            logger.info(
-                "%s: the masked-language head cannot be run on the masked positions alone; "
-                "it runs on all of them, which is slower but equally right.",
-                type(language_model).__name__,
-            )
-
-    def __call__(self, model: nn.Module, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
-        """Logits `[M, V]` at `positions` `[M]`, indices into the flattened batch.
-
-        Args:
-            model: The model given at construction, in whatever wrapper it is trained.
-            batch: `input_ids` and `attention_mask` `[B, L]`, for pairs also `token_type_ids`.
-            positions: Which tokens, `[M]`; M may be 0.
-        """
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        inputs = {name: batch[name] for name in names if name in batch}
-        # nn.DataParallel splits the batch, so that positions in the whole batch would point elsewhere.
-        if not self.sparse or isinstance(model, nn.DataParallel):
-            return model(**inputs).logits.flatten(0, 1).index_select(0, positions)
-        self._gather.positions = positions
-        try:
-            return model(**inputs).logits.squeeze(0)
-        finally:
-            self._gather.positions = None
-
-    def close(self) -> None:
-        """Takes the hook off the model."""
-        self._hook.remove()
-
-    @torch.no_grad()
-    def _agrees_with_full_forward(self, model: nn.Module, language_model: PreTrainedModel) -> bool:
-        """Compares both ways on two rows of eight tokens, one of them padded; restores the mode of every module."""
-        device = next(language_model.parameters()).device
-        vocabulary = language_model.config.vocab_size
-        ids = torch.randint(vocabulary, (2, 8), generator=torch.Generator().manual_seed(0)).to(device)
-        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        batch["attention_mask"][1, 5:] = 0
-        positions = torch.tensor([1, 2, 6, 8, 11], device=device)
-        with evaluating(model):
-            full = model(**batch).logits
-            try:
-                picked = self(model, batch, positions)
-            except (IndexError, RuntimeError, TypeError, ValueError) as error:
-                logger.info("%s: %s", type(language_model).__name__, error)
-                return False
-        expected = full.flatten(0, 1)[positions]
-        # 1e-4 for float32; half precision rounds more coarsely than that.
-        tolerance = max(1e-4, 8 * torch.finfo(full.dtype).eps) * max(1.0, full.abs().max().item())
-        return picked.shape == expected.shape and bool((picked - expected).abs().max() <= tolerance)
 
 
 class MaskedSpanObjective(Objective):
@@ -244,14 +156,95 @@ def held_out_span_loss(model: nn.Module, dataset: Dataset, view: View, batch_siz
     return total.item() / count
 
 
-def _masked_language_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside any number of wrappers (PEFT, DDP, compiled)."""
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            if module.get_output_embeddings() is not None:
-                return module
-            break
-    raise ModelError(
-        f"Masked-span training needs a model with a masked-language head, got {type(model).__name__}; "
-        "load it with hfssl.models.loading.load_masked_lm(folder)."
+@dataclass
+class MaskedSpanConfig(SSLConfig):
+    """Arguments of `MaskedSpanTrainer`: pretext training on raw text.
+
+    `learning_rate`, `warmup_steps` and `adam_beta2` follow the task-adaptive pretraining recipe of Gururangan et al.
+    (2020); the masking follows SpanBERT (Joshi et al. 2020, section 3.1).
+    """
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    head_learning_rate: float | None = field(
+        default=1e-3, metadata={"help": "Learning rate of a masked-language head that the checkpoint did not have."}
     )
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows in a batch of one device."})
+    warmup_steps: float = field(default=0.06, metadata={"help": "Warm-up: steps, or a fraction of all steps below 1."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second-moment decay."})
+    masking: str = field(default="span", metadata={"help": "'span' (SpanBERT) or 'token' (BERT)."})
+    mask_probability: float = field(default=0.15, metadata={"help": "Share of the tokens that is predicted."})
+    span_success_probability: float = field(
+        default=0.2, metadata={"help": "p of the geometric span length, in words."}
+    )
+    max_span_words: int = field(default=10, metadata={"help": "Longest span, in words."})
+    eval_steps: float | None = field(default=100, metadata={"help": "Measure the held-out span loss so often."})
+    replacement: str = field(
+        default="span", metadata={"help": "Decide mask / random / keep once a 'span' (SpanBERT) or for each 'token'."}
+    )
+    early_stopping_patience: int = field(
+        default=3, metadata={"help": "Stop after so many evaluations without a lower held-out span loss; 0: never."}
+    )
+
+    def problems(self) -> list[str]:
+        """As in the base class, of this class's own values, too."""
+        found = super().problems()
+        if self.masking not in ("span", "token"):
+            found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")
+        if self.replacement not in ("span", "token"):
+            found.append(f"replacement must be 'span' or 'token', got '{self.replacement}'.")
+        if not 0 < self.mask_probability < 1:
+            found.append(f"mask_probability must be between 0 and 1, got {self.mask_probability}.")
+        if not 0 < self.span_success_probability <= 1:
+            found.append(
+                f"span_success_probability must be above 0 and at most 1, got {self.span_success_probability}."
+            )
+        if self.max_span_words < 1:
+            found.append(f"max_span_words must be at least 1, got {self.max_span_words}.")
+        if self.early_stopping_patience < 0:
+            found.append(f"early_stopping_patience must not be negative, got {self.early_stopping_patience}.")
+        return found
+
+
+class MaskedSpanTrainer(MethodTrainer):
+    """Masked-span pretext training of a masked language model (see `load_masked_lm`) on `unlabeled_dataset`.
+
+    With an `eval_dataset` (texts that are not trained on) the span loss on it is measured every `eval_steps`, training
+    stops after `early_stopping_patience` evaluations without a lower one, and the best model is what is kept.
+    """
+
+    objective_class = MaskedSpanObjective
+    config_class = MaskedSpanConfig
+
+    def __init__(
+        self, model: PreTrainedModel, args: MaskedSpanConfig, *, eval_dataset: Dataset | None = None, **kwargs: Any
+    ):
+        early = eval_dataset is not None and args.early_stopping_patience > 0
+        if early:
+            args = replace(
+                args,
+                eval_strategy="steps",
+                save_strategy="steps",
+                save_steps=args.eval_steps,  # the best model is one that was saved
+                load_best_model_at_end=True,
+                metric_for_best_model="eval_loss",
+                greater_is_better=False,
+            )
+        super().__init__(model, args, eval_dataset=eval_dataset, **kwargs)
+        if early:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
+        """Tokenizes with the word boundaries that span masking needs."""
+        return tokenize_for_masking(dataset, tokenizer, args.max_length)
+
+    def evaluate(
+        self, eval_dataset: Dataset | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """`{"eval_loss": nats per masked token}` under masks that are the same at every call."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        view = self.objective.held_out_view(self.processing_class, self.args)
+        loss = held_out_span_loss(self.model, dataset, view, self.args.per_device_eval_batch_size)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hfssl.functional.class_priors import ALIGNMENTS
 from hfssl.functional.weighting import WEIGHTINGS
-from hfssl.training.config import SupervisedConfig
+from hfssl.methods.supervised import SupervisedConfig
 
 __all__ = ["ACQUISITION_NAMES", "DRAW_NAMES", "GRAPH_MODES", "STUDENT_STARTS", "SelfTrainingConfig"]
 
@@ -19,7 +19,7 @@ GRAPH_MODES = ("none", "agreement", "certainty", "labels")
 
 @dataclass
 class SelfTrainingConfig(SupervisedConfig):
-    """Arguments of `SelfTrainingTrainer` (one student) and of `hfssl.methods.self_training.rounds.SelfTraining` (the rounds).
+    """Arguments of `SelfTrainingTrainer` (one student) and of `SelfTraining` (the rounds).
 
     Names follow Mukherjee & Awadallah (2020), "UST".
     """

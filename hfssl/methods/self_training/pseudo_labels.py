@@ -13,7 +13,7 @@ from scipy.special import softmax
 from hfssl.functional.class_priors import match_shares
 from hfssl.functional.selection import ACQUISITIONS, DRAWS, Candidates
 from hfssl.functional.weighting import normalize_to_mean_one, pseudo_label_weights
-from hfssl.inference.scoring import MCDropoutResult
+from hfssl.inference.predictions import MCDropoutResult
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood
 from hfssl.runtime.files import read_arrays, write_arrays

@@ -14,7 +14,8 @@ from hfssl.inference.scoring import predict_logits
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood
 from hfssl.methods.self_training.pseudo_labels import PseudoLabels
-from hfssl.metrics.classification import evaluate_probs, sign_test
+from hfssl.metrics.classification import evaluate_probs
+from hfssl.metrics.significance import sign_test
 
 __all__ = ["describe_round", "health", "is_kept", "measure_student", "termination_condition"]
 

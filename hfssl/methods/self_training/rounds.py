@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from hfssl.errors import TrainingError
 from hfssl.functional.class_priors import given_shares
-from hfssl.inference.scoring import MCDropoutResult
+from hfssl.inference.predictions import MCDropoutResult
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.cache import look_around
 from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood
@@ -36,7 +36,7 @@ from hfssl.methods.self_training.round_records import (
     measure_student,
     termination_condition,
 )
-from hfssl.methods.self_training.student import SelfTrainingObjective
+from hfssl.methods.self_training.student import SelfTrainingObjective, SelfTrainingTrainer
 from hfssl.methods.self_training.teachers import (
     Opinions,
     Teacher,
@@ -47,14 +47,13 @@ from hfssl.methods.self_training.teachers import (
     score_pool,
     with_soup,
 )
-from hfssl.metrics.classification import disagreement
+from hfssl.metrics.significance import disagreement
 from hfssl.models.adapters import trainable_copy
+from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import save_checkpoint
-from hfssl.models.loading import from_pretrained
 from hfssl.runtime.distributed import from_main, is_main, wait_for_everyone
 from hfssl.runtime.files import append_json_line, read_json_lines, write_json_lines
 from hfssl.runtime.seeding import derive_seed, numpy_generator
-from hfssl.trainers import SelfTrainingTrainer
 
 __all__ = ["SelfTraining"]
 

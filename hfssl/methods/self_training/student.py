@@ -11,10 +11,13 @@ from torch.nn import functional as F
 
 from hfssl.functional.losses import weighted_pseudo_label_loss
 from hfssl.methods.self_training.config import SelfTrainingConfig
-from hfssl.methods.supervised import SupervisedObjective
-from hfssl.training.objective import Batch, Objective, joint_logits
+from hfssl.methods.supervised import SupervisedObjective, SupervisedTrainer
+from hfssl.runtime.distributed import is_main
+from hfssl.training.forward import Batch, joint_logits
+from hfssl.training.head_fitting import refit_head
+from hfssl.training.objective import Objective
 
-__all__ = ["SelfTrainingObjective"]
+__all__ = ["SelfTrainingObjective", "SelfTrainingTrainer"]
 
 
 class SelfTrainingObjective(Objective):
@@ -62,3 +65,29 @@ class SelfTrainingObjective(Objective):
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"lambda_u": self.lambda_u}
+
+
+class SelfTrainingTrainer(SupervisedTrainer):
+    """One student: labeled rows plus weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
+
+    With `refit_head` its logit layer is fitted anew when training is over (`hfssl.training.head_fitting`). The
+    rounds around it are in `hfssl.methods.self_training.rounds`.
+    """
+
+    objective_class = SelfTrainingObjective
+    config_class = SelfTrainingConfig
+
+    def _end_training(self) -> None:
+        super()._end_training()
+        if not self.args.refit_head or self.args.lambda_u == 0:
+            return
+        shown = not self.args.disable_tqdm and is_main()
+        refit_head(
+            self.accelerator.unwrap_model(self.model),
+            self.train_dataset,
+            self.unlabeled_dataset,
+            self.processing_class,
+            lambda_u=self.args.lambda_u,
+            bf16=self.args.bf16,
+            progress=[f"{self.title}: its head, {what}" if shown else None for what in ("labels", "pseudo-labels")],
+        )

@@ -17,14 +17,15 @@ from transformers.utils import logging
 
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.functional.class_priors import class_shares, consensus_prior, estimate_prior, predicted_shares
-from hfssl.functional.regularization import mean_of_weights
-from hfssl.inference.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
+from hfssl.inference.predictions import MCDropoutResult, combine
+from hfssl.inference.scoring import mc_dropout, predict_logits
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.layer_probe import LayerProbe, fit_layer_probe
 from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood, embed_layers, probe_say
 from hfssl.runtime.distributed import from_main, is_main
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import derive_seed
+from hfssl.training.weight_averaging import mean_of_weights
 
 __all__ = [
     "Opinions",

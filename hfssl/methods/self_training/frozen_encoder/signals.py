@@ -46,8 +46,8 @@ class Neighborhood:
         novel: `[N]` bool, rows unlike all labeled ones.
         name_strength: How far the classes' names are trusted; 0 where they say nothing or were not asked.
         name_log_odds: `[N, K]`, see `NamePrior`; `None` likewise, and where the probe has them in its own say.
-        probe_probs: `[N, K]` by logistic regression on the labeled rows' embeddings (`hfssl.methods.self_training.frozen_encoder.layer_probe`); `None` where it
-            was not asked.
+        probe_probs: `[N, K]` by logistic regression on the labeled rows' embeddings (see
+            `layer_probe`); `None` where it was not asked.
         probe_held_out: `[V, K]`, the same of held-out rows; `None` likewise.
         neighbors: `[N, k]` rows of the pool that are nearest to each; `None` where they were not asked.
     """
