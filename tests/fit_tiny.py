@@ -20,7 +20,7 @@ from hfssl.training.trainer import SSLTrainer
 
 TINY = Preset(
     supervised={"max_steps": 12, "save_steps": 5, "logging_steps": 4, "per_device_train_batch_size": 6},
-    warm_start={
+    contrastive={
         "wise_ft_alpha": 0.75,
         "max_steps": 6,
         "save_steps": 2,
@@ -28,22 +28,22 @@ TINY = Preset(
         "per_device_train_batch_size": 6,
     },
     pretext={"max_steps": 10, "save_steps": 4, "logging_steps": 5, "eval_steps": 5, "per_device_train_batch_size": 8},
-    other_teachers=({"contrastive_loss": "cosine"},),
+    teacher_overrides=({"contrastive_loss": "cosine"},),
     self_training={
         "max_steps": 8,
         "save_steps": 3,
         "logging_steps": 4,
         "rounds": 2,
         "mc_passes": 3,
-        "teachers": 2,
+        "num_teachers": 2,
         "model_soup": True,
-        "student_start": "teacher",
-        "refit_head": True,
+        "student_init": "teacher",
+        "retrain_head": True,
         "label_name_prior": True,
-        "frozen_probe": True,
+        "backbone_probe": True,
         "teacher_probe": True,
     },
-    most_pool_rows=40,
+    max_pool_rows=40,
 )
 
 

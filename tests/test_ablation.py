@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablation
 from ablation import FAMILIES, STANDARD, VARIANTS, reference
 
-KINDS = {"warm_start": ContrastiveConfig, "pretext": MaskedSpanConfig, "supervised": SupervisedConfig}
+KINDS = {"contrastive": ContrastiveConfig, "pretext": MaskedSpanConfig, "supervised": SupervisedConfig}
 
 
 @pytest.mark.parametrize("name", list(VARIANTS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hfssl.evaluation.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool, unlearned_labels
+from hfssl.evaluation.alarms import drifted_class_prior, lost_classes, ood_pool, ood_rows_left_out, unlearned_labels
 
 NAMES = ["spam", "ham", "eggs"]
 
@@ -19,12 +19,12 @@ def test_a_class_with_labels_that_the_pool_lost_is_named():
 def test_a_drift_of_a_quarter_is_an_alarm():
     taught = np.array([0.5, 0.5])
     far, near = (np.tile([share, 1 - share], (100, 1)) for share in (0.80, 0.70))
-    (sentence,) = drifted_shares(far, taught)
+    (sentence,) = drifted_class_prior(far, taught)
     assert "100 texts" in sentence
     assert "30%" in sentence
-    assert drifted_shares(near, taught) == []
-    assert drifted_shares(far[:20], taught) == []  # too few rows
-    assert drifted_shares(far, None) == []
+    assert drifted_class_prior(near, taught) == []
+    assert drifted_class_prior(far[:20], taught) == []  # too few rows
+    assert drifted_class_prior(far, None) == []
 
 
 def test_a_student_that_does_not_say_what_it_was_taught_is_an_alarm():
@@ -40,12 +40,12 @@ def test_a_student_that_does_not_say_what_it_was_taught_is_an_alarm():
 
 def test_a_strange_pool_is_an_alarm_unless_its_rows_lost_their_weight():
     mostly, hardly = np.arange(100) < 90, np.arange(100) < 10
-    assert "90% of the pool" in strange_pool(mostly, filtered=False)[0]
-    assert strange_pool(mostly, filtered=True) == strange_pool(hardly, filtered=False) == []
+    assert "90% of the pool" in ood_pool(mostly, filtered=False)[0]
+    assert ood_pool(mostly, filtered=True) == ood_pool(hardly, filtered=False) == []
 
 
 def test_what_was_left_out_is_noted_but_a_pool_that_is_all_strange_is_an_alarm():
     mostly, hardly, all_of_it = np.arange(100) < 90, np.arange(100) < 10, np.ones(100, dtype=bool)
-    assert "90% of the pool" in novel_rows_left_out(mostly)[0]
-    assert novel_rows_left_out(hardly) == novel_rows_left_out(all_of_it) == []  # all of it: nothing would be left
-    assert strange_pool(all_of_it, filtered=False)
+    assert "90% of the pool" in ood_rows_left_out(mostly)[0]
+    assert ood_rows_left_out(hardly) == ood_rows_left_out(all_of_it) == []  # all of it: nothing would be left
+    assert ood_pool(all_of_it, filtered=False)

@@ -179,7 +179,7 @@ def test_a_long_text_in_the_test_table_is_counted_too(fit, tmp_path):
     ("shares", "unlabeled", "expected"),
     [
         ("yes=1", 24, "expected one number above 0 for each class, such as 'no=1, yes=1'"),
-        ("yes=1, no=1", 0, "class_shares are those of the unlabeled rows, of which there are none"),
+        ("yes=1, no=1", 0, "class_prior are those of the unlabeled rows, of which there are none"),
     ],
 )
 def test_class_shares_that_cannot_be_meant(refused, tmp_path, shares, unlabeled, expected):
@@ -189,7 +189,7 @@ def test_class_shares_that_cannot_be_meant(refused, tmp_path, shares, unlabeled,
 
 def test_class_shares_without_self_training(refused, tmp_path):
     sentence = refused(write(tmp_path / "train.csv", rows(unlabeled=24)), "--class-shares", "yes=1, no=1")
-    assert "class_shares count for self-training only, and rounds is 0" in sentence
+    assert "class_prior count for self-training only, and rounds is 0" in sentence
 
 
 def test_unlabeled_texts_in_another_script(fit, tmp_path):

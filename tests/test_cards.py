@@ -159,12 +159,12 @@ def test_paths_of_the_author_stay_private():
 
 def test_the_same_citation_is_given_once():
     config = {"citation": CITATION}
-    stages = {"labels_only": {"warm_start": config, "supervised": config}, "self_training": config}
+    stages = {"labels_only": {"contrastive": config, "supervised": config}, "self_training": config}
     assert code_blocks(make_card(stages_config=stages), "bibtex").count(CITATION + "\n") == 1
 
 
 def test_whatever_was_used_is_cited():
-    stages = {"self_training": {"self_training": {"alignment": "estimated", "r_drop_alpha": 0.0}}}
+    stages = {"self_training": {"self_training": {"distribution_alignment": "estimated", "r_drop_alpha": 0.0}}}
     cited = "\n".join(code_blocks(make_card(stages_config=stages, uses_adapter=True), "bibtex"))
     assert re.findall(r"@\w+{(\w+),", cited) == ["saerens2002adjusting", "hu2022lora", "guo2017calibration"]
 

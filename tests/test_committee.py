@@ -1,4 +1,4 @@
-"""Committees of teachers: their opinions joined, put beside each other, and the class shares that they find."""
+"""Committees of teachers: their opinions joined, put beside each other, and the class prior that they find."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from hfssl.inference.predictions import MCDropoutResult
 from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood
-from hfssl.methods.self_training.teachers import Opinions, find_class_shares
+from hfssl.methods.self_training.teachers import Opinions, find_class_prior
 
 
 def said(probs: list[list[float]]) -> MCDropoutResult:
@@ -76,7 +76,7 @@ def test_the_shares_that_an_alignment_asks_for(alignment):
     # Both teachers, which learned from even labels, find class 0 in three of four rows.
     rows = [[0.95, 0.05]] * 3 + [[0.05, 0.95]]
     opinions = Opinions.of([said(rows)] * 2, None, 0.0)
-    shares = find_class_shares(opinions, [0, 1, 0, 1], alignment, 0.0)
+    shares = find_class_prior(opinions, [0, 1, 0, 1], alignment, 0.0)
     if alignment == "none":
         assert shares is None
     elif alignment == "labeled":
@@ -88,5 +88,5 @@ def test_the_shares_that_an_alignment_asks_for(alignment):
         assert shares[0] > np.mean(rows, axis=0)[0]
         # A probe that has all the say leaves the shares as they are found.
         np.testing.assert_allclose(
-            find_class_shares(opinions, [0, 1, 0, 1], alignment, 1.0), np.mean(rows, axis=0), rtol=1e-5
+            find_class_prior(opinions, [0, 1, 0, 1], alignment, 1.0), np.mean(rows, axis=0), rtol=1e-5
         )

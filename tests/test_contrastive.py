@@ -1,4 +1,4 @@
-"""Supervised-contrastive warm start: the loss by hand, batches by class, and what training does to the encoder."""
+"""The contrastive stage: the loss by hand, batches by class, and what training does to the encoder."""
 
 from __future__ import annotations
 

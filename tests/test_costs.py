@@ -26,12 +26,12 @@ def test_the_table_gives_shares_of_the_whole():
 def test_the_plan_of_a_run():
     preset = Preset(
         supervised={"max_steps": 100},
-        warm_start={"max_steps": 50, "per_device_train_batch_size": 8},
-        self_training={"max_steps": 200, "unlabeled_ratio": 3, "mc_passes": 4, "mc_top_layers": 3, "teachers": 2},
+        contrastive={"max_steps": 50, "per_device_train_batch_size": 8},
+        self_training={"max_steps": 200, "unlabeled_ratio": 3, "mc_passes": 4, "mc_top_layers": 3, "num_teachers": 2},
     )
     sizes = {"lengths": {"labeled": 10.0, "unlabeled": 20.0}, "labels": 80, "held_out": 20, "pool": 1000, "layers": 6}
     costs = plan(preset, **sizes, pretext=False, rounds=2, refit=True)
-    one = 100 * 16 * 10 + 50 * 8 * 2 * 10  # 16 rows is the default; each row of the warm start enters twice
+    one = 100 * 16 * 10 + 50 * 8 * 2 * 10  # 16 rows is the default; each row of the contrastive stage enters twice
     student = 200 * 16 * (10 + 3 * 20)
     # Two teachers, then one: full passes, and four through half of the layers..
     scored = 1000 * 20 * ((2 + 4 / 2) + (1 + 4 / 2))
@@ -43,7 +43,7 @@ def test_the_plan_of_a_run():
     folded = plan(preset, **sizes, pretext=True, rounds=2, refit=False, folds=3)
     scored = 3 * 1000 * 20 * (1 + 4 / 2)  # one model of each fold looks at the pool
     assert folded[-1] == StageCost("cross-fitting", 3 * (2 * one + student), scored)
-    preset.self_training["refit_head"] = True  # each student looks at the pool once more
+    preset.self_training["retrain_head"] = True  # each student looks at the pool once more
     fitted = plan(preset, **sizes, pretext=True, rounds=2, refit=True, folds=3)
     scored = [cost.scored for cost in fitted]
     assert scored == [0, 0, 20_000 * (4 + 3 + 2), 20_000 * 3 * (3 + 1), 20_000 * (4 + 1)]
@@ -67,19 +67,19 @@ def test_the_plan_of_a_run():
 def test_the_steps_of_a_preset_grow_with_the_root_of_the_labels(labels, steps):
     preset = Preset(
         supervised={"max_steps": 0},
-        warm_start={"max_steps": 60, "learning_rate": 1e-4},
+        contrastive={"max_steps": 60, "learning_rate": 1e-4},
         pretext={"max_steps": 10},
         self_training={"rounds": 1, "max_steps": 60},
     )
     grown = preset.at(labels)
-    assert grown.warm_start == {"max_steps": steps, "learning_rate": 1e-4}
+    assert grown.contrastive == {"max_steps": steps, "learning_rate": 1e-4}
     assert grown.self_training == {"rounds": 1, "max_steps": steps}
     assert (grown.supervised, grown.pretext) == (preset.supervised, preset.pretext)
     assert Preset().at(labels) == Preset()
 
 
 def test_teachers_differ_in_turns():
-    preset = Preset(other_teachers=({"learning_rate": 1e-4}, {"contrastive_loss": "cosine"}))
-    settings = [preset.otherwise(number) for number in range(5)]
-    assert settings == [{}, *preset.other_teachers, *preset.other_teachers]
-    assert [Preset().otherwise(number) for number in range(3)] == [{}] * 3
+    preset = Preset(teacher_overrides=({"learning_rate": 1e-4}, {"contrastive_loss": "cosine"}))
+    settings = [preset.overrides(number) for number in range(5)]
+    assert settings == [{}, *preset.teacher_overrides, *preset.teacher_overrides]
+    assert [Preset().overrides(number) for number in range(3)] == [{}] * 3

@@ -182,7 +182,7 @@ def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
     for number, kill in enumerate(
         [
             {"title": "pretext", "step": 6},
-            {"title": "warm start", "step": 3},
+            {"title": "contrastive stage", "step": 3},
             {"title": "round 1", "step": 5},
             {"title": "round 2", "step": 0},
             {"title": "fold 2 of 2", "step": 3},
@@ -258,12 +258,12 @@ def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
 
 @pytest.mark.usefixtures("tiny_preset")
 def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeypatch):
-    monkeypatch.setattr(hfssl.pipeline.held_out, "FEWEST_HELD_OUT", 6)
+    monkeypatch.setattr(hfssl.pipeline.held_out, "MIN_HELD_OUT", 6)
     reasons = fit(**options, pretext=False).results["verdict"]["reasons"]
     note = next(reason for reason in reasons if "estimated without their labels" in reason)
     validation = load_from_disk(str(Path(options["output_dir"]) / "splits"))["validation"]["label"]
     assert f"the {len(validation)} held-out labels" in note
-    monkeypatch.setattr(hfssl.pipeline.held_out, "FEWEST_HELD_OUT", len(validation) + 1)
+    monkeypatch.setattr(hfssl.pipeline.held_out, "MIN_HELD_OUT", len(validation) + 1)
     reasons = fit(**options, pretext=False, overwrite_output_dir=True).results["verdict"]["reasons"]
     assert not any("estimated without" in reason for reason in reasons)
 
@@ -288,12 +288,12 @@ def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, 
 @pytest.mark.usefixtures("tiny_preset")
 def test_class_shares_that_the_user_knows_are_taught_and_told(options):
     shares = "plot=1, good=1, bad=2"
-    results = fit(**options, pretext=False, class_shares=shares).results
-    assert results["stages"][-1]["config"]["self_training"]["class_shares"] == shares
+    results = fit(**options, pretext=False, class_prior=shares).results
+    assert results["stages"][-1]["config"]["self_training"]["class_prior"] == shares
     assert shares in results["command"]
     folder = Path(options["output_dir"])
     for line in (folder / "stages" / "self_training" / "rounds.jsonl").read_text().splitlines():
-        assert json.loads(line)["class_shares"] == {"bad": 0.5, "good": 0.25, "plot": 0.25}
+        assert json.loads(line)["class_prior"] == {"bad": 0.5, "good": 0.25, "plot": 0.25}
     assert "ReMixMatch" in (folder / "README.md").read_text()
 
 
@@ -343,7 +343,7 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, cho
     before = logits_of(folder, chosen)
     validation = np.asarray(load_from_disk(str(Path(folder) / "splits"))["validation"]["label"])
     assert results["temperature"] == pytest.approx(fit_temperature(before["validation"], validation))
-    new_teachers = TINY.self_training["teachers"] if chosen == "self_training" else 0
+    new_teachers = TINY.self_training["num_teachers"] if chosen == "self_training" else 0
     assert len(list(Path(folder, "stages/refit").glob("teacher-*/model"))) == new_teachers
     assert "refit, all labels" in closing_table(results)
     assert "Refit on all labels (kept)" in (Path(folder) / "README.md").read_text()

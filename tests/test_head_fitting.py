@@ -11,7 +11,7 @@ from hfssl.data.tokenization import tokenize_dataset
 from hfssl.models.backbones import load_tokenizer
 from hfssl.models.heads import logit_layer
 from hfssl.models.loading import load_classifier
-from hfssl.training.head_fitting import class_mean_weights, confidence_scale, start_head
+from hfssl.training.head_fitting import class_mean_weights, confidence_scale, init_head
 
 
 def test_class_means_by_hand():
@@ -46,7 +46,7 @@ def test_the_head_of_a_real_model_knows_its_labels_without_a_step(tiny_backbone)
     rows = tokenize_dataset(make_dataset(9, labels=True), tokenizer, 16)
     model.train()
     state = torch.random.get_rng_state()
-    start_head("class_means", model, rows, tokenizer)
+    init_head("class_means", model, rows, tokenizer)
     assert model.training  # and no number was drawn
     assert torch.equal(torch.random.get_rng_state(), state)
     model.eval()

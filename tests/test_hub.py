@@ -62,7 +62,7 @@ def logits(model) -> torch.Tensor:
 
 
 def test_a_pushed_adapter_loads_by_its_id_in_a_fresh_process_to_the_bit(hub, run, tmp_path):
-    done = push(run, "reviews", what="adapter")
+    done = push(run, "reviews", artifact="adapter")
     assert done.url.startswith(f"{hub.url}/{REPO}/commit/")
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "results.json"} <= files(hub).keys()
     script = (
@@ -97,7 +97,7 @@ def test_a_pushed_model_loads_by_its_id_and_again_without_a_network(hub, run, mo
 
 
 def test_a_push_is_one_commit_with_card_and_results_and_no_text_of_the_users(hub, run, texts):
-    push(run, REPO, what="both")
+    push(run, REPO, artifact="both")
     repo = hub.repos[REPO]
     assert [commit.title for commit in repo.commits] == ["initial commit", "Push with hfssl"]
     pushed = files(hub)
@@ -106,12 +106,12 @@ def test_a_push_is_one_commit_with_card_and_results_and_no_text_of_the_users(hub
     everything = b"\n".join(file.content for file in pushed.values())
     assert not [row["text"] for row in texts if row["text"].encode() in everything]
     assert f'pipeline("text-classification", model="{REPO}")' in pushed["README.md"].content.decode()
-    push(run, REPO, what="both", texts=True)
+    push(run, REPO, artifact="both", include_report=True)
     assert "report.html" in files(hub)
 
 
 def test_the_card_of_an_adapter_says_how_to_load_it(hub, run, capsys):
-    push(run, REPO, what="adapter")
+    push(run, REPO, artifact="adapter")
     card = files(hub)["README.md"].content.decode()
     assert "library_name: peft" in card
     snippet = card.split("```python\n")[1].split("```")[0]
@@ -121,7 +121,7 @@ def test_the_card_of_an_adapter_says_how_to_load_it(hub, run, capsys):
 
 
 def test_the_adapter_beside_a_model_loads_as_the_card_says(hub, run):
-    push(run, REPO, what="both")
+    push(run, REPO, artifact="both")
     assert f'hfssl.from_pretrained("{REPO}", subfolder="adapter")' in files(hub)["README.md"].content.decode()
     adapter = hfssl.from_pretrained(REPO, subfolder="adapter")
     assert torch.equal(logits(adapter), logits(hfssl.from_pretrained(run / "adapter")))
@@ -201,19 +201,19 @@ def test_a_push_in_between_is_refused_with_the_remedy(hub, run):
 
     hub.meanwhile = somebody_else
     with pytest.raises(ModelError, match="somebody else pushed to it.*repeat the command"):
-        push(run, REPO, what="adapter")
+        push(run, REPO, artifact="adapter")
     assert "adapter_model.safetensors" not in files(hub)
-    push(run, REPO, what="adapter")
+    push(run, REPO, artifact="adapter")
     assert {"theirs.txt", "adapter_model.safetensors"} <= files(hub).keys()
 
 
 def test_a_repository_holds_one_kind_of_model(hub, run):
     """Else the adapter of an earlier push would be loaded in place of the model of a later one, or the other way."""
-    push(run, REPO, what="adapter")
+    push(run, REPO, artifact="adapter")
     push(run, REPO)
     assert torch.equal(logits(hfssl.from_pretrained(REPO)), logits(hfssl.from_pretrained(run / "model")))
     assert not {"adapter_config.json", "adapter_model.safetensors", "hfssl_labels.json"} & files(hub).keys()
-    push(run, REPO, what="adapter")
+    push(run, REPO, artifact="adapter")
     assert torch.equal(logits(hfssl.from_pretrained(REPO)), logits(hfssl.from_pretrained(run / "adapter")))
     assert "model.safetensors" not in files(hub)
 
@@ -263,7 +263,7 @@ def test_a_dry_run_sends_nothing(hub, run, capsys):
 
 
 def test_the_command_pushes_and_prints_where(hub, run, capsys):
-    assert main(["push", "--folder", str(run), "--repo-id", REPO, "--what", "adapter", "--private"]) == 0
+    assert main(["push", "--folder", str(run), "--repo-id", REPO, "--artifact", "adapter", "--private"]) == 0
     assert f"{hub.url}/{REPO}/commit/{hub.repos[REPO].branches['main']}" in capsys.readouterr().out
 
 
@@ -286,7 +286,7 @@ def test_a_name_that_no_repository_can_have_is_one_sentence(hub, run, name, caps
 
 
 def test_an_adapter_on_a_folder_of_this_machine_is_warned_of(hub, run, caplog):
-    push(run, REPO, what="adapter", dry_run=True)
+    push(run, REPO, artifact="adapter", dry_run=True)
     assert "where nobody else can load it from" in caplog.text
     caplog.clear()
     push(run, REPO, dry_run=True)

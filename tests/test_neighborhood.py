@@ -88,7 +88,12 @@ def test_names_have_their_say_inside_the_probes(monkeypatch, tiny_backbone, tiny
     )
 
     def found(**asked) -> Neighborhood:
-        arguments = {"num_classes": 2, "graph": False, "held_out": rows.select(range(held_out)), "seed": 0} | asked
+        arguments = {
+            "num_classes": 2,
+            "graph": False,
+            "held_out": rows.select(range(held_out)),
+            "seed": 0,
+        } | asked
         pool = embed_layers(model, rows, tiny_tokenizer, probe=arguments.get("probe", False))
         return find_neighborhood(model, rows, pool, tiny_tokenizer, **arguments)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hfssl.evaluation.out_of_distribution import ALARM_SHARE, conformal_p_values, novel_rows
+from hfssl.evaluation.out_of_distribution import ALARM_SHARE, conformal_p_values, ood_rows
 
 
 def test_p_values_by_hand():
@@ -17,7 +17,7 @@ def test_p_values_by_hand():
 
 def test_p_values_are_uniform_for_rows_like_the_labeled_ones():
     generator = np.random.default_rng(0)
-    shares = [novel_rows(generator.normal(size=(99, 20)), generator.normal(size=(200, 20))).mean() for _ in range(20)]
+    shares = [ood_rows(generator.normal(size=(99, 20)), generator.normal(size=(200, 20))).mean() for _ in range(20)]
     assert 0.03 < np.mean(shares) < 0.08
     assert max(shares) < ALARM_SHARE
 
@@ -28,12 +28,12 @@ def test_a_pool_of_which_nine_tenths_come_from_elsewhere_is_flagged():
     labeled = generator.normal(size=(99, 20)) + here
     pool = generator.normal(size=(1000, 20)) + there
     pool[:100] += here - there
-    found = novel_rows(labeled, pool)
+    found = ood_rows(labeled, pool)
     assert found.mean() > 0.8
     assert found[:100].mean() < 0.2
 
 
 def test_equal_embeddings_and_few_labels_are_not_novel():
-    assert not novel_rows(np.ones((30, 4)), np.ones((50, 4))).any()
-    assert not novel_rows(np.ones((3, 4)), -np.ones((50, 4))).any()
-    assert novel_rows(np.ones((30, 4)), np.ones((0, 4))).shape == (0,)
+    assert not ood_rows(np.ones((30, 4)), np.ones((50, 4))).any()
+    assert not ood_rows(np.ones((3, 4)), -np.ones((50, 4))).any()
+    assert ood_rows(np.ones((30, 4)), np.ones((0, 4))).shape == (0,)

@@ -1,4 +1,4 @@
-"""Class shares: posteriors adjusted, shares estimated, agreed on and matched, against numbers worked out by hand."""
+"""Class prior: posteriors adjusted, shares estimated, agreed on and matched, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from hfssl.errors import ConfigurationError
 from hfssl.functional.class_priors import (
     adjust_to_prior,
-    class_shares,
+    align_distribution,
+    class_prior,
     consensus_prior,
     estimate_prior,
-    given_shares,
-    match_shares,
-    predicted_shares,
+    given_prior,
+    predicted_prior,
 )
 
 EVEN = [0.5, 0.5]
@@ -24,15 +24,15 @@ EVEN = [0.5, 0.5]
 
 def test_shares_of_labels_are_counts_with_one_row_spread_over_all_classes():
     # Of 0, 0, 1 and a third class without labels: (2 + 1/3, 1 + 1/3, 1/3) / 4; the unlabeled row does not count.
-    np.testing.assert_allclose(class_shares([0, 0, 1, -1], 3), [7 / 12, 4 / 12, 1 / 12])
+    np.testing.assert_allclose(class_prior([0, 0, 1, -1], 3), [7 / 12, 4 / 12, 1 / 12])
 
 
 def test_shares_are_given_in_words_or_in_a_file(tmp_path):
     file = tmp_path / "shares.json"
     file.write_text(json.dumps({"ham": 30, "a=b, c": 10}), encoding="utf-8")
-    np.testing.assert_allclose(given_shares("ham = 0.9,spam=0.1", ["spam", "ham"]), [0.1, 0.9])
-    np.testing.assert_allclose(given_shares("ham=1, a=b=3", ["a=b", "ham"]), [0.75, 0.25])
-    np.testing.assert_allclose(given_shares(str(file), ["a=b, c", "ham"]), [0.25, 0.75])
+    np.testing.assert_allclose(given_prior("ham = 0.9,spam=0.1", ["spam", "ham"]), [0.1, 0.9])
+    np.testing.assert_allclose(given_prior("ham=1, a=b=3", ["a=b", "ham"]), [0.75, 0.25])
+    np.testing.assert_allclose(given_prior(str(file), ["a=b, c", "ham"]), [0.25, 0.75])
 
 
 @pytest.mark.parametrize(
@@ -42,22 +42,22 @@ def test_shares_are_given_in_words_or_in_a_file(tmp_path):
 )  # fmt: skip
 def test_shares_that_leave_a_class_out_or_are_no_numbers_are_refused(given):
     with pytest.raises(ConfigurationError) as error:
-        given_shares(given, ["ham", "spam"])
+        given_prior(given, ["ham", "spam"])
     assert str(error.value) == (
-        "class_shares: expected one number above 0 for each class, such as 'ham=1, spam=1', or a JSON file with them; "
+        "class_prior: expected one number above 0 for each class, such as 'ham=1, spam=1', or a JSON file with them; "
         f"got '{given}'."
     )
 
 
 def test_predicted_shares_are_drawn_to_the_prior_the_more_classes_there_are():
     # 7 to 3, as one row is spread over both; of two classes 2 parts in 52 are the prior's.
-    shares = predicted_shares([0, 0, 0, 1], EVEN)
+    shares = predicted_prior([0, 0, 0, 1], EVEN)
     np.testing.assert_allclose(shares[0] / shares[1], (7 / 3) ** (50 / 52))
     # Of 50 classes half is the prior's: (9 + 1/50) to 1/50 is 451 to 1, whose root counts.
-    many = predicted_shares([0] * 9, np.full(50, 1 / 50))
+    many = predicted_prior([0] * 9, np.full(50, 1 / 50))
     np.testing.assert_allclose(many[:2], [451**0.5 / (451**0.5 + 49), 1 / (451**0.5 + 49)])
     assert many.sum() == pytest.approx(1)
-    unseen = predicted_shares(np.array([], dtype=int), [0.9, 0.1])
+    unseen = predicted_prior(np.array([], dtype=int), [0.9, 0.1])
     np.testing.assert_allclose(unseen[0] / unseen[1], 9 ** (2 / 52))
 
 
@@ -108,7 +108,7 @@ def test_no_rows_tell_nothing():
 
 
 def test_a_share_of_zero_is_refused():
-    with pytest.raises(ValueError, match="positive class shares"):
+    with pytest.raises(ValueError, match="positive class prior"):
         estimate_prior([[0.5, 0.5]], [1.0, 0.0])
 
 
@@ -142,7 +142,7 @@ def test_a_class_that_no_model_finds_keeps_a_share():
 
 def test_matching_reaches_the_target_that_one_step_of_alignment_misses():
     probs = np.array([[0.8, 0.2], [0.6, 0.4]])
-    matched = match_shares(probs, EVEN)
+    matched = align_distribution(probs, EVEN)
     np.testing.assert_allclose(matched.mean(axis=0), EVEN, atol=1e-6)
     # By symmetry the odds 4 and 1.5 are divided by sqrt(4 * 1.5), after which one row is the other's mirror image.
     odds = 4 / math.sqrt(6)
@@ -156,8 +156,8 @@ def test_matching_to_what_expectation_maximisation_found_is_the_adjustment():
     probs = np.random.default_rng(0).dirichlet([2.0, 1.0, 1.0], size=200)
     prior = np.full(3, 1 / 3)
     found = estimate_prior(probs, prior, tolerance=1e-12)
-    np.testing.assert_allclose(match_shares(probs, found), adjust_to_prior(probs, prior, found), atol=1e-4)
+    np.testing.assert_allclose(align_distribution(probs, found), adjust_to_prior(probs, prior, found), atol=1e-4)
 
 
 def test_matching_leaves_a_class_that_no_row_is_given_at_zero():
-    np.testing.assert_allclose(match_shares(np.array([[1.0, 0.0]]), EVEN), [[1.0, 0.0]])
+    np.testing.assert_allclose(align_distribution(np.array([[1.0, 0.0]]), EVEN), [[1.0, 0.0]])

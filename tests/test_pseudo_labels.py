@@ -19,7 +19,7 @@ def scores_of(probs) -> MCDropoutResult:
 
 @pytest.fixture
 def settings(tmp_path):
-    common = {"draw": "all", "selection_fraction": 1.0, "soft_targets": True, "weighting": "uniform"}
+    common = {"selection_strategy": "all", "selection_fraction": 1.0, "soft_targets": True, "weighting": "uniform"}
     return lambda **given: SelfTrainingConfig(output_dir=str(tmp_path), use_cpu=True, **(common | given))
 
 
@@ -37,7 +37,7 @@ def test_labels_are_fitted_to_the_class_shares_of_the_pool(settings):
 def test_a_threshold_is_put_on_what_the_temperature_has_left(settings):
     """At T = 2 the odds of 0.9 and 0.1 are 3 to 1, and those of 0.8 and 0.2 are 2 to 1."""
     scores = scores_of([[0.9, 0.1], [0.8, 0.2]])
-    options = settings(draw="threshold", confidence_threshold=0.75 - 1e-6)
+    options = settings(selection_strategy="threshold", confidence_threshold=0.75 - 1e-6)
     generator = np.random.default_rng(0)
     assert pseudo_label(scores, options, generator).rows.tolist() == [0, 1]
     tempered = pseudo_label(scores, options, generator, temperature=2.0)
@@ -55,9 +55,9 @@ def test_sharpening_by_hand():
 
 def test_soft_targets_are_sharpened_and_hard_ones_are_not(settings):
     scores = scores_of([[0.6, 0.4]])
-    soft = pseudo_label(scores, settings(sharpening=0.5), np.random.default_rng(0))
+    soft = pseudo_label(scores, settings(sharpen_temperature=0.5), np.random.default_rng(0))
     np.testing.assert_allclose(soft.target_probs, [[0.36 / 0.52, 0.16 / 0.52]], atol=1e-6)
-    hard = pseudo_label(scores, settings(sharpening=0.5, soft_targets=False), np.random.default_rng(0))
+    hard = pseudo_label(scores, settings(sharpen_temperature=0.5, soft_targets=False), np.random.default_rng(0))
     np.testing.assert_allclose(hard.target_probs, [[1, 0]])
 
 
@@ -69,30 +69,30 @@ def neighborhood(probs, trust=1.0, novel=None) -> Neighborhood:
 def test_a_row_that_graph_and_teacher_agree_on_counts_more(settings):
     scores = scores_of([[0.9, 0.1], [0.9, 0.1]])
     near = neighborhood([[0.75, 0.25], [0.25, 0.75]])
-    labels = pseudo_label(scores, settings(graph="agreement"), np.random.default_rng(0), neighborhood=near)
+    labels = pseudo_label(scores, settings(label_spreading="agreement"), np.random.default_rng(0), neighborhood=near)
     np.testing.assert_allclose(labels.weights, [1.5, 0.5])  # 3/4 to 1/4, with mean 1
-    sure = pseudo_label(scores, settings(graph="certainty"), np.random.default_rng(0), neighborhood=near)
+    sure = pseudo_label(scores, settings(label_spreading="certainty"), np.random.default_rng(0), neighborhood=near)
     np.testing.assert_allclose(sure.weights, [1.8, 0.2])  # 0.9 to 0.1, with mean 1
 
 
 def test_a_graph_without_trust_has_no_say(settings):
     scores, deaf = scores_of([[0.9, 0.1], [0.9, 0.1]]), neighborhood([[0.0, 1.0], [0.0, 1.0]], trust=0.0)
     for graph in ("agreement", "certainty", "labels"):
-        labels = pseudo_label(scores, settings(graph=graph), np.random.default_rng(0), neighborhood=deaf)
+        labels = pseudo_label(scores, settings(label_spreading=graph), np.random.default_rng(0), neighborhood=deaf)
         np.testing.assert_allclose(labels.weights, [1, 1])
         np.testing.assert_allclose(labels.target_probs, scores.deterministic_probs)
 
 
 def test_the_graphs_labels_are_mixed_in_as_far_as_it_is_trusted(settings):
     scores, near = scores_of([[0.9, 0.1], [0.6, 0.4]]), neighborhood([[0.5, 0.5], [0.0, 1.0]], trust=0.25)
-    labels = pseudo_label(scores, settings(graph="labels"), np.random.default_rng(0), neighborhood=near)
+    labels = pseudo_label(scores, settings(label_spreading="labels"), np.random.default_rng(0), neighborhood=near)
     np.testing.assert_allclose(labels.target_probs, [[0.8, 0.2], [0.45, 0.55]], atol=1e-6)
     assert labels.predicted.tolist() == [0, 1]
 
 
 def test_novel_rows_lose_their_weight_only_where_the_pool_is_doubtful(settings):
     scores = scores_of([[0.9, 0.1], [0.6, 0.4]])
-    args = settings(filter_novel=True)
+    args = settings(ood_filter=True)
     odd = neighborhood([[1, 0], [1, 0]], novel=[False, True])  # half of the pool
     labels = pseudo_label(scores, args, np.random.default_rng(0), neighborhood=odd)
     np.testing.assert_allclose(labels.weights, [2, 0])
@@ -106,5 +106,5 @@ def test_novel_rows_lose_their_weight_only_where_the_pool_is_doubtful(settings):
 
 def test_the_fraction_of_the_round_goes_before_that_of_the_settings(settings):
     scores = scores_of([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7]])
-    labels = pseudo_label(scores, settings(draw="top_k"), np.random.default_rng(0), fraction=0.5)
+    labels = pseudo_label(scores, settings(selection_strategy="top_k"), np.random.default_rng(0), fraction=0.5)
     assert labels.rows.tolist() == [0, 2]

@@ -14,7 +14,7 @@ from ranks import logs, run_ranks
 from train_tiny import make_trainer, weights_digest
 
 from hfssl.errors import Interrupted, TrainingError
-from hfssl.runtime.distributed import any_rank, from_main, is_main, wait_for_everyone
+from hfssl.runtime.distributed import any_rank, broadcast, is_main, wait_for_everyone
 from hfssl.training.trainer import last_complete_checkpoint
 
 pytestmark = pytest.mark.distributed
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.distributed
 
 def test_one_process_agrees_with_itself(tmp_path):
     value = {"any": "object"}
-    assert from_main(value) is value
+    assert broadcast(value) is value
     assert (any_rank(True), any_rank(False), is_main()) == (True, False, True)
     wait_for_everyone()
 

@@ -21,8 +21,8 @@ OPTIONS = {
     "average": {"weight_average_decay": 0.9},
     "wise_ft": {"wise_ft_alpha": 0.5},
     "layerwise": {"layerwise_lr_decay": 0.5},
-    "class_means": {"head_start": "class_means"},
-    "logistic": {"head_start": "logistic"},
+    "class_means": {"head_init": "class_means"},
+    "logistic": {"head_init": "logistic"},
 }
 
 

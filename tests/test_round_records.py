@@ -37,7 +37,7 @@ def test_the_rounds_end_when_labels_are_stable(tiny_backbone, teacher, undisturb
 def test_the_rounds_end_when_nothing_is_selected_and_the_teacher_stays(tiny_backbone, teacher, tmp_path, caplog):
     tiny = load_classifier(tiny_backbone, LABEL_NAMES, seed=3)  # never trained: sure of nothing
     save_checkpoint(tiny, load_tokenizer(tiny_backbone), tmp_path / "unsure")
-    rounds = run_rounds(tiny_backbone, tmp_path / "unsure", tmp_path / "rounds", draw="threshold")
+    rounds = run_rounds(tiny_backbone, tmp_path / "unsure", tmp_path / "rounds", selection_strategy="threshold")
     assert (rounds.termination_condition_, rounds.n_iter_) == ("nothing_selected", 1)
     assert digest(rounds.student_) == digest(tiny)
     assert (rounds.labeled_iter_ == -1).all()
@@ -46,7 +46,7 @@ def test_the_rounds_end_when_nothing_is_selected_and_the_teacher_stays(tiny_back
     assert (record["selected"], record["mean_weight"], record["pseudo_label_accuracy"]) == (0, 0.0, None)
     assert set(record["per_class"].values()) == {0}
     assert record["validation"] is not None
-    again = run_rounds(tiny_backbone, tmp_path / "unsure", tmp_path / "rounds", draw="threshold")
+    again = run_rounds(tiny_backbone, tmp_path / "unsure", tmp_path / "rounds", selection_strategy="threshold")
     assert again.rounds_ == rounds.rounds_
     assert digest(again.student_) == digest(tiny)
 
@@ -55,7 +55,7 @@ def test_the_rounds_end_when_held_out_rows_speak_against_a_student_and_the_one_b
     tiny_backbone, teacher, tmp_path
 ):
     """Labels that the first student gives and the second does not: so many rows are not lost by chance."""
-    options = {"stop_agreement": 1.0, "student_start": "teacher", "learning_rate": 3e-3, "head_learning_rate": 3e-3}
+    options = {"stop_agreement": 1.0, "student_init": "teacher", "learning_rate": 3e-3, "head_learning_rate": 3e-3}
     free = run_rounds(tiny_backbone, teacher, tmp_path / "free", rounds=2, **options)
     words = np.random.default_rng(0).choice(TINY_WORDS, (300, 6))
     texts, tokenizer = Dataset.from_dict({"text": [" ".join(row) for row in words]}), load_tokenizer(tiny_backbone)

@@ -18,9 +18,9 @@ from hfssl.data.tokenization import tokenize_dataset
 from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.functional.logistic_regression import soft_logistic_weights
-from hfssl.functional.selection import ACQUISITIONS, DRAWS, quotas
+from hfssl.functional.selection import ACQUISITIONS, SELECTION_STRATEGIES, quotas
 from hfssl.inference.scoring import head_inputs, mean_embeddings, predict_logits
-from hfssl.methods.self_training.config import ACQUISITION_NAMES, DRAW_NAMES, SelfTrainingConfig
+from hfssl.methods.self_training.config import ACQUISITION_NAMES, SELECTION_STRATEGY_NAMES, SelfTrainingConfig
 from hfssl.methods.self_training.pseudo_labels import PseudoLabels, pseudo_label
 from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import load_tokenizer
@@ -33,29 +33,34 @@ from hfssl.training.weight_averaging import mean_of_weights
 
 @pytest.fixture
 def settings(tmp_path):
-    common = {"draw": "all", "selection_fraction": 1.0, "soft_targets": True, "weighting": "uniform"}
+    common = {"selection_strategy": "all", "selection_fraction": 1.0, "soft_targets": True, "weighting": "uniform"}
     return lambda **given: SelfTrainingConfig(output_dir=str(tmp_path), use_cpu=True, **(common | given))
 
 
 def test_the_shares_are_found_once_and_remembered(tiny_backbone, teacher, tmp_path):
-    found = run_rounds(tiny_backbone, teacher, tmp_path / "a", alignment="estimated", soft_targets=True)
-    assert found.class_shares_.sum() == pytest.approx(1)
-    assert [list(record["class_shares"].values()) for record in found.rounds_] == [found.class_shares_.tolist()] * 2
-    again = run_rounds(tiny_backbone, teacher, tmp_path / "a", alignment="estimated", soft_targets=True)
-    np.testing.assert_array_equal(again.class_shares_, found.class_shares_)
-    labeled = run_rounds(tiny_backbone, teacher, tmp_path / "b", alignment="labeled", rounds=1)
-    assert labeled.class_shares_.tolist() != found.class_shares_.tolist()
-    assert run_rounds(tiny_backbone, teacher, tmp_path / "c", rounds=1).rounds_[0]["class_shares"] is None
+    found = run_rounds(tiny_backbone, teacher, tmp_path / "a", distribution_alignment="estimated", soft_targets=True)
+    assert found.class_prior_.sum() == pytest.approx(1)
+    assert [list(record["class_prior"].values()) for record in found.rounds_] == [found.class_prior_.tolist()] * 2
+    again = run_rounds(tiny_backbone, teacher, tmp_path / "a", distribution_alignment="estimated", soft_targets=True)
+    np.testing.assert_array_equal(again.class_prior_, found.class_prior_)
+    labeled = run_rounds(tiny_backbone, teacher, tmp_path / "b", distribution_alignment="labeled", rounds=1)
+    assert labeled.class_prior_.tolist() != found.class_prior_.tolist()
+    assert run_rounds(tiny_backbone, teacher, tmp_path / "c", rounds=1).rounds_[0]["class_prior"] is None
 
 
 def test_shares_that_are_given_are_those_of_the_labels_that_are_taught(tiny_backbone, teacher, tmp_path):
-    options = {"class_shares": "plot=2, bad=1, good=1", "soft_targets": True, "draw": "all", "weighting": "uniform"}
+    options = {
+        "class_prior": "plot=2, bad=1, good=1",
+        "soft_targets": True,
+        "selection_strategy": "all",
+        "weighting": "uniform",
+    }
     rounds = run_rounds(tiny_backbone, teacher, tmp_path, rounds=1, **options)
-    assert rounds.rounds_[0]["class_shares"] == {"bad": 0.25, "good": 0.25, "plot": 0.5}
+    assert rounds.rounds_[0]["class_prior"] == {"bad": 0.25, "good": 0.25, "plot": 0.5}
     taught = PseudoLabels.load(tmp_path / "round-0" / "pseudo_labels.npz")[0]
     np.testing.assert_allclose(taught.target_probs.mean(axis=0), [0.25, 0.25, 0.5], atol=1e-4)
     with pytest.raises(ConfigurationError, match="one number above 0 for each class, such as 'bad=1, good=1, plot=1'"):
-        run_rounds(tiny_backbone, teacher, tmp_path, rounds=1, class_shares="bad=1, good=1")
+        run_rounds(tiny_backbone, teacher, tmp_path, rounds=1, class_prior="bad=1, good=1")
 
 
 def test_a_threshold_comes_after_a_temperature_that_is_fitted_on_held_out_labels(tiny_backbone, teacher, tmp_path):
@@ -66,7 +71,7 @@ def test_a_threshold_comes_after_a_temperature_that_is_fitted_on_held_out_labels
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), tokenizer, MAX_LENGTH)
     of_pool = predict_logits(model, pool, tokenizer)
     threshold = float(np.median(softmax(of_pool, axis=-1).max(axis=-1)))
-    options = {"draw": "threshold", "confidence_threshold": threshold, "rounds": 1}
+    options = {"selection_strategy": "threshold", "confidence_threshold": threshold, "rounds": 1}
 
     def run(name: str, labels: np.ndarray | None):
         held_out = False if labels is None else texts.add_column("label", labels.tolist())
@@ -84,7 +89,13 @@ def test_a_threshold_comes_after_a_temperature_that_is_fitted_on_held_out_labels
 
 
 def test_the_curriculum_draws_more_from_round_to_round(tiny_backbone, teacher, tmp_path):
-    options = {"draw": "top_k", "selection_fraction": 0.2, "last_selection_fraction": 0.6, "rounds": 3, "max_steps": 2}
+    options = {
+        "selection_strategy": "top_k",
+        "selection_fraction": 0.2,
+        "final_selection_fraction": 0.6,
+        "rounds": 3,
+        "max_steps": 2,
+    }
     rounds = run_rounds(tiny_backbone, teacher, tmp_path, stop_agreement=1.0, **options)
     assert [rounds.args.fraction_at(number) for number in range(3)] == pytest.approx([0.2, 0.4, 0.6])
     for record in rounds.rounds_:  # a class with too few candidates gives what it has
@@ -95,7 +106,7 @@ def test_the_curriculum_draws_more_from_round_to_round(tiny_backbone, teacher, t
 
 @pytest.mark.parametrize("graph", ["agreement", "certainty", "labels"])
 def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_path, monkeypatch, graph):
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path, graph=graph, filter_novel=True, soft_targets=True)
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path, label_spreading=graph, ood_filter=True, soft_targets=True)
     found = rounds.neighborhood_
     assert found.probs.shape == (POOL_ROWS, 3)
     assert found.novel.shape == found.certainty.shape == (POOL_ROWS,)
@@ -107,13 +118,21 @@ def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_pa
         "hfssl.methods.self_training.frozen_encoder.cache.find_neighborhood",
         lambda *a, **k: pytest.fail("asked a second time"),
     )
-    again = run_rounds(tiny_backbone, teacher, tmp_path, graph=graph, filter_novel=True, soft_targets=True)
+    again = run_rounds(tiny_backbone, teacher, tmp_path, label_spreading=graph, ood_filter=True, soft_targets=True)
     assert digest(again.student_) == digest(rounds.student_)
 
 
 def test_the_first_teachers_may_speak_through_the_means_over_their_tokens(tiny_backbone, teacher, tmp_path):
     """In round 1 by logistic regression on these means, in round 2 the student by its own head."""
-    run_rounds(tiny_backbone, teacher, tmp_path, teacher_probe=True, mc_passes=0, draw="all", weighting="uniform")
+    run_rounds(
+        tiny_backbone,
+        teacher,
+        tmp_path,
+        teacher_probe=True,
+        mc_passes=0,
+        selection_strategy="all",
+        weighting="uniform",
+    )
     tokenizer, model = load_tokenizer(tiny_backbone), from_pretrained(teacher)
     labeled, pool = (
         tokenize_dataset(make_dataset(rows, labels=known, offset=offset), tokenizer, MAX_LENGTH)
@@ -135,7 +154,7 @@ def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
     tiny_backbone, teacher, tmp_path, monkeypatch
 ):
     """After one round it learns what new teachers say beside the new probe, and nothing else."""
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, frozen_probe=True, soft_targets=True)
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, backbone_probe=True, soft_targets=True)
     more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
     monkeypatch.setattr(
@@ -178,20 +197,32 @@ def test_a_student_may_start_from_its_teacher(tiny_backbone, teacher, tmp_path, 
         learned = run_rounds(tiny_backbone, teacher, tmp_path / "first", lora=True, rounds=1).student_
         save_checkpoint(learned, tokenizer, tmp_path / "teacher", LABEL_NAMES)
         teacher = tmp_path / "teacher"
-    still = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "rounds": 1, "lora": lora, "draw": "all"}
-    follower = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_start="teacher", **still)
+    still = {
+        "learning_rate": 1e-12,
+        "head_learning_rate": 1e-12,
+        "rounds": 1,
+        "lora": lora,
+        "selection_strategy": "all",
+    }
+    follower = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_init="teacher", **still)
     assert opinion(follower.student_) == pytest.approx(opinion(from_pretrained(teacher)), abs=1e-5)
-    fresh = run_rounds(tiny_backbone, teacher, tmp_path / "b", student_start="pretrained", **still)
+    fresh = run_rounds(tiny_backbone, teacher, tmp_path / "b", student_init="pretrained", **still)
     assert opinion(fresh.student_) != opinion(follower.student_)
-    again = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_start="teacher", **still)
+    again = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_init="teacher", **still)
     assert digest(again.student_) == digest(follower.student_)
 
 
 def test_the_mean_of_the_teachers_weights_teaches_and_is_where_students_start(
     tiny_backbone, teacher, tmp_path, monkeypatch
 ):
-    still = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "rounds": 1, "mc_passes": 0, "draw": "all"}
-    settings = still | {"student_start": "teacher", "model_soup": True, "teachers": 2, "weighting": "uniform"}
+    still = {
+        "learning_rate": 1e-12,
+        "head_learning_rate": 1e-12,
+        "rounds": 1,
+        "mc_passes": 0,
+        "selection_strategy": "all",
+    }
+    settings = still | {"student_init": "teacher", "model_soup": True, "num_teachers": 2, "weighting": "uniform"}
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", **settings)  # with the one that is there
     assert len(np.load(tmp_path / "rounds/round-0/opinions.npz")["teacher_probs"]) == 1
     tokenizer = load_tokenizer(tiny_backbone)
@@ -214,7 +245,7 @@ def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_pa
     monkeypatch.setattr(
         "hfssl.methods.self_training.teachers.logger.warning", lambda text, *values: warnings.append(text % values)
     )
-    soup = {"model_soup": True, "teachers": 2}
+    soup = {"model_soup": True, "num_teachers": 2}
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, lora=True, **soup)
     adapters = [rounds.student_, rounds.student_]
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
@@ -227,9 +258,9 @@ def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_pa
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_the_head_may_be_fitted_anew_to_all_that_was_taught(tiny_backbone, teacher, tmp_path, lora):
-    options = {"rounds": 1, "lora": lora, "draw": "all", "soft_targets": True, "lambda_u": 0.5}
+    options = {"rounds": 1, "lora": lora, "selection_strategy": "all", "soft_targets": True, "lambda_u": 0.5}
     plain = run_rounds(tiny_backbone, teacher, tmp_path / "a", **options)
-    fitted = run_rounds(tiny_backbone, teacher, tmp_path / "b", refit_head=True, **options)
+    fitted = run_rounds(tiny_backbone, teacher, tmp_path / "b", retrain_head=True, **options)
     tokenizer = load_tokenizer(tiny_backbone)
     labeled = tokenize_dataset(make_dataset(11, labels=True), tokenizer, MAX_LENGTH)
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), tokenizer, MAX_LENGTH)
@@ -252,7 +283,7 @@ def test_the_head_may_be_fitted_anew_to_all_that_was_taught(tiny_backbone, teach
 
 def test_a_kept_and_a_loaded_teacher_start_the_same_student_in_bf16(tiny_backbone, teacher, tmp_path):
     """accelerate marks a model that it has prepared, and a copy of it would be trained on in fp32."""
-    options = {"bf16": True, "student_start": "teacher", "draw": "all"}
+    options = {"bf16": True, "student_init": "teacher", "selection_strategy": "all"}
     whole = run_rounds(tiny_backbone, teacher, tmp_path / "whole", **options)
     assert whole.n_iter_ == 2
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
@@ -264,12 +295,12 @@ def test_a_kept_and_a_loaded_teacher_start_the_same_student_in_bf16(tiny_backbon
 
 def test_settings_that_are_not_known_are_all_named_at_once(settings):
     with pytest.raises(ConfigurationError) as error:
-        settings(alignment="estimate", stop_agreement=2, model_soup=True)
+        settings(distribution_alignment="estimate", stop_agreement=2, model_soup=True)
     assert "alignment must be one of none, predicted, estimated, labeled, got 'estimate'" in str(error.value)
     assert "stop_agreement" in str(error.value)
     assert "model_soup is the mean of several teachers: set teachers to 2 or more" in str(error.value)
 
 
 def test_the_settings_know_every_draw_and_acquisition():
-    assert DRAW_NAMES == tuple(DRAWS)
+    assert SELECTION_STRATEGY_NAMES == tuple(SELECTION_STRATEGIES)
     assert ACQUISITION_NAMES == tuple(ACQUISITIONS)

@@ -76,7 +76,7 @@ def test_finished_rounds_are_not_run_again(tiny_backbone, teacher, tmp_path):
 @pytest.mark.distributed
 @pytest.mark.parametrize("lora", [False, True])
 def test_two_ranks_killed_at_every_turn_and_resumed_give_the_same_bits(tiny_backbone, teacher, tmp_path, lora):
-    options = {"lora": lora, "per_device_train_batch_size": 2, "refit_head": True}
+    options = {"lora": lora, "per_device_train_batch_size": 2, "retrain_head": True}
 
     def run(name, kill=None):
         folder = tmp_path / name
@@ -110,7 +110,7 @@ def test_two_ranks_killed_at_every_turn_and_resumed_give_the_same_bits(tiny_back
 @pytest.mark.parametrize("rows", [POOL_ROWS, 1])
 def test_two_ranks_choose_what_one_rank_chooses(tiny_backbone, teacher, tmp_path, rows):
     """The first round's pseudo-labels depend on teacher, pool and seed alone; a pool of one row serves two ranks."""
-    options = {"rounds": 1, "max_steps": 2, "pool_rows": rows, "draw": "easy" if rows > 1 else "all"}
+    options = {"rounds": 1, "max_steps": 2, "pool_rows": rows, "selection_strategy": "easy" if rows > 1 else "all"}
     run_rounds(tiny_backbone, teacher, tmp_path / "one", **options)
     args = (None, str(tiny_backbone), str(teacher), str(tmp_path / "two"), options)
     assert run_ranks(rounds_that_die, *args, log_dir=tmp_path, ranks=2) == [0, 0], logs(tmp_path)
@@ -155,11 +155,16 @@ def test_the_recipe_under_torchrun(tiny_backbone, tmp_path):
         {},
         {"lora": True},
         {"mc_passes": 1},
-        {"mc_passes": 0, "draw": "all", "weighting": "uniform", "neighbor_smoothing": 0.3},
-        {"draw": "top_k", "soft_targets": True, "weighting": "confidence"},
-        {"alignment": "estimated", "soft_targets": True, "weighting": "uniform", "freeze_embeddings": True},
-        {"alignment": "predicted", "soft_targets": True},
-        {"alignment": "labeled", "draw": "uniform"},
+        {"mc_passes": 0, "selection_strategy": "all", "weighting": "uniform", "knn_smoothing": 0.3},
+        {"selection_strategy": "top_k", "soft_targets": True, "weighting": "confidence"},
+        {
+            "distribution_alignment": "estimated",
+            "soft_targets": True,
+            "weighting": "uniform",
+            "freeze_embeddings": True,
+        },
+        {"distribution_alignment": "predicted", "soft_targets": True},
+        {"distribution_alignment": "labeled", "selection_strategy": "uniform"},
     ],
     ids=["full", "lora", "one_pass", "no_pass", "soft", "estimated", "predicted", "labeled"],
 )
@@ -212,14 +217,19 @@ def test_the_student_learns_the_pseudo_label_and_not_the_label_in_the_pool(tiny_
 @pytest.mark.parametrize("draw", ["all", "easy"])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_pool_smaller_than_the_batch(tiny_backbone, teacher, tmp_path, rows, draw):
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path, pool_rows=rows, draw=draw, selection_fraction=1.0)
+    rounds = run_rounds(
+        tiny_backbone, teacher, tmp_path, pool_rows=rows, selection_strategy=draw, selection_fraction=1.0
+    )
     assert rounds.transduction_.shape == (rows,)
     if draw == "all":
         assert [record["selected"] for record in rounds.rounds_] == [rows] * rounds.n_iter_
         assert (rounds.labeled_iter_ == 0).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"draw": "all", "alignment": "estimated"}, {"graph": "agreement"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"selection_strategy": "all", "distribution_alignment": "estimated"}, {"label_spreading": "agreement"}],
+)
 def test_a_pool_of_one_text_is_one_class_with_equal_embeddings(tiny_backbone, teacher, tmp_path, options):
     texts = ["the film was great fun"] * 12
     rounds = run_rounds(tiny_backbone, teacher, tmp_path, pool_texts=texts, soft_targets=True, **options)
@@ -239,16 +249,21 @@ def test_a_pool_that_is_mostly_of_another_kind_is_flagged_and_those_rows_lose_th
         return [" ".join(generator.choice(words, size=8)) for _ in range(count)]
 
     alien = "red blue green fast slow up down one two three river city year name person".split()
-    settings = {"labeled_texts": texts(60, TINY_WORDS), "draw": "all", "rounds": 1, "weighting": "uniform"}
+    settings = {
+        "labeled_texts": texts(60, TINY_WORDS),
+        "selection_strategy": "all",
+        "rounds": 1,
+        "weighting": "uniform",
+    }
     pool = texts(36, alien) + texts(4, TINY_WORDS)
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "a", pool_texts=pool, filter_novel=True, **settings)
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "a", pool_texts=pool, ood_filter=True, **settings)
     assert "of the pool is unlike all labeled rows" in caplog.text
-    assert rounds.rounds_[0]["novel_share"] > 0.3
+    assert rounds.rounds_[0]["ood_fraction"] > 0.3
     weights = np.load(tmp_path / "a" / "round-0" / "pseudo_labels.npz")["weights"]
     assert weights[36:].mean() > 1.5 * weights[:36].mean()
     usual = texts(40, TINY_WORDS)
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "b", pool_texts=usual, filter_novel=True, **settings)
-    assert rounds.rounds_[0]["novel_share"] < 0.3
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path / "b", pool_texts=usual, ood_filter=True, **settings)
+    assert rounds.rounds_[0]["ood_fraction"] < 0.3
     np.testing.assert_allclose(np.load(tmp_path / "b" / "round-0" / "pseudo_labels.npz")["weights"], 1)
 
 

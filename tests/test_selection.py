@@ -10,14 +10,14 @@ import pytest
 
 from hfssl.functional.selection import (
     ACQUISITIONS,
-    DRAWS,
+    SELECTION_STRATEGIES,
     Candidates,
-    class_balanced_draw,
-    draw_easy,
-    draw_hard,
-    draw_threshold,
-    draw_top_k,
+    class_balanced_selection,
     quotas,
+    select_easy,
+    select_hard,
+    select_threshold,
+    select_top_k,
 )
 
 BALANCED = ("easy", "hard", "uniform", "top_k")
@@ -39,7 +39,7 @@ def test_quotas_sum_to_the_size():
 @pytest.mark.parametrize("name", BALANCED)
 def test_each_class_gives_its_share_and_no_row_comes_twice(name):
     candidates = pool(np.repeat([0, 1, 2], [50, 30, 20]), bald=np.full(100, 0.5))
-    rows = DRAWS[name](candidates, 30, np.random.default_rng(0))
+    rows = SELECTION_STRATEGIES[name](candidates, 30, np.random.default_rng(0))
     assert np.bincount(candidates.predicted[rows]).tolist() == [10, 10, 10]
     assert len(set(rows.tolist())) == len(rows) == 30
 
@@ -47,34 +47,34 @@ def test_each_class_gives_its_share_and_no_row_comes_twice(name):
 @pytest.mark.parametrize("name", BALANCED)
 def test_a_class_that_is_short_gives_what_it_has_and_nobody_steps_in(name):
     candidates = pool(np.repeat([0, 2], [50, 4]))  # nothing was predicted as class 1
-    rows = DRAWS[name](candidates, 30, np.random.default_rng(0))
+    rows = SELECTION_STRATEGIES[name](candidates, 30, np.random.default_rng(0))
     assert np.bincount(candidates.predicted[rows], minlength=3).tolist() == [10, 0, 4]
 
 
-@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("name", SELECTION_STRATEGIES)
 def test_an_empty_pool_gives_no_rows(name):
-    assert DRAWS[name](pool([]), 30, np.random.default_rng(0)).tolist() == []
+    assert SELECTION_STRATEGIES[name](pool([]), 30, np.random.default_rng(0)).tolist() == []
 
 
-@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("name", SELECTION_STRATEGIES)
 def test_the_same_generator_state_gives_the_same_rows_and_the_global_one_is_untouched(name):
     setup = np.random.default_rng(3)
     candidates = pool(setup.integers(0, 3, 200), bald=setup.random(200), confidence=setup.random(200))
     before = np.random.get_state()[1].copy()
-    first = DRAWS[name](candidates, 30, np.random.default_rng(5))
-    assert np.array_equal(first, DRAWS[name](candidates, 30, np.random.default_rng(5)))
+    first = SELECTION_STRATEGIES[name](candidates, 30, np.random.default_rng(5))
+    assert np.array_equal(first, SELECTION_STRATEGIES[name](candidates, 30, np.random.default_rng(5)))
     assert np.array_equal(before, np.random.get_state()[1])
     if name in ("easy", "hard", "uniform"):
-        assert not np.array_equal(first, DRAWS[name](candidates, 30, np.random.default_rng(6)))
+        assert not np.array_equal(first, SELECTION_STRATEGIES[name](candidates, 30, np.random.default_rng(6)))
 
 
 def test_easy_leaves_rows_of_a_nat_or_more_to_the_last_and_hard_those_of_zero():
     bald = np.array([1.5, 1.0, 0.2, 0.3, 0.0, 0.9])
     candidates = pool(np.zeros(6, dtype=int), bald=bald, num_classes=1)
     for seed in range(50):
-        assert draw_easy(candidates, 4, np.random.default_rng(seed)).tolist() == [2, 3, 4, 5]
-        assert draw_hard(candidates, 5, np.random.default_rng(seed)).tolist() == [0, 1, 2, 3, 5]
-    assert draw_easy(candidates, 5, np.random.default_rng(0)).shape == (5,)  # then one of the rows of chance 0
+        assert select_easy(candidates, 4, np.random.default_rng(seed)).tolist() == [2, 3, 4, 5]
+        assert select_hard(candidates, 5, np.random.default_rng(seed)).tolist() == [0, 1, 2, 3, 5]
+    assert select_easy(candidates, 5, np.random.default_rng(0)).shape == (5,)  # then one of the rows of chance 0
 
 
 def test_chances_are_proportional_to_the_probability():
@@ -83,30 +83,30 @@ def test_chances_are_proportional_to_the_probability():
     generator, trials = np.random.default_rng(0), 4000
     counts = np.zeros(3)
     for _ in range(trials):
-        counts[class_balanced_draw(candidates, probability, 1, generator)] += 1
+        counts[class_balanced_selection(candidates, probability, 1, generator)] += 1
     deviation = np.sqrt(probability * (1 - probability) / trials)
     assert np.all(np.abs(counts / trials - probability) < 4 * deviation)
 
 
 def test_top_k_takes_the_most_confident_and_breaks_ties_at_random():
     candidates = pool([0, 0, 0, 1, 1], confidence=[0.5, 0.9, 0.7, 0.6, 0.8], num_classes=2)
-    assert draw_top_k(candidates, 2, np.random.default_rng(0)).tolist() == [1, 4]
+    assert select_top_k(candidates, 2, np.random.default_rng(0)).tolist() == [1, 4]
     tied = pool([0] * 10, num_classes=1)
-    assert len({draw_top_k(tied, 1, np.random.default_rng(seed)).item() for seed in range(30)}) > 3
+    assert len({select_top_k(tied, 1, np.random.default_rng(seed)).item() for seed in range(30)}) > 3
 
 
 def test_threshold_and_all_are_neither_balanced_nor_bounded():
     candidates = pool([0, 0, 0, 1, 1], confidence=[0.95, 0.9, 0.97, 0.6, 0.99], num_classes=2)
     generator = np.random.default_rng(0)
-    assert DRAWS["threshold"](candidates, 1, generator).tolist() == [0, 2, 4]
-    assert partial(draw_threshold, threshold=0.6)(candidates, 1, generator).tolist() == [0, 1, 2, 3, 4]
-    assert DRAWS["all"](candidates, 1, generator).tolist() == [0, 1, 2, 3, 4]
+    assert SELECTION_STRATEGIES["threshold"](candidates, 1, generator).tolist() == [0, 2, 4]
+    assert partial(select_threshold, threshold=0.6)(candidates, 1, generator).tolist() == [0, 1, 2, 3, 4]
+    assert SELECTION_STRATEGIES["all"](candidates, 1, generator).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_one_minus_bald_is_cut_at_zero_where_bald_passes_one_nat():
     # With K = 4 BALD reaches log 4 = 1.386 nats; a negative chance would be an error or, worse, wrap around.
     candidates = pool([0, 0], bald=[math.log(4), 0.5], num_classes=1)
-    assert all(draw_easy(candidates, 1, np.random.default_rng(seed)).tolist() == [1] for seed in range(20))
+    assert all(select_easy(candidates, 1, np.random.default_rng(seed)).tolist() == [1] for seed in range(20))
 
 
 def test_acquisitions_by_hand():

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from hfssl.data.tokenization import pad_tokens, tokenize_dataset, told_columns
+from hfssl.data.tokenization import pad_tokens, row_columns, tokenize_dataset
 
 TEXTS = ["the film was good", "a story", "the city of the zebra was bad"]
 
@@ -42,9 +42,9 @@ def test_what_is_kept_and_padding_give_what_the_tokenizer_gives(tokenizer, pairs
 
 
 def test_segment_numbers_that_say_something_are_kept(tokenizer):
-    assert told_columns(tokenizer, has_pairs=False) == ["input_ids"]
+    assert row_columns(tokenizer, has_pairs=False) == ["input_ids"]
     tokenizer = with_types_of_its_own(tokenizer, "002")
-    assert told_columns(tokenizer, has_pairs=False) == ["input_ids", "token_type_ids"]
+    assert row_columns(tokenizer, has_pairs=False) == ["input_ids", "token_type_ids"]
     rows = tokenize_dataset(Dataset.from_dict({"text": TEXTS}), tokenizer, 8)
     assert all(row["token_type_ids"] == [0] * (len(row["input_ids"]) - 1) + [2] for row in rows)
 

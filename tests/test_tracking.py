@@ -197,9 +197,15 @@ def test_recipes_and_fit_take_a_tracker():
 
 def test_settings_that_shape_a_model_and_differ_from_the_defaults(tmp_path):
     config = SelfTrainingConfig(
-        output_dir=str(tmp_path), use_cpu=True, lambda_u=1.0, draw="all", learning_rate=3e-5, logging_steps=7, seed=3
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        lambda_u=1.0,
+        selection_strategy="all",
+        learning_rate=3e-5,
+        logging_steps=7,
+        seed=3,
     )
-    assert changed_settings(config) == {"learning_rate": 3e-5, "draw": "all"}
+    assert changed_settings(config) == {"learning_rate": 3e-5, "selection_strategy": "all"}
 
 
 @needs("tensorboard")
@@ -210,7 +216,12 @@ def test_every_stage_of_fit_leaves_its_events(table, tiny_backbone, tmp_path, mo
     hfssl.fit(str(table), output_dir=str(tmp_path / "run"), report_to="tensorboard", **options)
     places = {path.parent for path in (tmp_path / "run").rglob("events.out.*")}
     assert {place.parent for place in places} == {tmp_path / "run" / "tensorboard"}
-    stages = {"labels-only", "labels-only-warm-start", "pretext-on-the-raw-text", "self-training-round-1-of-1-student"}
+    stages = {
+        "labels-only",
+        "labels-only-contrastive",
+        "pretext-on-the-raw-text",
+        "self-training-round-1-of-1-student",
+    }
     assert stages <= {place.name for place in places}
 
 

@@ -10,12 +10,12 @@ from hfssl.methods.pretext.masked_span import MaskedSpanConfig
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.supervised import SupervisedConfig
 from hfssl.pipeline.model_factory import LORA_RATE, LORA_STUDENT_RATE, ModelMaker
-from hfssl.pipeline.presets import PRESETS, SELF_TRAINING, SUPERVISED, WARM_START
+from hfssl.pipeline.presets import CONTRASTIVE, PRESETS, SELF_TRAINING, SUPERVISED
 
 
 @pytest.fixture
 def rates(tmp_path):
-    """Learning rates of warm start, labels only, student and pretext for arguments of `fit`."""
+    """Learning rates of contrastive stage, labels only, student and pretext for arguments of `fit`."""
 
     def found(**options) -> list[float]:
         arguments = FitArguments(
@@ -23,7 +23,7 @@ def rates(tmp_path):
         )
         make = ModelMaker(arguments, PRESETS["quick"], None, ["a", "b"], tmp_path)
         kinds = [
-            (ContrastiveConfig, WARM_START),
+            (ContrastiveConfig, CONTRASTIVE),
             (SupervisedConfig, SUPERVISED),
             (SelfTrainingConfig, SUPERVISED | SELF_TRAINING),
             (MaskedSpanConfig, {}),
