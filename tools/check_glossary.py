@@ -1,4 +1,4 @@
-"""Checks names, options, result keys and headings against the "not" column of the project's glossary (CONTRIBUTING.md).
+"""Checks names, options, result keys and headings against the "not" column of the glossary in CONTRIBUTING.md.
 
     python tools/check_glossary.py            # exit status 1, and one line a finding, if a banned word is found
     python tools/check_glossary.py --count    # only how often each banned word is found
@@ -227,7 +227,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         print("\n".join(map(str, findings)), end="\n" if findings else "")
     if findings:
-        print(f"glossary: {len(findings)} banned names; GLOSSARY in CONTRIBUTING.md has the words to use.")
+        print(f"glossary: {len(findings)} banned names; the glossary in CONTRIBUTING.md has the words to use.")
     return 1 if findings else 0
 
 
