@@ -15,9 +15,9 @@ from hub_server import HubServer
 from test_fit import CUES, make_text
 from transformers import AutoModelForSequenceClassification
 
-import hfssl.presets
-from hfssl.cli import main
-from hfssl.recipe import parse_recipe
+import hfssl.pipeline.presets
+from hfssl.cli.main import main
+from hfssl.cli.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
@@ -41,7 +41,7 @@ def blocks(page: str) -> list[tuple[str, str]]:
 def place(tmp_path, monkeypatch, tiny_backbone):
     """A working folder with `reviews.csv` and `new.csv`, and short presets."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(hfssl.presets.PRESETS, "standard", TINY)
+    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "standard", TINY)
     names = list(CUES)
     rows = [(make_text(i, names[i % 3]), names[i % 3] if i < 36 else "") for i in range(90)]
     for name in ("reviews.csv", "new.csv"):
@@ -96,8 +96,8 @@ def test_a_mean_pooled_adapter_is_refused_by_plain_peft(tiny_backbone, tmp_path)
     """As docs/plain_peft.md says: an error, and never silently other logits."""
     from peft import PeftModel
 
-    from hfssl.adapters import add_adapter, build_lora_config, save_adapter
-    from hfssl.modeling import load_classifier
+    from hfssl.models.adapters import add_adapter, build_lora_config, save_adapter
+    from hfssl.models.loading import load_classifier
 
     model = load_classifier(tiny_backbone, ["a", "b"], pooling="mean", seed=0)
     save_adapter(add_adapter(model, build_lora_config(model), seed=0), tmp_path / "adapter", ["a", "b"])
