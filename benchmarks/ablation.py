@@ -31,8 +31,8 @@ from typing import Any
 from fit import run_cell
 from grid import GRID, HERE, SHARED
 
-from hfssl.files import write_json
-from hfssl.presets import PRESETS, PRETEXT_ON_REQUEST, Preset
+from hfssl.pipeline.presets import PRESETS, PRETEXT_ON_REQUEST, Preset
+from hfssl.runtime.files import write_json
 
 RESULTS = HERE / "results" / "ablation.json"
 STANDARD = PRESETS["standard"]

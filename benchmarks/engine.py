@@ -36,9 +36,10 @@ from transformers import (
 from transformers.utils import logging
 
 from hfssl.data.sampler import LABELED, UNLABELED, RowStream, TwoStreamBatchSampler
-from hfssl.data.streams import TwoStreamDataset
-from hfssl.files import write_json
-from hfssl.trainers import MaskedSpanTrainer, SupervisedTrainer
+from hfssl.data.two_stream import TwoStreamDataset
+from hfssl.methods.pretext.masked_span import MaskedSpanTrainer
+from hfssl.methods.supervised import SupervisedTrainer
+from hfssl.runtime.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 WARM_UP_STEPS = 3

@@ -18,8 +18,8 @@ from typing import Any
 
 from grid import HERE, SHARED, backbone
 
-from hfssl.files import write_json
-from hfssl.pipeline import fit
+from hfssl.pipeline.fit import fit
+from hfssl.runtime.files import write_json
 
 RESULTS = HERE / "results" / "fit.json"
 

@@ -2,7 +2,7 @@
 
     python benchmarks/graph.py                   # writes benchmarks/results/graph.json and prints the table
     python benchmarks/graph.py --rows 12500 25000 --no-save
-    python benchmarks/graph.py --search faiss    # another search of hfssl.graph; needs `pip install faiss-cpu`
+    python benchmarks/graph.py --search faiss    # another search; needs `pip install faiss-cpu`
 
 Every size runs in a process of its own. "Memory" is that process's largest resident size less its size when it held
 the embeddings and nothing else was done yet. Growth is taken from the CPU seconds of all threads, which other work on
@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from hfssl.files import write_json
-from hfssl.graph import graph_trust, knn_graph, spread_labels
-from hfssl.neighbors import nearest_neighbors
+from hfssl.functional.label_spreading import graph_trust, knn_graph, spread_labels
+from hfssl.functional.nearest_neighbors import nearest_neighbors
+from hfssl.runtime.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "graph.json"
 ROWS = [12_500, 25_000, 50_000, 100_000]
@@ -152,7 +152,7 @@ def show(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="sizes to measure, ascending")
-    parser.add_argument("--search", default="cells", help="search of hfssl.graph to measure")
+    parser.add_argument("--search", default="cells", help="search of hfssl.functional.label_spreading to measure")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-save", action="store_true", help="do not write benchmarks/results/graph.json")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)

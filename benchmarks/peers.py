@@ -29,7 +29,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from hfssl.files import write_json
+from hfssl.runtime.files import write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -135,7 +135,7 @@ def _trained(task: Task, model: Any, settings: dict[str, Any]) -> Answer:
     from scipy.special import softmax
     from transformers import Trainer, TrainingArguments
 
-    from hfssl.backbones import load_tokenizer
+    from hfssl.models.backbones import load_tokenizer
 
     tokenizer = load_tokenizer(task.backbone, max_length=MAX_LENGTH)
 
@@ -253,7 +253,7 @@ def embed(backbone: str, texts: list[str], *, batch_size: int = 64) -> np.ndarra
     import torch
     from transformers import AutoModel
 
-    from hfssl.backbones import load_tokenizer
+    from hfssl.models.backbones import load_tokenizer
 
     tokenizer = load_tokenizer(backbone, max_length=MAX_LENGTH)
     model = AutoModel.from_pretrained(backbone, dtype=torch.float32).eval()
@@ -274,8 +274,8 @@ def embed(backbone: str, texts: list[str], *, batch_size: int = 64) -> np.ndarra
 
 # --- all methods -----------------------------------------------------------------------------------------------------
 
-EMBEDDING = ("transformers.models.auto.modeling_auto", "transformers.modeling_utils", "hfssl.backbones")
-TRAINER = ("datasets", "transformers.models.auto.modeling_auto", "transformers.trainer", "hfssl.backbones")
+EMBEDDING = ("transformers.models.auto.modeling_auto", "transformers.modeling_utils", "hfssl.models.backbones")
+TRAINER = ("datasets", "transformers.models.auto.modeling_auto", "transformers.trainer", "hfssl.models.backbones")
 PEERS = {
     "trainer_full": Peer(trainer_full, TRAINER, TRAINER_FULL),
     "trainer_lora": Peer(trainer_lora, (*TRAINER, "peft"), TRAINER_LORA | LORA),
@@ -306,7 +306,7 @@ def run_job(job: dict[str, Any]) -> None:
             `labels_per_class`, `backbone`, `output` (file), `command` and `timed` (whether seconds are kept).
     """
     if job["method"] == SPLITS:
-        from hfssl.arguments import DataArguments
+        from hfssl.config.arguments import DataArguments
         from hfssl.data.prepare import make_splits
 
         make_splits(DataArguments(**job["data"]), job["seed"]).save(job["splits"])
@@ -366,7 +366,7 @@ def _task(splits: SemiSupervisedSplits, backbone: str, seed: int, folder: Path) 
 
 def _run_hfssl(job: dict[str, Any], splits: SemiSupervisedSplits, folder: Path) -> dict[str, Any]:
     """All of `fit`; the split that it would make just so is handed to it, to keep the making off the clock."""
-    from hfssl import pipeline
+    import hfssl.pipeline.fit as pipeline
 
     options = {"backbone": job["backbone"], "preset": HFSSL[job["method"]], "seed": job["seed"], "quiet": True}
     with patch.object(pipeline, "make_splits", lambda arguments, seed: splits):

@@ -46,13 +46,14 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from hfssl.backbones import load_tokenizer
-from hfssl.data.streams import tokenize_dataset
-from hfssl.files import write_json
-from hfssl.modeling import load_classifier
-from hfssl.precision import has_bf16
-from hfssl.scoring import MCDropoutResult, combine, mc_dropout, predict_logits
-from hfssl.trainers import SupervisedTrainer
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.inference.predictions import MCDropoutResult, combine
+from hfssl.inference.scoring import mc_dropout, predict_logits
+from hfssl.methods.supervised import SupervisedTrainer
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.loading import load_classifier
+from hfssl.runtime.files import write_json
+from hfssl.runtime.precision import has_bf16
 
 RESULTS = Path(__file__).parent / "results" / "scoring.json"
 TEXTS = {"trec6": 1.0, "ag_news": 0.25}  # data set -> share of --rows; news are four times as long as questions

@@ -10,48 +10,52 @@ __version__ = "0.1.0.dev0"
 # Public name -> the module that it lives in. They are imported when first asked for (PEP 562), so that `import hfssl`
 # and `hfssl --help` do not wait for torch.
 _PUBLIC = {
-    "ContrastiveConfig": "hfssl.configs",
-    "ContrastiveTrainer": "hfssl.trainers",
-    "FitResult": "hfssl.pipeline",
-    "MaskedSpanConfig": "hfssl.configs",
-    "MaskedSpanTrainer": "hfssl.trainers",
-    "SSLConfig": "hfssl.configs",
-    "SSLTrainer": "hfssl.trainer",
-    "SelfTraining": "hfssl.rounds",
-    "SelfTrainingConfig": "hfssl.self_training_config",
-    "SelfTrainingTrainer": "hfssl.trainers",
-    "SupervisedConfig": "hfssl.configs",
-    "SupervisedTrainer": "hfssl.trainers",
+    "ContrastiveConfig": "hfssl.methods.contrastive",
+    "ContrastiveTrainer": "hfssl.methods.contrastive",
+    "FitResult": "hfssl.pipeline.fit",
+    "MaskedSpanConfig": "hfssl.methods.pretext.masked_span",
+    "MaskedSpanTrainer": "hfssl.methods.pretext.masked_span",
+    "SSLConfig": "hfssl.training.config",
+    "SSLTrainer": "hfssl.training.trainer",
+    "SelfTraining": "hfssl.methods.self_training.rounds",
+    "SelfTrainingConfig": "hfssl.methods.self_training.config",
+    "SelfTrainingTrainer": "hfssl.methods.self_training.student",
+    "SupervisedConfig": "hfssl.methods.supervised",
+    "SupervisedTrainer": "hfssl.methods.supervised",
     "audit": "hfssl.data.audit",
-    "build_lora_config": "hfssl.adapters",
+    "build_lora_config": "hfssl.models.adapters",
     "few_label_splits": "hfssl.data.splits",
-    "export_onnx": "hfssl.export",
-    "fit": "hfssl.pipeline",
-    "from_pretrained": "hfssl.modeling",
-    "load_classifier": "hfssl.modeling",
+    "export_onnx": "hfssl.deploy.onnx_export",
+    "fit": "hfssl.pipeline.fit",
+    "from_pretrained": "hfssl.models.loading",
+    "load_classifier": "hfssl.models.loading",
     "load_table": "hfssl.data.loading",
-    "load_tokenizer": "hfssl.backbones",
-    "merge": "hfssl.adapters",
-    "push": "hfssl.hub",
+    "load_tokenizer": "hfssl.models.backbones",
+    "merge": "hfssl.models.adapters",
+    "push": "hfssl.deploy.push",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:  # what editors and type checkers read instead
-    from hfssl.adapters import build_lora_config, merge
-    from hfssl.backbones import load_tokenizer
-    from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SSLConfig, SupervisedConfig
     from hfssl.data.audit import audit
     from hfssl.data.loading import load_table
     from hfssl.data.splits import few_label_splits
-    from hfssl.export import export_onnx
-    from hfssl.hub import push
-    from hfssl.modeling import from_pretrained, load_classifier
-    from hfssl.pipeline import FitResult, fit
-    from hfssl.rounds import SelfTraining
-    from hfssl.self_training_config import SelfTrainingConfig
-    from hfssl.trainer import SSLTrainer
-    from hfssl.trainers import ContrastiveTrainer, MaskedSpanTrainer, SelfTrainingTrainer, SupervisedTrainer
+    from hfssl.deploy.onnx_export import export_onnx
+    from hfssl.deploy.push import push
+    from hfssl.methods.contrastive import ContrastiveConfig, ContrastiveTrainer
+    from hfssl.methods.pretext.masked_span import MaskedSpanConfig, MaskedSpanTrainer
+    from hfssl.methods.self_training.config import SelfTrainingConfig
+    from hfssl.methods.self_training.rounds import SelfTraining
+    from hfssl.methods.self_training.student import SelfTrainingTrainer
+    from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
+    from hfssl.models.adapters import build_lora_config, merge
+    from hfssl.models.auto import from_pretrained
+    from hfssl.models.backbones import load_tokenizer
+    from hfssl.models.loading import load_classifier
+    from hfssl.pipeline.fit import FitResult, fit
+    from hfssl.training.config import SSLConfig
+    from hfssl.training.trainer import SSLTrainer
 
 
 def __getattr__(name: str) -> Any:

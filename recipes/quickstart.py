@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from hfssl.cli import main as hfssl
+from hfssl.cli.main import main as hfssl
 from hfssl.errors import DataError, HfsslError
-from hfssl.files import atomic_file, sha256_of
+from hfssl.runtime.files import atomic_file, sha256_of
 
 DATA_DIR = Path("runs/quickstart-data")
 OUTPUT_DIR = Path("runs/quickstart")

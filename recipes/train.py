@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import sys
 
-from hfssl.run import TRAIN, main
+from hfssl.cli.command import main
+from hfssl.cli.commands.train import TRAIN
 
 if __name__ == "__main__":
     sys.exit(main(TRAIN, sys.argv[1:]))

@@ -164,9 +164,9 @@ def words(tiny_backbone, tmp_path, monkeypatch):
     """Options of `hfssl fit` on a tiny backbone; labels only, unless a test asks for more."""
     from fit_tiny import TINY
 
-    import hfssl.presets
+    import hfssl.pipeline.presets
 
-    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
     options = ["--backbone", str(tiny_backbone), "--preset", "quick", "--max-length", "32", "--quiet"]
     return [*options, "--rounds", "0", "--no-pretext", "--output-dir", str(tmp_path / "run")]
 
@@ -174,7 +174,7 @@ def words(tiny_backbone, tmp_path, monkeypatch):
 @pytest.fixture
 def fit(words, capsys):
     """Runs `hfssl fit` with `words` in this process; returns exit status and stderr."""
-    from hfssl.cli import main
+    from hfssl.cli.main import main
 
     def run(train, *more: str) -> tuple[int, str]:
         status = main(["fit", "--train", str(train), *words, *more])

@@ -14,9 +14,9 @@ import sys
 
 import torch
 
-import hfssl.presets
-from hfssl.presets import Preset
-from hfssl.trainer import SSLTrainer
+import hfssl.pipeline.presets
+from hfssl.pipeline.presets import Preset
+from hfssl.training.trainer import SSLTrainer
 
 TINY = Preset(
     supervised={"max_steps": 12, "save_steps": 5, "logging_steps": 4, "per_device_train_batch_size": 6},
@@ -50,7 +50,7 @@ TINY = Preset(
 def main() -> None:
     torch.set_num_threads(1)
     request = json.loads(sys.argv[1])
-    hfssl.presets.PRESETS["quick"] = TINY
+    hfssl.pipeline.presets.PRESETS["quick"] = TINY
     if kill := request.get("kill"):
         training_step = SSLTrainer.training_step
 
@@ -61,10 +61,10 @@ def main() -> None:
 
         SSLTrainer.training_step = deadly
     if "argv" in request:
-        from hfssl.cli import main as command
+        from hfssl.cli.main import main as command
 
         sys.exit(command(request["argv"]))
-    from hfssl.pipeline import fit
+    from hfssl.pipeline.fit import fit
 
     fit(**request["options"])
 

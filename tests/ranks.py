@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["hfssl.rounds", "torch.distributed", "torch.nn.parallel.distributed"])
+CONTEXT.set_forkserver_preload(
+    ["hfssl.methods.self_training.rounds", "torch.distributed", "torch.nn.parallel.distributed"]
+)
 
 
 def run_ranks(function: Callable, *args: Any, log_dir: Path, ranks: int = 1, timeout: float = 120) -> list[int]:

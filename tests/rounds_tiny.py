@@ -15,17 +15,17 @@ import torch
 from datasets import Dataset
 from train_tiny import LABEL_NAMES, make_dataset
 
-import hfssl.rounds
-from hfssl.adapters import build_lora_config
-from hfssl.backbones import load_tokenizer
-from hfssl.checkpoints import save_checkpoint
-from hfssl.configs import SupervisedConfig
-from hfssl.data.streams import tokenize_dataset
-from hfssl.modeling import from_pretrained, load_classifier
-from hfssl.rounds import SelfTraining
-from hfssl.self_training_config import SelfTrainingConfig
-from hfssl.trainer import SSLTrainer
-from hfssl.trainers import SupervisedTrainer
+import hfssl.methods.self_training.rounds
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.rounds import SelfTraining
+from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
+from hfssl.models.adapters import build_lora_config
+from hfssl.models.auto import from_pretrained
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.checkpoints import save_checkpoint
+from hfssl.models.loading import load_classifier
+from hfssl.training.trainer import SSLTrainer
 
 POOL_ROWS = 40
 MAX_LENGTH = 16
@@ -173,7 +173,7 @@ def _after_pseudo_labels(number: int) -> None:
 
 
 def _before_the_line(number: int) -> None:
-    _before(hfssl.rounds, "append_json_line", lambda path, record: record["round"] == number)
+    _before(hfssl.methods.self_training.rounds, "append_json_line", lambda path, record: record["round"] == number)
 
 
 def _after_the_line(number: int) -> None:

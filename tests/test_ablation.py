@@ -10,9 +10,11 @@ import pytest
 from fit_tiny import TINY
 from test_compare import write_table
 
-import hfssl.training
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SupervisedConfig
-from hfssl.self_training_config import SelfTrainingConfig
+import hfssl.pipeline.model_factory
+from hfssl.methods.contrastive import ContrastiveConfig
+from hfssl.methods.pretext.masked_span import MaskedSpanConfig
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.supervised import SupervisedConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -45,13 +47,13 @@ def test_variants_share_what_learns_from_labels_alone_and_nothing_else(tmp_path,
     write_table(tmp_path / "data" / "train.parquet", 120, seed=1)
     write_table(tmp_path / "data" / "test.parquet", 40, seed=2)
     trained = []
-    supervised = hfssl.training.ModelMaker.supervised
+    supervised = hfssl.pipeline.model_factory.ModelMaker.supervised
 
     def counted(self, folder, *args, **kwargs):
         trained.append(folder.name)
         return supervised(self, folder, *args, **kwargs)
 
-    monkeypatch.setattr(hfssl.training.ModelMaker, "supervised", counted)
+    monkeypatch.setattr(hfssl.pipeline.model_factory.ModelMaker, "supervised", counted)
     preset = replace(TINY, pretext=None)
     variant = replace(preset, self_training=preset.self_training | {"weighting": "uniform", "lambda_u": 4.0})
     other = replace(preset, supervised=preset.supervised | {"max_steps": 6})

@@ -14,7 +14,9 @@ from encoders import make_encoder
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, pipeline
 
-from hfssl.adapters import (
+from hfssl.errors import ConfigurationError, ModelError
+from hfssl.inference.scoring import mc_dropout, predict_logits
+from hfssl.models.adapters import (
     LABELS_FILE,
     add_adapter,
     build_lora_config,
@@ -23,9 +25,9 @@ from hfssl.adapters import (
     save_adapter,
     trainable_copy,
 )
-from hfssl.errors import ConfigurationError, ModelError
-from hfssl.modeling import body_and_head_parameters, from_pretrained, load_classifier, load_masked_lm
-from hfssl.scoring import mc_dropout, predict_logits
+from hfssl.models.auto import from_pretrained
+from hfssl.models.introspection import body_and_head_parameters
+from hfssl.models.loading import load_classifier, load_masked_lm
 
 NAMES = ["plot", "fresh", "rotten"]
 TARGETS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hfssl.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool, unlearned_labels
+from hfssl.evaluation.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool, unlearned_labels
 
 NAMES = ["spam", "ham", "eggs"]
 

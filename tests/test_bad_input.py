@@ -11,7 +11,7 @@ import pytest
 from tiny_tables import WORDS, contents, rows, write
 from transformers import CLIPTextConfig, CLIPTextModel, OPTConfig, OPTModel
 
-from hfssl.cli import main
+from hfssl.cli.main import main
 
 
 @pytest.fixture

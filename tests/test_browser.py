@@ -20,8 +20,8 @@ from browser import PATIENCE, Browser, started_browser
 from conftest import WORDS
 from fit_tiny import TINY
 
-import hfssl.presets
-from hfssl.pipeline import fit
+import hfssl.pipeline.presets
+from hfssl.pipeline.fit import fit
 
 pytestmark = pytest.mark.browser
 
@@ -40,7 +40,7 @@ def alarm(event, args):
         print("OUTSIDE", event, args, file=sys.stderr)
 
 sys.addaudithook(alarm)
-from hfssl.cli import main
+from hfssl.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -64,7 +64,7 @@ def run(tmp_path_factory, tiny_backbone) -> Path:
             cue = CUES[names[i % 2]][i // 2 % 4]
             writer.writerow([f"{cue} {' '.join(words)} {SCRIPT}", names[i % 2]])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+        patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
         fit(
             train=str(folder / "table.csv"), backbone=str(tiny_backbone), output_dir=str(folder / "run"),
             preset="quick", labels_per_class=10, max_length=48, pretext=False, rounds=1, quiet=True,

@@ -18,8 +18,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from hfssl.calibration import _logits_of_random_input, fit_temperature, fold_temperature
 from hfssl.errors import ModelError
+from hfssl.evaluation.temperature_scaling import _logits_of_random_input, fit_temperature, fold_temperature
 
 SHAPE = {"vocab_size": 50, "max_position_embeddings": 40, "num_labels": 3}
 BERT_SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32} | SHAPE

@@ -14,9 +14,9 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
-from hfssl.cards import build_model_card
 from hfssl.citations import GUO_2017
-from hfssl.markdown import escape_markdown
+from hfssl.reporting.markdown import escape_markdown
+from hfssl.reporting.model_card import build_model_card
 
 CITATION = "@inproceedings{a,\n  title = {Self-training},\n  year = {2020}\n}"
 METRICS = {"accuracy": 0.8, "macro_f1": 0.7, "nll": 0.6, "ece": 0.1}

@@ -10,11 +10,12 @@ import time
 import pytest
 
 from hfssl import __version__
-from hfssl.arguments import FitArguments
-from hfssl.cli import main
+from hfssl.cli.command import Verb
+from hfssl.cli.command import main as run_main
+from hfssl.cli.main import main
+from hfssl.config.arguments import FitArguments
 from hfssl.errors import DataError, Interrupted
-from hfssl.run import Verb, closing_table
-from hfssl.run import main as run_main
+from hfssl.reporting.closing_table import closing_table
 
 HELP_SECONDS = 2.0
 HELPS = [["--help"], ["fit", "--help"], ["predict", "--help"], ["export", "--help"], ["demo", "--help"]]
@@ -22,7 +23,7 @@ SLOW_MACHINE = 3  # the machine may be busy with other things
 
 
 def hfssl(*argv, **kwargs):
-    return subprocess.run([sys.executable, "-m", "hfssl.cli", *argv], capture_output=True, text=True, **kwargs)
+    return subprocess.run([sys.executable, "-m", "hfssl.cli.main", *argv], capture_output=True, text=True, **kwargs)
 
 
 @pytest.mark.parametrize("argv", HELPS, ids=" ".join)
@@ -38,7 +39,7 @@ def test_help_answers_at_once(argv):
 def test_nothing_heavy_is_imported_before_work_begins(argv):
     code = (
         "import sys\n"
-        "from hfssl.cli import main\n"
+        "from hfssl.cli.main import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'sklearn', 'matplotlib', 'gradio'}\n"
         "heavy &= set(sys.modules)\n"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.committee import Opinions, find_class_shares
-from hfssl.neighborhood import Neighborhood
-from hfssl.scoring import MCDropoutResult
+from hfssl.inference.predictions import MCDropoutResult
+from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood
+from hfssl.methods.self_training.teachers import Opinions, find_class_shares
 
 
 def said(probs: list[list[float]]) -> MCDropoutResult:

@@ -11,8 +11,8 @@ import pytest
 from conftest import WORDS
 from datasets import Dataset
 
-import hfssl.presets
-from hfssl.presets import SELF_TRAINING, Preset
+import hfssl.pipeline.presets
+from hfssl.pipeline.presets import SELF_TRAINING, Preset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -81,7 +81,7 @@ def fake_cell(method: str, dataset: str, seed: int, accuracy: float, seconds: fl
 def test_every_method_that_needs_no_extra_fills_its_cell(method, flags, splits, tmp_path, monkeypatch):
     for settings in (peers.TRAINER_FULL, peers.TRAINER_LORA):
         monkeypatch.setitem(settings, "max_steps", 2)
-    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
     peers.run_job(make_job(flags, method, splits, tmp_path))
     kept = json.loads((tmp_path / f"trec6-16-{method}-0.json").read_text())
     assert (kept["dataset"], kept["labels_per_class"], kept["method"], kept["seed"]) == ("trec6", 16, method, 0)
@@ -96,7 +96,7 @@ def test_every_method_that_needs_no_extra_fills_its_cell(method, flags, splits, 
 
 
 def test_where_other_work_runs_beside_no_seconds_are_kept(flags, splits, tmp_path, monkeypatch):
-    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
     peers.run_job(make_job([*flags, "--untimed"], "hfssl_quick", splits, tmp_path))
     kept = json.loads((tmp_path / "trec6-16-hfssl_quick-0.json").read_text())
     assert kept["command"].endswith(" --quick --untimed")

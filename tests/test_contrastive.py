@@ -11,10 +11,10 @@ from train_tiny import make_trainer
 
 from hfssl.data.sampler import LABELED, ClassRowStream
 from hfssl.errors import ConfigurationError
-from hfssl.losses import pair_similarity_loss, supervised_contrastive_loss
-from hfssl.modeling import body_and_head_parameters
-from hfssl.objectives.base import mean_features
-from hfssl.trainers import ContrastiveTrainer
+from hfssl.functional.losses import pair_similarity_loss, supervised_contrastive_loss
+from hfssl.methods.contrastive import ContrastiveTrainer
+from hfssl.models.introspection import body_and_head_parameters
+from hfssl.training.forward import mean_features
 
 
 def test_loss_by_hand():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hfssl.costs import StageCost, cost_table, plan, scoring_tokens
-from hfssl.presets import Preset
+from hfssl.pipeline.costs import StageCost, cost_table, plan, scoring_tokens
+from hfssl.pipeline.presets import Preset
 
 
 def test_a_trained_token_costs_three_passes_and_a_scored_one_costs_one():

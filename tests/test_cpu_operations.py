@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hfssl import cpu_operations
-from hfssl.cpu_operations import cheap_operations
+from hfssl.runtime import cpu_kernels
+from hfssl.runtime.cpu_kernels import cheap_operations
 
 MODEL = nn.Linear(2, 2)  # on the CPU
 
 
 @pytest.fixture
 def keep_all(monkeypatch):
-    monkeypatch.setattr(cpu_operations, "_bits", lambda shape: torch.full(shape, 2**15 - 1, dtype=torch.int16))
+    monkeypatch.setattr(cpu_kernels, "_bits", lambda shape: torch.full(shape, 2**15 - 1, dtype=torch.int16))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -48,10 +48,10 @@ def test_a_mask_needs_sixteen_random_bits_the_threshold_is_exact():
     """p = 0.1 is 6554 of 65,536 equally probable numbers."""
     kept = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
     with pytest.MonkeyPatch.context() as patch, cheap_operations(MODEL):
-        patch.setattr(cpu_operations, "_bits", lambda shape: kept)
+        patch.setattr(cpu_kernels, "_bits", lambda shape: kept)
         assert (F.dropout(torch.ones(2**16), 0.1) == 0).sum() == 6554
     torch.manual_seed(0)
-    drawn = cpu_operations._bits(torch.Size((1000, 1003))).flatten().int()
+    drawn = cpu_kernels._bits(torch.Size((1000, 1003))).flatten().int()
     assert drawn.unique().numel() > 0.99 * 2**16  # of a million: all but 15 on average
     for bit in range(16):
         assert abs((drawn >> bit & 1).double().mean().item() - 0.5) < 2.5e-3  # five standard deviations
@@ -107,7 +107,7 @@ def test_what_is_not_ours_is_left_to_torch(monkeypatch):
     def refuse(shape):
         raise AssertionError("a mask was drawn")
 
-    monkeypatch.setattr(cpu_operations, "_bits", refuse)
+    monkeypatch.setattr(cpu_kernels, "_bits", refuse)
     values, heads = torch.ones(4, 6), torch.randn(1, 2, 3, 4)
     with cheap_operations(MODEL):
         assert torch.equal(nn.Dropout(0.5).eval()(values), values)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-import hfssl.cross_fitting
-from hfssl.cross_fitting import CrossFit, cross_fit, fold_numbers
+import hfssl.evaluation.cross_fitting
+from hfssl.evaluation.cross_fitting import CrossFit, cross_fit, fold_numbers
 
 LABELS = np.repeat([0, 1], 6)
 
@@ -51,7 +51,7 @@ def test_each_row_is_judged_by_the_models_that_have_not_seen_it(tmp_path, monkey
         (place / "rounds").mkdir(parents=True)
         return {"labels_only": Fold(fold, rows), "self_training": Fold(fold, rows)}
 
-    monkeypatch.setattr(hfssl.cross_fitting, "predict_logits", logits)
+    monkeypatch.setattr(hfssl.evaluation.cross_fitting, "predict_logits", logits)
     numbers = fold_numbers(LABELS, None, 3, seed=0)
     cross_fit(tmp_path, labeled, proxy, numbers, models, None)
     found = CrossFit(tmp_path)

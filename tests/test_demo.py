@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("gradio", reason="needs the extra `demo`")
 
-from hfssl.cli import main
-from hfssl.demo import render
-from hfssl.explain import Explanation, LabeledRow, Neighbor
+from hfssl.cli.main import main
+from hfssl.deploy.demo import render
+from hfssl.deploy.explain import Explanation, LabeledRow, Neighbor
 
 SCRIPT = "<script>alert('x')</script>"
 ESCAPED = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"
@@ -54,8 +54,8 @@ def test_bad_addresses_and_folders_are_one_sentence(tmp_path, capsys):
 
 def test_without_gradio_the_command_says_how_to_get_it(tmp_path):
     code = (
-        "import sys; import hfssl.run; hfssl.run.find_spec = lambda name: None\n"
-        "from hfssl.cli import main; sys.exit(main(['demo', sys.argv[1]]))"
+        "import sys; import hfssl.cli.command; hfssl.cli.command.find_spec = lambda name: None\n"
+        "from hfssl.cli.main import main; sys.exit(main(['demo', sys.argv[1]]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -13,8 +13,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import BertForSequenceClassification, pipeline
 
 from hfssl.data.splits import few_label_splits
+from hfssl.deploy.explain import Explainer, LabeledRow, describe, nearest_rows
 from hfssl.errors import ModelError
-from hfssl.explain import Explainer, LabeledRow, describe, nearest_rows
 
 NAMES = ["no", "yes", "perhaps"]
 

@@ -35,16 +35,16 @@ from transformers import (
 )
 
 import hfssl
-import hfssl.presets
-from hfssl.adapters import add_adapter, build_lora_config
-from hfssl.checkpoints import save_checkpoint
-from hfssl.cli import main
-from hfssl.data.streams import tokenize_dataset
+import hfssl.pipeline.presets
+from hfssl.cli.main import main
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.deploy.onnx_export import export_onnx
+from hfssl.deploy.onnx_runtime import OnnxClassifier
 from hfssl.errors import ConfigurationError, DataError, ModelError
-from hfssl.export import export_onnx
-from hfssl.modeling import load_classifier
-from hfssl.onnx_classifier import OnnxClassifier
-from hfssl.pipeline import fit
+from hfssl.models.adapters import add_adapter, build_lora_config
+from hfssl.models.checkpoints import save_checkpoint
+from hfssl.models.loading import load_classifier
+from hfssl.pipeline.fit import fit
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["größer", 'ham, "egg"', "spam"]
@@ -224,7 +224,7 @@ def run(tiny_backbone, tmp_path_factory):
     rows = [{"text": make_text(i, names[i % 3]), "label": names[i % 3]} for i in range(90)]
     table = write_csv(place / "reviews.csv", rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+        patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
         options = {"backbone": str(tiny_backbone), "preset": "quick", "labels_per_class": 10, "quiet": True}
         fit(str(table), **options, output_dir=str(place / "run"), rounds=0, pretext=False)
     return place / "run"
@@ -233,7 +233,7 @@ def run(tiny_backbone, tmp_path_factory):
 def test_the_command_exports_a_run_and_prints_what_int8_costs(run, tmp_path):
     words = ["export", str(run), "--int8", "--output", str(tmp_path / "onnx")]
     done = subprocess.run(
-        [sys.executable, "-m", "hfssl.cli", *words],
+        [sys.executable, "-m", "hfssl.cli.main", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

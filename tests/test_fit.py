@@ -18,16 +18,16 @@ from fit_tiny import TINY
 from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-import hfssl.evidence
-import hfssl.pipeline
-import hfssl.presets
-from hfssl.calibration import fit_temperature
+import hfssl.pipeline.fit
+import hfssl.pipeline.held_out
+import hfssl.pipeline.presets
 from hfssl.errors import ConfigurationError
-from hfssl.files import sha256_of
+from hfssl.evaluation.temperature_scaling import fit_temperature
+from hfssl.evaluation.verdict import Verdict
 from hfssl.metrics.classification import evaluate_probs
-from hfssl.pipeline import fit
-from hfssl.run import closing_table
-from hfssl.verdict import Verdict
+from hfssl.pipeline.fit import fit
+from hfssl.reporting.closing_table import closing_table
+from hfssl.runtime.files import sha256_of
 
 SCRIPT = Path(__file__).with_name("fit_tiny.py")
 CUES = {"good": "great fun love joy", "bad": "awful dull hate fear", "plot": "story actor city river"}
@@ -59,7 +59,7 @@ def table(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny_preset(monkeypatch):
-    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
 
 
 @pytest.fixture
@@ -258,12 +258,12 @@ def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
 
 @pytest.mark.usefixtures("tiny_preset")
 def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeypatch):
-    monkeypatch.setattr(hfssl.evidence, "FEWEST_HELD_OUT", 6)
+    monkeypatch.setattr(hfssl.pipeline.held_out, "FEWEST_HELD_OUT", 6)
     reasons = fit(**options, pretext=False).results["verdict"]["reasons"]
     note = next(reason for reason in reasons if "estimated without their labels" in reason)
     validation = load_from_disk(str(Path(options["output_dir"]) / "splits"))["validation"]["label"]
     assert f"the {len(validation)} held-out labels" in note
-    monkeypatch.setattr(hfssl.evidence, "FEWEST_HELD_OUT", len(validation) + 1)
+    monkeypatch.setattr(hfssl.pipeline.held_out, "FEWEST_HELD_OUT", len(validation) + 1)
     reasons = fit(**options, pretext=False, overwrite_output_dir=True).results["verdict"]["reasons"]
     assert not any("estimated without" in reason for reason in reasons)
 
@@ -313,7 +313,7 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, cho
     def verdict(probs, labels, **others):
         return Verdict(chosen, chosen != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up.")
 
-    monkeypatch.setattr(hfssl.pipeline, "judge", verdict)
+    monkeypatch.setattr(hfssl.pipeline.fit, "judge", verdict)
     results = fit(**options, refit=True).results
     assert (results["chosen"], results["kept"]) == (chosen, "refit")
     stage = results["stages"][-1]
@@ -350,7 +350,7 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, cho
 
 
 def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_path, monkeypatch):
-    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", replace(TINY, refit=True))
+    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", replace(TINY, refit=True))
     rows = [{"text": make_text(i, name) + " indeed", "label": name} for i in range(300, 306) for name in CUES]
     options["validation"] = str(write_csv(tmp_path / "validation.csv", rows))
     with pytest.raises(ConfigurationError, match="leave out one of the two"):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from hfssl import neighbors as neighbors_module
 from hfssl.errors import DataError
-from hfssl.graph import (
+from hfssl.functional import nearest_neighbors as neighbors_module
+from hfssl.functional.label_spreading import (
     GraphTrust,
     agreement_weights,
     graph_trust,
@@ -21,7 +21,7 @@ from hfssl.graph import (
     normalize_graph,
     spread_labels,
 )
-from hfssl.neighbors import nearest_neighbors
+from hfssl.functional.nearest_neighbors import nearest_neighbors
 
 needs_faiss = pytest.mark.skipif(find_spec("faiss") is None, reason="faiss is not installed")
 APPROXIMATE = ["cells", pytest.param("faiss", marks=needs_faiss)]

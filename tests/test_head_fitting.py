@@ -7,11 +7,11 @@ import pytest
 import torch
 from train_tiny import LABEL_NAMES, make_dataset
 
-from hfssl.backbones import load_tokenizer
-from hfssl.data.streams import tokenize_dataset
-from hfssl.head_fitting import class_mean_weights, confidence_scale, start_head
-from hfssl.heads import logit_layer
-from hfssl.modeling import load_classifier
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.heads import logit_layer
+from hfssl.models.loading import load_classifier
+from hfssl.training.head_fitting import class_mean_weights, confidence_scale, start_head
 
 
 def test_class_means_by_hand():

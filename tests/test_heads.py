@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from train_tiny import LABEL_NAMES
 
-from hfssl.backbones import load_tokenizer
-from hfssl.heads import mixed_head_input
-from hfssl.modeling import load_classifier
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.heads import mixed_head_input
+from hfssl.models.loading import load_classifier
 
 
 def test_the_head_sees_mixed_rows_within_the_block_only(tiny_backbone):

@@ -18,11 +18,11 @@ from huggingface_hub import ModelCard
 from test_fit import CUES, make_text
 
 import hfssl
-import hfssl.presets
-from hfssl.cli import main
+import hfssl.pipeline.presets
+from hfssl.cli.main import main
+from hfssl.deploy.push import push
 from hfssl.errors import ModelError
-from hfssl.hub import push
-from hfssl.pipeline import fit
+from hfssl.pipeline.fit import fit
 
 # Of huggingface_hub's own upload over plain HTTP, which the real Hub has replaced by Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
@@ -43,7 +43,7 @@ def run(tiny_backbone, texts, tmp_path_factory):
         writer.writeheader()
         writer.writerows(texts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+        patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
         options = {"backbone": str(tiny_backbone), "preset": "quick", "labels_per_class": 10, "quiet": True}
         fit(
             str(place / "reviews.csv"),

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.label_names import STRENGTHS, choose_strength, multiplied, name_texts, weigh_names
+from hfssl.methods.self_training.frozen_encoder.label_names import (
+    STRENGTHS,
+    choose_strength,
+    multiplied,
+    name_texts,
+    weigh_names,
+)
 
 
 def test_names_become_words():

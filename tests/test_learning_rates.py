@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from train_tiny import make_trainer
 
-from hfssl.learning_rates import layer_depths
+from hfssl.training.learning_rates import layer_depths
 
 
 def rates_by_name(trainer) -> dict[str, float]:

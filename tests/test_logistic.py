@@ -7,7 +7,7 @@ import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from hfssl.logistic import logistic_weights, soft_logistic_weights, softmax_regression
+from hfssl.functional.logistic_regression import logistic_weights, soft_logistic_weights, softmax_regression
 
 
 def test_logistic_weights_are_those_of_scikit_learn_and_free_of_scale():

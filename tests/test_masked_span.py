@@ -30,10 +30,10 @@ from transformers import (
     RobertaConfig,
 )
 
-from hfssl.configs import MaskedSpanConfig
-from hfssl.data.masking import IGNORE_INDEX, SpanMaskingView, TokenMaskingView, tokenize_for_masking
+from hfssl.data.views.masking import IGNORE_INDEX, SpanMaskingView, TokenMaskingView, tokenize_for_masking
 from hfssl.errors import DataError, ModelError
-from hfssl.objectives.masked_span import MaskedPositionLogits, MaskedSpanObjective, held_out_span_loss
+from hfssl.methods.pretext.masked_positions import MaskedPositionLogits
+from hfssl.methods.pretext.masked_span import MaskedSpanConfig, MaskedSpanObjective, held_out_span_loss
 
 WORDS = [f"{first}{second}" for first in "bdfghklm" for second in "aeiou"]
 SIZES = {
@@ -252,8 +252,8 @@ import sys
 import torch
 import torch.distributed as dist
 from transformers import BertForMaskedLM
-from hfssl.configs import MaskedSpanConfig
-from hfssl.objectives.masked_span import MaskedSpanObjective
+from hfssl.training.config import MaskedSpanConfig
+from hfssl.methods.pretext.masked_span import MaskedSpanObjective
 
 torch.set_num_threads(1)
 rank, folder = int(sys.argv[1]), sys.argv[2]

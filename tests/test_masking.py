@@ -11,7 +11,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from hfssl.data.masking import (
+from hfssl.data.views.masking import (
     IGNORE_INDEX,
     SpanMaskingView,
     TokenMaskingView,

@@ -12,9 +12,9 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, BertForMaskedLM, BertModel, pipeline
 
 import hfssl
-from hfssl.adapters import add_adapter, build_lora_config
-from hfssl.checkpoints import plain_model, save_checkpoint
-from hfssl.modeling import load_classifier
+from hfssl.models.adapters import add_adapter, build_lora_config
+from hfssl.models.checkpoints import plain_model, save_checkpoint
+from hfssl.models.loading import load_classifier
 
 TEXTS = ["the film was great fun", "dull plot ."]
 MAKERS = {

@@ -9,19 +9,9 @@ import pytest
 from scipy.stats import multinomial
 
 from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
-from hfssl.metrics.classification import (
-    accuracy,
-    accuracy_interval,
-    class_scores,
-    confusion_matrix,
-    disagreement,
-    evaluate_probs,
-    macro_f1,
-    nll,
-    paired_gain,
-    sign_test,
-)
-from hfssl.metrics.hub import METRICS
+from hfssl.metrics.classification import accuracy, class_scores, confusion_matrix, evaluate_probs, macro_f1, nll
+from hfssl.metrics.evaluate_metrics import METRICS
+from hfssl.metrics.significance import accuracy_interval, disagreement, paired_gain, sign_test
 
 # true   0 0 0 1 1 2      confusion (row = true)   0: [2 1 0]
 # guess  0 0 1 1 2 1                               1: [0 1 1]

@@ -24,17 +24,12 @@ from transformers import (
     pipeline,
 )
 
-from hfssl.backbones import check_backbone, load_tokenizer
 from hfssl.errors import ModelError
-from hfssl.modeling import (
-    body_and_head_parameters,
-    from_pretrained,
-    load_classifier,
-    load_encoder,
-    load_masked_lm,
-    transfer_encoder,
-)
-from hfssl.pooling import mean_over_tokens
+from hfssl.models.auto import from_pretrained
+from hfssl.models.backbones import check_backbone, load_tokenizer
+from hfssl.models.introspection import body_and_head_parameters
+from hfssl.models.loading import load_classifier, load_encoder, load_masked_lm, transfer_encoder
+from hfssl.models.mean_pooling import mean_over_tokens
 
 NAMES = ["plot", "fresh", "rotten"]
 

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-import hfssl.label_names
-import hfssl.neighborhood
-from hfssl.data.streams import tokenize_dataset
-from hfssl.label_names import multiplied
-from hfssl.modeling import load_classifier
-from hfssl.neighborhood import Neighborhood, embed_layers, find_neighborhood, probe_say
+import hfssl.methods.self_training.frozen_encoder.label_names
+import hfssl.methods.self_training.frozen_encoder.signals
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.methods.self_training.frozen_encoder.label_names import multiplied
+from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood, embed_layers, find_neighborhood, probe_say
+from hfssl.models.loading import load_classifier
 
 
 def test_the_probes_say_is_that_of_the_likeliest_mixture(monkeypatch):
     # One row, likelihoods 0.8 and 0.4, and 4 and 6 rows before: the fixed point of w = (2 w / (1 + w) + 4) / 11 is the
     # positive root of 11 w^2 + 5 w - 4 = 0.
-    monkeypatch.setattr(hfssl.neighborhood, "fit_temperature", lambda scores, labels: 1.0)
+    monkeypatch.setattr(
+        hfssl.methods.self_training.frozen_encoder.signals, "fit_temperature", lambda scores, labels: 1.0
+    )
     probe, teachers = np.array([[0.8, 0.2]]), np.array([[0.4, 0.6]])
     assert probe_say(probe, teachers, np.array([0])) == pytest.approx((-5 + np.sqrt(201)) / 22, abs=1e-5)
 
@@ -81,7 +83,9 @@ def test_names_have_their_say_inside_the_probes(monkeypatch, tiny_backbone, tiny
     texts = [f"{word} film number {i}" for i in range(8) for word in ("good", "bad")]
     rows = tokenize_dataset(Dataset.from_dict({"text": texts, "label": [0, 1] * 8}), tiny_tokenizer, 16)
     model = load_classifier(tiny_backbone, ["good", "bad"], seed=0)
-    monkeypatch.setattr(hfssl.label_names, "choose_strength", lambda *_, **__: 0.5)
+    monkeypatch.setattr(
+        hfssl.methods.self_training.frozen_encoder.label_names, "choose_strength", lambda *_, **__: 0.5
+    )
 
     def found(**asked) -> Neighborhood:
         arguments = {"num_classes": 2, "graph": False, "held_out": rows.select(range(held_out)), "seed": 0} | asked

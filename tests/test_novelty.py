@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hfssl.novelty import ALARM_SHARE, conformal_p_values, novel_rows
+from hfssl.evaluation.out_of_distribution import ALARM_SHARE, conformal_p_values, novel_rows
 
 
 def test_p_values_by_hand():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hfssl.modeling import load_classifier
-from hfssl.objectives.base import joint_logits, length_groups
+from hfssl.models.loading import load_classifier
+from hfssl.training.forward import joint_logits, length_groups
 
 
 def test_one_long_row_gets_a_pass_of_its_own():

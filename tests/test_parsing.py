@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from hfssl.arguments import AdapterArguments, DataArguments, FitArguments, ModelArguments
+from hfssl.config.arguments import AdapterArguments, DataArguments, FitArguments, ModelArguments
+from hfssl.config.parsing import dataclass_parser, parse, read_yaml
 from hfssl.errors import ConfigurationError
-from hfssl.parsing import dataclass_parser, parse, read_yaml
-from hfssl.self_training_config import SelfTrainingConfig
+from hfssl.methods.self_training.config import SelfTrainingConfig
 
 NEEDED = ["--train", "a.csv", "--output-dir", "out"]
 RECIPE = [DataArguments, ModelArguments, AdapterArguments, SelfTrainingConfig]

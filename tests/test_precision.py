@@ -12,15 +12,14 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
-import hfssl.objectives.base
-import hfssl.precision
-from hfssl.configs import SupervisedConfig
-from hfssl.data.streams import tokenize_dataset
-from hfssl.modeling import load_classifier
-from hfssl.objectives.base import BF16_PASS, FP32_PASS, length_groups
-from hfssl.precision import has_bf16, precision_arguments
-from hfssl.scoring import predict_logits
-from hfssl.trainers import SupervisedTrainer
+import hfssl.runtime.precision
+import hfssl.training.objective
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.inference.scoring import predict_logits
+from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
+from hfssl.models.loading import load_classifier
+from hfssl.runtime.precision import has_bf16, precision_arguments
+from hfssl.training.forward import BF16_PASS, FP32_PASS, length_groups
 
 
 def machine(monkeypatch, *, accelerator: str | None = None, bf16: bool, **capabilities: bool) -> None:
@@ -47,7 +46,7 @@ def test_a_cpu_takes_bf16_if_it_has_fast_instructions_for_it(monkeypatch, capabi
     assert precision_arguments("auto") == ({"bf16": True, "use_cpu": True} if expected else {})
     assert precision_arguments("fp32") == {}
     warnings = []
-    monkeypatch.setattr(hfssl.precision.logger, "warning_once", warnings.append, raising=False)
+    monkeypatch.setattr(hfssl.runtime.precision.logger, "warning_once", warnings.append, raising=False)
     assert precision_arguments("bf16") == {"bf16": True, "use_cpu": True}
     assert len(warnings) == (0 if expected else 1)  # asked for, so it is done, but not in silence
 
@@ -70,7 +69,7 @@ def test_a_step_in_bf16_is_cut_into_fewer_passes(
         seen.append(overhead)
         return length_groups(lengths, overhead=overhead)
 
-    monkeypatch.setattr(hfssl.objectives.base, "length_groups", watched)
+    monkeypatch.setattr(hfssl.training.objective, "length_groups", watched)
     rows = Dataset.from_dict({"text": ["good film", "bad film"], "label": [0, 1]})
     arguments = {"max_steps": 2, "disable_tqdm": True, "report_to": "none"}
     args = SupervisedConfig(output_dir=str(tmp_path), **arguments, **precision_arguments(precision))
@@ -102,7 +101,7 @@ def test_what_was_trained_in_bf16_answers_in_fp32_as_when_loaded(tmp_path, tiny_
 
 MULTIPLY = """
 import torch
-from hfssl.configs import SupervisedConfig
+from hfssl.training.config import SupervisedConfig
 
 SupervisedConfig(output_dir="{folder}", bf16={bf16}, use_cpu=True, report_to="none")
 layer = torch.nn.Linear(64, 64)

@@ -18,12 +18,12 @@ import torch
 from conftest import tiny_bert_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, pipeline
 
-from hfssl import predict as predict_module
-from hfssl.backbones import load_tokenizer
-from hfssl.cli import main
+from hfssl.cli.main import main
+from hfssl.deploy import predict as predict_module
+from hfssl.deploy.predict import predict
 from hfssl.errors import ConfigurationError, DataError
-from hfssl.modeling import load_classifier
-from hfssl.predict import predict
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.loading import load_classifier
 
 TEXTS = ["a good movie", "what a dull and awful story", "", "who", "the plot is great fun , the actor is bad"]
 
@@ -206,7 +206,7 @@ def test_a_full_disk_is_one_sentence(classifier, tmp_path):
     table.write_text(json.dumps({"text": "who", "note": "x" * 2_000_000}) + "\n", encoding="utf-8")
     words = ["predict", "--model", str(classifier), "--input", str(table), "--output", str(tmp_path / "out.csv")]
     done = subprocess.run(
-        [sys.executable, "-m", "hfssl.cli", *words],
+        [sys.executable, "-m", "hfssl.cli.main", *words],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hfssl.arguments import DataArguments
+from hfssl.config.arguments import DataArguments
 from hfssl.data.prepare import make_splits
 from hfssl.errors import DataError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hfssl.errors import ConfigurationError
-from hfssl.priors import (
+from hfssl.functional.class_priors import (
     adjust_to_prior,
     class_shares,
     consensus_prior,

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.probes import LayerProbe, fit_layer_probe, stacking_weights, upper_layers
+from hfssl.methods.self_training.frozen_encoder.layer_probe import (
+    LayerProbe,
+    fit_layer_probe,
+    stacking_weights,
+    upper_layers,
+)
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(6, [4, 5, 6]), (12, [8, 10, 12]), (2, [1, 2]), (1, [1])])

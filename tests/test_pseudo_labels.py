@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.neighborhood import Neighborhood
-from hfssl.pseudo_labels import pseudo_label, sharpened
-from hfssl.scoring import MCDropoutResult
-from hfssl.self_training_config import SelfTrainingConfig
+from hfssl.inference.predictions import MCDropoutResult
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood
+from hfssl.methods.self_training.pseudo_labels import pseudo_label, sharpened
 
 
 def scores_of(probs) -> MCDropoutResult:

@@ -16,8 +16,8 @@ from test_recipes import small_table  # noqa: F401 - a fixture
 from train_tiny import LABEL_NAMES, make_trainer, weights_digest
 
 import hfssl
+from hfssl.cli.recipe import parse_recipe, train_recipe
 from hfssl.errors import ModelError
-from hfssl.recipe import parse_recipe, train_recipe
 
 ROOT = Path(__file__).parents[1]
 # Of huggingface_hub's own upload over plain HTTP, which the real Hub has replaced by Xet.
@@ -162,8 +162,8 @@ def test_a_token_that_does_not_do_is_said_before_training(hub, tiny_backbone, tm
 def test_a_push_on_the_way_that_fails_is_warned_of_and_the_last_one_can_be_repeated(
     hub, tiny_backbone, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr("hfssl.commits.TRIES", 2)
-    monkeypatch.setattr("hfssl.commits.FIRST_WAIT", 0.0)
+    monkeypatch.setattr("hfssl.hub.upload.TRIES", 2)
+    monkeypatch.setattr("hfssl.hub.upload.FIRST_WAIT", 0.0)
     trainer = pushing_trainer(tiny_backbone, tmp_path / "run", max_steps=3)
     hub.faults = [Fault("POST", "/commit/", 500) for _ in range(2)]
     trainer.train()

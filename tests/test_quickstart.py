@@ -41,7 +41,7 @@ def test_the_quickstart_in_small(quickstart, tmp_path):
     command[command.index("--max-unlabeled") + 1] = "200"
     command += ["--max-test", "300", "--max-steps", "30", "--max-length", "48"]
     done = subprocess.run(
-        [sys.executable, "-m", "hfssl.cli", *command],
+        [sys.executable, "-m", "hfssl.cli.main", *command],
         capture_output=True,
         text=True,
         cwd=tmp_path,

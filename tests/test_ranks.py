@@ -14,8 +14,8 @@ from ranks import logs, run_ranks
 from train_tiny import make_trainer, weights_digest
 
 from hfssl.errors import Interrupted, TrainingError
-from hfssl.ranks import any_rank, from_main, is_main, wait_for_everyone
-from hfssl.trainer import last_complete_checkpoint
+from hfssl.runtime.distributed import any_rank, from_main, is_main, wait_for_everyone
+from hfssl.training.trainer import last_complete_checkpoint
 
 pytestmark = pytest.mark.distributed
 

@@ -16,12 +16,14 @@ import pytest
 import yaml
 from conftest import WORDS
 
-from hfssl.arguments import FitArguments
+from hfssl.cli.command import main
+from hfssl.cli.commands.train import TRAIN
+from hfssl.cli.recipe import parse_recipe
+from hfssl.config.arguments import FitArguments
+from hfssl.config.methods import METHODS
+from hfssl.config.parsing import parse
 from hfssl.errors import ConfigurationError
-from hfssl.modeling import from_pretrained
-from hfssl.parsing import parse
-from hfssl.recipe import CONFIGS, parse_recipe
-from hfssl.run import TRAIN, main
+from hfssl.models.auto import from_pretrained
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "accelerate")
@@ -32,8 +34,8 @@ def name_of(path):
 
 
 def test_every_method_has_a_recipe_and_a_readme():
-    assert {path.parent.name for path in RECIPES} == set(CONFIGS)
-    for method in CONFIGS:
+    assert {path.parent.name for path in RECIPES} == set(METHODS)
+    for method in METHODS:
         assert (ROOT / "recipes" / method / "README.md").is_file()
 
 
@@ -41,7 +43,7 @@ def test_every_method_has_a_recipe_and_a_readme():
 def test_recipe_parses(path):
     recipe = parse_recipe(["--config", str(path)])
     assert recipe.method == path.parent.name
-    assert type(recipe.config) is CONFIGS[recipe.method]
+    assert type(recipe.config) is METHODS[recipe.method].config_class
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     parsed = {"method": recipe.method}
     for part in (recipe.data, recipe.model, recipe.adapter, recipe.config):
@@ -66,7 +68,7 @@ def test_flags_win_over_the_recipe():
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        ([], "method: expected one of supervised, masked_span, self_training, contrastive; got nothing"),
+        ([], f"method: expected one of {', '.join(METHODS)}; got nothing"),
         (["--method", "self-trainin"], "Did you mean 'self_training'?"),
         (["--method"], "method: expected one of"),
     ],
@@ -128,7 +130,7 @@ def small_table(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_accelerate_launch(method, small_table, tiny_backbone, tmp_path, capsys):
     """The second command of the docstring, in a process of its own; a second run does not destroy the first."""
     out = tmp_path / "out"

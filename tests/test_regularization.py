@@ -11,14 +11,8 @@ from torch import nn
 from train_tiny import make_trainer, weights_digest
 
 from hfssl.errors import ConfigurationError
-from hfssl.regularization import (
-    StartingPoint,
-    WeightAverage,
-    draw_mixup,
-    mean_of_weights,
-    mixup_cross_entropy,
-    r_drop_loss,
-)
+from hfssl.functional.regularization import draw_mixup, mixup_cross_entropy, r_drop_loss
+from hfssl.training.weight_averaging import StartingPoint, WeightAverage, mean_of_weights
 
 OPTIONS = {
     "r_drop": {"r_drop_alpha": 1.0},

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hfssl.report import figures
-from hfssl.report.build import build_report
-from hfssl.report.sections import (
+from hfssl.reporting import figures
+from hfssl.reporting.formatting import duration
+from hfssl.reporting.html_report import build_report
+from hfssl.reporting.results import gains_row_by_row
+from hfssl.reporting.sections import (
     calibration_section,
     confusion_section,
     data_section,
     rounds_section,
     stages_section,
 )
-from hfssl.report.wording import duration, gains_row_by_row
 
 VOID_TAGS = {"meta", "img", "br", "hr", "link", "input"}
 

@@ -8,12 +8,13 @@ from rounds_tiny import MAX_LENGTH, POOL_ROWS, digest, run_rounds
 from train_tiny import LABEL_NAMES, make_dataset
 from train_tiny import WORDS as TINY_WORDS
 
-from hfssl.backbones import load_tokenizer
-from hfssl.checkpoints import save_checkpoint
-from hfssl.data.streams import tokenize_dataset
-from hfssl.modeling import from_pretrained, load_classifier
-from hfssl.pseudo_labels import PseudoLabels
-from hfssl.scoring import predict_logits
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.inference.scoring import predict_logits
+from hfssl.methods.self_training.pseudo_labels import PseudoLabels
+from hfssl.models.auto import from_pretrained
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.checkpoints import save_checkpoint
+from hfssl.models.loading import load_classifier
 
 
 def test_the_rounds_end_with_the_last_that_was_asked_for(undisturbed):

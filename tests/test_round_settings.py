@@ -14,20 +14,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 from train_tiny import LABEL_NAMES, make_dataset
 
-from hfssl.backbones import load_tokenizer
-from hfssl.calibration import fit_temperature
-from hfssl.checkpoints import save_checkpoint
-from hfssl.data.streams import tokenize_dataset
+from hfssl.data.tokenization import tokenize_dataset
 from hfssl.errors import ConfigurationError, TrainingError
-from hfssl.head_fitting import confidence_scale
-from hfssl.heads import logit_layer
-from hfssl.logistic import soft_logistic_weights
-from hfssl.modeling import from_pretrained, load_classifier
-from hfssl.pseudo_labels import PseudoLabels, pseudo_label
-from hfssl.regularization import mean_of_weights
-from hfssl.scoring import head_inputs, mean_embeddings, predict_logits
-from hfssl.selection import ACQUISITIONS, DRAWS, quotas
-from hfssl.self_training_config import ACQUISITION_NAMES, DRAW_NAMES, SelfTrainingConfig
+from hfssl.evaluation.temperature_scaling import fit_temperature
+from hfssl.functional.logistic_regression import soft_logistic_weights
+from hfssl.functional.selection import ACQUISITIONS, DRAWS, quotas
+from hfssl.inference.scoring import head_inputs, mean_embeddings, predict_logits
+from hfssl.methods.self_training.config import ACQUISITION_NAMES, DRAW_NAMES, SelfTrainingConfig
+from hfssl.methods.self_training.pseudo_labels import PseudoLabels, pseudo_label
+from hfssl.models.auto import from_pretrained
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.checkpoints import save_checkpoint
+from hfssl.models.heads import logit_layer
+from hfssl.models.loading import load_classifier
+from hfssl.training.head_fitting import confidence_scale
+from hfssl.training.weight_averaging import mean_of_weights
 
 
 @pytest.fixture
@@ -103,7 +104,8 @@ def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_pa
     lines = (tmp_path / "rounds.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "rounds.jsonl").write_text(lines[0])
     monkeypatch.setattr(
-        "hfssl.kept_neighborhood.find_neighborhood", lambda *a, **k: pytest.fail("asked a second time")
+        "hfssl.methods.self_training.frozen_encoder.cache.find_neighborhood",
+        lambda *a, **k: pytest.fail("asked a second time"),
     )
     again = run_rounds(tiny_backbone, teacher, tmp_path, graph=graph, filter_novel=True, soft_targets=True)
     assert digest(again.student_) == digest(rounds.student_)
@@ -136,12 +138,16 @@ def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, frozen_probe=True, soft_targets=True)
     more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
-    monkeypatch.setattr("hfssl.kept_neighborhood.embed_layers", lambda *a, **k: pytest.fail("embedded a second time"))
+    monkeypatch.setattr(
+        "hfssl.methods.self_training.frozen_encoder.cache.embed_layers",
+        lambda *a, **k: pytest.fail("embedded a second time"),
+    )
     of_rounds = np.load(tmp_path / "rounds/round-0/opinions.npz")
     new_teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
     opinions = []
     monkeypatch.setattr(
-        "hfssl.rounds.pseudo_label", lambda joined, *a, **k: opinions.append(joined) or pseudo_label(joined, *a, **k)
+        "hfssl.methods.self_training.rounds.pseudo_label",
+        lambda joined, *a, **k: opinions.append(joined) or pseudo_label(joined, *a, **k),
     )
     student, curve = rounds.refit(new_teachers, more, pool, tmp_path / "refit")
     assert (tmp_path / "refit/pseudo_labels.npz").exists()
@@ -194,7 +200,8 @@ def test_the_mean_of_the_teachers_weights_teaches_and_is_where_students_start(
     teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
     soup, opinions = mean_of_weights(teachers), []
     monkeypatch.setattr(
-        "hfssl.rounds.pseudo_label", lambda joined, *a, **k: opinions.append(joined) or pseudo_label(joined, *a, **k)
+        "hfssl.methods.self_training.rounds.pseudo_label",
+        lambda joined, *a, **k: opinions.append(joined) or pseudo_label(joined, *a, **k),
     )
     student, _ = rounds.refit(teachers, more, pool, tmp_path / "refit")
     assert opinion(student) == pytest.approx(opinion(soup), abs=1e-5)
@@ -204,7 +211,9 @@ def test_the_mean_of_the_teachers_weights_teaches_and_is_where_students_start(
 
 def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_path, monkeypatch):
     warnings = []
-    monkeypatch.setattr("hfssl.committee.logger.warning", lambda text, *values: warnings.append(text % values))
+    monkeypatch.setattr(
+        "hfssl.methods.self_training.teachers.logger.warning", lambda text, *values: warnings.append(text % values)
+    )
     soup = {"model_soup": True, "teachers": 2}
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, lora=True, **soup)
     adapters = [rounds.student_, rounds.student_]

@@ -16,8 +16,8 @@ from train_tiny import LABEL_NAMES, make_dataset
 from train_tiny import WORDS as TINY_WORDS
 
 from hfssl.errors import TrainingError
-from hfssl.files import read_json_lines
-from hfssl.modeling import from_pretrained
+from hfssl.models.auto import from_pretrained
+from hfssl.runtime.files import read_json_lines
 
 ROOT = Path(__file__).parents[1]
 

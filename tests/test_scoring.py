@@ -29,13 +29,11 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from hfssl import cpu_operations
-from hfssl.adapters import add_adapter
 from hfssl.data.batching import WINDOW_ROWS, token_windows
 from hfssl.errors import DataError, ModelError
-from hfssl.scoring import (
-    MCDropoutResult,
-    combine,
+from hfssl.functional.uncertainty import bald, predictive_variance, variation_ratio
+from hfssl.inference.predictions import MCDropoutResult, combine
+from hfssl.inference.scoring import (
     dropout_active,
     layer_embeddings,
     mc_dropout,
@@ -43,7 +41,8 @@ from hfssl.scoring import (
     predict_logits,
     token_budget_batches,
 )
-from hfssl.uncertainty import bald, predictive_variance, variation_ratio
+from hfssl.models.adapters import add_adapter
+from hfssl.runtime import cpu_kernels
 
 
 def build(model_class, config):
@@ -186,8 +185,8 @@ def test_pools_of_several_windows_keep_their_order_and_only_the_results_grow(mod
 
 
 def test_passes_have_the_cheap_operations(model, dataset, tiny_tokenizer, monkeypatch):
-    drawn, draw = [], cpu_operations._bits
-    monkeypatch.setattr(cpu_operations, "_bits", lambda shape: drawn.append(shape) or draw(shape))
+    drawn, draw = [], cpu_kernels._bits
+    monkeypatch.setattr(cpu_kernels, "_bits", lambda shape: drawn.append(shape) or draw(shape))
     mc_dropout(model, dataset, tiny_tokenizer, passes=2, seed=0)
     assert drawn
     kinds = []

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hfssl.selection import (
+from hfssl.functional.selection import (
     ACQUISITIONS,
     DRAWS,
     Candidates,

@@ -16,9 +16,9 @@ import pytest
 from tiny_tables import contents, rows, write
 
 import hfssl.data.prepare
-from hfssl.cli import main
-from hfssl.files import sha256_of
-from hfssl.objectives import SupervisedObjective
+from hfssl.cli.main import main
+from hfssl.methods.supervised import SupervisedObjective
+from hfssl.runtime.files import sha256_of
 
 SCRIPT = Path(__file__).with_name("fit_tiny.py")
 

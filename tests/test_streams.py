@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from hfssl.data.streams import pad_tokens, tokenize_dataset, told_columns
+from hfssl.data.tokenization import pad_tokens, tokenize_dataset, told_columns
 
 TEXTS = ["the film was good", "a story", "the city of the zebra was bad"]
 

@@ -17,18 +17,18 @@ from test_fit import table  # noqa: F401 - a fixture
 from train_tiny import LABEL_NAMES, make_dataset, make_trainer, weights_digest
 
 import hfssl
-import hfssl.presets
-from hfssl.arguments import FitArguments
-from hfssl.backbones import load_tokenizer
-from hfssl.configs import SSLConfig, changed_settings
-from hfssl.data.streams import tokenize_dataset
+import hfssl.pipeline.presets
+from hfssl.cli.recipe import parse_recipe
+from hfssl.config.arguments import FitArguments
+from hfssl.config.parsing import parse
+from hfssl.data.tokenization import tokenize_dataset
 from hfssl.errors import ConfigurationError
-from hfssl.modeling import load_classifier
-from hfssl.parsing import parse
-from hfssl.recipe import parse_recipe
-from hfssl.rounds import SelfTraining
-from hfssl.run_folder import HOW
-from hfssl.self_training_config import SelfTrainingConfig
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.rounds import SelfTraining
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.loading import load_classifier
+from hfssl.pipeline.run_folder import HOW
+from hfssl.training.config import SSLConfig, changed_settings
 
 ROOT = Path(__file__).parents[1]
 COMPONENTS = {"train/loss", "train/loss/labeled", "train/loss/pseudo_labeled", "train/pseudo_label_agreement"}
@@ -179,7 +179,7 @@ trainer.push_to_hub(tags="final")
 
 
 def test_a_tracker_that_is_not_installed_is_said_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("hfssl.arguments.find_spec", lambda name: None)
+    monkeypatch.setattr("hfssl.config.arguments.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"wandb, which is not installed; run pip install 'hfssl\[wandb\]'"):
         SSLConfig(output_dir=str(tmp_path), use_cpu=True, report_to="wandb")
     with pytest.raises(ConfigurationError, match="trackio, which is not installed"):
@@ -205,7 +205,7 @@ def test_settings_that_shape_a_model_and_differ_from_the_defaults(tmp_path):
 @needs("tensorboard")
 def test_every_stage_of_fit_leaves_its_events(table, tiny_backbone, tmp_path, monkeypatch):  # noqa: F811
     """Also when its checkpoints, beside which they would lie, have been removed."""
-    monkeypatch.setitem(hfssl.presets.PRESETS, "quick", TINY)
+    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
     options = {"backbone": str(tiny_backbone), "preset": "quick", "labels_per_class": 8, "rounds": 1, "quiet": True}
     hfssl.fit(str(table), output_dir=str(tmp_path / "run"), report_to="tensorboard", **options)
     places = {path.parent for path in (tmp_path / "run").rglob("events.out.*")}

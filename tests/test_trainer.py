@@ -14,9 +14,9 @@ import pytest
 import torch
 from train_tiny import make_dataset, make_trainer, weights_digest
 
-from hfssl import cpu_operations
 from hfssl.errors import Interrupted, TrainingError
-from hfssl.trainer import COMPLETE_MARKER, last_complete_checkpoint
+from hfssl.runtime import cpu_kernels
+from hfssl.training.trainer import COMPLETE_MARKER, last_complete_checkpoint
 
 METHODS = ["supervised", "self_training", "masked_span"]
 SCRIPT = Path(__file__).with_name("train_tiny.py")
@@ -182,7 +182,7 @@ def test_resuming_a_finished_run_takes_no_further_step(tiny_backbone, tmp_path):
 def test_progress_says_what_is_being_done(tiny_backbone, tmp_path, capfd):
     trainer = make_trainer(tiny_backbone, tmp_path, max_steps=2, save_strategy="no")
     assert not capfd.readouterr().out  # quiet runs print no log lines
-    from hfssl.progress import NamedProgress
+    from hfssl.runtime.progress import NamedProgress
 
     trainer.add_callback(NamedProgress("labels only"))
     trainer.train()
@@ -239,8 +239,8 @@ def test_two_ranks_killed_and_resumed_give_the_same_bits(tiny_backbone, tmp_path
 
 
 def test_dropout_s_masks_are_the_cheap_ones(tiny_backbone, tmp_path, monkeypatch):
-    drawn, draw = [], cpu_operations._bits
-    monkeypatch.setattr(cpu_operations, "_bits", lambda shape: drawn.append(shape) or draw(shape))
+    drawn, draw = [], cpu_kernels._bits
+    monkeypatch.setattr(cpu_kernels, "_bits", lambda shape: drawn.append(shape) or draw(shape))
     settings = {"method": "supervised", "max_steps": 2, "save_strategy": "no"}
     trainer = train(tiny_backbone, tmp_path / "a", **settings)
     layers = trainer.model.config.num_hidden_layers

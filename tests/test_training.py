@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from hfssl.arguments import FitArguments
-from hfssl.configs import ContrastiveConfig, MaskedSpanConfig, SupervisedConfig
-from hfssl.presets import PRESETS, SELF_TRAINING, SUPERVISED, WARM_START
-from hfssl.self_training_config import SelfTrainingConfig
-from hfssl.training import LORA_RATE, LORA_STUDENT_RATE, ModelMaker
+from hfssl.config.arguments import FitArguments
+from hfssl.methods.contrastive import ContrastiveConfig
+from hfssl.methods.pretext.masked_span import MaskedSpanConfig
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.supervised import SupervisedConfig
+from hfssl.pipeline.model_factory import LORA_RATE, LORA_STUDENT_RATE, ModelMaker
+from hfssl.pipeline.presets import PRESETS, SELF_TRAINING, SUPERVISED, WARM_START
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from test_scoring import ATTENTION_ONLY, build
 from torch import nn
 from transformers import AlbertConfig, AlbertForSequenceClassification, BertForSequenceClassification
 
-from hfssl.adapters import add_adapter
-from hfssl.scoring import mc_dropout
-from hfssl.trunk import encoder_layers, find_trunk
+from hfssl.inference.scoring import mc_dropout
+from hfssl.inference.trunk import find_trunk
+from hfssl.models.adapters import add_adapter
+from hfssl.models.introspection import encoder_layers
 
 LAYERS = 3
 

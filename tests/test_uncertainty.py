@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from hfssl.uncertainty import bald, entropy, predicted_class_variance, predictive_variance, variation_ratio
-from hfssl.weighting import (
+from hfssl.functional.uncertainty import bald, entropy, predicted_class_variance, predictive_variance, variation_ratio
+from hfssl.functional.weighting import (
     WEIGHTINGS,
     confidence,
     log_variance,

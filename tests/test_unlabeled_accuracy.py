@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.metrics.unlabeled import average_thresholded_confidence
+from hfssl.metrics.accuracy_without_labels import average_thresholded_confidence
 
 # Surer from row to row; whichever class is likelier, the entropy is the same.
 SURE = np.array([[0.6, 0.4], [0.3, 0.7], [0.8, 0.2], [0.1, 0.9]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hfssl.verdict import PRIORS, expected_gain, judge
+from hfssl.evaluation.verdict import PRIORS, expected_gain, judge
 
 
 def probs(labels: np.ndarray, right: list[bool], confidence: float = 0.8) -> np.ndarray:

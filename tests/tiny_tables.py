@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hfssl.files import sha256_of
+from hfssl.runtime.files import sha256_of
 
 WORDS = "the a of film movie story actor city river who what when one two three".split()
 CUES = {"yes": "good great fun love".split(), "no": "bad awful dull hate".split()}

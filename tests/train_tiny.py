@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from hfssl.adapters import build_lora_config
-from hfssl.backbones import load_tokenizer
-from hfssl.modeling import load_classifier, load_masked_lm
-from hfssl.ranks import leave_group
-from hfssl.trainers import TRAINERS
+from hfssl.config.methods import METHODS
+from hfssl.models.adapters import build_lora_config
+from hfssl.models.backbones import load_tokenizer
+from hfssl.models.loading import load_classifier, load_masked_lm
+from hfssl.runtime.distributed import leave_group
 
 LABEL_NAMES = ["bad", "good", "plot"]
 WORDS = [
@@ -69,7 +69,7 @@ def make_trainer(
     **settings,
 ):
     """A trainer on the tiny backbone; `settings` are training arguments."""
-    trainer_class = TRAINERS[method]
+    trainer_class = METHODS[method].trainer_class
     dropout = settings.pop("dropout", True)
     defaults = {"max_steps": 8, "save_steps": 3, "logging_steps": 2, "per_device_train_batch_size": 4, "seed": 7}
     args = trainer_class.config_class(

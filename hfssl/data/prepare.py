@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from hfssl.arguments import DataArguments
+from hfssl.config.arguments import DataArguments
 from hfssl.data.loading import load_table
 from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
 from hfssl.data.tables import read_label_names

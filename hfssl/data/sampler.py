@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Sampler
 
-from hfssl.seeding import torch_generator
+from hfssl.runtime.seeding import torch_generator
 
 __all__ = ["LABELED", "UNLABELED", "ClassRowStream", "RowKey", "RowStream", "TwoStreamBatchSampler"]
 

@@ -30,8 +30,8 @@ from hfssl.data.assignment import (
 from hfssl.data.audit import MANIFEST_SCHEMA_VERSION, fingerprints, inspect_texts, load_manifest, truncation_warnings
 from hfssl.data.duplicates import PAIR_SEPARATOR, exact_key, near_duplicate_components
 from hfssl.errors import ConfigurationError, DataError, near_matches
-from hfssl.files import atomic_directory, write_json
-from hfssl.progress import library_bars
+from hfssl.runtime.files import atomic_directory, write_json
+from hfssl.runtime.progress import library_bars
 
 __all__ = ["SemiSupervisedSplits", "few_label_splits"]
 

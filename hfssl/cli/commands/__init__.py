@@ -1,0 +1,1 @@
+"""One file a verb: its options, the one call, its summary."""

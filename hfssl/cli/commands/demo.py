@@ -1,0 +1,33 @@
+"""`hfssl demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+
+from hfssl.cli.command import Verb, folder_first, silence_libraries
+from hfssl.config.arguments import DemoArguments
+from hfssl.config.parsing import dataclass_parser, parse
+from hfssl.errors import ConfigurationError
+
+__all__ = ["DEMO"]
+
+
+def run_demo(argv: Sequence[str]) -> None:
+    """`hfssl demo`: a page to try a model on, until Ctrl-C."""
+    usage = "hfssl demo DIR [options]"
+    argv = folder_first(argv)
+    (arguments,) = parse([DemoArguments], argv, parser=dataclass_parser([DemoArguments], usage=usage))
+    if find_spec("gradio") is None:
+        raise ConfigurationError(
+            'Expected the package gradio, which draws the page, but it is not installed: pip install "hfssl[demo]".'
+        )
+
+    from hfssl.deploy.demo import serve
+
+    silence_libraries()
+    serve(**asdict(arguments), ready=lambda url: print(f"Page:  {url}  (Ctrl-C closes it)", flush=True))
+
+
+DEMO = Verb("open a page on which to try a model", run_demo, "The page was not opened.")

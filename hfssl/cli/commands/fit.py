@@ -1,0 +1,50 @@
+"""`hfssl fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hfssl.cli.command import Verb, silence_libraries
+from hfssl.config.arguments import FitArguments
+from hfssl.config.parsing import dataclass_parser, parse
+from hfssl.reporting.closing_table import closing_table
+from hfssl.reporting.results import gains_row_by_row
+
+__all__ = ["FIT"]
+
+
+def run_fit(argv: Sequence[str]) -> None:
+    """`hfssl fit`: the main job from a table to a saved, explained model."""
+    usage = "hfssl fit --train TABLE --output-dir DIR [options]"
+    (arguments,) = parse([FitArguments], argv, parser=dataclass_parser([FitArguments], usage=usage))
+
+    from hfssl.pipeline.fit import fit
+
+    silence_libraries()
+    results = fit(**arguments.keywords()).results
+    print()
+    print(closing_table(results))
+    print()
+    if row_by_row := gains_row_by_row(results):
+        print(row_by_row.replace("−", "-"))  # not every terminal has the real minus sign
+    print(results["verdict"]["sentence"])
+    print()
+    folder = Path(arguments.output_dir)
+    print(f"Report:  {folder / 'report.html'}")
+    print(f"Model:   {folder / 'model'}")
+    print(f"Use it:  {_predict_command(arguments)}")
+
+
+def _predict_command(arguments: FitArguments) -> str:
+    column = "" if arguments.text_column == "text" else f" --text-column {arguments.text_column}"
+    if arguments.text_pair_column:
+        column += f" --text-pair-column {arguments.text_pair_column}"
+    return f"hfssl predict --model {Path(arguments.output_dir) / 'model'} --input new.csv --output out.csv{column}"
+
+
+FIT = Verb(
+    "from a table with a few labels to a trained, explained model",
+    run_fit,
+    "Finished work is kept: run the same command with --resume to go on.",
+)

@@ -1,0 +1,30 @@
+"""`hfssl predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from hfssl.cli.command import Verb, silence_libraries
+from hfssl.config.arguments import PredictArguments
+from hfssl.config.parsing import dataclass_parser, parse
+
+__all__ = ["PREDICT"]
+
+
+def run_predict(argv: Sequence[str]) -> None:
+    """`hfssl predict`: a table with three more columns."""
+    usage = "hfssl predict --model DIR --input FILE --output FILE [options]"
+    (arguments,) = parse([PredictArguments], argv, parser=dataclass_parser([PredictArguments], usage=usage))
+
+    from hfssl.deploy.predict import predict
+
+    silence_libraries()
+    summary = predict(**asdict(arguments))
+    print(f"{summary.rows:,} rows written to {arguments.output}; new columns: {', '.join(summary.columns)}.")
+    if summary.empty:
+        have = "row has" if summary.empty == 1 else "rows have"
+        print(f"{summary.empty:,} {have} no text; the prediction is left empty there.")
+
+
+PREDICT = Verb("label new rows with a trained model", run_predict, "No output was written.")

@@ -1,0 +1,36 @@
+"""`hfssl push`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from hfssl.cli.command import Verb, folder_first
+from hfssl.config.arguments import PushArguments
+from hfssl.config.parsing import dataclass_parser, parse
+
+__all__ = ["PUSH"]
+
+
+def run_push(argv: Sequence[str]) -> None:
+    """`hfssl push`: a run to the Hub, in one commit."""
+    usage = "hfssl push DIR --repo-id ID [options]"
+    argv = folder_first(argv)
+    (arguments,) = parse([PushArguments], argv, parser=dataclass_parser([PushArguments], usage=usage))
+
+    from hfssl.deploy.push import push
+
+    done = push(**{**asdict(arguments), "private": arguments.private or None})
+    for name, size in done.files.items():
+        print(f"{size:>14,} bytes  {name}")
+    if done.url is None:
+        print(f"Nothing was sent; {len(done.files)} files would go to {arguments.repo_id}.")
+    else:
+        print(f"{len(done.files)} files pushed: {done.url}")
+
+
+PUSH = Verb(
+    "put a run's model, adapter, card and results on the Hub",
+    run_push,
+    "A push is one commit: it is there as a whole or not at all; run the same command again.",
+)

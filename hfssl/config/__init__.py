@@ -1,0 +1,1 @@
+"""What flags and YAML files may hold, and how they are read."""

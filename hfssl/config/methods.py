@@ -1,0 +1,125 @@
+"""`METHODS`: the only list of methods. Command line, recipes, documentation and behaviour tests all read it.
+
+Rows are plain data, so that `--help` answers without torch; classes are named by their import path and imported when
+they are used. A new method is a file below `hfssl/methods/`, a row here, and a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+__all__ = ["CAPABILITIES", "METHODS", "Method", "resolve"]
+
+CAPABILITIES: dict[str, str] = {
+    "changes_labeled_loss": "with `lambda_u=0` it is not supervised training, bit for bit",
+    "couples_rows": "a row's loss depends on other rows of its batch: one rank and two ranks differ",
+    "no_exact_accumulation": "accumulating small batches is not the same as one large batch",
+    "no_lora": "it cannot train a LoRA adapter",
+}
+"""The opt-outs of the behaviour matrix (`tests/methods/test_matrix.py`): name -> what does not hold."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method, as plain data.
+
+    Args:
+        summary (`str`): One line for help texts and the documentation's table.
+        config (`str`): Import path `module:Class` of its training arguments.
+        trainer (`str`): Import path `module:Class` of its trainer.
+        paper (`str`): Source, with the equation or section.
+        product (`str`, defaults to `"classifier"`): What the trained model is good for: a `"classifier"`, an
+            `"encoder"` whose head is not trained, or a `"masked_lm"` whose encoder is kept.
+        streams (`tuple[str, ...]`): Rows that it reads, among `"labeled"` and `"unlabeled"`.
+        tasks (`tuple[str, ...]`): Kinds of prediction that it supports, names in `hfssl.tasks.registry.TASKS`.
+        opt_outs (`Mapping[str, str]`): Names in `CAPABILITIES` with the reason.
+        driver (`str`, *optional*): Import path of a function `(job) -> outcome` that trains where one trainer does
+            not suffice (rounds of self-training); `None` runs the trainer alone.
+
+    Example:
+        >>> from hfssl.config.methods import METHODS
+        >>> METHODS["supervised"].product
+        'classifier'
+    """
+
+    summary: str
+    config: str
+    trainer: str
+    paper: str
+    product: Literal["classifier", "encoder", "masked_lm"] = "classifier"
+    streams: tuple[str, ...] = ("labeled",)
+    tasks: tuple[str, ...] = ("sequence_classification",)
+    opt_outs: Mapping[str, str] = field(default_factory=dict)
+    driver: str | None = None
+
+    def __post_init__(self):
+        unknown = sorted(set(self.opt_outs) - set(CAPABILITIES))
+        if unknown:
+            raise ValueError(f"opt_outs: expected names among {', '.join(CAPABILITIES)}; got {', '.join(unknown)}.")
+
+    @property
+    def config_class(self) -> type[Any]:
+        """The subclass of `SSLConfig`; imports torch."""
+        return resolve(self.config)
+
+    @property
+    def trainer_class(self) -> type[Any]:
+        """The subclass of `SSLTrainer`; imports torch."""
+        return resolve(self.trainer)
+
+
+def resolve(path: str) -> Any:
+    """Imports what `module:name` names.
+
+    Raises:
+        ImportError: the module or the name does not exist.
+
+    Example:
+        >>> resolve("hfssl.errors:HfsslError").__name__
+        'HfsslError'
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except AttributeError as error:
+        raise ImportError(f"Expected '{name}' in the module {module}, found no such name.") from error
+
+
+METHODS: dict[str, Method] = {
+    "supervised": Method(
+        summary="fine-tuning on the labels alone",
+        config="hfssl.methods.supervised:SupervisedConfig",
+        trainer="hfssl.methods.supervised:SupervisedTrainer",
+        paper="Cross-entropy fine-tuning (Devlin et al. 2019, section 4)",
+    ),
+    "contrastive": Method(
+        summary="contrastive stage on the labels, before a head is trained",
+        config="hfssl.methods.contrastive:ContrastiveConfig",
+        trainer="hfssl.methods.contrastive:ContrastiveTrainer",
+        paper="Supervised Contrastive Learning (Khosla et al. 2020, equation 2)",
+        product="encoder",
+        opt_outs={
+            "couples_rows": "every labeled row of a batch is compared with the others",
+            "no_exact_accumulation": "every labeled row of a batch is compared with the others",
+        },
+    ),
+    "masked_span": Method(
+        summary="masked-span pretext training on raw text",
+        config="hfssl.methods.pretext.masked_span:MaskedSpanConfig",
+        trainer="hfssl.methods.pretext.masked_span:MaskedSpanTrainer",
+        paper="SpanBERT (Joshi et al. 2020, section 3.1), as task-adaptive pretraining (Gururangan et al. 2020)",
+        product="masked_lm",
+        streams=("unlabeled",),
+    ),
+    "self_training": Method(
+        summary="rounds of teacher, pseudo-labels with uncertainty, student",
+        config="hfssl.methods.self_training.config:SelfTrainingConfig",
+        trainer="hfssl.methods.self_training.student:SelfTrainingTrainer",
+        paper="Uncertainty-aware Self-training (Mukherjee & Awadallah 2020, equation 10)",
+        streams=("labeled", "unlabeled"),
+        driver="hfssl.cli.recipe:train_rounds",
+    ),
+}

@@ -1,0 +1,1 @@
+"""Views of a row: what a batch holds of it."""

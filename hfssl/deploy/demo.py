@@ -1,0 +1,150 @@
+"""`hfssl demo`: a page on which to type a text and see what the model makes of it.
+
+Gradio draws the page; all that it would fetch from elsewhere (fonts, telemetry, the check for a newer version) is
+turned off, and a content security policy has the browser refuse the rest. What is shown comes from
+`hfssl.deploy.explain`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hfssl.deploy.explain import Explainer, Explanation
+from hfssl.errors import ConfigurationError, HfsslError
+
+__all__ = ["build_page", "render", "serve"]
+
+CSS = Path(__file__).with_name("templates") / "demo.css"
+FONTS = ["system-ui", "DejaVu Sans", "sans-serif"]  # the system's own; Gradio's default may come from another host
+# Gradio compiles its templates in the browser ('unsafe-eval') and styles elements in place ('unsafe-inline').
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'"
+)
+
+
+def serve(folder: str | os.PathLike, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serves the page until it is interrupted.
+
+    Args:
+        folder: A run of `fit`, or a model.
+        host: Address to listen at.
+        port: Port to listen at; 0 for a free one.
+        ready: Called once with the page's address.
+
+    Raises:
+        ConfigurationError: The address cannot be used.
+        ModelError: see `hfssl.deploy.explain.Explainer`.
+        DataError: likewise.
+    """
+    with _listening(host, port) as listener:  # before the model is loaded: that takes a while
+        page = build_page(Explainer(folder), Path(folder).resolve().name)
+        # No /docs: FastAPI's page of that name takes its scripts from another host.
+        app = FastAPI(openapi_url=None)
+        theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=FONTS)
+        app = gr.mount_gradio_app(
+            app, page, path="/", theme=theme, css_paths=[CSS], footer_links=[], run_history=False,
+            ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
+        )  # fmt: skip
+        # Open pages hold a connection; without a limit the end would wait for them.
+        config = uvicorn.Config(_guarded(app), log_level="critical", timeout_graceful_shutdown=1)
+        shown = f"[{host}]" if ":" in host else host
+        ready(f"http://{shown}:{listener.getsockname()[1]}")
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            pass  # Ctrl-C is how a page is closed
+
+
+def build_page(explainer: Explainer, title: str) -> gr.Blocks:
+    """The page, not served yet."""
+    rows, labels = len(explainer.rows), len(explainer.label_names)
+    known = f", {rows:,} labeled examples" if rows else ""
+    # analytics_enabled=False also keeps Gradio from asking its makers whether there is a newer version.
+    with gr.Blocks(title=f"hfssl: {title}", analytics_enabled=False) as page:
+        gr.HTML(_template("demo_head.html").render(title=title, labels=labels, known=known))
+        names = ["First text", "Second text"] if explainer.pairs else ["Text"]
+        boxes = [
+            gr.Textbox(label=name, lines=3, max_lines=12, autofocus=index == 0, placeholder="Type or paste a text")
+            for index, name in enumerate(names)
+        ]
+        button = gr.Button("Classify", variant="primary")
+        answer = gr.HTML(render(None), elem_classes=["hf-answer"])
+        # One at a time, which is Gradio's default: the passes with dropout change the model's flags for a moment.
+        gr.on(
+            [button.click, *(box.submit for box in boxes)], partial(_answer, explainer), boxes, answer,
+            api_visibility="private", show_progress="minimal",
+        )  # fmt: skip
+    return page
+
+
+def render(explanation: Explanation | None, *, problem: str = "", passes: int = 0, rows: int = 0) -> str:
+    """The answer as HTML, with every text in it escaped.
+
+    Args:
+        explanation: What to show; `None` before anything was typed.
+        problem: A sentence to show in its place.
+        passes: Passes of MC dropout behind `explanation.bald`.
+        rows: Labeled rows that the neighbours were looked for among.
+    """
+    return _template("demo.html").render(explanation=explanation, problem=problem, passes=passes, rows=rows)
+
+
+def _answer(explainer: Explainer, *texts: str | None) -> str:
+    texts = tuple(text or "" for text in texts)
+    if not any(text.strip() for text in texts):
+        return render(None, problem="Type a text first.")
+    try:
+        explanation = explainer(*texts)
+    except HfsslError as error:
+        return render(None, problem=str(error))
+    return render(explanation, passes=explainer.passes, rows=len(explainer.rows))
+
+
+def _template(name: str) -> Any:
+    # Autoescape is what keeps a text like "<script>" a text.
+    return Environment(
+        loader=PackageLoader("hfssl.deploy", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    ).get_template(name)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                f"Expected port {port} of {host} to be free, but another program listens there: give another --port, "
+                "or 0 for a free one."
+            ) from error
+        raise ConfigurationError(
+            f"Expected an address of this machine with a port that you may use, got {host} and {port} "
+            f"({error.strerror}): leave --host out to show the page on this machine only."
+        ) from error
+
+
+def _guarded(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The ASGI app, with the content security policy on all that it answers."""
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode("ascii"))
+                message = {**message, "headers": [*message["headers"], policy]}
+            await send(message)
+
+        await app(scope, receive, send_with_policy)
+
+    return guarded

@@ -1,0 +1,165 @@
+"""What can be said of one text: each label's probability, how unsure that is, and the labeled rows most like it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hfssl.data.splits import SemiSupervisedSplits
+from hfssl.deploy.text_classifier import TextClassifier
+from hfssl.errors import ModelError
+from hfssl.functional.uncertainty import entropy
+from hfssl.inference.scoring import mc_dropout, mean_embeddings, predict_logits
+from hfssl.pipeline.run_folder import model_and_splits
+
+__all__ = ["Explainer", "Explanation", "LabeledRow", "Neighbor", "describe", "nearest_rows"]
+
+PASSES = 16  # of MC dropout: a short text goes through in one batch, and BALD's first digit is settled
+NEIGHBORS = 5
+PARTS = ("labeled", "validation")  # the parts of the splits whose labels the user gave for training and choosing
+
+
+@dataclass(frozen=True)
+class LabeledRow:
+    """A labeled row of the splits: its text (or pair of texts), its label's name, and its part."""
+
+    texts: tuple[str, ...]
+    label: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A labeled row and its cosine similarity to the text, in [-1, 1]."""
+
+    row: LabeledRow
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the page shows for one text.
+
+    Attributes:
+        probabilities: All K labels with their probabilities, the most probable first; of equal ones the first label.
+        entropy: Of the probabilities, in nats.
+        entropy_share: `entropy` / log K: 0 for certainty, 1 for equal probabilities.
+        bald: How much the passes of MC dropout disagree, in nats; `None` for a model without dropout.
+        neighbors: The most similar labeled rows, the nearest first; empty for a model without its run.
+        cut_at: Tokens that were read of a longer text; `None` if all of it was.
+    """
+
+    probabilities: list[tuple[str, float]]
+    entropy: float
+    entropy_share: float
+    bald: float | None
+    neighbors: list[Neighbor]
+    cut_at: int | None = None
+
+
+def describe(
+    probs: np.ndarray,
+    label_names: Sequence[str],
+    bald: float | None,
+    neighbors: list[Neighbor],
+    cut_at: int | None = None,
+) -> Explanation:
+    """Puts an `Explanation` together from the probabilities, `[K]`, and what else is known."""
+    order = np.argsort(-probs, kind="stable")
+    nats = float(entropy(torch.from_numpy(probs)))
+    most = math.log(len(label_names)) or 1.0  # a single label is always certain: 0 nats of 0
+    return Explanation(
+        [(label_names[label], float(probs[label])) for label in order], nats, nats / most, bald, neighbors, cut_at
+    )
+
+
+def nearest_rows(query: np.ndarray, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of `features` nearest to `query` by cosine, the nearest first; of equal ones the first row.
+
+    Args:
+        query: `[D]`.
+        features: `[N, D]`, any scale. A row of zeros has cosine 0 with everything.
+        count: rows wanted; fewer come where N is smaller.
+
+    Returns:
+        Row numbers and cosines, both `[min(count, N)]`.
+    """
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(query)
+    cosines = (features @ query) / np.where(lengths > 0, lengths, 1.0)
+    order = np.argsort(-cosines, kind="stable")[:count]
+    return order, cosines[order]
+
+
+class Explainer:
+    """A finished run of `hfssl fit`, or a bare model, as a function from a text (or pair) to an `Explanation`.
+
+    Args:
+        folder (`str | os.PathLike`): The run's folder, or one with a full model or an adapter.
+        passes (`int`, *optional*): Passes of MC dropout. Default 16.
+
+    Attributes:
+        rows: The labeled rows to look among; empty for a bare model.
+        pairs: Whether the model reads two texts at a time, as far as the run's data tells.
+        label_names: `[K]`.
+
+    Raises:
+        ModelError: There is no such folder, it holds no model, or the run in it is not finished.
+        DataError: The run's splits cannot be read.
+    """
+
+    def __init__(self, folder: str | os.PathLike, *, passes: int = PASSES):
+        model, splits = model_and_splits(Path(folder))
+        self.classifier, self.passes = TextClassifier(model), passes
+        self.label_names = self.classifier.label_names
+        self.rows = [] if splits is None else _labeled_rows(SemiSupervisedSplits.load(splits))
+        self.pairs = any(len(row.texts) > 1 for row in self.rows)
+        self._features = self._embedded([row.texts for row in self.rows]) if self.rows else None  # [N, D]
+
+    def __call__(self, *texts: str) -> Explanation:
+        """Explains one text, or one pair. The same text gives the same numbers.
+
+        Raises:
+            ModelError: The model gives NaN or infinity.
+        """
+        # The browser may send half of a surrogate pair, which no tokenizer takes.
+        texts = tuple(text.encode("utf-8", "replace").decode("utf-8") for text in texts)
+        model, tokenizer = self.classifier.model, self.classifier.tokenizer
+        encoded = self.classifier.tokenized([texts])
+        logits = predict_logits(model, encoded, tokenizer)
+        probs = torch.from_numpy(logits).softmax(dim=-1)[0].numpy()
+        try:
+            bald = float(mc_dropout(model, encoded, tokenizer, passes=self.passes, seed=0).bald[0])
+        except ModelError:  # finite logits it has, as we know by now; so what it lacks is dropout
+            bald = None
+        read = len(encoded[0]["input_ids"])
+        cut = read == self.classifier.max_length and len(tokenizer(*texts, verbose=False)["input_ids"]) > read
+        return describe(probs, self.label_names, bald, self._neighbors(texts), read if cut else None)
+
+    def _neighbors(self, texts: tuple[str, ...]) -> list[Neighbor]:
+        if self._features is None:
+            return []
+        found = nearest_rows(self._embedded([texts])[0], self._features, NEIGHBORS)
+        return [Neighbor(self.rows[row], float(cosine)) for row, cosine in zip(*found, strict=True)]
+
+    def _embedded(self, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
+        """`[N, D]`, the mean over the tokens of the last layer."""
+        classifier = self.classifier
+        return mean_embeddings(classifier.model, classifier.tokenized(texts), classifier.tokenizer)
+
+
+def _labeled_rows(splits: SemiSupervisedSplits) -> list[LabeledRow]:
+    rows = []
+    for part in PARTS:
+        data = splits[part]
+        columns = [data[name][:] for name in ("text", "text_pair") if name in data.column_names]
+        labels = [splits.label_names[label] for label in data["label"][:]]
+        rows += [
+            LabeledRow(texts, label, part) for texts, label in zip(zip(*columns, strict=True), labels, strict=True)
+        ]
+    return rows

@@ -1,0 +1,338 @@
+"""`hfssl export`: a trained classifier as ONNX, checked against PyTorch; and as int8, with what that costs.
+
+The exporter is torch's own (`torch.onnx.export(dynamo=True)`, which needs onnxscript). Hugging Face's optimum-onnx
+0.0.1 asks for transformers below 4.56, and torch's older tracer (`dynamo=False`) is deprecated. BERT (MiniLM),
+RoBERTa, DistilBERT, DeBERTa-v2, ModernBERT and others are exported, with their stock heads and as hfssl's mean-pooled
+classifier. What torch cannot export (Longformer, XLNet) is refused in one sentence.
+
+A `model.onnx` is handed out only after ONNX Runtime has given PyTorch's logits for batches of other shapes than that
+which it was exported with. int8 is dynamic: weights are stored as int8; activations are brought to uint8 by the range
+that they have in the batch at hand, so that its logits depend a little on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfssl.data.loading import load_table
+from hfssl.data.splits import SemiSupervisedSplits
+from hfssl.data.tokenization import pad_tokens, tokenize_dataset
+from hfssl.deploy.onnx_runtime import INT8_FILE, ONNX_FILE, TOKENS, OnnxClassifier, require_onnx
+from hfssl.errors import DataError, ModelError
+from hfssl.inference.scoring import predict_logits
+from hfssl.metrics.classification import accuracy
+from hfssl.models.auto import from_pretrained
+from hfssl.models.backbones import first_line, load_tokenizer
+from hfssl.models.checkpoints import plain_model
+from hfssl.models.mean_pooling import MeanPooledForSequenceClassification
+from hfssl.pipeline.run_folder import model_and_splits
+from hfssl.runtime.files import atomic_directory, write_json
+
+__all__ = ["TOLERANCE", "Cost", "Exported", "export_onnx"]
+
+TOLERANCE = 1e-4  # largest difference of a logit that passes for PyTorch's
+RECORD_FILE = "export.json"
+PROTOBUF_BYTES = 2**31  # an ONNX file cannot be larger
+EXAMPLE_SHAPE = (2, 7)
+# Rows and tokens of the batches that are compared; ModernBERT's local attention spans 128 tokens.
+CHECKED_SHAPES = ((1, 1), (1, 12), (3, 2), (9, 31), (2, 192))
+POSITIONS = 512  # of an architecture whose configuration names no limit
+DYNAMIC = {0: "batch", 1: "length"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What ONNX and int8 cost on labeled rows.
+
+    Attributes:
+        table: Where the rows come from.
+        rows: How many have a label.
+        accuracy: `"PyTorch"`, `"ONNX"` and (if asked for) `"int8"` -> accuracy in [0, 1].
+        changed: `"ONNX"` and `"int8"` -> share of the rows, in [0, 1], that get another label than from PyTorch.
+    """
+
+    table: str
+    rows: int
+    accuracy: dict[str, float]
+    changed: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export_onnx` wrote; all but `folder` is in its `export.json`, too.
+
+    Attributes:
+        folder: Holds `model.onnx`, `model_int8.onnx` (if asked for), `config.json` and the tokenizer.
+        inputs: Names of the inputs, each int64 `[N, L]` for any N and L; the output is `logits`, float32 `[N, K]`.
+        label_names: `[K]`, in the order of the class numbers.
+        difference: The largest that a logit differed from PyTorch's, in the batches that were compared.
+        sizes: ONNX file -> bytes.
+        cost: What int8 costs; `None` where there was no labeled table to measure it on, or nothing was to be measured.
+    """
+
+    folder: Path
+    inputs: list[str]
+    label_names: list[str]
+    difference: float
+    sizes: dict[str, int]
+    cost: Cost | None
+
+
+def export_onnx(
+    folder: str | os.PathLike,
+    output: str | os.PathLike | None = None,
+    *,
+    int8: bool = False,
+    data: str | os.PathLike | None = None,
+    text_column: str = "text",
+    text_pair_column: str | None = None,
+    label_column: str = "label",
+) -> Exported:
+    """Writes a classifier as ONNX, with batch size and length left open, whole and checked or not at all.
+
+    Args:
+        folder: A finished run of `fit` (its `model/` is exported), the folder of a model, or that of an adapter, which
+            is merged first.
+        output: Folder to write. One that `export_onnx` wrote is replaced. Default: `onnx/` within `folder`.
+        int8: Whether to write the dynamically quantised `model_int8.onnx`, too.
+        data: Labeled table to measure accuracies on. Default: with `int8`, the test part of a run's splits.
+        text_column: Column of `data` that holds the text.
+        text_pair_column: Column of `data` that holds the second text of a pair.
+        label_column: Column of `data` that holds the label; rows without one are left out.
+
+    Raises:
+        ConfigurationError: A package of the extra `onnx` is missing.
+        DataError: `data` cannot be used as given, or holds no label.
+        ModelError: There is no classifier in `folder`; `output` holds something else; torch cannot export the
+            architecture; or ONNX Runtime's logits are not PyTorch's to 1e-4.
+    """
+    require_onnx()
+    folder = Path(folder)
+    source, splits = model_and_splits(folder)
+    output = folder / "onnx" if output is None else Path(output)
+    _check_replaceable(output)
+    model = plain_model(from_pretrained(source)).float().eval()
+    tokenizer = load_tokenizer(source)
+    label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
+    columns = {"text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column}
+    rows, table = _rows_to_measure(data, columns, label_names, splits if int8 else None)
+    with atomic_directory(output) as temporary:
+        model.config.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        _write_onnx(model, tokenizer, temporary / ONNX_FILE)
+        classifiers = {"ONNX": OnnxClassifier(temporary)}
+        difference = _largest_difference(classifiers["ONNX"], model)
+        if int8:
+            _quantize(temporary / ONNX_FILE, temporary / INT8_FILE)
+            classifiers["int8"] = OnnxClassifier(temporary, INT8_FILE)
+        exported = Exported(
+            folder=output,
+            inputs=classifiers["ONNX"].inputs,
+            label_names=label_names,
+            difference=difference,
+            sizes={path.name: path.stat().st_size for path in sorted(temporary.glob("*.onnx"))},
+            cost=_cost(model, tokenizer, classifiers, rows, table) if rows is not None else None,
+        )
+        _write_record(temporary / RECORD_FILE, exported)
+    return exported
+
+
+def _check_replaceable(output: Path) -> None:
+    if not output.exists() or (output / RECORD_FILE).is_file():
+        return
+    if not output.is_dir() or any(output.iterdir()):
+        raise ModelError(
+            f"Expected a new or empty folder, or one that hfssl export wrote, but '{output}' holds something else: "
+            "name another one with --output."
+        )
+
+
+def _rows_to_measure(
+    data: str | os.PathLike | None, columns: dict[str, str | None], label_names: list[str], splits: Path | None
+) -> tuple[Dataset | None, str]:
+    """The labeled rows of `data`, or else the test part of `splits`, and their name; `None` if there are none."""
+    if data is None:
+        test = None if splits is None else SemiSupervisedSplits.load(splits)["test"]
+        return (test, f"{splits} (test)") if test else (None, "")
+    table = load_table(data, label_names=label_names, **columns)
+    rows = table.select(np.flatnonzero(np.asarray(table["label"]) >= 0))
+    if not len(rows):
+        raise DataError(
+            f"Expected labeled rows in '{data}' to measure accuracies on, but none of its {len(table)} rows has a "
+            "label: name the right column with --label-column, or leave --data out."
+        )
+    return rows, str(data)
+
+
+def _write_record(path: Path, exported: Exported) -> None:
+    found = {name: value for name, value in asdict(exported).items() if name != "folder"}
+    versions = {name: version(name) for name in ("hfssl", "torch", "onnx", "onnxscript", "onnxruntime")}
+    write_json(path, {"schema_version": 1, "tolerance": TOLERANCE, **found, "versions": versions})
+
+
+class _Logits(nn.Module):
+    """A classifier as a function of the tensors `names`, each `[N, L]`, that returns its logits `[N, K]` alone."""
+
+    def __init__(self, model: PreTrainedModel, names: Sequence[str]):
+        super().__init__()
+        self.model, self.names = model, names
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.model(**dict(zip(self.names, inputs, strict=True))).logits
+
+
+def _write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Exports the model with the inputs that its tokenizer makes and that it takes."""
+    kind = model.config.get_text_config().model_type
+    size = sum(weight.nbytes for weight in model.parameters())
+    if size >= PROTOBUF_BYTES:
+        raise ModelError(
+            f"Expected a model of less than 2 GiB, which an ONNX file can hold, but its weights take {size:,} bytes: "
+            "train a smaller backbone."
+        )
+    names = _input_names(model, tokenizer)
+    example = _random_batch(model, tokenizer, *EXAMPLE_SHAPE, np.random.default_rng(0))
+    try:
+        with _quiet_upstream():
+            program = torch.onnx.export(
+                _Logits(model, names),
+                tuple(example[name] for name in names),
+                dynamo=True,
+                input_names=names,
+                output_names=["logits"],
+                dynamic_shapes={"inputs": (DYNAMIC,) * len(names)},
+                verbose=False,
+            )
+            program.save(path, external_data=False)
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ModelError(
+            f"Expected an architecture that torch can export to ONNX, but not '{kind}': "
+            f"{first_line(error.__cause__ or error).rstrip('.:')}; use a backbone such as BERT, RoBERTa, DistilBERT, "
+            "DeBERTa-v2 or ModernBERT."
+        ) from error
+
+
+def _input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    taken = set(inspect.signature(model.forward).parameters)
+    if isinstance(model, MeanPooledForSequenceClassification):  # takes what its encoder takes
+        taken = set(inspect.signature(model.encoder.forward).parameters)
+    return [name for name in tokenizer.model_input_names if name in taken]
+
+
+def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Most tokens of a text that both the tokenizer and the model's positions allow."""
+    positions = model.config.get_text_config().to_dict().get("max_position_embeddings") or POSITIONS
+    return min(tokenizer.model_max_length, positions)
+
+
+def _random_batch(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int, length: int, rng: np.random.Generator
+) -> dict[str, Tensor]:
+    """Ordinary tokens drawn from the vocabulary, `[rows, length]`; all rows but the first are padded at random."""
+    config = model.config.get_text_config()
+    ordinary = np.setdiff1d(np.arange(min(config.vocab_size, len(tokenizer))), tokenizer.all_special_ids)
+    types = config.to_dict().get("type_vocab_size") or 1
+    tokens = []
+    for size in [length, *rng.integers(1, length + 1, size=rows - 1)]:
+        row = {"input_ids": rng.choice(ordinary, size).tolist(), "attention_mask": [1] * int(size)}
+        tokens.append(row | {"token_type_ids": rng.integers(types, size=size).tolist()})
+    return pad_tokens(tokens, tokenizer)
+
+
+def _largest_difference(classifier: OnnxClassifier, model: PreTrainedModel) -> float:
+    """The largest difference of a logit between ONNX Runtime and PyTorch, over batches of several shapes.
+
+    Raises:
+        ModelError: if it is above `TOLERANCE`, or ONNX Runtime cannot run a batch.
+    """
+    rng = np.random.default_rng(1)
+    # Two less than there are: the first positions of RoBERTa and its kin are for no token.
+    longest = max(1, _longest(model, classifier.tokenizer) - 2)
+    worst = 0.0
+    for rows, length in CHECKED_SHAPES:
+        length = min(length, longest)
+        batch = _random_batch(model, classifier.tokenizer, rows, length, rng)
+        shape = f"a batch of {rows} rows of at most {length} tokens"
+        with torch.inference_mode():
+            expected = model(**{name: batch[name] for name in classifier.inputs}).logits.numpy()
+        try:
+            found = classifier.logits(batch)
+        except Exception as error:  # its exceptions share no other base
+            raise ModelError(
+                f"Expected ONNX Runtime to run the exported '{model.config.model_type}' on {shape}, but: "
+                f"{first_line(error)}: use another backbone."
+            ) from error
+        difference = float(np.abs(found - expected).max())
+        if not difference <= TOLERANCE:  # NaN included
+            raise ModelError(
+                f"Expected ONNX Runtime to give PyTorch's logits to {TOLERANCE:g}, but on {shape} one differs by "
+                f"{difference:.2g} (the largest is {np.abs(expected).max():.2g}): nothing was exported; predict with "
+                "PyTorch, or train another backbone."
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _quantize(source: Path, target: Path) -> None:
+    """One scale a channel, which halves the error of the logits and adds 0.5 % to the size; 7 bits, because CPUs
+    without VNNI saturate on 8, and the accuracy that is measured here is to hold there, too.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet_upstream():
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+
+
+def _cost(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    classifiers: dict[str, OnnxClassifier],
+    rows: Dataset,
+    table: str,
+) -> Cost:
+    labels = np.asarray(rows["label"], dtype=np.int64)
+    tokens = tokenize_dataset(rows, tokenizer, _longest(model, tokenizer))
+    predicted = {"PyTorch": predict_logits(model, tokens, tokenizer, max_tokens=TOKENS).argmax(axis=-1)}
+    predicted |= {name: classifier.predict_logits(tokens).argmax(axis=-1) for name, classifier in classifiers.items()}
+    return Cost(
+        table=table,
+        rows=len(labels),
+        accuracy={name: accuracy(found, labels) for name, found in predicted.items()},
+        changed={name: float(np.mean(predicted[name] != predicted["PyTorch"])) for name in classifiers},
+    )
+
+
+@contextmanager
+def _quiet_upstream() -> Iterator[None]:
+    """Hides what exporter and quantiser say about their own insides; their errors are raised all the same."""
+    root, nothing, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(nothing)  # onnxruntime logs by `logging.warning`, which would set up a root handler for all of us
+    logging.disable(max(level, logging.WARNING))
+    try:
+        # torch prints its graph to stderr before it raises.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            for message, category in (
+                ("# The axis name: .* will not be used", UserWarning),  # one name for the same axis of all inputs
+                ("`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning),  # torch 2.13's exporter asks so
+            ):
+                warnings.filterwarnings("ignore", message=message, category=category)
+            yield
+    finally:
+        logging.disable(level)
+        root.removeHandler(nothing)

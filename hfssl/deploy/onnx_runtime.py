@@ -1,0 +1,108 @@
+"""An exported folder in use: ONNX Runtime in PyTorch's place, with the same label names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.special import softmax
+from transformers import AutoConfig
+
+import hfssl.models.mean_pooling  # noqa: F401  makes AutoConfig know the mean-pooled classifier
+from hfssl.data.batching import token_windows
+from hfssl.errors import ConfigurationError, ModelError
+from hfssl.models.backbones import load_tokenizer
+
+__all__ = ["INT8_FILE", "ONNX_FILE", "OnnxClassifier", "require_onnx"]
+
+ONNX_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOKENS = 2048  # in one pass, padding included
+ERRORS_ONLY = 3  # of ONNX Runtime's log levels; its warnings are about choices that are its own
+
+
+def require_onnx() -> None:
+    """Makes sure that the packages of the extra `onnx` are there.
+
+    Raises:
+        ConfigurationError: naming the missing one and how to install it.
+    """
+    for name in PACKAGES:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ConfigurationError(
+                f"Expected the packages {', '.join(PACKAGES)}, but {name} cannot be imported ({error}): "
+                'pip install "hfssl[onnx]".'
+            ) from error
+
+
+class OnnxClassifier:
+    """A folder that `hfssl.deploy.onnx_export.export_onnx` wrote, as a function from texts to probabilities.
+
+    Args:
+        folder (`str | PathLike`): Holds the ONNX file, `config.json` and the tokenizer.
+        file (`str`): Which of its models: `"model.onnx"` (default) or `"model_int8.onnx"`.
+
+    Attributes:
+        label_names: `[K]`, in the order of the class numbers.
+        inputs: Names of the model's inputs, each int64 `[N, L]`; its output `logits` is float32 `[N, K]`.
+
+    Raises:
+        ConfigurationError: a package of the extra `onnx` is missing.
+        ModelError: a file is missing, or ONNX Runtime cannot load it.
+    """
+
+    def __init__(self, folder: str | os.PathLike, file: str = ONNX_FILE):
+        require_onnx()
+        import onnxruntime
+
+        path = Path(folder) / file
+        if not path.is_file() or not (Path(folder) / "config.json").is_file():
+            raise ModelError(
+                f"Expected the files {file} and config.json in '{folder}', but one is missing: give the folder that "
+                "hfssl export wrote."
+            )
+        config = AutoConfig.from_pretrained(folder)
+        self.label_names = [config.id2label[label] for label in range(config.num_labels)]
+        self.tokenizer = load_tokenizer(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()  # it would take all cores, whatever torch was told
+        options.log_severity_level = ERRORS_ONLY
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no other base
+            raise ModelError(
+                f"Expected a model that ONNX Runtime can load in '{path}', but: {error}: export it again."
+            ) from error
+        self.inputs = [entry.name for entry in self._session.get_inputs()]
+
+    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, float]]:
+        """The probability of each label name, for each text (and its second text, for a model of pairs)."""
+        second = None if pairs is None else list(pairs)
+        encoded = self.tokenizer(list(texts), second, truncation=True, padding=True, return_tensors="np")
+        probs = softmax(self.logits(encoded), axis=-1)
+        return [dict(zip(self.label_names, row, strict=True)) for row in probs.tolist()]
+
+    def logits(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        """`[N, K]` float32, for padded inputs `[N, L]`; entries that the model does not take are left out.
+
+        Without `token_type_ids` they are 0, as in PyTorch.
+        """
+        feed = {name: np.asarray(batch[name], dtype=np.int64) for name in self.inputs if name in batch}
+        if "token_type_ids" in self.inputs and "token_type_ids" not in feed:
+            feed["token_type_ids"] = np.zeros_like(feed["input_ids"])
+        return self._session.run(["logits"], feed)[0]
+
+    def predict_logits(self, dataset: Dataset) -> np.ndarray:
+        """`[N, K]` float32 in dataset order, for N tokenized rows, in the batches of PyTorch's `predict_logits`."""
+        logits = np.zeros((len(dataset), len(self.label_names)), dtype=np.float32)
+        for window in token_windows(dataset, self.tokenizer):
+            for rows in window.batches(TOKENS):
+                logits[rows] = self.logits(window.padded(rows))
+        return logits

@@ -1,0 +1,153 @@
+"""`hfssl predict`: labels a table of any length in constant memory, and writes it whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm.auto import tqdm
+
+from hfssl.data.tables import parquet_schema, read_rows
+from hfssl.data.writing import table_writer
+from hfssl.deploy.text_classifier import TextClassifier
+from hfssl.errors import DataError, near_matches
+from hfssl.functional.uncertainty import entropy
+from hfssl.inference.scoring import predict_logits
+from hfssl.runtime.files import atomic_file
+
+__all__ = ["NEW_COLUMNS", "PredictionSummary", "predict"]
+
+CHUNK_ROWS = 2048  # rows in memory at once; enough that sorting them by length saves most of the padding
+NEW_COLUMNS = {"predicted_label": pa.string(), "probability": pa.float64(), "entropy": pa.float64()}
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What `predict` did.
+
+    Attributes:
+        rows: Rows written.
+        empty: Rows without any text, whose prediction is empty.
+        columns: Names of the three new columns, as written.
+    """
+
+    rows: int
+    empty: int
+    columns: list[str]
+
+
+def predict(
+    model: str | os.PathLike,
+    input: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    text_column: str = "text",
+    text_pair_column: str | None = None,
+    max_length: int | None = None,
+    max_tokens: int = 8192,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> PredictionSummary:
+    """Writes the rows of `input`, in their order, with a label, its probability and the entropy to `output`.
+
+    The new columns are `predicted_label`, `probability` (of that label, in [0, 1]) and `entropy` (of all labels, in
+    nats); a name that the input already has gets `_2` (`_3`, ...) appended. The whole input is checked before the
+    first prediction is made.
+
+    Args:
+        model: Folder of a full model or an adapter, or a Hub id.
+        input: CSV, TSV, JSON-lines or Parquet file.
+        output: File of one of these kinds.
+        text_column: Column that holds the text.
+        text_pair_column: Column that holds the second text of a pair.
+        max_length: Tokens kept of each text; default: what the model's tokenizer says.
+        max_tokens: Most tokens in one forward pass, padding included.
+        overwrite: Replace `output` if it exists.
+        quiet: No progress bar.
+
+    Raises:
+        DataError: The input is malformed or lacks a column, or `output` exists.
+        ConfigurationError: `output` has an unknown ending.
+        ModelError: The model cannot be loaded.
+    """
+    source, target = Path(input), Path(output)
+    if target.exists() and not overwrite:
+        raise DataError(f"The output file '{target}' exists; choose another name, or replace it with --overwrite.")
+    wanted = [text_column] if text_pair_column is None else [text_column, text_pair_column]
+    columns, count = _scan(source, wanted)
+    names = _free_names(columns)
+    kinds = dict(zip(names, NEW_COLUMNS.values(), strict=True))
+    with atomic_file(target) as temporary, table_writer(temporary, target.suffix, source, columns, kinds) as writer:
+        classifier = TextClassifier(model, max_length)
+        rows, empty = read_rows(source), 0
+        with tqdm(total=count, desc="Predicting", unit=" rows", disable=True if quiet else None) as bar:
+            while chunk := [row for _, row in islice(rows, CHUNK_ROWS)]:
+                texts = [tuple(_as_text(row.get(column)) for column in wanted) for row in chunk]
+                filled = [index for index, parts in enumerate(texts) if any(part.strip() for part in parts)]
+                labeled = _predictions(classifier, [texts[index] for index in filled], max_tokens)
+                predictions = dict(zip(filled, labeled, strict=True))
+                nothing = (None,) * len(names)
+                writer.write(
+                    [row | dict(zip(names, predictions.get(i, nothing), strict=True)) for i, row in enumerate(chunk)]
+                )
+                empty += len(chunk) - len(filled)
+                bar.update(len(chunk))
+    return PredictionSummary(count, empty, names)
+
+
+def _predictions(
+    classifier: TextClassifier, texts: list[tuple[str, ...]], max_tokens: int
+) -> list[tuple[str, float, float]]:
+    """Label, its probability, and entropy in nats, of each text or pair."""
+    if not texts:
+        return []
+    rows = classifier.tokenized(texts)
+    logits = predict_logits(classifier.model, rows, classifier.tokenizer, max_tokens=max_tokens)
+    probs = torch.from_numpy(logits).softmax(dim=-1)  # [N, K]
+    best = probs.max(dim=-1)
+    columns = (best.indices.tolist(), best.values.tolist(), entropy(probs).tolist())
+    return [
+        (classifier.label_names[label], round(probability, 6), round(nats, 6))
+        for label, probability, nats in zip(*columns, strict=True)
+    ]
+
+
+def _scan(path: Path, wanted: Sequence[str]) -> tuple[list[str], int]:
+    """Reads the table once, so that a broken last row is reported now and not after an hour: its columns, its rows."""
+    columns: dict[str, None] = {}
+    if path.suffix.lower() == ".parquet" and path.exists():
+        columns, count = dict.fromkeys(parquet_schema(path).names), pq.read_metadata(path).num_rows
+    else:
+        count = 0
+        for _, row in read_rows(path):
+            columns |= dict.fromkeys(row)
+            count += 1
+    if count == 0:
+        raise DataError(f"Expected rows in '{path}', found none; check how it was written.")
+    for name in wanted:
+        if name not in columns:
+            hint = near_matches(name, list(columns))
+            raise DataError(f"Expected a column '{name}' in '{path}', found {', '.join(columns)}.{hint}")
+    return list(columns), count
+
+
+def _free_names(columns: Sequence[str]) -> list[str]:
+    """The names of the new columns, numbered where the table has such a column already."""
+    names = []
+    for name in NEW_COLUMNS:
+        free, number = name, 2
+        while free in columns:
+            free, number = f"{name}_{number}", number + 1
+        names.append(free)
+    return names
+
+
+def _as_text(value: Any) -> str:
+    return "" if value is None else str(value)

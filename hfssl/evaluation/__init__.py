@@ -1,0 +1,1 @@
+"""Is a model to be trusted? Verdict, calibration, cross-fitting, alarms."""

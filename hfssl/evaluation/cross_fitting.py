@@ -1,0 +1,123 @@
+"""Cross-fitting: each labeled row speaks for the verdict, by models that have not seen it.
+
+A fifth of a few labels is a few rows, and says next to nothing. The labeled rows are cut into F folds; for each fold
+the stages that a verdict compares are run once more, in small, without it: one labels-only model, and one student of
+its labels of the pool. L labeled rows, P rows of `proxy`, K classes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from scipy.special import softmax
+from sklearn.model_selection import StratifiedGroupKFold
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfssl.inference.scoring import predict_logits
+from hfssl.runtime.files import read_arrays, write_arrays
+
+__all__ = ["CrossFit", "cross_fit", "fold_numbers"]
+
+ARRAYS = "cross_fit.npz"
+
+
+class CrossFit:
+    """What came of it.
+
+    Args:
+        folder: Where `cross_fit` has kept it.
+
+    Attributes:
+        folds: F.
+        probs: Stage -> `[L, K]`, each row by the model of that stage that was trained without its fold.
+        agreement: Stage -> share of `proxy` on which two models of the stage agree, mean over all pairs; empty where
+            there is no `proxy`. For calibrated models this is their accuracy (Jiang et al. 2022, "Assessing
+            Generalization of SGD via Disagreement", theorem 4.2), and no label is needed for it.
+    """
+
+    def __init__(self, folder: Path):
+        arrays = read_arrays(folder / ARRAYS)
+        proxy = {name.removeprefix("proxy/"): probs for name, probs in arrays.items() if name.startswith("proxy/")}
+        self.folds = len(next(iter(proxy.values())))
+        self.probs = {name: arrays[f"labeled/{name}"] for name in proxy}
+        self.agreement = {name: _agreement(probs) for name, probs in proxy.items() if probs.shape[1]}
+
+
+def fold_numbers(labels: np.ndarray, groups: np.ndarray | None, folds: int, *, seed: int) -> np.ndarray | None:
+    """`[L]` fold of each row: stratified, rows of a group together; `None` where a class has a single row or group.
+
+    Args:
+        labels: `[L]`.
+        groups: `[L]` names of the rows' groups, `""` for a row of its own; `None` where there are no groups.
+        folds: F, at least 2; fewer where a class has fewer rows.
+        seed: of the folds.
+    """
+    own = np.array([f"\0{i}" for i in range(len(labels))])
+    units = own if groups is None else np.where(groups == "", own, groups)
+    fewest = min(len(np.unique(units[labels == label])) for label in np.unique(labels))
+    if fewest < 2:
+        return None
+    numbers = np.zeros(len(labels), dtype=np.int64)
+    splitter = StratifiedGroupKFold(min(folds, fewest), shuffle=True, random_state=seed % 2**32)
+    for number, (_, held_out) in enumerate(splitter.split(labels, labels, units)):
+        numbers[held_out] = number
+    return numbers
+
+
+def cross_fit(
+    folder: Path,
+    labeled: Dataset,
+    proxy: Dataset,
+    numbers: np.ndarray,
+    models: Callable[[Path, int, Dataset], Mapping[str, PreTrainedModel]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Trains each fold's models and asks them of the rows that they have not seen.
+
+    Args:
+        folder: keeps what they say, fold by fold, so that a killed run goes on; the models are not kept.
+        labeled: L tokenized rows with `labels`.
+        proxy: P tokenized rows; may be empty.
+        numbers: see `fold_numbers`.
+        models: (folder, fold, rows) -> the stages' models by name, trained on these rows.
+        tokenizer: pads the batches.
+    """
+    parts = []
+    for fold in range(numbers.max() + 1):
+        place = folder / f"fold-{fold}"
+        if not (place / ARRAYS).exists():
+            unseen = labeled.select(np.flatnonzero(numbers == fold))
+            trained = models(place, fold, labeled.select(np.flatnonzero(numbers != fold)))
+            said = {
+                f"{part}/{name}": _probs(model, rows, tokenizer)
+                for name, model in trained.items()
+                for part, rows in (("labeled", unseen), ("proxy", proxy))
+            }
+            write_arrays(place / ARRAYS, said)
+            for path in place.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+        parts.append(read_arrays(place / ARRAYS))
+    order = np.argsort(np.concatenate([np.flatnonzero(numbers == fold) for fold in range(len(parts))]))
+    kept = {}
+    for name in parts[0]:
+        values = [part[name] for part in parts]
+        kept[name] = np.concatenate(values)[order] if name.startswith("labeled/") else np.stack(values)
+    write_arrays(folder / ARRAYS, kept)
+
+
+def _probs(model: PreTrainedModel, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    if not len(rows):
+        return np.zeros((0, model.config.num_labels), np.float32)
+    return softmax(predict_logits(model, rows, tokenizer), axis=-1)
+
+
+def _agreement(probs: np.ndarray) -> float:
+    """`[F, P, K]` -> share of the P rows on which two of the F models agree, mean over the pairs."""
+    votes = probs.argmax(axis=-1)
+    pairs = [(votes[i] == votes[j]).mean() for i in range(len(votes)) for j in range(i)]
+    return float(np.mean(pairs))

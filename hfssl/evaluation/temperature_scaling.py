@@ -1,0 +1,133 @@
+"""One temperature for all logits, fitted on a few held-out labels and folded into the head's last linear layer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+from transformers import PreTrainedModel
+
+from hfssl.errors import ModelError
+from hfssl.models.heads import logit_layer
+from hfssl.models.introspection import evaluating
+
+__all__ = ["fit_temperature", "fold_temperature"]
+
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+GRID_POINTS, GRID_ZOOMS = 121, 5  # each zoom narrows the bracket 60-fold: log T to about 1e-8
+CHECK_TOKENS = 8
+CHECK_TOLERANCE = 1e-5
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike, prior_scale: float = 0.5) -> float:
+    """Most probable temperature T: minimises N * nll(logits / T) + (log T)^2 / (2 * prior_scale^2).
+
+    Temperature scaling (Guo et al. 2017, section 4.2, equation 9) with a log-normal prior around T = 1. The
+    prior matters because N is small here: where every held-out row happens to be right, maximum likelihood would send
+    T to 0, that is, claim certainty after having seen a handful of rows.
+
+    Args:
+        logits: uncalibrated scores, shape `[N, K]`; N = 0 gives 1.0, the prior's mode.
+        labels: true class indices, shape `[N]`, none of them -1.
+        prior_scale: standard deviation of log T under the prior, default `0.5` (68 % of the mass in 0.61 to 1.65).
+
+    Returns:
+        T in `[0.05, 20]`; above 1 where the model is overconfident.
+    """
+    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"Expected logits [N, K] and labels [N], got shapes {logits.shape} and {labels.shape}.")
+    if not prior_scale > 0:
+        raise ValueError(f"Expected a positive prior_scale, got {prior_scale}.")
+    if labels.size == 0:
+        return 1.0
+    if not np.isfinite(logits).all():
+        raise ValueError("Expected finite logits.")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"Expected class indices from 0 to {logits.shape[1] - 1}: leave unlabeled rows (-1) out.")
+    scores = torch.from_numpy(logits)
+    truth = torch.from_numpy(labels.astype(np.int64))
+
+    def objective(log_temperature: float) -> float:
+        summed_nll = nn.functional.cross_entropy(scores / math.exp(log_temperature), truth, reduction="sum")
+        return summed_nll.item() + log_temperature**2 / (2 * prior_scale**2)
+
+    # A grid, because the sum can have two valleys (only the likelihood alone has a single one in T).
+    low, high = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
+    for _ in range(GRID_ZOOMS):
+        grid = np.linspace(low, high, GRID_POINTS)
+        best = int(np.argmin([objective(u) for u in grid]))
+        low, high = grid[max(best - 1, 0)], grid[min(best + 1, GRID_POINTS - 1)]
+    return float(math.exp(grid[best]))
+
+
+def fold_temperature(model: PreTrainedModel, temperature: float) -> None:
+    """Divides weight and bias of the head's last linear layer by T, in place.
+
+    Afterwards plain `transformers` (and `pipeline()`) returns softmax(logits / T) without knowing about T. The layer
+    is found as the last linear one with `config.num_labels` outputs, and the claim is checked on a random input: if
+    the logits are not divided by T to 1e-5, the weights are put back.
+
+    Args:
+        model: a sequence-classification model in float32 with its stock head; adapters, if any, already merged.
+        temperature: T > 0.
+
+    Raises:
+        `ModelError`: if adapters are still attached, or no layer turns out to make the logits.
+    """
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"Expected a positive, finite temperature, got {temperature}.")
+    if any(isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for module in model.modules()):
+        raise ModelError(
+            "Expected a plain model to fold the temperature into, got one with adapters attached: merge them first "
+            "(`model = model.merge_and_unload()`)."
+        )
+    layer = logit_layer(model)
+    before, summed = _logits_of_random_input(model, layer)
+    parameters = [parameter for parameter in (layer.weight, layer.bias) if parameter is not None]
+    kept = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.div_(temperature)
+    after, _ = _logits_of_random_input(model, layer)
+    wanted = before / temperature
+    # What float32 rounds off a logit near 0 is as large as that of the large terms that were added up to it.
+    rounding = CHECK_TOLERANCE * max(1.0, summed / temperature)
+    if not torch.allclose(after, wanted, rtol=CHECK_TOLERANCE, atol=rounding):
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+        raise ModelError(
+            f"Expected the last linear layer of {type(model).__name__} to make its logits, but dividing that layer by "
+            f"{temperature:g} does not divide the logits: use a float32 model with the architecture's stock head, or "
+            "apply the temperature to the logits yourself."
+        )
+
+
+def _logits_of_random_input(model: PreTrainedModel, layer: nn.Linear) -> tuple[torch.Tensor, float]:
+    """Logits `[1, K]` of one row of random tokens, the same row each time, without dropout.
+
+    And the largest sum of the sizes of the terms, |W| |h| + |b|, that `layer` adds up to one of its outputs; 0 where
+    the layer is not asked.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.config.get_text_config().vocab_size
+    tokens = torch.randint(vocabulary, (1, CHECK_TOKENS), generator=generator).to(model.device)
+    summed = [0.0]
+
+    def add_up(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        bias = None if layer.bias is None else layer.bias.abs()
+        summed.append(nn.functional.linear(inputs[0].abs(), layer.weight.abs(), bias).max().item())
+
+    handle = layer.register_forward_pre_hook(add_up)
+    try:
+        with evaluating(model), torch.no_grad():
+            logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+    finally:
+        handle.remove()
+    return logits, max(summed)

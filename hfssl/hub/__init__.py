@@ -1,0 +1,1 @@
+"""The Hub client: downloads and uploads."""

@@ -1,0 +1,1 @@
+"""Whole pools through a model."""

@@ -1,0 +1,108 @@
+"""Trunk reuse: the lower layers run once, the upper ones many times.
+
+For MC dropout over a pool the lower layers' work is most of the cost. Here it is done once, without dropout; what the
+lower layers return is recorded, and later passes get it back instead of computing it, so that dropout acts in the top
+layers and the head only. Everything between the layers (masks, position embeddings) is the model's own code, which
+runs again each time: nothing has to be known about the architecture but where its layers are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from hfssl.models.introspection import encoder_layers, transformers_model
+
+__all__ = ["Trunk", "find_trunk"]
+
+logger = logging.get_logger(__name__)
+
+TOLERANCE = 1e-5
+
+
+def find_trunk(model: PreTrainedModel, batch: dict[str, Tensor], top_layers: int) -> Trunk | None:
+    """The layers below the `top_layers` upper ones, if a replay gives the same logits as the model itself.
+
+    Args:
+        model: in eval mode: whether it is replayed exactly is tried out without dropout.
+        batch: a few padded rows to try it on.
+        top_layers: layers in which dropout acts; all others are run once.
+
+    Returns:
+        `None`, and says so, where the layers are not found or the logits differ by more than 1e-5 (relative to the
+        largest logit); full passes are due then.
+    """
+    layers = encoder_layers(model)
+    name = type(transformers_model(model)).__name__
+    if layers is None:
+        logger.warning("Found no single stack of layers in %s: every stochastic pass runs the whole model.", name)
+        return None
+    if top_layers >= len(layers):
+        return None
+    trunk = Trunk(layers, top_layers)
+    # In full precision: with half of the digits a batch of another size alone makes more of a difference.
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+        plain = model(**batch).logits
+        with trunk.recording():
+            model(**batch)
+        with trunk.replaying(copies=2):
+            replayed = model(**{key: value.repeat(2, 1) for key, value in batch.items()}).logits
+    scale = max(1.0, plain.abs().max().item())
+    if not torch.allclose(replayed, plain.repeat(2, 1), rtol=0, atol=TOLERANCE * scale):
+        logger.warning(
+            "Reusing the lower layers of %s does not give its logits: every stochastic pass runs the whole model.",
+            name,
+        )
+        return None
+    return trunk
+
+
+class Trunk:
+    """Records what the lower layers return, and hands it back in their place.
+
+    Args:
+        layers (`nn.ModuleList`): The encoder's layers.
+        top_layers (`int`): How many upper layers are *not* part of the trunk.
+    """
+
+    def __init__(self, layers: nn.ModuleList, top_layers: int):
+        self.layers = layers[: len(layers) - top_layers]
+        self._outputs: list[Any] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """A forward pass within the block is recorded."""
+        self._outputs = []
+        with ExitStack() as stack:
+            for layer in self.layers:
+                handle = layer.register_forward_hook(lambda module, inputs, output: self._outputs.append(output))
+                stack.callback(handle.remove)
+            yield
+
+    @contextmanager
+    def replaying(self, copies: int = 1) -> Iterator[None]:
+        """Forward passes within the block, over the recorded batch repeated `copies` times, skip the trunk."""
+        with ExitStack() as stack:
+            for layer, output in zip(self.layers, self._outputs, strict=True):
+                repeated = _repeat(output, copies)
+                layer.forward = lambda *args, _output=repeated, **kwargs: _output
+                stack.callback(delattr, layer, "forward")
+            yield
+
+    def forget(self) -> None:
+        """Lets go of the recorded tensors."""
+        self._outputs = []
+
+
+def _repeat(output: Any, copies: int) -> Any:
+    if isinstance(output, Tensor):
+        return output.repeat(copies, *[1] * (output.dim() - 1)) if copies > 1 else output
+    if isinstance(output, tuple):
+        return tuple(_repeat(part, copies) for part in output)
+    return output

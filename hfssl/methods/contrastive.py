@@ -1,0 +1,106 @@
+"""Supervised-contrastive warm start: few labels give many pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from hfssl.citations import SIMCSE
+from hfssl.functional.losses import pair_similarity_loss, supervised_contrastive_loss
+from hfssl.training.config import SSLConfig
+from hfssl.training.forward import Batch, mean_features
+from hfssl.training.objective import Objective
+from hfssl.training.trainer import MethodTrainer
+
+__all__ = ["ContrastiveConfig", "ContrastiveTrainer", "SupervisedContrastiveObjective"]
+
+
+class SupervisedContrastiveObjective(Objective):
+    """Draws the labeled rows of one class together in the encoder's space; the head is left as it is.
+
+    Each row enters twice, under two dropout masks (Gao et al. 2021), so that a class with one row has a positive, too.
+    The features are means over the tokens, for which sentence encoders were trained; how they are compared, the
+    configuration's `contrastive_loss` says. Rows are compared within one batch of one device: unlike with other
+    objectives, accumulating small batches is not the same as a large one.
+    """
+
+    paper = (
+        "Supervised Contrastive Learning (Khosla et al. 2020), equation 2; two dropout views after SimCSE (Gao 2021)"
+    )
+    citation = (
+        """@inproceedings{khosla2020supervised,
+  title = {Supervised Contrastive Learning},
+  author = {Khosla, Prannay and Teterwak, Piotr and Wang, Chen and Sarna, Aaron and Tian, Yonglong and Isola, Phillip
+            and Maschinot, Aaron and Liu, Ce and Krishnan, Dilip},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2020}
+}
+
+"""
+        + SIMCSE
+    )
+    product = "encoder"
+    compares_rows = True
+
+    def setup(self, model: nn.Module, args: ContrastiveConfig) -> None:
+        self.compare, self._settings = pair_similarity_loss, {}
+        if args.contrastive_loss == "supcon":
+            self._settings = {"contrastive_temperature": args.contrastive_temperature}
+            self.compare = partial(supervised_contrastive_loss, temperature=args.contrastive_temperature)
+        else:
+            self.paper = (
+                "Efficient Few-Shot Learning Without Prompts (Tunstall et al. 2022), the loss of section 3.1; two "
+                "dropout views after SimCSE (Gao 2021)"
+            )
+            self.citation = SIMCSE  # SetFit's comes with the option
+
+    def loss(
+        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+    ) -> dict[str, torch.Tensor]:
+        twice = {name: torch.cat([values, values]) for name, values in labeled.items()}
+        return {"loss/contrastive": self.compare(mean_features(model, twice), twice["labels"])}
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | self._settings
+
+
+@dataclass
+class ContrastiveConfig(SSLConfig):
+    """Arguments of `ContrastiveTrainer`: the supervised-contrastive warm start of a classifier."""
+
+    max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "Labeled rows in a batch of one device; each enters twice."}
+    )
+    contrastive_loss: str = field(
+        default="supcon",
+        metadata={
+            "help": "'supcon' (Khosla et al. 2020) tells a row's own class from the others in the batch, 'cosine' "
+            "draws the cosines of pairs to 1 within a class and to 0 between classes (SetFit, Tunstall et al. 2022)."
+        },
+    )
+    contrastive_temperature: float = field(
+        default=0.1, metadata={"help": "Divides the similarities of 'supcon'; 0.1 as in Khosla et al. (2020)."}
+    )
+
+    def problems(self) -> list[str]:
+        """As in the base class, of this class's own values, too."""
+        found = super().problems()
+        if self.contrastive_loss not in ("supcon", "cosine"):
+            found.append(f"contrastive_loss must be 'supcon' or 'cosine', got '{self.contrastive_loss}'.")
+        if self.contrastive_temperature <= 0:
+            found.append(f"contrastive_temperature must be positive, got {self.contrastive_temperature}.")
+        return found
+
+
+class ContrastiveTrainer(MethodTrainer):
+    """Supervised-contrastive warm start of a classifier's body; fine-tune its head afterwards."""
+
+    objective_class = SupervisedContrastiveObjective
+    config_class = ContrastiveConfig

@@ -1,0 +1,1 @@
+"""Pretext tasks: training on raw text before any label."""

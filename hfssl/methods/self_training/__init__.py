@@ -1,0 +1,1 @@
+"""Self-training: teachers, pseudo-labels, students, rounds."""

@@ -1,0 +1,1 @@
+"""Embedding signals: what the frozen encoder tells of the pool."""

@@ -1,0 +1,93 @@
+"""The student's loss in one round of self-training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hfssl.functional.losses import weighted_pseudo_label_loss
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.supervised import SupervisedObjective, SupervisedTrainer
+from hfssl.runtime.distributed import is_main
+from hfssl.training.forward import Batch, joint_logits
+from hfssl.training.head_fitting import refit_head
+from hfssl.training.objective import Objective
+
+__all__ = ["SelfTrainingObjective", "SelfTrainingTrainer"]
+
+
+class SelfTrainingObjective(Objective):
+    """Cross-entropy on the labeled rows plus `lambda_u` times the weighted loss on the pseudo-labeled rows.
+
+    The unlabeled dataset brings two columns beside its tokens: `pseudo_probs` `[K]` (one-hot or soft) and `weight`
+    (a float). Both are fixed for the round; see `hfssl.methods.self_training.rounds` for where they come from.
+
+    With `lambda_u=0` the pseudo-labeled rows are not even passed through the model, so that the run equals
+    `SupervisedObjective` to the last bit (in a joint forward other dropout masks would fall on the labeled rows).
+    """
+
+    paper = (
+        "Uncertainty-aware Self-training for Few-shot Text Classification (Mukherjee & Awadallah 2020), equation 10"
+    )
+    citation = """@inproceedings{mukherjee2020uncertainty,
+  title = {Uncertainty-aware Self-training for Few-shot Text Classification},
+  author = {Mukherjee, Subhabrata and Awadallah, Ahmed Hassan},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2020}
+}"""
+
+    def setup(self, model: nn.Module, args: SelfTrainingConfig) -> None:
+        self.lambda_u, self.label_smoothing = args.lambda_u, args.label_smoothing_factor
+        self.supervised = SupervisedObjective()
+        self.supervised.setup(model, args)
+
+    def loss(
+        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+    ) -> dict[str, torch.Tensor]:
+        """Cross-entropy of the labeled rows plus lambda_u times that of the pseudo-labeled ones, by their weights."""
+        if self.lambda_u == 0:
+            return self.supervised.loss(model, labeled, None, step)
+        pseudo = unlabeled["plain"]
+        labeled_logits, pseudo_logits = joint_logits(model, labeled, pseudo)
+        supervised = F.cross_entropy(labeled_logits, labeled["labels"], label_smoothing=self.label_smoothing)
+        unsupervised = weighted_pseudo_label_loss(pseudo_logits, pseudo["pseudo_probs"], pseudo["weight"])
+        agreement = (pseudo_logits.argmax(-1) == pseudo["pseudo_probs"].argmax(-1)).float().mean()
+        return {
+            "loss/labeled": supervised,
+            "loss/pseudo_labeled": self.lambda_u * unsupervised,
+            "pseudo_label_agreement": agreement.detach(),
+            **self.supervised.penalty(model),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"lambda_u": self.lambda_u}
+
+
+class SelfTrainingTrainer(SupervisedTrainer):
+    """One student: labeled rows plus weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
+
+    With `refit_head` its logit layer is fitted anew when training is over (`hfssl.training.head_fitting`). The
+    rounds around it are in `hfssl.methods.self_training.rounds`.
+    """
+
+    objective_class = SelfTrainingObjective
+    config_class = SelfTrainingConfig
+
+    def _end_training(self) -> None:
+        super()._end_training()
+        if not self.args.refit_head or self.args.lambda_u == 0:
+            return
+        shown = not self.args.disable_tqdm and is_main()
+        refit_head(
+            self.accelerator.unwrap_model(self.model),
+            self.train_dataset,
+            self.unlabeled_dataset,
+            self.processing_class,
+            lambda_u=self.args.lambda_u,
+            bf16=self.args.bf16,
+            progress=[f"{self.title}: its head, {what}" if shown else None for what in ("labels", "pseudo-labels")],
+        )

@@ -1,0 +1,66 @@
+"""`from_pretrained`: a full model or an adapter, with its label names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+
+from hfssl.errors import ModelError
+from hfssl.hub.download import download
+from hfssl.models.backbones import check_exists, check_files
+from hfssl.models.loading import load_pretrained
+
+__all__ = ["from_pretrained"]
+
+
+def from_pretrained(
+    path: str | Path,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | None = None,
+    base: str | Path | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Loads what hfssl saved, with its label names: a full model or an adapter, from a folder or from the Hub.
+
+    Safetensors only; and no code that comes with a model, or with an adapter's base model, is run unless you say so.
+
+    Args:
+        path: folder, or Hub id; what is cached is used where the Hub cannot be reached.
+        revision: branch, tag or commit of a Hub id.
+        subfolder: where in the folder or repository it lies: `"adapter"` for the adapter beside a pushed model.
+        token: for a private model. Default: the one that `hf auth login` saved.
+        base: folder or Hub id of an adapter's base model, where it is no longer at the place that was saved.
+        trust_remote_code: whether such code may run.
+
+    Raises:
+        ModelError: if it is not there, or weights are missing, so that some would be random; or if it cannot be loaded
+            without running its code.
+    """
+    if not Path(path).exists():
+        check_exists(path)
+        path = download(str(path), revision=revision, token=token)
+    if subfolder is not None:
+        path = Path(path) / subfolder
+    if (Path(path) / "adapter_config.json").is_file():
+        from hfssl.models.adapters import (
+            load_adapter,  # adapters.py is built on this module; and peft is slow to import
+        )
+
+        return load_adapter(path, base, trust_remote_code=trust_remote_code)
+    if Path(path).is_dir():
+        check_files(Path(path))
+    model, missing = load_pretrained(
+        AutoModelForSequenceClassification, path, seed=0, dtype="auto", trust_remote_code=trust_remote_code
+    )
+    if missing:
+        raise ModelError(
+            f"Expected a trained classifier in '{path}', but {len(missing)} of its weights are missing, for example "
+            f"'{min(missing)}': give the folder that training saved, not a backbone."
+        )
+    return model

@@ -1,0 +1,186 @@
+"""Backbones as they lie on disk or on the Hub: what may be used, and their tokenizers. No weights are read here.
+
+Only safetensors are accepted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from hfssl.errors import ModelError
+
+__all__ = [
+    "READING_ERRORS",
+    "check_backbone",
+    "check_files",
+    "check_masked_lm",
+    "first_line",
+    "load_tokenizer",
+    "refuse_remote_code",
+]
+
+logger = logging.get_logger(__name__)
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# Pickles, which can run code when they are read, and formats that transformers 5 no longer reads.
+REFUSED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+READING_ERRORS = (OSError, ValueError, SafetensorError)
+
+
+def refuse_remote_code(path: str | Path, error: Exception) -> None:
+    """Raises a `ModelError` if `error` is transformers' refusal to run the code that comes with a model."""
+    if "trust_remote_code" in str(error):
+        raise ModelError(
+            f"Expected a model that transformers knows, but '{path}' brings code of its own, which was not run: read "
+            "it, and pass trust_remote_code=True if you trust it."
+        ) from None
+
+
+def check_backbone(
+    backbone: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """Makes sure that a backbone can be loaded and given a classification head, without reading its weights.
+
+    Args:
+        backbone: a folder with `config.json` and `model.safetensors`, or a Hub id.
+        revision: of a Hub id.
+        trust_remote_code: whether code that comes with the model may run. Default `False`.
+
+    Returns:
+        The backbone's configuration.
+
+    Raises:
+        ModelError: if it is neither a folder nor a known id, lacks files, or has no classification head.
+    """
+    check_exists(backbone)
+    folder = Path(backbone)
+    if folder.is_dir():
+        check_files(folder)
+    try:
+        config = AutoConfig.from_pretrained(backbone, revision=revision, trust_remote_code=trust_remote_code)
+    except READING_ERRORS as error:
+        refuse_remote_code(backbone, error)
+        if folder.is_dir():
+            raise ModelError(
+                f"Expected '{folder / 'config.json'}' to describe a model, but: {first_line(error)}"
+            ) from error
+        raise ModelError(
+            f"Expected the backbone '{backbone}' to be a folder or a Hub id, but there is no such folder, and the "
+            "id is neither in the local cache nor can it be reached (offline, or misspelled): give a folder with "
+            "config.json, model.safetensors and the tokenizer's files."
+        ) from error
+    remote = config.to_dict().get("auto_map", {}) if trust_remote_code else {}
+    if "AutoModelForSequenceClassification" not in remote and not (
+        type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and type(config) in MODEL_MAPPING
+    ):
+        raise ModelError(
+            f"Expected a text encoder, but transformers has no sequence-classification head for the architecture "
+            f"'{config.model_type}' of '{backbone}': use an encoder such as BERT, RoBERTa, DeBERTa or ModernBERT."
+        )
+    return config
+
+
+def check_masked_lm(
+    backbone: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """As `check_backbone`, for a masked-language head on top of the backbone.
+
+    Raises:
+        ModelError: see `check_backbone`; and if the architecture has no masked-language head.
+    """
+    config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ModelError(
+            f"Expected an encoder with a masked-language head for the pretext task, but transformers has none for the "
+            f"architecture '{config.model_type}' of '{backbone}': use another backbone or skip the pretext stage "
+            "(--no-pretext)."
+        )
+    return config
+
+
+def load_tokenizer(
+    path: str | Path, *, max_length: int | None = None, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a backbone or of a saved model.
+
+    Args:
+        path: folder or Hub id.
+        max_length: tokens a text; saved with the tokenizer, so that whoever loads it cuts texts as training did.
+            Backbones that read fewer tokens lower it. Default: as the tokenizer says.
+        revision: of a Hub id.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Raises:
+        ModelError: if its files are missing (transformers would make up an empty one), or it cannot pad.
+    """
+    check_exists(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except READING_ERRORS as error:
+        raise ModelError(f"Expected a tokenizer in '{path}', but: {first_line(error)}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ModelError(
+            f"Expected a tokenizer in '{path}', but its vocabulary is missing: copy tokenizer.json (or vocab.txt, or "
+            "the SentencePiece model) of the backbone there."
+        )
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"Expected a tokenizer that can pad, but that of '{path}' has no padding token: use an encoder."
+        )
+    if max_length is not None:
+        config = check_backbone(path, revision=revision, trust_remote_code=trust_remote_code)
+        limit = min(tokenizer.model_max_length, config.to_dict().get("max_position_embeddings", max_length))
+        if max_length > limit:
+            logger.info("max_length is %d, but '%s' reads %d tokens: texts are cut there.", max_length, path, limit)
+        tokenizer.model_max_length = min(max_length, limit)
+    return tokenizer
+
+
+def check_files(folder: Path) -> None:
+    """Makes sure that a folder holds a full model in safetensors.
+
+    Raises:
+        ModelError: if it holds an adapter, no configuration, no weights, or pickled ones.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"Expected a full model in '{folder}', but it holds an adapter: load it with "
+            "hfssl.models.auto.from_pretrained, or give the folder of its merged model."
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"Expected a model in the folder '{folder}', but it has no config.json: is it the right folder?"
+        )
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        refused = [path.name for path in sorted(folder.iterdir()) if path.name in REFUSED_WEIGHTS]
+        found = (
+            f"only {', '.join(refused)}, which hfssl does not read (pickles can run code)" if refused else "no weights"
+        )
+        raise ModelError(
+            f"Expected model.safetensors in the folder '{folder}', but found {found}: save the model with "
+            "save_pretrained of a current transformers, which writes safetensors."
+        )
+
+
+def check_exists(path: str | Path) -> None:
+    """Refuses what looks like a path but is no folder, before it is taken for a Hub id."""
+    looks_like_path = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
+    if (looks_like_path or Path(path).exists()) and not Path(path).is_dir():
+        raise ModelError(f"Expected '{path}' to be a model's folder or a Hub id, but there is no such folder.")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library, to go into a sentence of ours."""
+    return str(error).strip().partition("\n")[0]

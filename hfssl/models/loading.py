@@ -1,0 +1,244 @@
+"""Models: which weights are loaded, under which head, and what goes from one model to another.
+
+Only safetensors are read. A head that the checkpoint lacks is expected and drawn from `seed`, apart from the global
+random state; body weights that it lacks are an error, because a body that is random by mistake trains without a word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from hfssl.errors import ModelError
+from hfssl.models.backbones import READING_ERRORS, check_backbone, check_masked_lm, first_line, refuse_remote_code
+from hfssl.models.introspection import names_below, own_random_state
+from hfssl.models.mean_pooling import MeanPooledConfig
+
+__all__ = [
+    "Pooling",
+    "load_classifier",
+    "load_encoder",
+    "load_masked_lm",
+    "transfer_encoder",
+]
+
+logger = transformers_logging.get_logger(__name__)
+
+Pooling = Literal["stock", "mean"]
+
+# Where the dropout before the head is not called `classifier_dropout`.
+CLASSIFIER_DROPOUT = {
+    "albert": "classifier_dropout_prob",
+    "deberta": "cls_dropout",
+    "deberta-v2": "cls_dropout",
+    "distilbert": "seq_classif_dropout",
+}
+NOISY_LOADERS = ("transformers.modeling_utils", "transformers.distributed.tensor_parallel")
+
+
+def load_classifier(
+    backbone: str | Path,
+    label_names: Sequence[str],
+    *,
+    pooling: Pooling = "stock",
+    dtype: torch.dtype = torch.float32,
+    seed: int,
+    classifier_dropout: float | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A classifier with the backbone's body and a fresh head: the same head for the same seed.
+
+    Args:
+        backbone: folder or Hub id. A head in it is ignored.
+        label_names: in the order of the class numbers.
+        pooling: `"stock"` is the architecture's own head, so that plain transformers loads the saved model; `"mean"`
+            averages over the tokens, and the saved model needs hfssl.
+        dtype: of the weights; a checkpoint's own may be bfloat16, which is no good for tuning on few rows.
+        seed: of the head.
+        classifier_dropout: dropout before the head. Default: the architecture's.
+        revision: of a Hub id.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Raises:
+        ModelError: see `check_backbone`; and if body weights are missing or do not fit.
+    """
+    config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    encoder, missing = _load_whole_body(AutoModel, backbone, seed, dtype, **options)
+    labels = {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: index for index, name in enumerate(label_names)},
+        "problem_type": "single_label_classification",
+    }
+    if pooling == "mean":
+        dropout = {} if classifier_dropout is None else {"classifier_dropout": classifier_dropout}
+        config = MeanPooledConfig(text_config=config.to_dict(), **dropout, **labels)
+        config.name_or_path = str(backbone)
+    else:
+        for name, value in labels.items():
+            setattr(config, name, value)
+        if classifier_dropout is not None:
+            _set_classifier_dropout(config, classifier_dropout)
+    with own_random_state(seed):
+        model = AutoModelForSequenceClassification.from_config(
+            config, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+    _copy_body(encoder, model.base_model, keep=missing)
+    return model.eval()
+
+
+def load_encoder(
+    backbone: str | Path,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """The backbone without any head; a pooler that the checkpoint lacks is drawn from `seed`.
+
+    Raises:
+        ModelError: see `check_backbone`; and if body weights are missing or do not fit.
+    """
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    check_backbone(backbone, **options)
+    return _load_whole_body(AutoModel, backbone, seed, dtype, **options)[0].eval()
+
+
+def load_masked_lm(
+    backbone: str | Path,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """The backbone with a masked-language head: the checkpoint's, or else one tied to the input embeddings.
+
+    MiniLM and other sentence encoders come without a head. What is then fresh is the head's transform and bias (drawn
+    from `seed`); the decoder's weights are the input embeddings themselves.
+
+    Raises:
+        ModelError: see `check_backbone`; if the architecture has no masked-language head, or body weights are missing.
+    """
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = check_masked_lm(backbone, **options)
+    model, missing = _load_whole_body(AutoModelForMaskedLM, backbone, seed, dtype, **options)
+    fresh_head = bool(missing - set(names_below(model, model.base_model)))
+    decoder, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if fresh_head and decoder.weight is not embeddings.weight:
+        raise ModelError(
+            f"Expected the new masked-language head of '{backbone}' to share its decoder with the input embeddings, "
+            f"but its architecture '{config.model_type}' keeps them apart (tie_word_embeddings): use a checkpoint "
+            "that has a masked-language head, or skip the pretext stage."
+        )
+    return model.eval()
+
+
+def transfer_encoder(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Copies the body's weights from `source` into `target`, for example from a masked LM into a classifier.
+
+    Args:
+        source: keeps its weights. With an adapter: merge it first.
+        target: of the same architecture and sizes. Its head stays, and so does its pooler where the source has none.
+
+    Raises:
+        ModelError: if the two bodies do not have the same weights in the same shapes; nothing is copied then.
+    """
+    _copy_body(source.base_model, target.base_model)
+
+
+def _set_classifier_dropout(config: PreTrainedConfig, value: float) -> None:
+    name = CLASSIFIER_DROPOUT.get(config.model_type, "classifier_dropout")
+    if name not in config.to_dict():
+        raise ModelError(
+            f"Expected an architecture with dropout before its head, but '{config.model_type}' has none in its "
+            "configuration: leave classifier_dropout out."
+        )
+    setattr(config, name, value)
+
+
+def load_pretrained(auto_class, path, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
+    """Loads from safetensors, drawing missing weights from `seed`; returns the model and those weights' names."""
+    try:
+        with own_random_state(seed), _quiet_loading():
+            model, info = auto_class.from_pretrained(
+                path,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, in our words
+                **options,
+            )
+    except READING_ERRORS as error:
+        refuse_remote_code(path, error)
+        raise ModelError(f"Expected readable safetensors weights in '{path}', but: {first_line(error)}") from error
+    return model, set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Silences the table of fresh weights (the caller checks them), "not sharded" and the progress bar."""
+    loggers = [logging.getLogger(name) for name in NOISY_LOADERS]
+    levels, bar = [logger.level for logger in loggers], transformers_logging.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _load_whole_body(auto_class, backbone, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
+    """As `load_pretrained`, but of the body only the pooler may be missing: checkpoints of masked LMs have none."""
+    model, missing = load_pretrained(auto_class, backbone, seed, dtype, **options)
+    absent = sorted(name for name in missing & set(names_below(model, model.base_model)) if not _in_pooler(name))
+    if absent:
+        raise ModelError(
+            f"Expected all weights of the encoder in '{backbone}', but {len(absent)} are missing or have another "
+            f"shape than config.json says, for example '{absent[0]}': the folder mixes files of two models, or its "
+            "weights were saved under other names."
+        )
+    return model, missing
+
+
+def _in_pooler(name: str) -> bool:
+    return "pooler" in name.split(".")
+
+
+def _copy_body(source: nn.Module, target: nn.Module, keep: Iterable[str] = ()) -> None:
+    """Copies `source`'s weights into `target`, but for the names in `keep` and for a pooler that only one has."""
+    given, wanted = source.state_dict(), target.state_dict()
+    differing = sorted(
+        name
+        for name in given.keys() | wanted.keys()
+        if not (name in given and name in wanted and given[name].shape == wanted[name].shape) and not _in_pooler(name)
+    )
+    if differing or type(source) is not type(target):
+        example = f", for example '{differing[0]}'" if differing else ""
+        raise ModelError(
+            f"Expected two models with the same encoder, but {type(source).__name__} and {type(target).__name__} "
+            f"differ in {len(differing)} weights{example}: start both from one backbone, and merge adapters first."
+        )
+    with torch.no_grad():
+        for name in (given.keys() & wanted.keys()) - set(keep):
+            wanted[name].copy_(given[name])

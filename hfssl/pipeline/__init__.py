@@ -1,0 +1,1 @@
+"""The main job, `fit`: plan, stages, verdict, artifacts."""

@@ -1,0 +1,146 @@
+"""The folder of one run of `fit`: what it was asked, which stages are done, and what they left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hfssl.errors import ConfigurationError, ModelError
+from hfssl.runtime.files import make_folder, write_json
+
+__all__ = ["RunFolder", "model_and_splits"]
+
+SETTINGS = "settings.json"
+DONE = "done.json"
+# Flags that say how to run, not what: a resumed run may change them.
+HOW = ("resume", "overwrite_output_dir", "quiet", "output_dir", "report_to")
+
+
+class RunFolder:
+    """Opens the output folder of a run, new or resumed.
+
+    Args:
+        path (`str | Path`): The folder.
+        settings (`dict`): Everything that decides the result; a resumed run must be asked the same.
+        resume (`bool`): Go on with the run that the folder holds.
+        overwrite (`bool`): Delete the run that the folder holds. Only folders that `fit` made are ever deleted.
+
+    Nothing is written or deleted before `open` is called, so that bad input costs nobody an earlier run, and leaves
+    nothing in the way of the corrected command.
+
+    Attributes:
+        resumed: Whether the folder holds the splits of this very run already.
+
+    Raises:
+        ConfigurationError: when the folder holds another run, or the wrong one.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any], *, resume: bool, overwrite: bool):
+        self.path = Path(path)
+        self.resumed = self._replace = False
+        self._settings = {name: value for name, value in settings.items() if name not in HOW}
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigurationError(f"output_dir must be a folder, but '{path}' is a file; choose another name.")
+        if self.path.exists() and any(self.path.iterdir()):
+            self._take_over(resume=resume, overwrite=overwrite)
+
+    def _take_over(self, *, resume: bool, overwrite: bool) -> None:
+        if not (self.path / SETTINGS).exists():
+            raise ConfigurationError(
+                f"output_dir '{self.path}' is not empty and holds no hfssl run; choose an empty or a new folder."
+            )
+        if not self.splits.exists():
+            return  # a run that ended before its data was saved: there is nothing to go on with and nothing to lose
+        if overwrite:
+            self._replace = True
+        elif not resume:
+            raise ConfigurationError(
+                f"output_dir '{self.path}' already holds a run; add --resume to go on with it, "
+                "--overwrite-output-dir to delete it, or choose another folder."
+            )
+        else:
+            settings, before = self._settings, json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+            differing = sorted(name for name in settings.keys() | before if settings.get(name) != before.get(name))
+            if differing:
+                raise ConfigurationError(
+                    [
+                        f"--resume goes on with the run in '{self.path}', which had {name}={before.get(name)!r}; "
+                        f"got {settings.get(name)!r}. Give the same value, or start anew with --overwrite-output-dir."
+                        for name in differing
+                    ]
+                )
+            self.resumed = True
+
+    def open(self) -> None:
+        """Makes the folder ready to be written to; deletes the run that is to be replaced."""
+        if self._replace:
+            shutil.rmtree(self.path)
+        make_folder(self.path)
+        if not self.resumed:
+            for leftover in self.path.glob(".*.tmp"):  # of a run that was killed while it saved its splits
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            write_json(self.path / SETTINGS, self._settings)
+
+    @property
+    def splits(self) -> Path:
+        """The folder of the splits, the first thing that a run saves."""
+        return self.path / "splits"
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.path / "stages" / name
+
+    def done(self, name: str) -> dict[str, Any] | None:
+        """What a finished stage recorded, or `None`."""
+        marker = self.stage(name) / DONE
+        return json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else None
+
+    def run_once(self, name: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """Runs `work(folder)` unless the stage is done, and records its result with the seconds that it took.
+
+        The marker is written last: a stage that was killed is run again, and its trainers go on from their newest
+        complete checkpoint. `seconds` then counts the last attempt only, and `attempts` says so.
+        """
+        recorded = self.done(name)
+        if recorded is not None:
+            return recorded
+        folder = self.stage(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        attempts = folder / "attempts"
+        count = int(attempts.read_text()) + 1 if attempts.exists() else 1
+        attempts.write_text(str(count))
+        started = time.perf_counter()
+        result = work(folder)
+        result = {**result, "seconds": time.perf_counter() - started, "attempts": count}
+        write_json(folder / DONE, result)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the stage's model is saved; these are 3x its size
+        return result
+
+
+def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
+    """The folder of the model or adapter, and that of the splits if `folder` is a run.
+
+    Raises:
+        ModelError: There is no such folder, it holds neither, or the run in it is not finished.
+    """
+    if not folder.is_dir():
+        raise ModelError(
+            f"Expected a finished run of hfssl fit, a model or an adapter in '{folder}', but there is no such folder: "
+            "give the --output-dir of the run."
+        )
+    if (folder / "results.json").is_file():
+        return folder / "model", folder / "splits"
+    if (folder / SETTINGS).is_file() and (folder / "splits").is_dir():
+        raise ModelError(
+            f"Expected a finished run in '{folder}', but it has no results.json: finish it with hfssl fit --resume."
+        )
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ModelError(
+            f"Expected a finished run of hfssl fit, a model or an adapter in '{folder}', but it has no results.json, "
+            "config.json or adapter_config.json: give the --output-dir of the run."
+        )
+    return folder, None

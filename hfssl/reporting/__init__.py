@@ -1,0 +1,1 @@
+"""From `results.json` to the report, the model card and tables."""

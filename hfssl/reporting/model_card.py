@@ -1,0 +1,254 @@
+"""The model card: what was done, on what, with what result, and what the model is not for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from yaml import YAMLError
+
+from hfssl.citations import GUO_2017, LORA, papers_and_citations
+from hfssl.metrics.significance import accuracy_interval
+from hfssl.reporting.formatting import duration, percent, signed_interval, signed_points
+from hfssl.reporting.markdown import environment, hub_id, private, private_command, shown_base_model, slug
+from hfssl.reporting.results import gains_row_by_row, kept_stage, primary_split, rows_of, stage_title
+
+__all__ = ["build_model_card", "run_card"]
+
+MOST_NAMED_LABELS = 30
+METRIC_NAMES = {
+    "accuracy": ("accuracy", "Accuracy"),
+    "macro_f1": ("f1", "Macro F1"),
+    "nll": ("nll", "Negative log-likelihood (nats)"),
+    "ece": ("ece", "Expected calibration error"),
+}
+PROSE_KEYS = ("citation", "paper")  # shown elsewhere than among the settings
+
+
+def run_card(
+    results: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    uses_adapter: bool,
+    license: str | None = None,
+    **paths: Any,
+) -> str:
+    """The card of a run of `fit`, from its `results.json` and `settings.json`.
+
+    Args:
+        results: the content of `results.json`.
+        settings: the options of the run.
+        uses_adapter: whether there is a LoRA adapter.
+        license: a Hub license id; `None` leaves it open.
+        paths: `model_path`, `adapter_path`, `adapter_subfolder` and `adapter_only` of `build_model_card`.
+    """
+    return build_model_card(
+        results,
+        base_model=settings["backbone"],
+        license=license,
+        dataset_name=Path(settings["train"]).name,
+        label_names=results["data"]["label_names"],
+        stages_config={stage["name"]: stage["config"] for stage in results["stages"]},
+        uses_adapter=uses_adapter,
+        lora=settings.get("adapter") == "lora",
+        pooling=settings.get("pooling", "stock"),
+        **paths,
+    )
+
+
+def build_model_card(
+    results: Mapping[str, Any],
+    *,
+    base_model: str,
+    license: str | None,
+    dataset_name: str,
+    label_names: Sequence[str],
+    stages_config: Mapping[str, Mapping[str, Any]],
+    uses_adapter: bool,
+    pooling: Literal["stock", "mean"],
+    model_path: str = "model",
+    adapter_path: str = "adapter",
+    adapter_subfolder: str | None = None,
+    adapter_only: bool = False,
+    lora: bool = False,
+) -> str:
+    """Renders the card (`README.md`). Its metadata holds the kept model's evaluation as a `model-index`.
+
+    Args:
+        results: what `results.json` holds; where it has `calibrated` (split -> metrics), these are the saved model's.
+        base_model: Hub id or folder of the backbone; a folder is named in the text, not in the metadata.
+        license: a Hub license id such as `"apache-2.0"`; `None` leaves it open and the card says so.
+        dataset_name: Hub id or file name of the data.
+        label_names: K class names in the order of the logits.
+        stages_config: stage -> its settings, nested by step; `citation` (BibTeX) and `paper`, at any depth, are cited.
+        uses_adapter: whether `adapter_path` holds a LoRA adapter beside the merged model.
+        pooling: `"stock"`: plain `transformers` loads the model; `"mean"`: loading needs hfssl, and the card says so.
+        model_path: folder or Hub id that the snippet loads, default `"model"` (relative to the card).
+        adapter_path: folder or Hub id of the adapter, default `"adapter"`.
+        adapter_subfolder: where in `adapter_path`, a repository, the adapter lies.
+        adapter_only: whether the adapter is all there is: no merged model beside it.
+        lora: whether the model was trained through an adapter, which may have been merged away.
+
+    Returns:
+        Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
+    """
+    split = primary_split(results)
+    sources = {stage: papers_and_citations(config) for stage, config in stages_config.items()}
+    citations = [citation for _, found in sources.values() for citation in found]
+    citations += [LORA] * (uses_adapter or lora) + [GUO_2017] * (results["temperature"] is not None)
+    body = (
+        environment(percent=percent, duration=duration, stage=stage_title, interval=_interval)
+        .get_template("model_card.md")
+        .render(
+            results=results,
+            verdict=results["verdict"],
+            base_model=shown_base_model(base_model),
+            base_is_local=hub_id(base_model) is None,
+            license=license,
+            dataset_name=dataset_name,
+            label_names=label_names[:MOST_NAMED_LABELS],
+            num_labels=len(label_names),
+            gain=_gain(results["verdict"]),
+            row_by_row=gains_row_by_row(results),
+            split=split,
+            split_rows=rows_of(results, split) if split else 0,
+            labels_used=rows_of(results, "labeled"),
+            kept=kept_stage(results),
+            validation_rows=rows_of(results, "validation"),
+            pool=rows_of(results, "unlabeled", labeled_only=False),
+            saved_metrics=_saved_metrics(results, split),
+            limits=_limits(results, split),
+            command=private_command(results["command"]),
+            settings={stage: _settings(config) for stage, config in stages_config.items()},
+            papers={stage: papers for stage, (papers, _) in sources.items() if papers},
+            citations=list(dict.fromkeys(citations)),
+            base_license=_license_beside(base_model),
+            fingerprints=results["data"].get("fingerprints", {}),
+            uses_adapter=uses_adapter,
+            stock=pooling == "stock",
+            model_path=model_path,
+            adapter_only=adapter_only,
+            adapter_path=adapter_path,
+            adapter_subfolder=adapter_subfolder,
+        )
+    )
+    metadata = _metadata(results, base_model, license, dataset_name, uses_adapter, adapter_only)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
+
+
+def _metadata(
+    results: Mapping[str, Any],
+    base_model: str,
+    license: str | None,
+    dataset_name: str,
+    uses_adapter: bool,
+    adapter_only: bool,
+) -> ModelCardData:
+    methods = [stage["name"].replace("_", "-") for stage in results["stages"]]
+    base, dataset = hub_id(base_model), hub_id(dataset_name)
+    return ModelCardData(
+        base_model=base,
+        base_model_relation=("adapter" if adapter_only else "finetune") if base else None,
+        datasets=[dataset] if dataset and "/" in dataset else None,
+        library_name="peft" if adapter_only else "transformers",
+        license=license,
+        pipeline_tag="text-classification",
+        tags=["text-classification", "semi-supervised-learning", "hfssl", *methods, *(["lora"] * uses_adapter)],
+        metrics=["accuracy", "f1"],
+        model_name=f"{slug(shown_base_model(base_model))}-{slug(dataset_name)}",
+        eval_results=_eval_results(results, dataset_name),
+    )
+
+
+def _eval_results(results: Mapping[str, Any], dataset_name: str) -> list[EvalResult] | None:
+    """The saved model's metrics on `test`, else on `validation`; `None` without any."""
+    split = primary_split(results)
+    metrics = _saved_metrics(results, split)
+    if not metrics:
+        return None
+    return [
+        EvalResult(
+            task_type="text-classification",
+            task_name="Text Classification",
+            dataset_type=slug(dataset_name),
+            dataset_name=" ".join(dataset_name.split()),
+            dataset_split=split,
+            metric_type=metric_type,
+            metric_name=name,
+            metric_value=round(metrics[key], 6),
+        )
+        for key, (metric_type, name) in METRIC_NAMES.items()
+    ]
+
+
+def _saved_metrics(results: Mapping[str, Any], split: str | None) -> Mapping[str, float] | None:
+    """Metrics of what lies in `model/`: with its temperature where known, else those of the kept stage."""
+    calibrated = results.get("calibrated", {}).get(split)
+    kept = [stage["metrics"].get(split) for stage in results["stages"] if stage["name"] == kept_stage(results, split)]
+    return calibrated or (kept[0] if kept else None)
+
+
+def _gain(verdict: Mapping[str, Any]) -> str | None:
+    if verdict["gain"] is None:
+        return None
+    return f"{signed_points(verdict['gain'])} points (interval {signed_interval(verdict['interval'])})"
+
+
+def _limits(results: Mapping[str, Any], split: str | None) -> list[str]:
+    """What follows from these very numbers; the limits of every such model are in the template."""
+    metrics, rows = _saved_metrics(results, split), rows_of(results, split) if split else 0
+    limits = []
+    if metrics and rows:
+        low, high = accuracy_interval(metrics["accuracy"], rows)
+        limits.append(
+            f"Its accuracy was measured on {rows:,} rows: the 95% interval for rows like these is {percent(low)}% to "
+            f"{percent(high)}%."
+        )
+    if split == "validation":
+        limits.append(
+            "There was no test part. The validation rows also decided which model to keep, so its numbers here are "
+            "somewhat too good."
+        )
+    if split is None:
+        limits.append("No labels were held out: nothing here says how accurate it is.")
+    if results["temperature"] is None:
+        limits.append("Its probabilities are not calibrated, for want of held-out labels: use them for ranking only.")
+    interval = results["verdict"]["interval"]
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        limits.append("The interval of the gain from unlabeled data includes zero.")
+    limits.append(f"This is one run, with seed {results['seed']}. With few labels, other seeds give other numbers.")
+    return limits
+
+
+def _interval(metrics: Mapping[str, float], rows: int) -> str:
+    """95% interval of an accuracy, in percent; a dash without one."""
+    if not metrics or not rows:
+        return "–"
+    low, high = accuracy_interval(metrics["accuracy"], rows)
+    return f"{percent(low)} to {percent(high)}"
+
+
+def _license_beside(base_model: str) -> str | None:
+    """The license that the base model's own card names, where that card lies in its folder."""
+    card = Path(base_model) / "README.md"
+    if not card.is_file():
+        return None
+    try:
+        found = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
+    except (ValueError, OSError, YAMLError):  # what others wrote need not be a card
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    shown = _shown(config)
+    return json.dumps(shown, indent=2, ensure_ascii=False, default=str) if shown else ""
+
+
+def _shown(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without prose and, at any depth, without what is empty."""
+    nested = {n: _shown(v) if isinstance(v, Mapping) else private(v) for n, v in config.items()}
+    return {name: value for name, value in nested.items() if name not in PROSE_KEYS and value != {}}

@@ -1,0 +1,326 @@
+"""What the report shows, section by section: figures, tables, and captions that say what one sees.
+
+Everything here is data for the template. A part whose evidence is missing becomes a section that says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
+from hfssl.metrics.classification import class_scores, confusion_matrix
+from hfssl.metrics.significance import accuracy_interval
+from hfssl.reporting import figures
+from hfssl.reporting.formatting import duration, percent
+from hfssl.reporting.results import gains_row_by_row, kept_stage, primary_split, rows_of, stage_title
+
+__all__ = [
+    "Example",
+    "Section",
+    "Table",
+    "calibration_section",
+    "confusion_section",
+    "curves_section",
+    "data_section",
+    "examples_section",
+    "rounds_section",
+    "stages_section",
+]
+
+SPLITS = ("labeled", "unlabeled", "validation", "proxy", "test")
+TOP_CONFUSIONS = 10
+MOST_EXAMPLES = 8
+LONGEST_EXAMPLE = 600  # characters
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of cells that are already formatted. `title` set: folded away behind that title."""
+
+    header: list[str]
+    rows: list[list[str]]
+    numeric_from: int = 1  # columns from here on are right-aligned numbers
+    title: str | None = None
+    highlighted: int | None = None  # the row that is drawn strong
+    groups: list[tuple[str, int]] = field(default_factory=list)  # a first header line: (text, columns spanned)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text with its true and its predicted class."""
+
+    text: str
+    label: str
+    predicted: str
+    probability: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report. `missing` holds the reason why there is nothing to show."""
+
+    title: str
+    figure: figures.Picture | None = None
+    caption: str = ""
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    missing: str | None = None
+
+
+def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Labels `[N]` and stage -> probs `[N, K]` of a split; rows without a label are dropped, N may be 0."""
+    found = evidence.get("predictions", {}).get(split)
+    if not found:
+        return np.zeros(0, dtype=np.int64), {}
+    labels = np.asarray(found["labels"], dtype=np.int64)
+    known = labels >= 0
+    return labels[known], {stage: np.asarray(probs)[known] for stage, probs in found["probs"].items()}
+
+
+def stages_section(results: Mapping[str, Any]) -> Section:
+    """The closing table and accuracy by stage."""
+    title = "What each stage reached"
+    stages, kept = results["stages"], kept_stage(results)
+    measured = [s for s in ("test", "validation") if any(stage["metrics"].get(s) for stage in stages)]
+    header, groups = ["stage"], [("", 1)]
+    for split in measured:
+        header += ["accuracy", "macro-F1", "ECE"]
+        groups.append((f"{split} ({rows_of(results, split):,} rows)", 3))
+    rows, highlighted = [], None
+    for number, stage in enumerate(stages):
+        row = [stage_title(stage["name"])]
+        for split in measured:
+            metrics = stage["metrics"].get(split) or {}
+            row += [percent(metrics.get(name)) for name in ("accuracy", "macro_f1", "ece")]
+        rows.append([*row, duration(stage["seconds"])])
+        highlighted = number if stage["name"] == kept else highlighted
+    table = Table([*header, "time"], rows, highlighted=highlighted, groups=[*groups, ("", 1)])
+    if not measured:
+        return Section(title, tables=[table], missing="No labels were set aside, so no accuracy could be measured.")
+    split = measured[0]
+    count = rows_of(results, split)
+    points = []
+    for stage in stages:
+        if stage["metrics"].get(split):
+            value = stage["metrics"][split]["accuracy"]
+            interval = accuracy_interval(value, count) if count else (None, None)
+            points.append(figures.AccuracyRow(stage["name"], stage_title(stage["name"]), value, *interval))
+    row_by_row = gains_row_by_row(results) or "The verdict above compares them row by row."
+    caption = (
+        f"Accuracy on the {count:,} rows of the {split} part, with 95% intervals for that number of rows; the filled "
+        "dot is the stage whose model was kept. Overlapping intervals do not mean equal models: the stages answered "
+        f"the same rows. {row_by_row} All numbers but the time are in percent; ECE is the gap between confidence and "
+        "accuracy, lower is better."
+    )
+    return Section(title, figures.accuracy_by_stage(points, kept_stage(results, split)), caption, tables=[table])
+
+
+def data_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
+    """Class counts by split, and the warnings about the data."""
+    data = results["data"]
+    names, counts = data["label_names"], data["counts"]
+    order = [s for s in SPLITS if s in counts] + [s for s in counts if s not in SPLITS]
+    by_class = {s: [counts[s].get(name, 0) for name in names] for s in order}
+    by_class = {s: numbers for s, numbers in by_class.items() if sum(numbers)}
+    summary = Table(
+        ["part", "rows", "with a label"],
+        [[s, f"{rows_of(results, s, False):,}", f"{rows_of(results, s):,}"] for s in order],
+    )
+    tables = [summary]
+    if len(names) > figures.MOST_NAMED_CLASSES or figures.drawable_names(names) != list(names):
+        rows = [[f"#{i}", name, *(f"{by_class[s][i]:,}" for s in by_class)] for i, name in enumerate(names)]
+        tables.append(Table(["class", "name", *by_class], rows, 2, title=f"All {len(names)} classes"))
+    notes = list(dict.fromkeys([*data.get("warnings", []), *evidence.get("warnings", [])]))
+    if not by_class:
+        return Section("The data", notes=notes, tables=tables, missing="No part holds a labeled row.")
+    labeled = by_class.get("labeled", [])
+    caption = f"Rows of each class in each part; the model learned from the {sum(labeled):,} in the darker bars"
+    caption += f" ({_span(labeled)} a class)." if labeled else "."
+    pool = rows_of(results, "unlabeled", labeled_only=False)
+    caption += f" Beside them, {pool:,} unlabeled rows served as the pool." if pool else ""
+    return Section("The data", figures.class_counts(by_class, names), caption, notes, tables)
+
+
+def curves_section(evidence: Mapping[str, Any]) -> Section:
+    """Learning curves."""
+    title, drawn, dropped = "Learning curves", {}, 0
+    for stage, records in evidence.get("curves", {}).items():
+        losses = {"training": "loss", "held out": "eval_loss"}
+        series = {
+            name: [(r["step"], r[key]) for r in records if r.get(key) is not None] for name, key in losses.items()
+        }
+        dropped += sum(not math.isfinite(value) for points in series.values() for _, value in points)
+        series = {name: [p for p in points if math.isfinite(p[1])] for name, points in series.items()}
+        series = {name: points for name, points in series.items() if points}
+        if series:
+            drawn[stage] = (stage_title(stage), series)
+    if not drawn:
+        return Section(title, missing="No stage left a record of its loss.")
+    notes = [f"{dropped} recorded losses were not finite and are not drawn."] if dropped else []
+    several = " Stages minimise different losses: compare shapes, not heights." if len(drawn) > 1 else ""
+    caption = (
+        f"Training loss by optimizer step; where it is drawn faint, the strong line is its running mean.{several}"
+    )
+    return Section(title, figures.learning_curves(drawn), caption, notes)
+
+
+def rounds_section(evidence: Mapping[str, Any]) -> Section:
+    """Pseudo-label quality by round."""
+    title = "Pseudo-labels, round by round"
+    records: Sequence[Mapping[str, Any]] = evidence.get("rounds", [])
+    if not records:
+        return Section(title, missing="No self-training rounds were run.")
+    validation = [(r.get("validation") or {}).get("accuracy") for r in records]
+    lines = {
+        "pseudo-labels that are right": [r.get("pseudo_label_accuracy") for r in records],
+        "pool rows whose label stayed": [r.get("pool_agreement") for r in records],
+        "validation accuracy of the student": validation,
+    }
+    lines = {name: values for name, values in lines.items() if any(v is not None for v in values)}
+    figure = figures.rounds([r["round"] + 1 for r in records], [r["selected"] for r in records], lines)
+    quality = [v for v in lines.get("pseudo-labels that are right", []) if v is not None]
+    if quality:
+        caption = (
+            f"{percent(quality[-1])}% of the pseudo-labels taken in the last round agree with the hidden labels "
+            f"(first round: {percent(quality[0])}%). Hidden labels were used for this picture only."
+        )
+    else:
+        caption = "The true labels of the pool are unknown, so the pseudo-labels' own accuracy cannot be shown."
+    header = ["round", "taken", "right, %", "unchanged, %", "validation, %", "mean weight", "mean BALD, nats", "time"]
+    rows = [
+        [
+            str(r["round"] + 1),
+            f"{r['selected']:,}",
+            percent(r.get("pseudo_label_accuracy")),
+            percent(r.get("pool_agreement")),
+            percent(accuracy),
+            _number(r.get("mean_weight")),
+            _number(r.get("mean_bald")),
+            duration(r["seconds"]),
+        ]
+        for r, accuracy in zip(records, validation, strict=True)
+    ]
+    return Section(title, figure, caption, tables=[Table(header, rows, 0)])
+
+
+def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
+    """Reliability diagrams: the kept model before and after its temperature, or beside labels only if it has none."""
+    title, split, temperature = "Can the probabilities be trusted?", primary_split(results), results.get("temperature")
+    labels, probs = predictions_of(evidence, split)
+    chosen = kept_stage(results, split)
+    if not len(labels) or chosen not in probs:
+        return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
+    if temperature:
+        kept = _with_temperature(probs[chosen], temperature)
+        shown = [(chosen, "As trained", probs[chosen]), (chosen, "As saved, with its temperature", kept)]
+    else:
+        kept = probs[chosen]
+        names = [stage for stage in dict.fromkeys(["labels_only", chosen]) if stage in probs]
+        shown = [(stage, stage_title(stage), probs[stage]) for stage in names]
+    panels = [
+        (stage, f"{name}: ECE {percent(expected_calibration_error(p, labels))}%", reliability_bins(p, labels))
+        for stage, name, p in shown
+    ]
+    confidence, accuracy = float(kept.max(axis=1).mean()), float((kept.argmax(axis=1) == labels).mean())
+    gap = 100 * (confidence - accuracy)
+    tendency = "about right" if abs(gap) < 1 else f"{abs(gap):.1f} points too {'high' if gap > 0 else 'low'}"
+    caption = (
+        f"Above: accuracy of the {split} rows by confidence, larger dots for more rows; on the dashed line, "
+        f"probabilities mean what they say. Below: how many rows have that confidence. The saved model claims "
+        f"{100 * confidence:.1f}% on average and is right on {100 * accuracy:.1f}%: {tendency}."
+    )
+    if temperature:
+        caption += f" It divides its logits by a temperature of {temperature:.3g}, fitted on the validation labels"
+        caption += ", the same rows as here, which flatters it." if split == "validation" else "."
+    if len(labels) < 200:
+        caption += f" With {len(labels)} rows, single bins are noisy."
+    return Section(title, figures.reliability(panels), caption)
+
+
+def _with_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(logits / T) from softmax(logits) `[N, K]`: the constant that the softmax took away cancels again."""
+    scaled = np.log(np.clip(probs, np.finfo(np.float64).tiny, 1.0)) / temperature
+    powered = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return powered / powered.sum(axis=1, keepdims=True)
+
+
+def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
+    """Confusion matrix of the kept stage, the most frequent confusions, and scores class by class."""
+    title, split = "What gets mixed up", primary_split(results)
+    labels, probs = predictions_of(evidence, split)
+    names, chosen = results["data"]["label_names"], kept_stage(results, split)
+    if not len(labels) or chosen not in probs:
+        return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
+    matrix = confusion_matrix(probs[chosen].argmax(axis=1), labels, len(names))
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    totals = matrix.sum(axis=1)
+    order = [cell for cell in np.argsort(-wrong, axis=None, kind="stable")[:TOP_CONFUSIONS] if wrong.flat[cell]]
+    confused = []
+    for true, guess in (divmod(int(cell), len(names)) for cell in order):
+        share = percent(wrong[true, guess] / totals[true])
+        confused.append([names[true], names[guess], f"{wrong[true, guess]:,}", share])
+    tables = [Table(["true class", "taken for", "rows", "% of the class"], confused, 2)] if confused else []
+    tables.append(_class_table(matrix, names))
+    caption = (
+        f"{stage_title(chosen)} on the {len(labels):,} {split} rows: each line is a true class, shaded by where its "
+        "rows went; a perfect model has only the diagonal."
+    )
+    if len(names) > figures.MOST_NAMED_CLASSES:
+        caption += f" The numbers of the {len(names)} classes are resolved above, under the data."
+    caption += " The table lists the most frequent confusions." if confused else " No row was mistaken."
+    return Section(title, figures.confusion(matrix, names), caption, tables=tables)
+
+
+def _class_table(matrix: np.ndarray, names: Sequence[str]) -> Table:
+    scores = class_scores(matrix)
+    rows = []
+    for i, name in enumerate(names):
+        recall = scores.recall[i] if scores.support[i] else None
+        precision = scores.precision[i] if scores.predicted[i] else None
+        f1 = scores.f1[i] if scores.support[i] + scores.predicted[i] else None
+        rows.append([name, f"{scores.support[i]:,}", percent(precision), percent(recall), percent(f1)])
+    return Table(["class", "rows", "precision, %", "recall, %", "F1, %"], rows, title="Scores class by class")
+
+
+def examples_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
+    """The texts on which the kept model is wrong with the highest probability."""
+    title, names = "Most confident mistakes", results["data"]["label_names"]
+    wrong = [e for e in evidence.get("examples", []) if e["label"] != e["predicted"]]
+    wrong = sorted(wrong, key=lambda e: -e["probability"])[:MOST_EXAMPLES]
+    if not wrong:
+        return Section(title, missing="There are no mistakes on held-out labels to show.")
+    examples = [
+        Example(
+            _shortened(e["text"]), _class_name(e["label"], names), _class_name(e["predicted"], names),
+            percent(e["probability"]),
+        )
+        for e in wrong
+    ]  # fmt: skip
+    caption = "Held-out texts on which the kept model is surest and wrong. Some may be labels to correct."
+    if results.get("temperature"):
+        caption += " Probabilities are those before the temperature."
+    return Section(title, caption=caption, examples=examples)
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _class_name(label: int | str, names: Sequence[str]) -> str:
+    return names[label] if isinstance(label, int) else label
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_EXAMPLE else text[:LONGEST_EXAMPLE].rstrip() + " …"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

@@ -1,0 +1,174 @@
+"""The card of one trainer's model, also in mid-training. That of a whole run is in `hfssl.reporting.model_card`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from hfssl.citations import LORA, papers_and_citations
+from hfssl.metrics.significance import accuracy_interval
+from hfssl.reporting.markdown import environment, hub_id, private, shown_base_model
+
+__all__ = ["VERSIONED", "TrainedModel", "training_card"]
+
+MOST_NAMED_LABELS = 30
+VERSIONED = ("hfssl", "torch", "transformers", "datasets", "peft", "accelerate")
+CLASSIFY = """\
+from transformers import pipeline
+
+classifier = pipeline("text-classification", model={path})
+print(classifier("Put a text of your own here.", truncation=True, top_k=None))"""
+WITH_HFSSL = """\
+import torch
+
+import hfssl
+
+model = hfssl.from_pretrained({path}).eval()
+tokenizer = hfssl.load_tokenizer({path})
+inputs = tokenizer("Put a text of your own here.", truncation=True, return_tensors="pt")
+with torch.no_grad():
+    probs = model(**inputs).logits.softmax(dim=-1)[0]
+print({{model.config.id2label[i]: p for i, p in enumerate(probs.tolist())}})"""
+FILL = """\
+from transformers import pipeline
+
+fill = pipeline("fill-mask", model={path})
+print(fill(f"It was a {{fill.tokenizer.mask_token}} film."))"""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a card says of a trainer and its model.
+
+    Attributes:
+        path: folder or Hub id that the snippet loads.
+        trainer: class name.
+        base_model: Hub id or folder that training started from.
+        product: see `Objective`.
+        label_names: of a classifier, in the order of the logits.
+        adapter: whether it is a LoRA adapter.
+        pooling: `"mean"` needs hfssl to be loaded.
+        described: the objective's `paper` and `citation`, and the settings that differ from the defaults.
+        labeled: rows.
+        unlabeled: rows.
+        step: optimizer steps taken.
+        max_steps: optimizer steps planned.
+        seed: of the run.
+        metrics: split -> `accuracy`, `macro_f1`, `ece` in [0, 1] and the number of `rows`.
+    """
+
+    path: str
+    trainer: str
+    base_model: str
+    product: Literal["classifier", "encoder", "masked_lm"]
+    described: Mapping[str, Any]
+    label_names: Sequence[str] = ()
+    adapter: bool = False
+    pooling: str = "stock"
+    labeled: int = 0
+    unlabeled: int = 0
+    step: int = 0
+    max_steps: int = 0
+    seed: int = 0
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def training_card(
+    model: TrainedModel,
+    *,
+    license: str | None = None,
+    language: str | None = None,
+    tags: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+) -> str:
+    """Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
+
+    Args:
+        model: what was made, and of what.
+        license: a Hub license id; `None` leaves it open and the card says so.
+        language: code of the texts' language.
+        tags: further tags.
+        datasets: Hub ids.
+    """
+    papers, citations = papers_and_citations(model.described)
+    settings = {name: private(value) for name, value in model.described.items() if name not in ("citation", "paper")}
+    body = (
+        environment()
+        .get_template("training_card.md")
+        .render(
+            {name: getattr(model, name) for name in ("adapter", "labeled", "max_steps", "product", "seed", "step")},
+            name=model.path.rpartition("/")[2],
+            trainer=model.trainer,
+            unlabeled=model.unlabeled,
+            base_model=shown_base_model(model.base_model),
+            base_is_local=hub_id(model.base_model) is None,
+            label_names=list(model.label_names)[:MOST_NAMED_LABELS],
+            num_labels=len(model.label_names),
+            snippet=_snippet(model),
+            metrics=_rows(model),
+            settings=json.dumps(settings, indent=2, ensure_ascii=False, default=str),
+            papers=papers,
+            citations=citations + [LORA] * model.adapter,
+            versions={name: version(name) for name in VERSIONED},
+            license=license,
+        )
+    )
+    metadata = _metadata(model, license, language, tags, datasets)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
+
+
+def _snippet(model: TrainedModel) -> str | None:
+    """What loads the model; nothing for what is of use only to whoever trains on."""
+    if model.product == "classifier":
+        code = WITH_HFSSL if model.adapter or model.pooling != "stock" else CLASSIFY
+    elif model.product == "masked_lm" and not model.adapter:
+        code = FILL
+    else:
+        return None
+    return code.format(path=json.dumps(model.path))
+
+
+def _rows(model: TrainedModel) -> list[dict[str, Any]]:
+    found = []
+    for split, values in model.metrics.items():
+        low, high = accuracy_interval(values["accuracy"], int(values["rows"]))
+        shown = {name: f"{100 * values[name]:.1f}" for name in ("accuracy", "macro_f1", "ece")}
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        found.append({"split": split, "rows": int(values["rows"]), "interval": interval, **shown})
+    return found
+
+
+def _metadata(
+    model: TrainedModel, license: str | None, language: str | None, tags: Sequence[str], datasets: Sequence[str]
+) -> ModelCardData:
+    base = hub_id(model.base_model)
+    task = {"classifier": "text-classification", "masked_lm": "fill-mask", "encoder": "feature-extraction"}
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type="user",
+            dataset_name="the author's data",
+            dataset_split=split,
+            metric_type=kind,
+            metric_value=round(values[key], 6),
+        )
+        for split, values in model.metrics.items()
+        for key, kind in (("accuracy", "accuracy"), ("macro_f1", "f1"))
+    ]
+    return ModelCardData(
+        base_model=base,
+        base_model_relation=("adapter" if model.adapter else "finetune") if base else None,
+        datasets=list(datasets) or None,
+        language=language,
+        library_name="peft" if model.adapter else "transformers",
+        license=license,
+        pipeline_tag=task[model.product],
+        tags=list(dict.fromkeys(["semi-supervised-learning", "hfssl", *["lora"] * model.adapter, *tags])),
+        model_name=model.path.rpartition("/")[2] if results else None,
+        eval_results=results or None,
+    )

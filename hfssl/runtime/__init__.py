@@ -1,0 +1,1 @@
+"""Reliability: files, ranks, random streams, interrupts, precision."""

@@ -1,0 +1,1 @@
+"""The engine: all that touches `transformers.Trainer`."""

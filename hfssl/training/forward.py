@@ -1,0 +1,146 @@
+"""Forward passes over batches of several streams, cut by length where that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hfssl.models.mean_pooling import mean_over_tokens
+from hfssl.runtime.distributed import rank_and_world
+
+__all__ = [
+    "Batch",
+    "by_length",
+    "classification_logits",
+    "joint_logits",
+    "length_groups",
+    "mean_features",
+    "model_inputs",
+]
+
+
+Batch = Mapping[str, torch.Tensor]
+
+
+# Tokens' worth of a pass: the training times of trec6 and sst2 by numbers of passes and tokens, MiniLM on two cores
+# (benchmarks/NOTES.md, 2026-11-28, third part).
+FP32_PASS, BF16_PASS = 64, 400
+
+
+def model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
+    """What of a batch goes into `forward`."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return {name: batch[name] for name in names if name in batch}
+
+
+def classification_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Logits `[B, K]` of one batch; see `joint_logits`."""
+    return joint_logits(model, batch)[0]
+
+
+def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
+    """Logits of several batches, `[B, K]` each, from as few padded tokens as pays.
+
+    On accelerators and under several ranks that is *one* forward pass over all rows, padded to a common length:
+    padding is cheap there, lengths lie on the device, and the ranks must agree on the number of passes. In one process
+    on a CPU the rows are sorted by length and cut into up to three passes (`length_groups`): one long text among short
+    ones would otherwise cost as much as a batch of long ones.
+    """
+    inputs = [model_inputs(batch) for batch in batches]
+    sizes = [len(part["input_ids"]) for part in inputs]
+    length = max(part["input_ids"].shape[1] for part in inputs)
+    for part in inputs:  # one side may have been tokenized elsewhere: all segment numbers are 0 where there are none
+        if any("token_type_ids" in other for other in inputs):
+            part.setdefault("token_type_ids", torch.zeros_like(part["input_ids"]))
+    # The padded positions are masked out, so that the id used for padding does not matter: 0 exists everywhere.
+    rows = {
+        name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
+        for name in inputs[0]
+    }
+    return by_length(model, rows, lambda part: model(**part).logits).split(sizes)
+
+
+def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Mean of the last layer's vectors over the tokens of each row, `[B, D]`; the head is passed through for nothing.
+
+    Through the model's own `forward`, because DDP sees no other; there the unused head takes part with weight 0, so
+    that every parameter has a gradient.
+    """
+
+    def features(rows: Batch) -> torch.Tensor:
+        output = model(**rows, output_hidden_states=True)
+        pooled = mean_over_tokens(output.hidden_states[-1].float(), rows["attention_mask"])
+        return pooled + 0 * output.logits.sum() if rank_and_world()[1] > 1 else pooled
+
+    return by_length(model, model_inputs(batch), features)
+
+
+def by_length(model: nn.Module, rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+    """`forward(rows)`, `[B, ...]`, in one pass; in one process on a CPU, in a few passes over rows of like length.
+
+    Args:
+        model: Computes the passes; in bf16 each costs more tokens' worth than in fp32.
+        rows: Model inputs, `[B, L]` each.
+        forward: What to compute of a part of the rows.
+    """
+    mask = rows.get("attention_mask")
+    if mask is None or mask.device.type != "cpu" or rank_and_world()[1] > 1:
+        return forward(rows)
+    groups = length_groups(_last_token(mask), overhead=_pass_overhead(model))
+    outputs = [forward({name: rows[name][group, :width] for name in rows}) for group, width in groups]
+    order = torch.cat([group for group, _ in groups]).argsort()
+    return torch.cat(outputs)[order]
+
+
+def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> list[tuple[torch.Tensor, int]]:
+    """Cuts rows, sorted by length, into groups that cost the fewest padded tokens.
+
+    Args:
+        lengths: `[N]` tokens of each row.
+        most: Groups at most.
+        overhead: What one more forward and backward pass costs, in tokens.
+
+    Returns:
+        Row numbers `[G]` and width of each group: all rows in their order where cutting does not pay.
+    """
+    order = torch.argsort(lengths, stable=True)
+    ascending = lengths[order].tolist()
+    # best[j]: cost and first rows of the groups of the cheapest way to cut the j shortest rows.
+    whole = [(0.0, [])] + [(overhead + j * ascending[j - 1], [0]) for j in range(1, len(ascending) + 1)]
+    best = whole
+    for _ in range(most - 1):
+        best = [
+            min(
+                [
+                    best[j],
+                    *((best[i][0] + overhead + (j - i) * ascending[j - 1], [*best[i][1], i]) for i in range(1, j)),
+                ]
+            )
+            for j in range(len(best))
+        ]
+    firsts = best[-1][1]
+    if len(firsts) == 1:
+        return [(torch.arange(len(lengths)), ascending[-1])]
+    return [
+        (order[first:end], ascending[end - 1])
+        for first, end in zip(firsts, [*firsts[1:], len(ascending)], strict=True)
+    ]
+
+
+def _pass_overhead(model: nn.Module) -> int:
+    """What one more forward and backward pass of `model` costs on a CPU beside its tokens, in tokens.
+
+    In bf16 the tokens are cheap, but every pass casts all weights, and their gradients back, and oneDNN compiles
+    kernels for its shapes.
+    """
+    # `Accelerator.prepare` keeps the forward of a model that it computes in mixed precision under this name.
+    return BF16_PASS if hasattr(model, "_original_forward") else FP32_PASS
+
+
+def _last_token(mask: torch.Tensor) -> torch.Tensor:
+    """`[N]` columns of each row that reach to its last token, wherever the padding is."""
+    positions = torch.arange(1, mask.shape[1] + 1)
+    return (mask * positions).amax(dim=1).clamp(min=1)

@@ -1,0 +1,103 @@
+"""Weights between and beside those of the last step: EMA, WiSE-FT, L2-SP's start, model soups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hfssl.models.introspection import body_and_head_parameters
+
+__all__ = ["StartingPoint", "WeightAverage", "mean_of_weights"]
+
+
+class StartingPoint:
+    """The body's trained weights as they were before training, w0. The head has none that is worth keeping.
+
+    Args:
+        model (`nn.Module`): As it is before training; its trained weights are copied.
+    """
+
+    def __init__(self, model: nn.Module):
+        body, _ = body_and_head_parameters(model)
+        parameters = dict(model.named_parameters())
+        self.start = {name: parameters[name].detach().clone() for name in body if parameters[name].requires_grad}
+
+    def penalty(self, model: nn.Module, alpha: float) -> Tensor:
+        """L2-SP: alpha / 2 * ||w - w0||^2 (Li et al. 2018, equation 3), the scalar to add to the loss.
+
+        Weight decay draws the head to 0 (the paper's beta). The model may be wrapped for several devices.
+        """
+        parameters = {name.removeprefix("module."): parameter for name, parameter in model.named_parameters()}
+        ways = [parameters[name] - start.to(parameters[name].device) for name, start in self.start.items()]
+        return alpha / 2 * torch.stack([way.square().sum() for way in ways]).sum()
+
+    @torch.no_grad()
+    def interpolate(self, model: nn.Module, alpha: float) -> None:
+        """WiSE-FT: w <- (1 - alpha) w0 + alpha w (Wortsman et al. 2022, equation 1).
+
+        Of a LoRA adapter, whose weights are B A with B = 0 to begin with, B alone goes back: that is alpha B A, the
+        same interpolation of what they are merged into. Both factors half way would leave a quarter.
+        """
+        parameters = dict(model.named_parameters())
+        for name, start in self.start.items():
+            if "lora_A" not in name:
+                parameters[name].lerp_(start.to(parameters[name].device), 1 - alpha)
+
+
+@torch.no_grad()
+def mean_of_weights(models: Sequence[nn.Module]) -> nn.Module:
+    """A model soup: the mean of the weights of models that started from the same ones (Wortsman et al. 2022).
+
+    Args:
+        models: At least one, of one architecture; they are left as they are. Buffers are those of the first.
+    """
+    soup = deepcopy(models[0])
+    others = [dict(model.named_parameters()) for model in models]
+    for name, parameter in soup.named_parameters():
+        parameter.copy_(torch.stack([weights[name].to(parameter.device) for weights in others]).mean(dim=0))
+    return soup
+
+
+class WeightAverage:
+    """Exponential moving average of the trained weights: a steadier model than the last step's.
+
+    After t steps each average is decayed by min(decay, t / (t + 9)), so that the first steps, far from where training
+    ends, are soon forgotten (Tarvainen & Valpola 2017 ramp their decay for the same reason).
+
+    Args:
+        model (`nn.Module`): As it is before training.
+        decay (`float`): At least 0, below 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.average = {
+            name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Takes in the weights after `step` steps, counted from 1."""
+        decay = min(self.decay, step / (step + 9))
+        parameters = dict(model.named_parameters())
+        for name, average in self.average.items():
+            average.lerp_(parameters[name].to(average.device), 1 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Puts the averages in the place of the weights."""
+        parameters = dict(model.named_parameters())
+        for name, average in self.average.items():
+            parameters[name].copy_(average)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name -> average."""
+        return {name: average.clone() for name, average in self.average.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict()`."""
+        self.average = deepcopy(state)
