@@ -266,7 +266,7 @@ def tiny_cases(place: Place) -> Iterator[tuple[str, Callable[[Path], list[str]]]
         for preset in ("quick", "standard"):
             yield f"tiny/fit-{preset}/{adapter}", _fit_case(place, _short(PRESETS[preset], place.steps), adapter)
         everything = {"refit": True, "cross_fit": 2}
-        yield f"tiny/fit-everything/{adapter}", _fit_case(place, _preset(EVERYTHING), adapter, **everything)
+        yield f"tiny/fit-everything/{adapter}", _fit_case(place, make_preset(EVERYTHING), adapter, **everything)
     quick = _short(PRESETS["quick"], place.steps)
     yield "tiny/fit-quick-auto-precision/full", _fit_case(place, quick, "full", **auto)
     yield "tiny/fit-quick-no-refit/full", _fit_case(place, quick, "full", refit=False)
@@ -277,7 +277,7 @@ def tiny_cases(place: Place) -> Iterator[tuple[str, Callable[[Path], list[str]]]
     yield "tiny/fit-quick-class-prior/full", _fit_case(place, quick, "full", **prior)
     for name, settings in ROUNDS.items():
         preset = {"labels_only": FAST, "self_training": {**FAST, "rounds": 2, **settings}}
-        preset = _preset({**preset, "refit": name in ("easy", "all")})
+        preset = make_preset({**preset, "refit": name in ("easy", "all")})
         yield f"tiny/rounds-{name}/full", _fit_case(place, preset, "full")
 
 
@@ -439,7 +439,8 @@ def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {OPTIONS.get(name, name): value for name, value in settings.items()}
 
 
-def _preset(stages: Mapping[str, Any]) -> Preset:
+def make_preset(stages: Mapping[str, Any]) -> Preset:
+    """A preset from settings in the words of GLOSSARY."""
     return Preset(**_named({name: _named(v) if isinstance(v, dict) else v for name, v in stages.items()}))
 
 
@@ -483,8 +484,11 @@ def lines_of(case: str, work: Callable[[Path], list[str]]) -> list[str]:
     """Runs one case in a folder of its own, from the same state of all random generators."""
     set_seed(0)
     gc.freeze()  # accelerate collects after every training; without this it looks at all modules each time
-    with tempfile.TemporaryDirectory() as folder:
-        return [f"{case} {line}" for line in work(Path(folder))]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return [f"{case} {line}" for line in work(Path(folder))]
+    finally:
+        gc.unfreeze()
 
 
 def differences(before: Iterable[str], after: Iterable[str], cases: Iterable[str]) -> list[str]:
@@ -506,10 +510,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--compare", type=Path, metavar="FILE", help="Exit with 1 where lines differ from FILE.")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    logging.disable(logging.WARNING)
-    disable_progress_bars()
-    transformers.logging.disable_progress_bar()
     both = options.tiny == options.real
     lines = [f"# {platform.machine()}, python {platform.python_version()}, torch {torch.__version__}"]
     lines.append(f"# transformers {transformers.__version__}, {' '.join(sorted(_cpu_features()))}")
@@ -547,5 +547,14 @@ def _cpu_features() -> list[str]:
     return [name for name, value in torch.cpu.get_capabilities().items() if value is True]
 
 
+def _say_less() -> None:
+    """Silences what the libraries say; for a process of its own only."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    disable_progress_bars()
+
+
 if __name__ == "__main__":
+    _say_less()
     sys.exit(main(sys.argv[1:]))
