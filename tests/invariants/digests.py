@@ -527,9 +527,9 @@ def main(argv: Sequence[str]) -> int:
             if not options.list:
                 sys.stderr.write(f"# {name}: {time.process_time() - started:.1f} CPU seconds\n")
             lines += found
-    if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            if options.write:  # after each case, so that a run that is stopped leaves what it has
+                options.write.parent.mkdir(parents=True, exist_ok=True)
+                options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if options.compare and not options.list:
         return _compare(options.compare, lines, [name for name, _ in cases])
     return 0
