@@ -1,0 +1,95 @@
+"""One label per text: the label is a class number, a unit is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.special import softmax
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.functional.losses import weighted_pseudo_label_loss
+from hfssl.metrics.classification import evaluate_probs, nll
+from hfssl.tasks.base import Metric, Task, Units
+
+__all__ = ["SequenceClassification"]
+
+
+class SequenceClassification(Task):
+    """One label per text, among K classes: softmax, cross-entropy, accuracy.
+
+    Example:
+        >>> import numpy as np
+        >>> task = SequenceClassification()
+        >>> task.predicted(np.array([[0.2, 0.8], [0.6, 0.4]])).tolist()
+        [1, 0]
+    """
+
+    name = "sequence_classification"
+    title = "one label per text"
+    auto_class = "AutoModelForSequenceClassification"
+    pipeline_tag = "text-classification"
+    peft_task = "SEQ_CLS"
+    metrics = (
+        Metric("accuracy", "accuracy", "accuracy"),
+        Metric("macro_f1", "macro-F1", "f1"),
+        Metric("ece", "ECE"),
+    )
+
+    def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+        """Tokenized rows; a column `label` becomes `labels`."""
+        return tokenize_dataset(rows, processor, max_length)
+
+    def strata(self, labels: Sequence[Any]) -> np.ndarray:
+        """`[N]` int64: the class of each row, -1 for an unlabeled one."""
+        return np.array([-1 if label is None else int(label) for label in labels], dtype=np.int64)
+
+    def units(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> Units:
+        """A row is a unit: `[B, K]` stays `[B, K]`."""
+        return Units(logits, torch.arange(len(logits), device=logits.device))
+
+    def probs(self, logits: np.ndarray) -> np.ndarray:
+        """Softmax over the classes, `[..., K]`."""
+        return softmax(logits, axis=-1)
+
+    def predicted(self, probs: np.ndarray) -> np.ndarray:
+        """`[M]` most probable class."""
+        return np.asarray(probs).argmax(axis=-1)
+
+    def loss(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> torch.Tensor:
+        """Cross-entropy with class numbers `[M]`, or with probabilities `[M, K]` and weights.
+
+        Raises:
+            ValueError: hard targets with weights, or soft ones with label smoothing: neither is used, and each would
+                be read in two ways.
+        """
+        if targets.dim() == 1:
+            if weights is not None:
+                raise ValueError(
+                    "Expected weights with soft targets [M, K] only, got class numbers: give one-hot rows."
+                )
+            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        if label_smoothing:
+            raise ValueError("Expected label_smoothing with class numbers only, got probabilities: smooth these.")
+        ones = torch.ones(len(logits), device=logits.device) if weights is None else weights
+        return weighted_pseudo_label_loss(logits, targets, ones)
+
+    def evaluate(self, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """`accuracy`, `macro_f1` and `ece` in [0, 1], `nll` in nats."""
+        return evaluate_probs(probs, labels)
+
+    def nll(self, probs: np.ndarray, labels: np.ndarray) -> float:
+        """Mean of -log p(label), in nats."""
+        return nll(probs, labels)
