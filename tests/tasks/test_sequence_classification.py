@@ -106,17 +106,13 @@ class PerToken(Task):
 
 
 def test_what_a_task_cannot_do_is_said():
-    with pytest.raises(
-        ConfigurationError, match="label_spreading needs one embedding per row, which the task 'per_token'"
-    ):
+    with pytest.raises(ConfigurationError, match="label_spreading needs one embedding per row"):
         PerToken().require_row_vectors("label_spreading")
     get_task().require_row_vectors("label_spreading")
 
 
 def test_a_method_that_is_not_defined_names_those_that_are():
     supported = {name: method.tasks for name, method in METHODS.items()} | {"tagger": ("per_token",)}
-    with pytest.raises(
-        ConfigurationError, match="'self_training' is not defined for the task 'per_token'.*one of tagger"
-    ):
+    with pytest.raises(ConfigurationError, match="not defined for the task 'per_token'.*one of tagger"):
         PerToken().require_method("self_training", supported)
     get_task().require_method("self_training", supported)
