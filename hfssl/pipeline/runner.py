@@ -30,6 +30,7 @@ from hfssl.pipeline.model_factory import ModelMaker, description, descriptions
 from hfssl.pipeline.presets import PRETEXT_ON_REQUEST, Preset
 from hfssl.pipeline.run_folder import RunFolder
 from hfssl.runtime.seeding import numpy_generator
+from hfssl.tasks.registry import get_task
 from hfssl.training.config import changed_settings
 from hfssl.training.trainer import SSLTrainer
 
@@ -303,7 +304,7 @@ class StageRunner:
             rounds.fit(found["pretext" if adapted else LABELS_ONLY], rows, pool)
             return found | {"self_training": rounds.student_}
 
-        cross_fit(folder, self.tokens["labeled"], self.tokens["proxy"], self.folds, models, self.tokenizer)
+        cross_fit(folder, self.tokens["labeled"], self.tokens["proxy"], self.folds, models, self.tokenizer, get_task())
         return {
             "manifests": [
                 training_manifest(CROSS_FIT, self.splits["labeled"], "labeled"),

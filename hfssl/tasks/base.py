@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from hfssl.errors import ConfigurationError
 
 __all__ = ["Metric", "Task", "Units"]
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Task:
         pipeline_tag: The Hub's name of the kind of model.
         peft_task: peft's `task_type`.
         metrics: What `evaluate` returns, in the order of tables.
+        prediction_columns: Columns of a table of predictions: name -> `str` or `float`.
         decision_metric: The metric, higher is better, whose gain the verdict and the reports tell.
         row_vectors: Whether one embedding stands for a row: graphs, neighbours and probes need that.
     """
@@ -85,6 +88,7 @@ class Task:
     pipeline_tag: ClassVar[str]
     peft_task: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
+    prediction_columns: ClassVar[Mapping[str, type]]
     decision_metric: ClassVar[str] = "accuracy"
     row_vectors: ClassVar[bool] = True
 
@@ -104,8 +108,8 @@ class Task:
         """The predictions in a model's logits for a batch."""
         raise NotImplementedError(f"{type(self).__name__} does not define units().")  # abstract
 
-    def probs(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities `[..., K]` from logits `[..., K]`."""
+    def probs(self, logits: Array) -> Array:
+        """Probabilities `[..., K]` from logits `[..., K]`; an array gives an array, a tensor a tensor."""
         raise NotImplementedError(f"{type(self).__name__} does not define probs().")  # abstract
 
     def predicted(self, probs: np.ndarray) -> np.ndarray:
@@ -116,7 +120,19 @@ class Task:
         """`[M]` bool, whether the decision of each unit is its label; what paired tests compare."""
         return self.predicted(probs) == np.asarray(labels)
 
+    def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[Any, ...]]:
+        """What a table of predictions says of each row: a tuple with a value for each of `prediction_columns`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define describe().")  # abstract
+
     # --- training ----------------------------------------------------------------------------------------------------
+
+    def targets(self, labels: np.ndarray, num_classes: int) -> torch.Tensor:
+        """Labels as hard targets of `loss`.
+
+        Raises:
+            ValueError: a label that is missing or not one of the classes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define targets().")  # abstract
 
     def loss(
         self,
@@ -125,14 +141,16 @@ class Task:
         weights: torch.Tensor | None = None,
         *,
         label_smoothing: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean",
     ) -> torch.Tensor:
-        """Mean loss of units, a scalar in nats.
+        """Mean (or sum) of the losses of units, a scalar in nats.
 
         Args:
             logits: `[M, K]`.
             targets: Labels as the rows hold them (hard), or probabilities `[M, K]` (soft).
             weights: `[M]`, not negative; the mean is over all M units, not over the sum of the weights.
             label_smoothing: Share of a hard target that is spread over all classes.
+            reduction: `"sum"` adds the units' losses up instead.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define loss().")  # abstract
 

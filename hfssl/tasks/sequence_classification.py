@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from hfssl.data.tokenization import tokenize_dataset
-from hfssl.functional.losses import weighted_pseudo_label_loss
+from hfssl.functional.losses import soft_cross_entropy
+from hfssl.functional.uncertainty import entropy
 from hfssl.metrics.classification import evaluate_probs, nll
-from hfssl.tasks.base import Metric, Task, Units
+from hfssl.tasks.base import Array, Metric, Task, Units
 
 __all__ = ["SequenceClassification"]
 
@@ -40,6 +42,9 @@ class SequenceClassification(Task):
         Metric("macro_f1", "macro-F1", "f1"),
         Metric("ece", "ECE"),
     )
+    prediction_columns: ClassVar[Mapping[str, type]] = MappingProxyType(
+        {"predicted_label": str, "probability": float, "entropy": float}
+    )
 
     def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, max_length: int) -> Dataset:
         """Tokenized rows; a column `label` becomes `labels`."""
@@ -53,13 +58,31 @@ class SequenceClassification(Task):
         """A row is a unit: `[B, K]` stays `[B, K]`."""
         return Units(logits, torch.arange(len(logits), device=logits.device))
 
-    def probs(self, logits: np.ndarray) -> np.ndarray:
+    def probs(self, logits: Array) -> Array:
         """Softmax over the classes, `[..., K]`."""
-        return softmax(logits, axis=-1)
+        return logits.softmax(dim=-1) if isinstance(logits, torch.Tensor) else softmax(logits, axis=-1)
 
     def predicted(self, probs: np.ndarray) -> np.ndarray:
         """`[M]` most probable class."""
         return np.asarray(probs).argmax(axis=-1)
+
+    def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[str, float, float]]:
+        """The most probable label, its probability, and the entropy in nats of all of them, for each row."""
+        rows = torch.from_numpy(np.asarray(probs))
+        best = rows.max(dim=-1)
+        columns = (best.indices.tolist(), best.values.tolist(), entropy(rows).tolist())
+        return [
+            (label_names[label], round(probability, 6), round(nats, 6))
+            for label, probability, nats in zip(*columns, strict=True)
+        ]
+
+    def targets(self, labels: np.ndarray, num_classes: int) -> torch.Tensor:
+        """`[M]` int64 class numbers from 0 to K - 1."""
+        labels = np.asarray(labels)
+        integers = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+        if not integers or labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
+            raise ValueError(f"Expected class indices from 0 to {num_classes - 1}: leave unlabeled rows (-1) out.")
+        return torch.from_numpy(labels.astype(np.int64))
 
     def loss(
         self,
@@ -68,6 +91,7 @@ class SequenceClassification(Task):
         weights: torch.Tensor | None = None,
         *,
         label_smoothing: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean",
     ) -> torch.Tensor:
         """Cross-entropy with class numbers `[M]`, or with probabilities `[M, K]` and weights.
 
@@ -80,11 +104,11 @@ class SequenceClassification(Task):
                 raise ValueError(
                     "Expected weights with soft targets [M, K] only, got class numbers: give one-hot rows."
                 )
-            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction=reduction)
         if label_smoothing:
             raise ValueError("Expected label_smoothing with class numbers only, got probabilities: smooth these.")
-        ones = torch.ones(len(logits), device=logits.device) if weights is None else weights
-        return weighted_pseudo_label_loss(logits, targets, ones)
+        losses = soft_cross_entropy(logits, targets)
+        return getattr(losses if weights is None else weights * losses, reduction)()
 
     def evaluate(self, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """`accuracy`, `macro_f1` and `ece` in [0, 1], `nll` in nats."""
