@@ -58,8 +58,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast, PreTrainedModel, set_seed
 
 import hfssl
-from hfssl.modeling import load_masked_lm  # these two lines belong to NAMES, too
-from hfssl.presets import PRESETS, Preset
+from hfssl.models.loading import load_masked_lm  # these two lines belong to NAMES, too
+from hfssl.pipeline.presets import PRESETS, Preset
 
 # --- NAMES: all that a renaming or a move may touch ---
 
@@ -73,23 +73,7 @@ TRAINERS = {
 # The cases below use the words of GLOSSARY. Word there -> name of the option, or of the preset's field, today; a
 # word that is not here is its own name.
 OPTIONS = {
-    "num_teachers": "teachers",
-    "student_init": "student_start",
-    "head_init": "head_start",
-    "retrain_head": "refit_head",
-    "label_spreading": "graph",
-    "ood_filter": "filter_novel",
-    "distribution_alignment": "alignment",
-    "class_prior": "class_shares",
-    "sharpen_temperature": "sharpening",
-    "knn_smoothing": "neighbor_smoothing",
-    "backbone_probe": "frozen_probe",
-    "final_selection_fraction": "last_selection_fraction",
-    "selection_strategy": "draw",
-    # Fields of a preset.
-    "labels_only": "supervised",
-    "contrastive": "warm_start",
-    "teacher_overrides": "other_teachers",
+    "labels_only": "supervised",  # a field of a preset
 }
 COLUMNS = {"targets": "pseudo_probs", "weights": "weight"}  # of the rows that a student is taught from
 # Files of a run of `fit`, and what is read from them. Names of files are looked for everywhere below the run's folder.
@@ -132,7 +116,7 @@ EVERYTHING = {
         "backbone_probe": True,
         "teacher_probe": True,
     },
-    "most_pool_rows": 40,
+    "max_pool_rows": 40,
 }
 # Rounds that differ from those of EVERYTHING and of the real presets; each in a run without pretext.
 ROUNDS = {
