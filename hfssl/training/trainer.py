@@ -32,7 +32,7 @@ from hfssl.models.checkpoints import COMPLETE_MARKER, last_complete_checkpoint
 from hfssl.models.extra_modules import ExtraModules
 from hfssl.models.introspection import own_random_state
 from hfssl.runtime.cpu_kernels import cheap_operations
-from hfssl.runtime.distributed import any_rank, from_main
+from hfssl.runtime.distributed import any_rank, broadcast
 from hfssl.runtime.progress import NamedProgress
 from hfssl.runtime.seeding import derive_seed, torch_generator
 from hfssl.training.checkpointing import CheckpointTrainer
@@ -275,7 +275,7 @@ class SSLTrainer(CheckpointTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts without one."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = from_main(last_complete_checkpoint(self.args.output_dir))
+            resume_from_checkpoint = broadcast(last_complete_checkpoint(self.args.output_dir))
             if resume_from_checkpoint is None:
                 logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
         if not resume_from_checkpoint:
