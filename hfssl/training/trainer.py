@@ -272,8 +272,11 @@ class SSLTrainer(CheckpointTrainer):
         """
         self._final_weights.put_into(self.accelerator.unwrap_model(self.model))
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts without one."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts without one.
+
+        With `max_steps=0` no step is taken: `before_training` and `after_training` are all.
+        """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = broadcast(last_complete_checkpoint(self.args.output_dir))
             if resume_from_checkpoint is None:
@@ -283,13 +286,19 @@ class SSLTrainer(CheckpointTrainer):
         self._final_weights = FinalWeights(self.model, self.args.weight_average_decay, self.args.wise_ft_alpha)
         if self.args.weight_average_decay > 0:
             self.register_state("weight_average", self._final_weights)
+        output = None
         if resume_from_checkpoint and self.is_finished(resume_from_checkpoint):
             self.load_finished(resume_from_checkpoint)
-            self.after_training()
-            return TrainOutput(self.state.global_step, float("nan"), {})
+        elif self.args.max_steps != 0:
+            output = self._take_steps(resume_from_checkpoint, **kwargs)
+        self.after_training()
+        return output or TrainOutput(self.state.global_step, float("nan"), {})
+
+    def _take_steps(self, checkpoint: str | None, **kwargs: Any) -> TrainOutput:
+        """The stock loop, from the checkpoint on if there is one."""
         with self._note.taking():
             try:
-                output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+                output = super().train(resume_from_checkpoint=checkpoint or None, **kwargs)
             finally:
                 self.extra_modules.detach(self.model)
                 self._prepared.restore()
@@ -299,7 +308,6 @@ class SSLTrainer(CheckpointTrainer):
                 f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
                 f"{last_complete_checkpoint(self.args.output_dir)}."
             )
-        self.after_training()
         return output
 
     def after_preparation(self) -> None:
