@@ -18,7 +18,6 @@ from peft import PeftModel
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import logging
 
 from hfssl.errors import ModelError
 from hfssl.hub.upload import Files, Pushed, commit, make_repository
@@ -33,8 +32,6 @@ from hfssl.training.config import changed_settings
 from hfssl.training.objective import Objective
 
 __all__ = ["HubTrainer"]
-
-logger = logging.get_logger(__name__)
 
 CARD = "README.md"
 FULL_MODEL = re.compile(r"config\.json|generation_config\.json|model[^/]*\.safetensors(\.index\.json)?")
