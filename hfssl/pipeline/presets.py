@@ -70,6 +70,8 @@ class Preset:
         self_training: Fields of `SelfTrainingConfig`; `rounds=0` for none.
         max_pool_rows: Self-training looks at so many unlabeled rows, drawn at random (UST: 16,384 a round), so that
             a larger pool costs no more; `None` for all.
+        methods: Stage -> fields of its method's configuration, for other pool stages
+            (`hfssl.pipeline.stages.pool_method`); the defaults of the method without an entry.
         refit: Whether the approach that the verdict keeps is trained once more on all labels, held-out ones included.
         cross_fit: Folds of the labeled rows that are used for the verdict (`hfssl.evaluation.cross_fitting`); 0 for
             none: every fold costs a labels-only model and a student.
@@ -81,6 +83,7 @@ class Preset:
     pretext: dict[str, Any] | None = None
     self_training: dict[str, Any] = field(default_factory=dict)
     max_pool_rows: int | None = None
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     refit: bool = False
     cross_fit: int = 0
 
