@@ -73,13 +73,13 @@ def look_around(
             _embedded_pool(encoder, pool, tokenizer, args, pool_folder, title),
             tokenizer,
             num_classes=len(label_names),
-            label_spreading=args.label_spreading != "none",
+            graph=args.label_spreading != "none",
             label_names=label_names if args.label_name_prior else None,
             probe=args.backbone_probe,
             held_out=held_out,
             neighbors=args.knn_smoothing > 0,
             bf16=args.bf16,
-            seed=derive_seed(args.seed, "label_spreading") % 2**31,
+            seed=derive_seed(args.seed, "graph") % 2**31,
             title=title,
         )
         around = broadcast(found)
