@@ -104,7 +104,7 @@ def test_the_curriculum_draws_more_from_round_to_round(tiny_backbone, teacher, t
         assert record["selected"] == np.minimum(np.bincount(candidates, minlength=3), quota).sum()
 
 
-@pytest.mark.parametrize("label_spreading", ["agreement", "certainty", "labels"])
+@pytest.mark.parametrize("graph", ["agreement", "certainty", "labels"])
 def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_path, monkeypatch, graph):
     rounds = run_rounds(tiny_backbone, teacher, tmp_path, label_spreading=graph, ood_filter=True, soft_targets=True)
     found = rounds.neighborhood_

@@ -71,7 +71,7 @@ def test_they_come_back_from_disk_as_they_were(tmp_path):
         np.testing.assert_array_equal(getattr(again.joined, name), values)
 
 
-@pytest.mark.parametrize("distribution_alignment", ["none", "labeled", "predicted", "estimated"])
+@pytest.mark.parametrize("alignment", ["none", "labeled", "predicted", "estimated"])
 def test_the_shares_that_an_alignment_asks_for(alignment):
     # Both teachers, which learned from even labels, find class 0 in three of four rows.
     rows = [[0.95, 0.05]] * 3 + [[0.05, 0.95]]

@@ -66,12 +66,12 @@ def test_neighbours_are_those_of_the_backbone_in_the_pool(tiny_backbone, tiny_to
     model = load_classifier(tiny_backbone, ["good", "bad"], seed=0)
     pool = embed_layers(model, rows.select(range(12)), tiny_tokenizer, probe=False)
     found = find_neighborhood(
-        model, rows, pool, tiny_tokenizer, num_classes=2, label_spreading=False, neighbors=True, seed=0
+        model, rows, pool, tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
     ).neighbors
     assert found.shape == (12, 10)
     assert all(set(near) <= set(range(12)) - {row} and len(set(near)) == 10 for row, near in enumerate(found))
     alone = find_neighborhood(
-        model, rows, pool[:, :1], tiny_tokenizer, num_classes=2, label_spreading=False, neighbors=True, seed=0
+        model, rows, pool[:, :1], tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
     )
     probs = np.array([[0.9, 0.1]], dtype=np.float32)
     np.testing.assert_array_equal(alone.smoothed(probs, 0.3), probs)  # one row has no neighbours
@@ -90,7 +90,7 @@ def test_names_have_their_say_inside_the_probes(monkeypatch, tiny_backbone, tiny
     def found(**asked) -> Neighborhood:
         arguments = {
             "num_classes": 2,
-            "label_spreading": False,
+            "graph": False,
             "held_out": rows.select(range(held_out)),
             "seed": 0,
         } | asked
