@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from datasets import load_from_disk
@@ -25,6 +26,7 @@ from hfssl.evaluation.verdict import Verdict
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.pipeline.fit import fit
 from hfssl.reporting.closing_table import closing_table
+from hfssl.reporting.results import results_schema
 from hfssl.runtime.files import sha256_of
 from tests.helpers import ROOT
 from tests.helpers.fit_tiny import TINY
@@ -58,7 +60,7 @@ def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(options, adapter):
     folder = Path(options["output_dir"])
     results = json.loads((folder / "results.json").read_text())
     assert results == json.loads(json.dumps(result.results))
-    assert results["schema_version"] == 2
+    jsonschema.Draft202012Validator(results_schema()).validate(results)
     assert [stage["name"] for stage in results["stages"]] == [
         "labels_only",
         "labels_only_after_pretext",
