@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["LABELS_ONLY", "NEUTRAL_PRIOR", "STAGES", "Stage", "stage_color", "stage_row"]
+__all__ = ["LABELS_ONLY", "NEUTRAL_GAIN_PRIOR", "STAGES", "Stage", "stage_color", "stage_row"]
 
 Product = Literal["encoder", "classifier", "predictions", "final"]
 
 LABELS_ONLY = "labels_only"
 """The stage that every other one is compared with."""
 
-NEUTRAL_PRIOR = (0.0, 0.03)
+NEUTRAL_GAIN_PRIOR = (0.0, 0.03)
 """Mean and standard deviation of the gain of a stage of which no earlier runs are known."""
 
 FALLBACK_COLORS = ("#b7791f", "#8a5a83", "#a1553f")
@@ -37,8 +37,8 @@ class Stage:
         model_title (`str`, *optional*): What its model is called in the closing table and in the verdict
             ("the self-trained model"); the title in lower case by default.
         color (`str`, *optional*): Color of the stage in figures; one of `FALLBACK_COLORS` by default.
-        prior (`tuple[float, float]`, defaults to `NEUTRAL_PRIOR`): Mean and standard deviation of the gain in
-            accuracy over labels only that a run is expected to have, in `[-1, 1]`.
+        gain_prior (`tuple[float, float]`, defaults to `NEUTRAL_GAIN_PRIOR`): Mean and standard deviation of the gain
+            in accuracy over labels only that a run is expected to have, in `[-1, 1]`.
         planned (`str`, *optional*): Import path of `is_planned(plan) -> bool`, which is asked with the plan of the
             stages before; by default the stage runs where there are unlabeled rows.
         cost (`str`, *optional*): Import path of `cost(sizes, stage) -> StageCost`; a stage without one is not listed
@@ -65,7 +65,7 @@ class Stage:
     reads_pool: bool = True
     model_title: str | None = None
     color: str | None = None
-    prior: tuple[float, float] = NEUTRAL_PRIOR
+    gain_prior: tuple[float, float] = NEUTRAL_GAIN_PRIOR
     planned: str | None = None
     cost: str | None = None
     train_fold: str | None = None
@@ -109,7 +109,7 @@ STAGES: dict[str, Stage] = {
         reads_pool=False,
         model_title="pretext-adapted",
         color="#3b8272",
-        prior=(0.0, 0.02),
+        gain_prior=(0.0, 0.02),
         planned="hfssl.pipeline.stages.labels_only_after_pretext:is_planned",
         cost="hfssl.pipeline.stages.labels_only_after_pretext:cost",
         train_fold="hfssl.pipeline.stages.labels_only_after_pretext:train_fold",
@@ -121,7 +121,7 @@ STAGES: dict[str, Stage] = {
         run="hfssl.pipeline.stages.self_training:run",
         model_title="self-trained",
         color="#27598c",
-        prior=(0.03, 0.03),
+        gain_prior=(0.03, 0.03),
         planned="hfssl.pipeline.stages.self_training:is_planned",
         cost="hfssl.pipeline.stages.self_training:cost",
         train_fold="hfssl.pipeline.stages.self_training:train_fold",

@@ -2,8 +2,8 @@
 
 A handful of held-out labels says little: on 18 of them one row is worth 5.6 points, more than most gains. So what they
 say is weighed against what earlier runs say, by Bayes' rule: the gain of a run is drawn either from those of runs that
-went well (`prior` in `hfssl.config.stages`) or, rarely, from those of runs that went wrong, and the held-out rows tell
-which.
+went well (`gain_prior` in `hfssl.config.stages`) or, rarely, from those of runs that went wrong, and the held-out rows
+tell which.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def mixture_prior(stage: str) -> tuple[tuple[float, float, float], tuple[float, 
         >>> mixture_prior("self_training")[0]
         (0.95, 0.03, 0.03)
     """
-    return (1 - WENT_WRONG[0], *stage_row(stage).prior), WENT_WRONG
+    return (1 - WENT_WRONG[0], *stage_row(stage).gain_prior), WENT_WRONG
 
 
 def expected_gain(
-    baseline: np.ndarray, other: np.ndarray, prior: Sequence[tuple[float, float, float]]
+    labels_only: np.ndarray, other: np.ndarray, gain_prior: Sequence[tuple[float, float, float]]
 ) -> tuple[float, float, float]:
     """Gain in accuracy to expect on new rows: posterior mean and 95% interval.
 
@@ -79,15 +79,15 @@ def expected_gain(
     mixture of normals, so that the posterior is one, too.
 
     Args:
-        baseline: `[N]` bool, whether labels only is right; N may be 0.
+        labels_only: `[N]` bool, whether labels only is right; N may be 0.
         other: `[N]` bool, whether the stage is right.
-        prior: (share, mean, standard deviation) of each component.
+        gain_prior: (weight, mean, standard deviation) of each component.
 
     Returns:
         Mean, lower and upper bound, in `[-1, 1]` all but surely.
     """
-    shares, means, spreads = (np.array(values) for values in zip(*prior, strict=True))
-    difference = np.asarray(other, dtype=float) - np.asarray(baseline, dtype=float)
+    shares, means, spreads = (np.array(values) for values in zip(*gain_prior, strict=True))
+    difference = np.asarray(other, dtype=float) - np.asarray(labels_only, dtype=float)
     count = len(difference)
     if count:
         noise = (np.square(difference).sum() + 1) / (count + 1) / count

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hfssl.config.stages import NEUTRAL_PRIOR, STAGES
+from hfssl.config.stages import NEUTRAL_GAIN_PRIOR, STAGES
 from hfssl.evaluation.verdict import expected_gain, judge, mixture_prior
 
 
@@ -95,7 +95,7 @@ def test_many_rows_outweigh_earlier_runs():
 
 @pytest.mark.parametrize(("confidence", "selected"), [(0.9, "labels_only_after_pretext"), (0.7, "self_training")])
 def test_equal_expectations_are_decided_by_the_log_likelihood(monkeypatch, confidence, selected):
-    equal = replace(STAGES["labels_only_after_pretext"], prior=STAGES["self_training"].prior)
+    equal = replace(STAGES["labels_only_after_pretext"], gain_prior=STAGES["self_training"].gain_prior)
     monkeypatch.setitem(STAGES, "labels_only_after_pretext", equal)
     # All rows right: a higher probability of the right class is a lower negative log-likelihood.
     table = {"labels_only_after_pretext": probs(LABELS, ALL, confidence), "self_training": probs(LABELS, ALL)}
@@ -112,7 +112,7 @@ def test_without_held_out_labels_a_stage_that_promises_nothing_is_not_kept():
     assert "earlier runs promise no gain" in verdict.sentence
 
 
-def test_an_alarm_drops_the_unlabeled_data_whatever_the_comparison_says():
+def test_an_alarm_drops_the_unlabeled_data_whatever_the_comparison_finds():
     table = {"labels_only": probs(LABELS, HALF), "self_training": probs(LABELS, ALL)}
     verdict = judge(table, LABELS, alarms=["No row of the pool was labeled 'spam'."])
     assert verdict.selected_stage == "labels_only"
@@ -140,7 +140,7 @@ def test_a_stage_that_is_not_listed_has_a_neutral_prior():
     """No earlier runs are known of it: the held-out rows are weighed against the neutral prior."""
     verdict = judge({"labels_only": probs(LABELS, HALF), "my_stage": probs(LABELS, ALL)}, LABELS)
     assert verdict.selected_stage == "my_stage"
-    prior = ((0.95, *NEUTRAL_PRIOR), (0.05, -0.15, 0.2))
+    prior = ((0.95, *NEUTRAL_GAIN_PRIOR), (0.05, -0.15, 0.2))
     assert verdict.expected_gain == pytest.approx(expected_gain(np.array(HALF), np.array(ALL), prior)[0])
     assert verdict.reasons[0].startswith("my stage: 20 of 20")
     without_labels = judge({"labels_only": np.zeros((0, 2)), "my_stage": np.zeros((0, 2))}, np.zeros(0, dtype=int))

@@ -17,7 +17,7 @@ def test_trunk_reuse_costs_a_share_of_each_pass():
     assert scoring_tokens(100, 10, models=3, passes=6, share_of_layers=1 / 3) == pytest.approx(5000)
 
 
-def test_the_table_gives_shares_of_the_whole():
+def test_the_table_gives_percentages_of_the_whole():
     lines = cost_table([StageCost("labels_only", 1_000_000), StageCost("self_training", 2_500_000, 1_500)]).split("\n")
     assert lines[1] == "  labels only     29%       1M tokens trained"
     assert lines[2] == "  self-training   71%     2.5M tokens trained, 1.5k scored"

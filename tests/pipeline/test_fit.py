@@ -270,7 +270,7 @@ def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, 
 
 
 @pytest.mark.usefixtures("tiny_preset")
-def test_class_shares_that_the_user_knows_are_taught_and_told(options):
+def test_a_class_prior_that_the_user_knows_is_trained_on_and_reported(options):
     shares = "plot=1, good=1, bad=2"
     results = fit(**options, pretext=False, class_prior=shares).results
     assert results["stages"][-1]["config"]["self_training"]["class_prior"] == shares

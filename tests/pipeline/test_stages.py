@@ -12,7 +12,7 @@ from datasets import load_from_disk
 
 import hfssl.pipeline.fit
 from hfssl.config.methods import METHODS, resolve
-from hfssl.config.stages import NEUTRAL_PRIOR, STAGES, Stage, stage_color, stage_row
+from hfssl.config.stages import NEUTRAL_GAIN_PRIOR, STAGES, Stage, stage_color, stage_row
 from hfssl.evaluation.verdict import Verdict, expected_gain, mixture_prior
 from hfssl.pipeline.fit import fit
 from hfssl.pipeline.presets import PRESETS
@@ -69,7 +69,7 @@ def test_every_function_that_a_row_names_exists(name):
 
 def test_a_stage_that_is_not_listed_has_a_readable_title_a_color_and_a_neutral_prior():
     row = stage_row("my_stage")
-    assert (row.title, row.model, row.prior) == ("My stage", "my stage", NEUTRAL_PRIOR)
+    assert (row.title, row.model, row.gain_prior) == ("My stage", "my stage", NEUTRAL_GAIN_PRIOR)
     assert stage_color("my_stage") == stage_color("my_stage") != stage_color("self_training")
 
 
@@ -85,7 +85,7 @@ def test_a_new_stage_is_one_file_and_one_row(options, monkeypatch, caplog):
         assert "Pseudo-labels once" in (folder / file).read_text()
     # The verdict weighs its held-out rows against the neutral prior, and says how the model is called.
     expected = expected_gain(correct(folder, "labels_only"), correct(folder, "once"), mixture_prior("once"))
-    assert mixture_prior("once")[0] == (0.95, *NEUTRAL_PRIOR)
+    assert mixture_prior("once")[0] == (0.95, *NEUTRAL_GAIN_PRIOR)
     assert results["verdict"]["expected_gain"] == pytest.approx(expected[0])
     assert results["verdict"]["reasons"][0].startswith("once-taught: ")
     # Its row names no `train_fold` and no `refit`: no cross-fitting, with a warning, and no refit of it.
