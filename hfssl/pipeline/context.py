@@ -9,13 +9,11 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.config.arguments import FitArguments
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.tokenization import tokenize_dataset
 from hfssl.pipeline.held_out import HeldOutPredictions
 from hfssl.pipeline.model_factory import ModelFactory
-from hfssl.pipeline.plan import RunPlan, make_plan
-from hfssl.pipeline.presets import Preset
+from hfssl.pipeline.plan import RunPlan
 from hfssl.pipeline.run_folder import RunFolder
 
 __all__ = ["Fold", "StageContext", "make_context"]
@@ -86,17 +84,13 @@ class Fold:
 
 
 def make_context(
-    arguments: FitArguments,
-    preset: Preset,
-    run_folder: RunFolder,
-    splits: SemiSupervisedSplits,
-    tokenizer: PreTrainedTokenizerBase,
+    plan: RunPlan, run_folder: RunFolder, splits: SemiSupervisedSplits, tokenizer: PreTrainedTokenizerBase
 ) -> StageContext:
-    """Plans the run, tokenizes the data and returns the context of the first stage."""
-    plan = make_plan(arguments, preset, splits)
+    """Tokenizes the data and returns the context of the first stage."""
+    arguments = plan.arguments
     tokens = {name: tokenize_dataset(part, tokenizer, arguments.max_length) for name, part in splits.items()}
     label_names = splits.manifest["label_names"]
     encoder = run_folder.stage("pretext") / "encoder"
-    factory = ModelFactory(arguments, preset, tokenizer, label_names, encoder)
+    factory = ModelFactory(arguments, plan.preset, tokenizer, label_names, encoder)
     held_out = HeldOutPredictions(run_folder, tokens, tokenizer, label_names)
     return StageContext(plan.stages[0], plan, run_folder, splits, tokens, tokenizer, factory, held_out)

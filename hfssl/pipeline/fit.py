@@ -23,6 +23,7 @@ from hfssl.functional.class_priors import given_prior
 from hfssl.models.backbones import check_backbone, check_masked_lm, load_tokenizer
 from hfssl.pipeline.artifacts import save_outcome
 from hfssl.pipeline.context import StageContext, make_context
+from hfssl.pipeline.plan import RunPlan, make_plan
 from hfssl.pipeline.presets import PRESETS
 from hfssl.pipeline.run_folder import RunFolder
 from hfssl.pipeline.runner import reported, run_final_stages, run_stages
@@ -73,8 +74,8 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     )
     check_backbone(arguments.backbone)
     tokenizer = load_tokenizer(arguments.backbone, max_length=arguments.max_length)
-    splits = _data(arguments, run)
-    context = make_context(arguments, PRESETS[arguments.preset], run, splits, tokenizer)
+    splits, plan = _data(arguments, run)
+    context = make_context(plan, run, splits, tokenizer)
     records = run_stages(context)
     audit([splits.manifest, *_manifests(records)]).raise_if_leaky()
     verdict = _judge(context, records)
@@ -99,9 +100,13 @@ def _judge(context: StageContext, records: Mapping[str, StageRecord]) -> Verdict
     return replace(verdict, reasons=[*verdict.reasons, *remarks, *notes])
 
 
-def _data(arguments: FitArguments, run: RunFolder) -> SemiSupervisedSplits:
-    """Stages 1 and 2: the split is made once and then read from the folder, also when the tables change later."""
-    if not run.resumed:
+def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits, RunPlan]:
+    """The splits and the plan; the splits are made once and then read from the folder, also when the tables change."""
+    preset = PRESETS[arguments.preset]
+    if run.resumed:
+        splits = SemiSupervisedSplits.load(run.splits)
+        plan = make_plan(arguments, preset, splits)
+    else:
         splits = make_splits(arguments, arguments.seed)
         if arguments.class_prior is not None:
             given_prior(arguments.class_prior, splits.manifest["label_names"])
@@ -109,15 +114,15 @@ def _data(arguments: FitArguments, run: RunFolder) -> SemiSupervisedSplits:
                 raise ConfigurationError(
                     "class_prior are those of the unlabeled rows, of which there are none: add some, or leave it out."
                 )
-        by_preset = PRESETS[arguments.preset].pretext is not None
-        if len(splits["unlabeled"]) and (by_preset if arguments.pretext is None else arguments.pretext):
+        plan = make_plan(arguments, preset, splits)
+        if "pretext" in plan.stages:
             check_masked_lm(arguments.backbone)
         run.open()  # not before all input is known to be good
         splits.save(run.splits)
-    splits = SemiSupervisedSplits.load(run.splits)
+        splits = SemiSupervisedSplits.load(run.splits)
     for warning in splits.manifest["warnings"]:
         logger.warning(warning)
-    return splits
+    return splits, plan
 
 
 def _results(
