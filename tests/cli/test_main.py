@@ -150,7 +150,8 @@ RESULTS = {
             "seconds": 120.2,
         },
     ],
-    "chosen": "self_training",
+    "selected_stage": "self_training",
+    "final_stage": "self_training",
 }
 
 
