@@ -108,7 +108,7 @@ def test_no_rows_tell_nothing():
 
 
 def test_a_share_of_zero_is_refused():
-    with pytest.raises(ValueError, match="positive class prior"):
+    with pytest.raises(ValueError, match="class prior without zeros"):
         estimate_prior([[0.5, 0.5]], [1.0, 0.0])
 
 

@@ -212,7 +212,7 @@ def test_the_student_learns_the_pseudo_label_and_not_the_label_in_the_pool(tiny_
     assert digest(with_labels.student_) == digest(without.student_)
 
 
-@pytest.mark.parametrize("selection_strategy", ["all", "easy"])
+@pytest.mark.parametrize("draw", ["all", "easy"])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_pool_smaller_than_the_batch(tiny_backbone, teacher, tmp_path, rows, draw):
     rounds = run_rounds(
