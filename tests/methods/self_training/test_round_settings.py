@@ -119,7 +119,6 @@ def test_the_curriculum_draws_more_from_round_to_round(tiny_backbone, teacher, t
         assert record["selected"] == np.minimum(np.bincount(candidates, minlength=3), quota).sum()
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("mode", ["agreement", "certainty", "labels"])
 def test_signals_are_computed_once_and_kept(tiny_backbone, teacher, tmp_path, monkeypatch, mode):
     options = {"label_spreading": mode, "ood_filter": True, "soft_targets": True}
@@ -129,15 +128,6 @@ def test_signals_are_computed_once_and_kept(tiny_backbone, teacher, tmp_path, mo
     assert graph.certainty.shape == ood.rows.shape == (POOL_ROWS,)
     assert [record["graph_trust"] for record in rounds.rounds_] == [graph.trust] * rounds.n_iter_
     assert [record["ood_fraction"] for record in rounds.rounds_] == [ood.fraction] * rounds.n_iter_
-=======
-@pytest.mark.parametrize("graph", ["agreement", "certainty", "labels"])
-def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_path, monkeypatch, graph):
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path, label_spreading=graph, ood_filter=True, soft_targets=True)
-    found = rounds.neighborhood_
-    assert found.probs.shape == (POOL_ROWS, 3)
-    assert found.novel.shape == found.certainty.shape == (POOL_ROWS,)
-    assert [record["graph_trust"] for record in rounds.rounds_] == [found.trust] * rounds.n_iter_
->>>>>>> main
     (tmp_path / "round-1").rename(tmp_path / "gone")
     lines = (tmp_path / "rounds.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "rounds.jsonl").write_text(lines[0])

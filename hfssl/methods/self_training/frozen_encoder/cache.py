@@ -38,7 +38,6 @@ class SignalCache:
         folder (`Path`): Keeps the embeddings of the pool, which do not depend on the labels.
         title (`str`, *optional*): Text next to the progress bars; `None` shows none.
     """
-<<<<<<< HEAD
 
     def __init__(
         self,
@@ -111,33 +110,6 @@ class SignalCache:
     def _warn(self, signals: EmbeddingSignals) -> None:
         found = signals.out_of_distribution
         if found.alarming:
-=======
-    path = folder / NEIGHBORHOOD
-    if not asks_around(args):
-        return None
-    around = broadcast(Neighborhood.load(path))
-    if around is None:
-        encoder = make_encoder().to(args.device)
-        found = find_neighborhood(
-            encoder,
-            labeled,
-            _embedded_pool(encoder, pool, tokenizer, args, pool_folder, title),
-            tokenizer,
-            num_classes=len(label_names),
-            graph=args.label_spreading != "none",
-            label_names=label_names if args.label_name_prior else None,
-            probe=args.backbone_probe,
-            held_out=held_out,
-            neighbors=args.knn_smoothing > 0,
-            bf16=args.bf16,
-            seed=derive_seed(args.seed, "graph") % 2**31,
-            title=title,
-        )
-        around = broadcast(found)
-        if is_main():
-            around.save(path)
-        if around.alarming:
->>>>>>> main
             logger.warning(
                 "%.0f%% of the pool is unlike all labeled rows (5%% would be usual): %s.",
                 100 * found.fraction,

@@ -235,7 +235,6 @@ def test_the_settings_choose_the_signals_and_any_brings_the_out_of_distribution_
         assert not found["class_names"].votes
 
 
-<<<<<<< HEAD
 def test_settings_that_ask_for_nothing_get_none(build):
     assert build() is None
     assert signal_facts(None) == {"ood_fraction": None, "graph_trust": None, "label_name_strength": None}
@@ -248,52 +247,6 @@ EVERYTHING = {
     "backbone_probe": True,
     "ood_filter": True,
 }
-=======
-def test_neighbours_are_those_of_the_backbone_in_the_pool(tiny_backbone, tiny_tokenizer):
-    texts = [f"{word} film number {i}" for i in range(8) for word in ("good", "bad")]
-    rows = tokenize_dataset(Dataset.from_dict({"text": texts, "label": [0, 1] * 8}), tiny_tokenizer, 16)
-    model = load_classifier(tiny_backbone, ["good", "bad"], seed=0)
-    pool = embed_layers(model, rows.select(range(12)), tiny_tokenizer, probe=False)
-    found = find_neighborhood(
-        model, rows, pool, tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
-    ).neighbors
-    assert found.shape == (12, 10)
-    assert all(set(near) <= set(range(12)) - {row} and len(set(near)) == 10 for row, near in enumerate(found))
-    alone = find_neighborhood(
-        model, rows, pool[:, :1], tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
-    )
-    probs = np.array([[0.9, 0.1]], dtype=np.float32)
-    np.testing.assert_array_equal(alone.smoothed(probs, 0.3), probs)  # one row has no neighbours
-
-
-@pytest.mark.parametrize("held_out", [0, 6])
-def test_names_have_their_say_inside_the_probes(monkeypatch, tiny_backbone, tiny_tokenizer, held_out):
-    """What is held out is asked of the same opinion as the pool: of the probe, multiplied by the names."""
-    texts = [f"{word} film number {i}" for i in range(8) for word in ("good", "bad")]
-    rows = tokenize_dataset(Dataset.from_dict({"text": texts, "label": [0, 1] * 8}), tiny_tokenizer, 16)
-    model = load_classifier(tiny_backbone, ["good", "bad"], seed=0)
-    monkeypatch.setattr(
-        hfssl.methods.self_training.frozen_encoder.label_names, "choose_strength", lambda *_, **__: 0.5
-    )
-
-    def found(**asked) -> Neighborhood:
-        arguments = {
-            "num_classes": 2,
-            "graph": False,
-            "held_out": rows.select(range(held_out)),
-            "seed": 0,
-        } | asked
-        pool = embed_layers(model, rows, tiny_tokenizer, probe=arguments.get("probe", False))
-        return find_neighborhood(model, rows, pool, tiny_tokenizer, **arguments)
-
-    names, probe = found(label_names=["good", "bad"]), found(probe=True)
-    both = found(label_names=["good", "bad"], probe=True)
-    assert probe.name_log_odds is both.name_log_odds is None
-    assert both.name_strength == names.name_strength == 0.5
-    np.testing.assert_allclose(both.probe_probs, multiplied(probe.probe_probs, names.name_log_odds), rtol=1e-4)
-    assert np.abs(both.probe_probs - probe.probe_probs).max() > 0.01
-    np.testing.assert_allclose(both.probe_held_out, both.probe_probs[:held_out], rtol=1e-4)
->>>>>>> main
 
 
 def test_what_was_computed_comes_back_from_plain_arrays(build):
