@@ -29,6 +29,12 @@ class SelfTrainingConfig(SupervisedConfig):
     """Arguments of `SelfTrainingTrainer` (one student) and of `SelfTraining` (the rounds).
 
     Names follow Mukherjee & Awadallah (2020), "UST".
+
+    Example:
+        >>> from hfssl import SelfTrainingConfig
+        >>> args = SelfTrainingConfig("rounds", rounds=3, selection_fraction=0.2, final_selection_fraction=0.6)
+        >>> round(args.fraction_at(1), 3)
+        0.4
     """
 
     lambda_u: float = field(
