@@ -6,12 +6,12 @@ they are used. A new method is a file below `hfssl/methods/`, a row here, and a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
-__all__ = ["CAPABILITIES", "METHODS", "Method", "resolve"]
+__all__ = ["CAPABILITIES", "METHODS", "Method", "methods_table", "resolve"]
 
 CAPABILITIES: dict[str, str] = {
     "changes_labeled_loss": "with `lambda_u=0` it is not supervised training, bit for bit",
@@ -36,8 +36,8 @@ class Method:
         streams (`tuple[str, ...]`): Rows that it reads, among `"labeled"` and `"unlabeled"`.
         tasks (`tuple[str, ...]`): Kinds of prediction that it supports, names in `hfssl.tasks.registry.TASKS`.
         opt_outs (`Mapping[str, str]`): Names in `CAPABILITIES` with the reason.
-        driver (`str`, *optional*): Import path of a function `(job) -> outcome` that trains where one trainer does
-            not suffice (rounds of self-training); `None` runs the trainer alone.
+        driver (`str`, *optional*): Import path of a function `(TrainingJob) -> TrainedModels` (`hfssl.methods.jobs`)
+            for a method that needs more than one trainer (rounds of self-training); `None` runs the trainer alone.
 
     Example:
         >>> from hfssl.config.methods import METHODS
@@ -120,6 +120,29 @@ METHODS: dict[str, Method] = {
         trainer="hfssl.methods.self_training.student:SelfTrainingTrainer",
         paper="Uncertainty-aware Self-training (Mukherjee & Awadallah 2020, equation 10)",
         streams=("labeled", "unlabeled"),
-        driver="hfssl.cli.recipe:train_rounds",
+        driver="hfssl.methods.self_training.driver:train_rounds",
     ),
 }
+
+
+def methods_table(pages: Collection[str] = ()) -> str:
+    """Renders the documentation's table of methods.
+
+    Args:
+        pages (`Collection[str]`): Names of methods with a page `NAME.md` in the folder of the table; these get a link.
+
+    Returns:
+        `str`: Markdown with a row for each entry of `METHODS`, in its order.
+
+    Example:
+        >>> from hfssl.config.methods import methods_table
+        >>> "`supervised`" in methods_table()
+        True
+    """
+    lines = ["| method | trainer | product | reads | what it does | source |", "|---|---|---|---|---|---|"]
+    for name, method in METHODS.items():
+        title = f"[`{name}`]({name}.md)" if name in pages else f"`{name}`"
+        trainer = f"`{method.trainer.partition(':')[2]}`"
+        cells = (title, trainer, method.product, ", ".join(method.streams), method.summary, method.paper)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

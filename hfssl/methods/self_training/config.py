@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hfssl.functional.class_priors import ALIGNMENTS
+from hfssl.functional.class_priors import ALIGNMENTS, given_shares
 from hfssl.functional.weighting import WEIGHTINGS
 from hfssl.methods.supervised import SupervisedConfig
 
@@ -200,6 +201,12 @@ class SelfTrainingConfig(SupervisedConfig):
         if not 0 < self.stop_agreement <= 1:
             found.append(f"stop_agreement must be above 0 and at most 1, got {self.stop_agreement}.")
         return found
+
+    def check_classes(self, label_names: Sequence[str]) -> None:
+        """As in the base class, for `class_shares`."""
+        super().check_classes(label_names)
+        if self.class_shares is not None:
+            given_shares(self.class_shares, label_names)
 
     def fraction_at(self, number: int) -> float:
         """Share of the pool that round `number`, from 0, draws: easy rows first, harder ones later.
