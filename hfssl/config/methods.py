@@ -30,7 +30,7 @@ class Method:
         summary (`str`): One line for help texts and the documentation's table.
         config (`str`): Import path `module:Class` of its training arguments.
         trainer (`str`): Import path `module:Class` of its trainer.
-        paper (`str`): Source, with the equation or section.
+        paper (`str`): Source, with the equation or section: the `paper` of the trainer's objective.
         product (`str`, defaults to `"classifier"`): What the trained model is good for: a `"classifier"`, an
             `"encoder"` whose head is not trained, or a `"masked_lm"` whose encoder is kept.
         streams (`tuple[str, ...]`): Rows that it reads, among `"labeled"` and `"unlabeled"`.
@@ -99,7 +99,10 @@ METHODS: dict[str, Method] = {
         summary="contrastive stage on the labels, before a head is trained",
         config="hfssl.methods.contrastive:ContrastiveConfig",
         trainer="hfssl.methods.contrastive:ContrastiveTrainer",
-        paper="Supervised Contrastive Learning (Khosla et al. 2020, equation 2)",
+        paper=(
+            "Supervised Contrastive Learning (Khosla et al. 2020), equation 2; two dropout views after SimCSE (Gao "
+            "2021)"
+        ),
         product="encoder",
         opt_outs={
             "couples_rows": "every labeled row of a batch is compared with the others",
@@ -110,7 +113,7 @@ METHODS: dict[str, Method] = {
         summary="masked-span pretext training on raw text",
         config="hfssl.methods.pretext.masked_span:MaskedSpanConfig",
         trainer="hfssl.methods.pretext.masked_span:MaskedSpanTrainer",
-        paper="SpanBERT (Joshi et al. 2020, section 3.1), as task-adaptive pretraining (Gururangan et al. 2020)",
+        paper="SpanBERT: Improving Pre-training by Representing and Predicting Spans (Joshi et al. 2020), section 3.1",
         product="masked_lm",
         streams=("unlabeled",),
     ),
@@ -118,7 +121,10 @@ METHODS: dict[str, Method] = {
         summary="rounds of teacher, pseudo-labels with uncertainty, student",
         config="hfssl.methods.self_training.config:SelfTrainingConfig",
         trainer="hfssl.methods.self_training.student:SelfTrainingTrainer",
-        paper="Uncertainty-aware Self-training (Mukherjee & Awadallah 2020, equation 10)",
+        paper=(
+            "Uncertainty-aware Self-training for Few-shot Text Classification (Mukherjee & Awadallah 2020), equation "
+            "10"
+        ),
         streams=("labeled", "unlabeled"),
         driver="hfssl.methods.self_training.driver:train_rounds",
     ),
