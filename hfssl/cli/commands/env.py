@@ -11,12 +11,12 @@ __all__ = ["COMMAND"]
 
 
 def run_env(argv: Sequence[str]) -> None:
-    """`hfssl env`: what a bug report needs to know of this machine."""
-    parse([], argv, parser=dataclass_parser([], usage="hfssl env", description=f"{COMMAND.purpose}."))
+    """`hfssl env`: versions, machine, threads and devices, for a bug report."""
+    parse([], argv, parser=dataclass_parser([], usage="hfssl env"))
 
     from hfssl.runtime.environment import describe
 
     print(describe())
 
 
-COMMAND = Command("print what a bug report needs: versions and machine", run_env, "Run the same command again.")
+COMMAND = Command("print versions, machine and devices for a bug report", run_env, "Nothing was changed.")
