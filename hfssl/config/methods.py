@@ -6,7 +6,7 @@ they are used. A new method is a file below `hfssl/methods/`, a row here, and a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
@@ -131,14 +131,15 @@ METHODS: dict[str, Method] = {
 }
 
 
-def methods_table(pages: Collection[str] = ()) -> str:
+def methods_table(methods: Mapping[str, Method] | None = None, links: Mapping[str, str] | None = None) -> str:
     """Renders the documentation's table of methods.
 
     Args:
-        pages (`Collection[str]`): Names of methods with a page `NAME.md` in the folder of the table; these get a link.
+        methods (`Mapping[str, Method]`, *optional*): Name -> row; `METHODS` by default.
+        links (`Mapping[str, str]`, *optional*): Name -> address of the method's page; the others get no link.
 
     Returns:
-        `str`: Markdown with a row for each entry of `METHODS`, in its order.
+        `str`: Markdown with a line for each method, in the order of the registry.
 
     Example:
         >>> from hfssl.config.methods import methods_table
@@ -146,8 +147,9 @@ def methods_table(pages: Collection[str] = ()) -> str:
         True
     """
     lines = ["| method | trainer | product | reads | what it does | source |", "|---|---|---|---|---|---|"]
-    for name, method in METHODS.items():
-        title = f"[`{name}`]({name}.md)" if name in pages else f"`{name}`"
+    links = {} if links is None else links
+    for name, method in (METHODS if methods is None else methods).items():
+        title = f"[`{name}`]({links[name]})" if name in links else f"`{name}`"
         trainer = f"`{method.trainer.partition(':')[2]}`"
         cells = (title, trainer, method.product, ", ".join(method.streams), method.summary, method.paper)
         lines.append(f"| {' | '.join(cells)} |")

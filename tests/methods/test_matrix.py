@@ -7,15 +7,12 @@ longer needed fails the test.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from hfssl.config.methods import CAPABILITIES, METHODS
+from tests.helpers import ROOT
 from tests.helpers.behaviours import CHECKS, Bench, check
 from tests.helpers.matrix import BEHAVIOURS, Case, all_cases, pairwise, shard
-
-RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def pytest_generate_tests(metafunc):
@@ -34,7 +31,7 @@ def _marks(case: Case) -> list[pytest.MarkDecorator]:
 
 
 def test_behaviour(case, tiny_backbone, tmp_path):
-    recipes = sorted((RECIPES / case.method).glob("*.yaml"))
+    recipes = sorted((ROOT / "recipes" / case.method).glob("*.yaml"))
     check(case, Bench(METHODS[case.method], tiny_backbone, tmp_path, recipes))
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from hfssl.cli.commands.train import main
 from hfssl.config.methods import METHODS, methods_table
+from tests.helpers import ROOT
 from tests.helpers.behaviours import Bench, check
 from tests.helpers.matrix import all_cases
 from tests.helpers.toy_method import ROW
 
-ROOT = Path(__file__).parents[2]
 CASES = all_cases({"toy": ROW})
 RECIPE = """\
 method: toy
@@ -72,11 +73,13 @@ def test_a_script_with_its_row_trains_it_under_accelerate_launch(toy, tiny_backb
     assert "toy on test: accuracy " in out
     results = json.loads((toy / "runs" / "toy" / "results.json").read_text(encoding="utf-8"))
     assert results["method"] == "toy"
-    assert results["counts"]["unlabeled"] > 0
+    assert results["metrics"]["test"]["accuracy"] > 0
     assert (toy / "runs" / "toy" / "model" / "model.safetensors").is_file()
 
 
-def test_the_script_s_help_and_the_documentation_s_table_list_it(toy):
-    assert f"toy            {ROW.summary}" in run(toy, "train.py", "--help")
-    assert "--lambda_u" in run(toy, "train.py", "--method", "toy", "--help")
-    assert ROW.summary in methods_table()
+def test_help_and_the_documentation_s_table_list_it(toy, capsys):
+    assert f"  toy            {ROW.summary}\n" in run(toy, "train.py", "--help")
+    with pytest.raises(SystemExit):
+        main(["--method", "toy", "--help"])
+    assert "--lambda_u" in capsys.readouterr().out
+    assert f"| `toy` | `EntropyTrainer` | classifier | labeled, unlabeled | {ROW.summary} |" in methods_table()
