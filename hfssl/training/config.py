@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal
@@ -126,6 +127,9 @@ class SSLConfig(TrainingArguments):
         if not 0 < self.wise_ft_alpha <= 1:
             found.append(f"wise_ft_alpha must be above 0 and at most 1, got {self.wise_ft_alpha}.")
         return found
+
+    def check_classes(self, label_names: Sequence[str]) -> None:
+        """Raises `ConfigurationError` where a setting does not fit the classes of the data; subclasses look."""
 
 
 def changed_settings(config: SSLConfig) -> dict[str, Any]:
