@@ -154,6 +154,18 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__} does not define loss().")  # abstract
 
+    def divergence(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """KL(p || q) + KL(q || p) of two predictions of the same units, logits `[M, K]`: mean over units, in nats."""
+        raise NotImplementedError(f"{type(self).__name__} does not define divergence().")  # abstract
+
+    def alike(self, labels: torch.Tensor) -> torch.Tensor:
+        """`[B, B]` bool or weights in [0, 1]: which rows the contrastive stage draws together, by their labels."""
+        raise NotImplementedError(f"{type(self).__name__} does not define alike().")  # abstract
+
+    def agreement(self, logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
+        """Share of units whose decision by logits `[M, K]` is the one by probabilities `[M, K]`, for the log."""
+        raise NotImplementedError(f"{type(self).__name__} does not define agreement().")  # abstract
+
     # --- measuring ---------------------------------------------------------------------------------------------------
 
     def evaluate(self, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -8,7 +8,7 @@ from hfssl.config.methods import resolve
 from hfssl.errors import ConfigurationError, near_matches
 from hfssl.tasks.base import Task
 
-__all__ = ["DEFAULT_TASK", "TASKS", "TASK_KEY", "get_task", "task_of"]
+__all__ = ["DEFAULT_TASK", "TASKS", "TASK_KEY", "get_task", "task_of", "unknown_task"]
 
 DEFAULT_TASK = "sequence_classification"
 TASK_KEY = "hfssl_task"  # in `config.json` of a model; models of the default task go without
@@ -35,7 +35,10 @@ def get_task(name: str = DEFAULT_TASK) -> Task:
         'one label per text'
     """
     if name not in TASKS:
-        raise ConfigurationError(
-            f"task: expected one of {', '.join(TASKS)}; got '{name}'.{near_matches(name, list(TASKS))}"
-        )
+        raise ConfigurationError(unknown_task(name))
     return resolve(TASKS[name])()
+
+
+def unknown_task(name: str) -> str:
+    """The sentence on a name that no task has."""
+    return f"task: expected one of {', '.join(TASKS)}; got '{name}'.{near_matches(name, list(TASKS))}"

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from hfssl.data.tokenization import tokenize_dataset
-from hfssl.functional.losses import soft_cross_entropy
+from hfssl.functional.losses import same_class, soft_cross_entropy
+from hfssl.functional.regularization import symmetric_divergence
 from hfssl.functional.uncertainty import entropy
 from hfssl.metrics.classification import evaluate_probs, nll
 from hfssl.tasks.base import Array, Metric, Task, Units
@@ -109,6 +110,18 @@ class SequenceClassification(Task):
             raise ValueError("Expected label_smoothing with class numbers only, got probabilities: smooth these.")
         losses = soft_cross_entropy(logits, targets)
         return getattr(losses if weights is None else weights * losses, reduction)()
+
+    def divergence(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Of two softmax distributions."""
+        return symmetric_divergence(first, second)
+
+    def alike(self, labels: torch.Tensor) -> torch.Tensor:
+        """`[B, B]` bool, which rows are of one class."""
+        return same_class(labels)
+
+    def agreement(self, logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
+        """Share of rows with the same most probable class."""
+        return (logits.argmax(-1) == target_probs.argmax(-1)).float().mean()
 
     def evaluate(self, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """`accuracy`, `macro_f1` and `ece` in [0, 1], `nll` in nats."""
