@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hfssl.data.label_column import LabelColumn
 from hfssl.errors import ConfigurationError
 
 __all__ = ["Metric", "Task", "Units"]
@@ -69,15 +70,17 @@ class Task:
     """A kind of prediction. Subclasses fill in what differs; an instance has no state and may be shared.
 
     Class attributes:
-        name: Its key in `hfssl.tasks.registry.TASKS`.
+        name: Its key in `hfssl.config.tasks.TASKS`.
         title: What is predicted, in words: "one label per text".
         auto_class: Name of the transformers class that loads its models.
-        problem_type: What `model.config.problem_type` says; `None` leaves it to transformers.
+        problem_type: What `model.config.problem_type` says, which decides transformers' own loss of evaluations;
+            `None` leaves it to transformers.
         pipeline_tag: The Hub's name of the kind of model.
         peft_task: peft's `task_type`.
         metrics: What `evaluate` returns, in the order of tables.
         prediction_columns: Columns of a table of predictions: name -> `str` or `float`.
         decision_metric: The metric, higher is better, whose gain the verdict and the reports tell.
+        label_column: How labels lie in a column of a table.
         row_vectors: Whether one embedding stands for a row: graphs, neighbours and probes need that.
     """
 
@@ -90,7 +93,12 @@ class Task:
     metrics: ClassVar[tuple[Metric, ...]]
     prediction_columns: ClassVar[Mapping[str, type]]
     decision_metric: ClassVar[str] = "accuracy"
+    label_column: ClassVar[LabelColumn] = LabelColumn()
     row_vectors: ClassVar[bool] = True
+
+    def model_options(self) -> dict[str, Any]:
+        """Keyword arguments of `hfssl.load_classifier` for a model of this task."""
+        return {"auto_class": self.auto_class, "problem_type": self.problem_type, "task": self.name}
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -98,9 +106,13 @@ class Task:
         """Rows as the model takes them: the processor's columns, and `labels` from a column `label`."""
         raise NotImplementedError(f"{type(self).__name__} does not define encode().")  # abstract
 
+    def label_array(self, rows: Dataset, column: str = "labels") -> np.ndarray:
+        """Labels of N encoded rows, as `right`, `evaluate` and `nll` take them."""
+        raise NotImplementedError(f"{type(self).__name__} does not define label_array().")  # abstract
+
     def strata(self, labels: Sequence[Any]) -> np.ndarray:
         """`[N]` int64 stratum of each row for splits and folds; -1 for an unlabeled row."""
-        raise NotImplementedError(f"{type(self).__name__} does not define strata().")  # abstract
+        return self.label_column.strata(labels)
 
     # --- predictions -------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class SequenceClassification(Task):
     name = "sequence_classification"
     title = "one label per text"
     auto_class = "AutoModelForSequenceClassification"
+    problem_type = "single_label_classification"
     pipeline_tag = "text-classification"
     peft_task = "SEQ_CLS"
     metrics = (
@@ -51,9 +52,9 @@ class SequenceClassification(Task):
         """Tokenized rows; a column `label` becomes `labels`."""
         return tokenize_dataset(rows, processor, max_length)
 
-    def strata(self, labels: Sequence[Any]) -> np.ndarray:
-        """`[N]` int64: the class of each row, -1 for an unlabeled one."""
-        return np.array([-1 if label is None else int(label) for label in labels], dtype=np.int64)
+    def label_array(self, rows: Dataset, column: str = "labels") -> np.ndarray:
+        """`[N]` int64 class of each row, -1 for an unlabeled one."""
+        return np.asarray(rows[column][:], dtype=np.int64)
 
     def units(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> Units:
         """A row is a unit: `[B, K]` stays `[B, K]`."""

@@ -125,7 +125,7 @@ def _rounds(
         processing_class=context.tokenizer,
         label_names=context.label_names,
         output_dir=folder,
-        peft_config=factory.peft_config(example, "sequence_classification"),
+        peft_config=factory.peft_config(example),
         title=title,
     )
 
