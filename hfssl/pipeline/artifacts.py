@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 from peft import PeftModel
-from scipy.special import softmax
 
 from hfssl.evaluation.temperature_scaling import fit_temperature, fold_temperature
-from hfssl.metrics.classification import evaluate_probs
 from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import plain_model, save_checkpoint
 from hfssl.pipeline.context import StageContext
@@ -60,7 +58,7 @@ def _calibrate(model: Any, context: StageContext, selected_stage: str) -> float 
     labels = context.held_out.labels("validation")
     if not len(labels):
         return None
-    temperature = fit_temperature(context.held_out.logits(selected_stage)["validation"], labels)
+    temperature = fit_temperature(context.held_out.logits(selected_stage)["validation"], labels, task=context.task)
     fold_temperature(model, temperature)
     return temperature
 
@@ -70,7 +68,7 @@ def _final_metrics(context: StageContext, results: Mapping[str, Any]) -> dict[st
     logits = context.held_out.logits(results["final_stage"])
     temperature = results["temperature"] or 1.0
     return {
-        name: evaluate_probs(softmax(values / temperature, axis=-1), context.held_out.labels(name))
+        name: context.task.evaluate(context.task.probs(values / temperature), context.held_out.labels(name))
         if len(values)
         else None
         for name, values in logits.items()

@@ -36,7 +36,8 @@ def run(context: StageContext, folder: Path) -> StageRecord:
             trained[name] = resolve(STAGES[name].train_fold)(context.named(name), fold)
         return trained
 
-    cross_fit(folder, context.tokens["labeled"], context.tokens["proxy"], plan.folds, models, context.tokenizer)
+    labeled, proxy = context.tokens["labeled"], context.tokens["proxy"]
+    cross_fit(folder, labeled, proxy, plan.folds, models, context.tokenizer, context.task)
     used = context.splits["unlabeled"].select(plan.pool_rows)
     return StageRecord(
         manifests=[
