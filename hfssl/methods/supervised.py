@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.citations import BERT
 from hfssl.functional.regularization import draw_mixup, mixup_cross_entropy, r_drop_loss
@@ -123,17 +121,10 @@ class SupervisedTrainer(MethodTrainer):
     objective_class = SupervisedObjective
     config_class = SupervisedConfig
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        args: SupervisedConfig,
-        *,
-        processing_class: PreTrainedTokenizerBase,
-        train_dataset: Dataset | None = None,
-        **kwargs: Any,
-    ):
-        if args.head_init != "random" and train_dataset is not None:
-            train_dataset = self.prepare_dataset(train_dataset, processing_class, args)
-            model.to(args.device)  # also starts the process group, before the ranks talk
-            init_head(args.head_init, model, train_dataset, processing_class, bf16=args.bf16)
-        super().__init__(model, args, processing_class=processing_class, train_dataset=train_dataset, **kwargs)
+    def before_training(self) -> None:
+        """Gives the logit layer its first weights, as `head_init` says."""
+        super().before_training()
+        start = self.args.head_init
+        if start != "random" and self.train_dataset is not None:
+            self.model.to(self.args.device)
+            init_head(start, self.model, self.train_dataset, self.processing_class, bf16=self.args.bf16)

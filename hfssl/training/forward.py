@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ __all__ = [
     "length_groups",
     "mean_features",
     "model_inputs",
+    "passes_in_bf16",
 ]
 
 
@@ -28,6 +31,21 @@ Batch = Mapping[str, torch.Tensor]
 # Tokens' worth of a pass: the training times of trec6 and sst2 by numbers of passes and tokens, MiniLM on two cores
 # (benchmarks/NOTES.md, 2026-11-28, third part).
 FP32_PASS, BF16_PASS = 64, 400
+_pass_cost: ContextVar[int] = ContextVar("pass_cost", default=FP32_PASS)
+
+
+@contextmanager
+def passes_in_bf16(enabled: bool = True) -> Iterator[None]:
+    """Within the block rows are cut into passes as pays for a model that computes in bf16 (or, if not, in fp32).
+
+    In bf16 the tokens are cheap, but every pass casts all weights, and their gradients back, and oneDNN compiles
+    kernels for its shapes.
+    """
+    before = _pass_cost.set(BF16_PASS if enabled else FP32_PASS)
+    try:
+        yield
+    finally:
+        _pass_cost.reset(before)
 
 
 def model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
@@ -60,7 +78,7 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
         name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
         for name in inputs[0]
     }
-    return by_length(model, rows, lambda part: model(**part).logits).split(sizes)
+    return by_length(rows, lambda part: model(**part).logits).split(sizes)
 
 
 def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -75,21 +93,20 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
         pooled = mean_over_tokens(output.hidden_states[-1].float(), rows["attention_mask"])
         return pooled + 0 * output.logits.sum() if rank_and_world()[1] > 1 else pooled
 
-    return by_length(model, model_inputs(batch), features)
+    return by_length(model_inputs(batch), features)
 
 
-def by_length(model: nn.Module, rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
     """`forward(rows)`, `[B, ...]`, in one pass; in one process on a CPU, in a few passes over rows of like length.
 
     Args:
-        model: Computes the passes; in bf16 each costs more tokens' worth than in fp32.
         rows: Model inputs, `[B, L]` each.
         forward: What to compute of a part of the rows.
     """
     mask = rows.get("attention_mask")
     if mask is None or mask.device.type != "cpu" or rank_and_world()[1] > 1:
         return forward(rows)
-    groups = length_groups(_last_token(mask), overhead=_pass_overhead(model))
+    groups = length_groups(_last_token(mask), overhead=_pass_cost.get())
     outputs = [forward({name: rows[name][group, :width] for name in rows}) for group, width in groups]
     order = torch.cat([group for group, _ in groups]).argsort()
     return torch.cat(outputs)[order]
@@ -128,16 +145,6 @@ def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> lis
         (order[first:end], ascending[end - 1])
         for first, end in zip(firsts, [*firsts[1:], len(ascending)], strict=True)
     ]
-
-
-def _pass_overhead(model: nn.Module) -> int:
-    """What one more forward and backward pass of `model` costs on a CPU beside its tokens, in tokens.
-
-    In bf16 the tokens are cheap, but every pass casts all weights, and their gradients back, and oneDNN compiles
-    kernels for its shapes.
-    """
-    # `Accelerator.prepare` keeps the forward of a model that it computes in mixed precision under this name.
-    return BF16_PASS if hasattr(model, "_original_forward") else FP32_PASS
 
 
 def _last_token(mask: torch.Tensor) -> torch.Tensor:

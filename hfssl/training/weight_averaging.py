@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hfssl.models.introspection import body_and_head_parameters
 
-__all__ = ["StartingPoint", "WeightAverage", "mean_of_weights"]
+__all__ = ["FinalWeights", "StartingPoint", "WeightAverage", "mean_of_weights"]
 
 
 class StartingPoint:
@@ -100,4 +100,40 @@ class WeightAverage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict()`."""
-        self.average = deepcopy(state)
+        self.average = {name: state[name].to(average.device, copy=True) for name, average in self.average.items()}
+
+
+class FinalWeights:
+    """The weights that training ends with, where they are not those of the last step: averaged, interpolated or both.
+
+    Args:
+        model (`nn.Module`): As it is before the first step.
+        average_decay (`float`): Decay of `WeightAverage`; 0 averages nothing.
+        wise_ft_alpha (`float`): Factor of `StartingPoint.interpolate`; 1 interpolates nothing.
+    """
+
+    def __init__(self, model: nn.Module, average_decay: float, wise_ft_alpha: float):
+        self._average = WeightAverage(model, average_decay) if average_decay > 0 else None
+        self._start = StartingPoint(model) if wise_ft_alpha < 1 else None
+        self._alpha = wise_ft_alpha
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Takes in the weights after `step` steps, counted from 1."""
+        if self._average is not None:
+            self._average.update(model, step)
+
+    def put_into(self, model: nn.Module) -> None:
+        """Replaces the weights of the last step."""
+        if self._average is not None:
+            self._average.copy_to(model)
+        if self._start is not None:
+            self._start.interpolate(model, self._alpha)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the averages. Where interpolation starts from are the weights that the model was made with."""
+        return {} if self._average is None else self._average.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict()`."""
+        if self._average is not None:
+            self._average.load_state_dict(state)
