@@ -138,7 +138,7 @@ def save_adapter(
     labels = label_map(model, label_names, base_model=base_model)
     with atomic_directory(directory) as temporary:
         # "auto" would ask the Hub for the base model's vocabulary size; the embeddings are frozen in any case.
-        model.save_pretrained(temporary, save_embedding_layers=False)
+        model.save_pretrained(str(temporary), save_embedding_layers=False)
         (temporary / "README.md").unlink()  # peft's card is a form that no one filled in
         write_json(temporary / LABELS_FILE, labels)
 

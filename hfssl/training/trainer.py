@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
-from peft import PeftConfig
+from peft import LoraConfig
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -61,7 +61,7 @@ class SSLTrainer(CheckpointTrainer):
         unlabeled_dataset (`Dataset`, *optional*): Unlabeled rows: `text`, or already tokenized.
         eval_dataset (`Dataset`, *optional*): Labeled rows to evaluate on, in either form.
         processing_class (`PreTrainedTokenizerBase`): The tokenizer.
-        peft_config (`PeftConfig`, *optional*): Trains a fresh adapter on the frozen model.
+        peft_config (`LoraConfig`, *optional*): Trains a fresh adapter on the frozen model.
         title (`str`): What the progress bar says is being done.
 
     Attributes:
@@ -95,7 +95,7 @@ class SSLTrainer(CheckpointTrainer):
         train_dataset: Dataset | None = None,
         unlabeled_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
-        peft_config: PeftConfig | None = None,
+        peft_config: LoraConfig | None = None,
         title: str = "training",
         **kwargs: Any,
     ):

@@ -54,12 +54,12 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset, disable_progress_bars
+from hfssl.modeling import load_masked_lm  # these two lines belong to NAMES, too
+from hfssl.presets import PRESETS, Preset
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast, PreTrainedModel, set_seed
 
 import hfssl
-from hfssl.modeling import load_masked_lm  # these two lines belong to NAMES, too
-from hfssl.presets import PRESETS, Preset
 
 # --- NAMES: all that a renaming or a move may touch ---
 
