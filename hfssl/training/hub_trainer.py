@@ -1,4 +1,4 @@
-"""What a trainer pushes to the Hub, at its end and on the way: our files, our card, one commit, our retries.
+"""Saves and pushes a trainer's model, at its end and on the way: our files, our card, one commit, our retries.
 
 The stock trainer copies a fixed list of files that knows nothing of label maps, writes a card that takes an adapter
 for a model trained from scratch, and pushes its arguments as a pickle, with the token in it.
@@ -18,7 +18,6 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import logging
 
 from hfssl.errors import ModelError
 from hfssl.hub.upload import Files, Pushed, commit, make_repository
@@ -34,8 +33,6 @@ from hfssl.training.objective import Objective
 
 __all__ = ["HubTrainer"]
 
-logger = logging.get_logger(__name__)
-
 CARD = "README.md"
 FULL_MODEL = re.compile(r"config\.json|generation_config\.json|model[^/]*\.safetensors(\.index\.json)?")
 ADAPTER = re.compile(rf"adapter_config\.json|adapter_model\.safetensors|{re.escape(LABELS_FILE)}")
@@ -45,8 +42,8 @@ OF_A_TOKENIZER = {"added_tokens.json", "special_tokens_map.json", "tokenizer.jso
 class HubTrainer(Trainer):
     """A `Trainer` whose saved folders are complete and whose pushes hold what `hfssl.from_pretrained` needs.
 
-    Pushes in mid-training are sent from a copy of the checkpoint in a thread of their own; one that fails is warned
-    of, and training goes on. Never pushed or saved: the token, and anybody's texts.
+    `CheckpointPusher` sends pushes in mid-training; if one fails, a warning says so and training goes on. The token
+    and the texts are never pushed or saved.
     """
 
     # Narrower than in the stock trainer, which takes any model, arguments and processor.
@@ -71,7 +68,7 @@ class HubTrainer(Trainer):
     # --- Saving ---
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # fact 14
-        """The stock files without the token, and what an adapter needs beside them."""
+        """Writes the stock files without the token, and what an adapter needs in addition."""
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
         has_card = (folder / CARD).exists()
         token, self.args.hub_token = self.args.hub_token, None  # all arguments are pickled into a file of the folder
@@ -88,10 +85,12 @@ class HubTrainer(Trainer):
     # --- Pushing ---
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Makes the repository if it is not there; all ranks come here, and know its name afterwards.
+        """Makes the repository if it is missing, and gives every rank its name.
+
+        Collective: every rank must call this.
 
         Raises:
-            ModelError: a token that does not do, or no answer: now, and not after hours of training.
+            ModelError: The token is not valid, or the Hub does not answer: now, and not after hours of training.
         """
         args, name = self.args, None
         with failing_together(ModelError):
@@ -111,14 +110,14 @@ class HubTrainer(Trainer):
         model_name: str | None = None,
         dataset_tags: str | Sequence[str] | None = None,
     ) -> None:
-        """Writes our card into the output folder: the model's task is known, an adapter is called one.
+        """Writes our card into the output folder; it has the model's task, and says whether it is an adapter.
 
         Args:
-            language: code of the texts' language.
-            license: a Hub license id.
-            tags: further tags.
-            model_name: folder or id that the snippet loads. Default: the repository.
-            dataset_tags: Hub ids of the data.
+            language (`str`, *optional*): Code of the language of the texts.
+            license (`str`, *optional*): Hub license id.
+            tags (`str` or `Sequence[str]`, *optional*): Further tags.
+            model_name (`str`, *optional*): Folder or id that the snippet loads. Default: the repository.
+            dataset_tags (`str` or `Sequence[str]`, *optional*): Hub ids of the data.
         """
         if self.is_world_process_zero():
             card = self._card(model_name, license=license, language=language, tags=tags, datasets=dataset_tags)
@@ -133,21 +132,23 @@ class HubTrainer(Trainer):
         private: bool | None = None,
         **card: Any,
     ) -> Pushed | Future[Pushed] | None:
-        """Saves the model in the output folder and pushes it from there, in one commit; all ranks come here.
+        """Saves the model in the output folder and pushes it from there, in one commit.
+
+        Collective: every rank must call this.
 
         Args:
-            commit_message: of the commit.
-            blocking: whether to return only when it is done.
-            token: default: `args.hub_token`, `HF_TOKEN` or what `hf auth login` saved.
-            revision: branch. Default: `args.hub_revision`.
-            private: of a repository that is made. Default: `args.hub_private_repo`.
-            card: see `create_model_card`.
+            commit_message (`str`, *optional*): Title of the commit.
+            blocking (`bool`, defaults to `True`): Whether to return only when the push is done.
+            token (`str`, *optional*): Default: `args.hub_token`, `HF_TOKEN` or what `hf auth login` saved.
+            revision (`str`, *optional*): Branch. Default: `args.hub_revision`.
+            private (`bool`, *optional*): Whether a new repository is private. Default: `args.hub_private_repo`.
+            card: See `create_model_card`.
 
         Returns:
             What was pushed, or a future of it; `None` on other ranks than the first.
 
         Raises:
-            ModelError: see `hfssl.hub.upload.commit`. The model lies in the output folder: call this again.
+            ModelError: See `hfssl.hub.upload.commit`. The model is in the output folder: call this again.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
@@ -164,7 +165,7 @@ class HubTrainer(Trainer):
         return send(files) if blocking else self._pusher.submit(files, send)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:  # fact 4
-        """Not yet: where the stock loop calls this the checkpoint is not complete. See `push_checkpoint`."""
+        """Does nothing: when the stock loop calls this, the checkpoint is not complete. See `push_checkpoint`."""
 
     def push_checkpoint(self, folder: str | Path) -> None:
         """Pushes the model of a complete checkpoint as `args.hub_strategy` says; returns before it has arrived.
@@ -190,7 +191,7 @@ class HubTrainer(Trainer):
         self._pusher.wait()
 
     def _public_files(self, folder: Path) -> dict[str, Path | bytes]:
-        """The model and its tokenizer, by name: whatever else lies in the folder is nobody's business."""
+        """Returns the files of the model and its tokenizer; other files of the folder are not pushed."""
         model = ADAPTER if self._is_adapter() else FULL_MODEL
         tokenizer = OF_A_TOKENIZER | set(self.processing_class.vocab_files_names.values())
         paths = sorted(path for path in folder.iterdir() if path.is_file())

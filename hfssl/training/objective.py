@@ -1,4 +1,4 @@
-"""What a method is: an object that turns a batch into named loss terms. It owns no model and steps no parameter."""
+"""`Objective`: turns a batch into named loss terms. It owns no model, and its parameters are `extra_modules`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Objective:
     Class attributes:
         paper: Where the method comes from, for docs and cards.
         citation: BibTeX entries, for cards.
-        product: What the trained model is good for: a `"classifier"`, an `"encoder"` whose head is not trained, or a
+        product: What the trained model is: a `"classifier"`, an `"encoder"` whose head is not trained, or a
             `"masked_lm"`.
         compares_rows: Whether the loss compares the labeled rows of a batch with each other; batches then hold several
             rows of each class in them (`ClassRowStream`).
