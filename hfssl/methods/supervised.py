@@ -56,9 +56,8 @@ class SupervisedObjective(Objective):
     def _labeled_loss(self, model: nn.Module, labeled: Batch, step: int) -> torch.Tensor:
         labels, smoothing = labeled["labels"], self.label_smoothing
         if self.r_drop_alpha > 0:
-            return r_drop_loss(
-                *joint_logits(model, labeled, labeled), labels, self.r_drop_alpha, label_smoothing=smoothing
-            )
+            first, second = joint_logits(model, labeled, labeled)
+            return r_drop_loss(first, second, labels, self.r_drop_alpha, label_smoothing=smoothing)
         if self.mixup_alpha > 0:
             share, partners = draw_mixup(len(labels), self.mixup_alpha, self.seed, step)
             # One forward pass of all rows: `classification_logits` may cut them into passes by length.
@@ -129,5 +128,5 @@ class SupervisedTrainer(MethodTrainer):
         super().before_training()
         start = self.args.head_init
         if start != "random" and self.train_dataset is not None:
-            self.model.to(self.args.device)
+            self.model.to(self.args.device)  # pyright: ignore[reportArgumentType]
             init_head(start, self.model, self.train_dataset, self.processing_class, bf16=self.args.bf16)

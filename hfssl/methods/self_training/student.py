@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
 
