@@ -38,7 +38,7 @@ class SupervisedObjective(Objective):
     paper = "Cross-entropy fine-tuning (Devlin et al. 2019, section 4)"
     citation = BERT
 
-    def setup(self, model: nn.Module, args: SupervisedConfig) -> None:
+    def setup(self, model: nn.Module, args: SSLConfig) -> None:
         self.label_smoothing, self.seed = args.label_smoothing_factor, args.seed
         self.r_drop_alpha, self.mixup_alpha = args.r_drop_alpha, args.mixup_alpha
         self.l2_sp_alpha = args.l2_sp_alpha
@@ -54,17 +54,16 @@ class SupervisedObjective(Objective):
         return {} if self.start is None else {"loss/l2_sp": self.start.penalty(model, self.l2_sp_alpha)}
 
     def _labeled_loss(self, model: nn.Module, labeled: Batch, step: int) -> torch.Tensor:
-        labels, smoothing = labeled["labels"], self.label_smoothing
+        labels, smoothing = labeled["labels"], {"label_smoothing": self.label_smoothing}
         if self.r_drop_alpha > 0:
-            first, second = joint_logits(model, labeled, labeled)
-            return r_drop_loss(first, second, labels, self.r_drop_alpha, label_smoothing=smoothing)
+            return r_drop_loss(*joint_logits(model, labeled, labeled), labels, self.r_drop_alpha, **smoothing)
         if self.mixup_alpha > 0:
             share, partners = draw_mixup(len(labels), self.mixup_alpha, self.seed, step)
             # One forward pass of all rows: `classification_logits` may cut them into passes by length.
             with mixed_head_input(model, partners, share):
                 logits = model(**model_inputs(labeled)).logits
-            return mixup_cross_entropy(logits, labels, partners.to(labels.device), share, label_smoothing=smoothing)
-        return F.cross_entropy(classification_logits(model, labeled), labels, label_smoothing=smoothing)
+            return mixup_cross_entropy(logits, labels, partners.to(labels.device), share, **smoothing)
+        return F.cross_entropy(classification_logits(model, labeled), labels, **smoothing)
 
     def describe(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha")}

@@ -55,7 +55,7 @@ def test_version():
 
 def test_unknown_verb(capsys):
     assert main(["fti"]) == 2
-    expected = "hfssl: error: expected one of fit, predict, push, export, demo, env; got 'fti'. Did you mean 'fit'?\n"
+    expected = "hfssl: error: expected one of fit, predict, push, export, demo; got 'fti'. Did you mean 'fit'?\n"
     assert capsys.readouterr().err == expected
 
 
