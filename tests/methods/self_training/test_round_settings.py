@@ -19,6 +19,7 @@ from hfssl.functional.logistic_regression import soft_logistic_weights
 from hfssl.functional.selection import quotas
 from hfssl.inference.scoring import head_inputs, mean_embeddings, predict_logits
 from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.embeddings import embed_layers
 from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
 from hfssl.methods.self_training.pseudo_labeler import PseudoLabeler
 from hfssl.methods.self_training.pseudo_labels import PseudoLabels
@@ -171,10 +172,12 @@ def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, backbone_probe=True, soft_targets=True)
     more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
-    monkeypatch.setattr(
-        "hfssl.methods.self_training.frozen_encoder.cache.embed_layers",
-        lambda *a, **k: pytest.fail("embedded a second time"),
-    )
+
+    def embed(encoder, rows, *args, **more):
+        assert len(rows) < POOL_ROWS, "the pool is embedded a second time"
+        return embed_layers(encoder, rows, *args, **more)
+
+    monkeypatch.setattr("hfssl.methods.self_training.frozen_encoder.cache.embed_layers", embed)
     of_rounds = np.load(tmp_path / "rounds/round-0/ensemble.npz")
     new_teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
     selected_from.clear()
