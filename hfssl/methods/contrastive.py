@@ -1,4 +1,4 @@
-"""Supervised-contrastive contrastive stage: few labels give many pairs."""
+"""The contrastive stage: labeled rows of one class are drawn together before a head is trained."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SupervisedContrastiveObjective(Objective):
 
 @dataclass
 class ContrastiveConfig(SSLConfig):
-    """Arguments of `ContrastiveTrainer`: the supervised-contrastive contrastive stage of a classifier."""
+    """Arguments of `ContrastiveTrainer`: the contrastive stage of a classifier."""
 
     max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
@@ -90,7 +90,7 @@ class ContrastiveConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns everything that is wrong with the values, one sentence each."""
         found = super().problems()
         if self.contrastive_loss not in ("supcon", "cosine"):
             found.append(f"contrastive_loss must be 'supcon' or 'cosine', got '{self.contrastive_loss}'.")
@@ -100,7 +100,7 @@ class ContrastiveConfig(SSLConfig):
 
 
 class ContrastiveTrainer(MethodTrainer):
-    """Supervised-contrastive contrastive stage of a classifier's body; fine-tune its head afterwards."""
+    """The contrastive stage of a classifier: trains its body; fine-tune its head afterwards."""
 
     objective_class = SupervisedContrastiveObjective
     config_class = ContrastiveConfig

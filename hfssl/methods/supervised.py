@@ -7,23 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.citations import BERT
 from hfssl.functional.regularization import draw_mixup, mixup_cross_entropy, r_drop_loss
 from hfssl.models.heads import mixed_head_input
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import Batch, classification_logits, joint_logits, model_inputs
-from hfssl.training.head_fitting import init_head
+from hfssl.training.head_fitting import HEAD_INITS, init_head
 from hfssl.training.objective import Objective
 from hfssl.training.trainer import MethodTrainer
 from hfssl.training.weight_averaging import StartingPoint
 
 __all__ = [
-    "HEAD_INIT_NAMES",
     "SupervisedConfig",
     "SupervisedObjective",
     "SupervisedTrainer",
@@ -31,7 +28,7 @@ __all__ = [
 
 
 class SupervisedObjective(Objective):
-    """Cross-entropy on the labeled rows; unlabeled rows, if any, are not looked at.
+    """Cross-entropy on the labeled rows; unlabeled rows are ignored.
 
     The baseline of every comparison, in the same engine as the methods that it is compared with. Honours
     `label_smoothing_factor`, and the options of `hfssl.functional.regularization`. With mixup the rows of one
@@ -53,7 +50,7 @@ class SupervisedObjective(Objective):
         return {"loss/labeled": self._labeled_loss(model, labeled, step)} | self.penalty(model)
 
     def penalty(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """The term of L2-SP, if it is on."""
+        """Returns the term of L2-SP, if it is switched on."""
         return {} if self.start is None else {"loss/l2_sp": self.start.penalty(model, self.l2_sp_alpha)}
 
     def _labeled_loss(self, model: nn.Module, labeled: Batch, step: int) -> torch.Tensor:
@@ -73,10 +70,6 @@ class SupervisedObjective(Objective):
         return super().describe() | {name: value for name, value in options.items() if value}
 
 
-# Of hfssl.models.heads, on a floor above.
-HEAD_INIT_NAMES = ("random", "class_means", "logistic")
-
-
 @dataclass
 class SupervisedConfig(SSLConfig):
     """Arguments of `SupervisedTrainer`: fine-tuning on the labels alone, the baseline of every comparison.
@@ -89,26 +82,31 @@ class SupervisedConfig(SSLConfig):
     head_init: str = field(
         default="random",
         metadata={
-            "help": "Start the head from chance ('random'), from the class means of the labeled rows ('class_means'), "
-            "or from logistic regression on them ('logistic')."
+            "help": "First weights of the head: 'random', 'class_means' (of the labeled rows), or 'logistic' "
+            "(logistic regression on them)."
         },
     )
     r_drop_alpha: float = field(
-        default=0.0, metadata={"help": "Two dropout views of a labeled row shall agree, so strongly (R-Drop); 0: off."}
+        default=0.0,
+        metadata={"help": "Weight of the divergence between two dropout views of a labeled row (R-Drop). 0: off."},
     )
     mixup_alpha: float = field(
-        default=0.0, metadata={"help": "Mix labeled rows before the head, lambda ~ Beta(alpha, alpha); 0: off."}
+        default=0.0,
+        metadata={"help": "Mixes labeled rows before the head, with shares from Beta(alpha, alpha). 0: off."},
     )
     l2_sp_alpha: float = field(
         default=0.0,
-        metadata={"help": "Stay near the weights that training started from, so strongly (L2-SP); 0: off."},
+        metadata={
+            "help": "Weight of the squared distance of the body to its weights before training (L2-SP). 0: off."
+        },
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns everything that is wrong with the values, one sentence each."""
         found = super().problems()
-        if self.head_init not in HEAD_INIT_NAMES:
-            found.append(f"head_init must be one of {', '.join(HEAD_INIT_NAMES)}, got '{self.head_init}'.")
+        known = ("random", *HEAD_INITS)
+        if self.head_init not in known:
+            found.append(f"head_init must be one of {', '.join(known)}, got '{self.head_init}'.")
         for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha"):
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative, got {getattr(self, name)}; 0 switches it off.")
@@ -123,17 +121,10 @@ class SupervisedTrainer(MethodTrainer):
     objective_class = SupervisedObjective
     config_class = SupervisedConfig
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        args: SupervisedConfig,
-        *,
-        processing_class: PreTrainedTokenizerBase,
-        train_dataset: Dataset | None = None,
-        **kwargs: Any,
-    ):
-        if args.head_init != "random" and train_dataset is not None:
-            train_dataset = self.prepare_dataset(train_dataset, processing_class, args)
-            model.to(args.device)  # also starts the process group, before the ranks talk
-            init_head(args.head_init, model, train_dataset, processing_class, bf16=args.bf16)
-        super().__init__(model, args, processing_class=processing_class, train_dataset=train_dataset, **kwargs)
+    def before_training(self) -> None:
+        """Gives the logit layer its first weights, as `head_init` says."""
+        super().before_training()
+        start = self.args.head_init
+        if start != "random" and self.train_dataset is not None:
+            self.model.to(self.args.device)
+            init_head(start, self.model, self.train_dataset, self.processing_class, bf16=self.args.bf16)

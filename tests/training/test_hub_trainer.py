@@ -126,7 +126,7 @@ def test_a_checkpoint_is_pushed_whole_in_the_same_commit_and_resumes(hub, tiny_b
             here = place / path.removeprefix(f"{name}/")
             here.parent.mkdir(parents=True, exist_ok=True)
             here.write_bytes(file.content)
-    assert {"optimizer.pt", "trainer_state.json", "objective.pt"} <= {path.name for path in place.iterdir()}
+    assert {"optimizer.pt", "trainer_state.json", "method_state.pt"} <= {path.name for path in place.iterdir()}
     assert not [name for name in pushed if "training_args" in name]
     resumed = make_trainer(tiny_backbone, tmp_path / "elsewhere", max_steps=5)
     resumed.train(resume_from_checkpoint=True)

@@ -190,17 +190,18 @@ def test_progress_says_what_is_being_done(tiny_backbone, tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    ("method", "lora"),
+    ("method", "lora", "more"),
     [
-        ("supervised", False),
-        ("self_training", False),
-        ("self_training", True),
-        ("masked_span", False),
-        ("contrastive", True),
+        ("supervised", False, {}),
+        ("supervised", True, {"head_init": "logistic", "weight_average_decay": 0.9}),
+        ("self_training", False, {}),
+        ("self_training", True, {}),
+        ("masked_span", False, {}),
+        ("contrastive", True, {"wise_ft_alpha": 0.5}),
     ],
 )
-def test_kill_in_the_middle_of_a_step_and_resume_gives_the_same_bits(tiny_backbone, tmp_path, method, lora):
-    settings = {"method": method, "lora": lora, "gradient_accumulation_steps": 2}
+def test_kill_in_the_middle_of_a_step_and_resume_gives_the_same_bits(tiny_backbone, tmp_path, method, lora, more):
+    settings = {"method": method, "lora": lora, "gradient_accumulation_steps": 2, **more}
     undisturbed = train(tiny_backbone, tmp_path / "a", **settings)
     killed = in_process(tiny_backbone, tmp_path / "b", kill_at_step=5, **settings)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]

@@ -186,7 +186,7 @@ class MaskedSpanConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns everything that is wrong with the values, one sentence each."""
         found = super().problems()
         if self.masking not in ("span", "token"):
             found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")

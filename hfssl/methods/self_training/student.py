@@ -77,8 +77,9 @@ class SelfTrainingTrainer(SupervisedTrainer):
     objective_class = SelfTrainingObjective
     config_class = SelfTrainingConfig
 
-    def _end_training(self) -> None:
-        super()._end_training()
+    def after_training(self) -> None:
+        """Also retrains the logit layer, with `retrain_head`."""
+        super().after_training()
         if not self.args.retrain_head or self.args.lambda_u == 0:
             return
         shown = not self.args.disable_tqdm and is_main()
