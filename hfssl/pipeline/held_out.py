@@ -143,10 +143,10 @@ class Evidence:
                 student = softmax(predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer), axis=-1)
                 alarms += drifted_class_prior(student, rounds.class_prior_)
                 notes += self._estimates(student, rounds.args.device)
-        if (around := rounds.neighborhood_) is not None:
-            filtered = rounds.args.ood_filter
-            alarms += ood_pool(around.novel, filtered=filtered and not around.novel.all())
-            notes += ood_rows_left_out(around.novel) if filtered else []
+        if rounds.signals_ is not None:
+            rows, filtered = rounds.signals_.out_of_distribution.rows, rounds.args.ood_filter
+            alarms += ood_pool(rows, filtered=filtered and not rows.all())
+            notes += ood_rows_left_out(rows) if filtered else []
         return {"alarms": alarms, "notes": notes}
 
     def _unlearned(self, rounds: SelfTraining, pool: Dataset) -> list[str]:

@@ -24,8 +24,8 @@ __all__ = ["SelfTrainingObjective", "SelfTrainingTrainer"]
 class SelfTrainingObjective(Objective):
     """Cross-entropy on the labeled rows plus `lambda_u` times the weighted loss on the pseudo-labeled rows.
 
-    The unlabeled dataset brings two columns beside its tokens: `pseudo_probs` `[K]` (one-hot or soft) and `weight`
-    (a float). Both are fixed for the round; see `hfssl.methods.self_training.rounds` for where they come from.
+    The unlabeled dataset has two more columns: `pseudo_probs` `[K]` (one-hot or soft) and `weight` (a float). Both are
+    fixed for the round, and come from `hfssl.methods.self_training.pseudo_labeler`.
 
     With `lambda_u=0` the pseudo-labeled rows are not even passed through the model, so that the run equals
     `SupervisedObjective` to the last bit (in a joint forward other dropout masks would fall on the labeled rows).
