@@ -44,11 +44,7 @@ def with_table(markdown: str, methods: Mapping[str, Any]) -> str:
 
 def methods_table(methods: Mapping[str, Any]) -> str:
     """A row for each method; a method with a page in `docs/methods/` links to it."""
-    lines = ["| method | trainer | product | reads | what it does | source |", "|---|---|---|---|---|---|"]
-    for name, method in methods.items():
-        has_page = (ROOT / "docs" / "methods" / f"{name}.md").is_file()
-        title = f"[`{name}`]({name}.md)" if has_page else f"`{name}`"
-        trainer = method.trainer.partition(":")[2]
-        cells = (title, f"`{trainer}`", method.product, ", ".join(method.streams), method.summary, method.paper)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    from hfssl.config import methods as registry
+
+    links = {path.stem: path.name for path in (ROOT / "docs" / "methods").glob("*.md")}
+    return registry.methods_table(methods, links)
