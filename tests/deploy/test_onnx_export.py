@@ -242,7 +242,7 @@ def test_the_command_exports_a_run_and_prints_what_int8_costs(run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    kept = next(stage for stage in results["stages"] if stage["name"] == results["kept"])["metrics"]["test"]
+    kept = next(stage for stage in results["stages"] if stage["name"] == results["final_stage"])["metrics"]["test"]
     count = sum(results["data"]["counts"]["test"].values())
     assert f"Measured on {count} labeled rows of {run / 'splits'} (test)" in done.stdout
     lines = {words[0]: words[1:] for line in done.stdout.splitlines() if (words := line.split())}
