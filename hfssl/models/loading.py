@@ -31,7 +31,6 @@ from hfssl.models.mean_pooling import MeanPooledConfig
 __all__ = [
     "Pooling",
     "load_classifier",
-    "load_encoder",
     "load_masked_lm",
     "transfer_encoder",
 ]
@@ -100,24 +99,6 @@ def load_classifier(
         )
     _copy_body(encoder, model.base_model, keep=missing)
     return model.eval()
-
-
-def load_encoder(
-    backbone: str | Path,
-    *,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> PreTrainedModel:
-    """The backbone without any head; a pooler that the checkpoint lacks is drawn from `seed`.
-
-    Raises:
-        ModelError: see `check_backbone`; and if body weights are missing or do not fit.
-    """
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    check_backbone(backbone, **options)
-    return _load_whole_body(AutoModel, backbone, seed, dtype, **options)[0].eval()
 
 
 def load_masked_lm(
