@@ -258,7 +258,7 @@ def test_without_labeled_rows_the_command_says_so_and_an_export_is_replaced(mini
     words = ["export", "--folder", str(minilm), "--output", str(tmp_path / "onnx")]
     assert main([*words, "--int8"]) == 0
     shown = capsys.readouterr().out
-    assert "was not measured, for want of labeled rows: give a table with --data" in shown
+    assert "was not measured: there are no labeled rows. Give a table with --data" in shown
     assert "accuracy  labels changed" not in shown
     assert main(words) == 0
     assert "not measured" not in capsys.readouterr().out
