@@ -1,7 +1,7 @@
 """README and documentation: every command and every Python block runs, from the first line of a page to its last.
 
 Each page runs in a folder of its own that holds the tables which the pages name, with a tiny backbone in place of the
-real one, two steps in place of hundreds, and a Hub on this machine. Installation commands, commands of other programs
+real one, two steps in place of hundreds, and, where it pushes, a Hub on this machine. Installation commands, commands of other programs
 and benchmarks are parsed only. A block that is neither run nor parsed fails the test.
 """
 
@@ -54,6 +54,10 @@ OTHER_PROGRAMS = ("hf", "trackio")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 
 
+def text_of(page: str) -> str:
+    return PAGES[page].read_text(encoding="utf-8")
+
+
 def blocks(text: str) -> list[tuple[str, str]]:
     """(language, code) of each fenced block."""
     found = FENCE.findall(text)
@@ -80,7 +84,7 @@ def make_text(i: int, label: str) -> str:
 def write_tables(folder: Path) -> None:
     """Every table that a page names: `reviews.csv` (36 of 90 rows labeled) and others."""
     names = list(CUES)
-    labeled = [(make_text(i, names[i % 3]), names[i % 3]) for i in range(120)]
+    labeled = [(make_text(i, names[i % 3]), names[(i + (i % 11 == 5)) % 3]) for i in range(120)]  # some are wrong
     partly = [(text, name if i < 36 else "") for i, (text, name) in enumerate(labeled[:90])]
     tables = {
         "reviews.csv": ("sentiment", partly),
@@ -98,10 +102,21 @@ def write_tables(folder: Path) -> None:
 
 
 def short(preset: Preset) -> Preset:
-    """The preset with two steps where it has more."""
+    """The preset with two steps in each stage, and heads without regression.
+
+    The tiny backbone gives nearly equal features, on which logistic regression has weights of a size that ONNX Runtime
+    cannot repeat to 1e-4.
+    """
+    changed = {"max_steps": 2, "head_init": "random", "retrain_head": False}
     parts = {entry.name: getattr(preset, entry.name) for entry in fields(preset)}
-    trained = {name: part for name, part in parts.items() if isinstance(part, dict) and part.get("max_steps")}
-    return replace(preset, **{name: part | {"max_steps": 2} for name, part in trained.items()})
+    return replace(
+        preset,
+        **{
+            name: part | {option: value for option, value in changed.items() if option in part}
+            for name, part in parts.items()
+            if isinstance(part, dict)
+        },
+    )
 
 
 @pytest.fixture(scope="session")
@@ -190,6 +205,8 @@ class Reader:
         sys.argv = [script, *options, "--backbone", self.backbone]
         try:
             runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            assert not end.code, script
         finally:
             sys.argv = before
 
@@ -218,14 +235,13 @@ def check_recipe(words: list[str]) -> None:
 
 
 @pytest.fixture
-def reader(tmp_path, monkeypatch, tiny_backbone, hub, earlier_runs) -> Iterator[Reader]:
-    """Someone in a folder with tables, with short presets, and with an account on a Hub of this machine."""
+def reader(tmp_path, monkeypatch, tiny_backbone, earlier_runs) -> Iterator[Reader]:
+    """Someone in a folder with tables, with short presets."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     for name, preset in list(PRESETS.items()):
         monkeypatch.setitem(PRESETS, name, short(preset))
-    hub.tokens["hf_writer"] = ("me", "write")
     write_tables(tmp_path)
     known, methods = set(sys.modules), dict(METHODS)
     yield Reader(tiny_backbone, earlier_runs)
@@ -236,9 +252,9 @@ def reader(tmp_path, monkeypatch, tiny_backbone, hub, earlier_runs) -> Iterator[
     METHODS.update(methods)
 
 
-@pytest.mark.parametrize("page", [name for name in PAGES if name not in WITH_CHECKS])
+@pytest.mark.parametrize("page", [name for name in PAGES if "```" in text_of(name) and name not in WITH_CHECKS])
 def test_every_block_runs(page, reader):
-    reader.read(PAGES[page].read_text(encoding="utf-8"))
+    reader.read(text_of(page))
 
 
 IDS = torch.arange(5, 13).view(2, 4)
@@ -250,7 +266,8 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def test_from_a_csv_to_the_hub(reader, hub, capsys):
-    left = reader.read(PAGES["docs/csv_to_hub.md"].read_text(encoding="utf-8"))
+    hub.tokens["hf_writer"] = ("me", "write")
+    left = reader.read(text_of("docs/csv_to_hub.md"))
     assert set(left["model"].config.id2label.values()) == set(CUES)
     assert torch.equal(logits(left["model"]), logits(hfssl.from_pretrained("runs/reviews/model")))
     assert Path("predictions.csv").is_file()
@@ -259,7 +276,7 @@ def test_from_a_csv_to_the_hub(reader, hub, capsys):
 
 
 def test_the_adapter_with_plain_peft(reader):
-    left = reader.read(PAGES["docs/plain_peft.md"].read_text(encoding="utf-8"))
+    left = reader.read(text_of("docs/plain_peft.md"))
     expected = logits(hfssl.from_pretrained("runs/reviews/adapter"))
     plain = AutoModelForSequenceClassification.from_pretrained("merged")
     for model in (plain, left["model"]):
@@ -282,7 +299,8 @@ def test_a_mean_pooled_adapter_is_refused_by_plain_peft(tiny_backbone, tmp_path)
 
 
 def test_several_gpus(reader, hub):
-    text = PAGES["docs/several_gpus.md"].read_text(encoding="utf-8")
+    hub.tokens["hf_writer"] = ("me", "write")
+    text = text_of("docs/several_gpus.md")
     reader.read(text)
     assert hfssl.from_pretrained("me/mine").config.id2label == {0: "dull", 1: "fun"}
     assert "license: apache-2.0" in card_of(hub, "me/mine")
@@ -329,7 +347,7 @@ def test_links_lead_somewhere(path):
 
 
 def test_the_readme_begins_with_the_two_commands_and_is_short():
-    text = README.read_text(encoding="utf-8")
+    text = text_of("README.md")
     first = [words[:2] for language, code in blocks(text) if language == "bash" for words in commands(code)]
     assert first[:2] == [["make", "quickstart"], ["make", "test"]]
     assert len(text.split()) <= 1200
@@ -345,13 +363,13 @@ def hooks() -> dict[str, Callable[..., Any]]:
 
 
 def test_the_table_of_methods_is_that_of_the_registry(hooks):
-    page = PAGES["docs/methods/index.md"].read_text(encoding="utf-8")
+    page = text_of("docs/methods/index.md")
     assert hooks["methods_table"](METHODS) in page
     assert hooks["with_table"](page, METHODS) == page
 
 
 def test_a_new_row_is_in_the_table(hooks):
-    page = PAGES["docs/methods/index.md"].read_text(encoding="utf-8")
+    page = text_of("docs/methods/index.md")
     more = {"toy": replace(METHODS["supervised"], summary="a toy")}
     assert "| `toy` | `SupervisedTrainer` | classifier | labeled | a toy |" in hooks["with_table"](page, METHODS | more)
 
@@ -359,4 +377,4 @@ def test_a_new_row_is_in_the_table(hooks):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_a_page_and_is_in_the_readme(name):
     assert f"docs/methods/{name}.md" in PAGES
-    assert f"[{name}](docs/methods/{name}.md)" in README.read_text(encoding="utf-8")
+    assert f"[{name}](docs/methods/{name}.md)" in text_of("README.md")
