@@ -1,7 +1,7 @@
 """Hooks of MkDocs: files of the repository that pages show, and the table of methods.
 
-A page links to a file outside `docs/` as GitHub needs it (`../benchmarks/results/compare.png`); on the site these files
-lie at the root. The table of methods is made from the registry, so that it cannot differ from it.
+A page links to a file outside `docs/` as GitHub needs it (`../benchmarks/results/compare.png`); on the site these
+files lie at the root. The table of methods is made from the registry, so that it cannot differ from it.
 """
 
 from __future__ import annotations

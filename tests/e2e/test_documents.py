@@ -1,8 +1,8 @@
 """README and documentation: every command and every Python block runs, from the first line of a page to its last.
 
 Each page runs in a folder of its own that holds the tables which the pages name, with a tiny backbone in place of the
-real one, two steps in place of hundreds, and, where it pushes, a Hub on this machine. Installation commands, commands of other programs
-and benchmarks are parsed only. A block that is neither run nor parsed fails the test.
+real one, two steps in place of hundreds, and, where it pushes, a Hub on this machine. Installation commands, commands
+of other programs and benchmarks are parsed only. A block that is neither run nor parsed fails the test.
 """
 
 from __future__ import annotations
@@ -201,14 +201,10 @@ class Reader:
             shutil.copytree(runs[options], output)
 
     def _script(self, script: str, options: list[str]) -> None:
-        before = sys.argv
-        sys.argv = [script, *options, "--backbone", self.backbone]
-        try:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.setattr(sys, "argv", [script, *options, "--backbone", self.backbone])
             runpy.run_path(script, run_name="__main__")
-        except SystemExit as end:
-            assert not end.code, script
-        finally:
-            sys.argv = before
+        assert end.value.code == 0, script
 
 
 def check_pip(words: list[str]) -> None:
@@ -370,8 +366,8 @@ def test_the_table_of_methods_is_that_of_the_registry(hooks):
 
 def test_a_new_row_is_in_the_table(hooks):
     page = text_of("docs/methods/index.md")
-    more = {"toy": replace(METHODS["supervised"], summary="a toy")}
-    assert "| `toy` | `SupervisedTrainer` | classifier | labeled | a toy |" in hooks["with_table"](page, METHODS | more)
+    more = METHODS | {"toy": replace(METHODS["supervised"], summary="a toy")}
+    assert "| `toy` | `SupervisedTrainer` | classifier | labeled | a toy |" in hooks["with_table"](page, more)
 
 
 @pytest.mark.parametrize("name", METHODS)
