@@ -1,5 +1,10 @@
 # make quickstart   the main job on real reviews, offline after installation; ends by saying where the report lies
 # make test         lint and all tests; as root of a Debian it installs Chromium, which some of them need
+# make lint         ruff, layers, glossary, types, documentation; no network
+# make matrix       every method through every test of its behaviour, in shards; goes on where it was stopped
+# make coverage     all tests under coverage, then a line a package
+# make package      wheel and sdist, tried in a clean environment (downloads)
+# make lower-bounds the lowest versions that pyproject.toml allows, tried in an environment of their own (downloads)
 # An existing .venv is used as it is; `make clean` removes everything that these commands made except runs/.
 
 VENV := .venv
@@ -7,8 +12,12 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.hfssl-installed
 REAL_DATA := $(VENV)/.hfssl-quickstart-installed
 
+# A worker a core, as every test computes on one; whole files, because their tests share what is slow to make, in the
+# order of tests/conftest.py.
+PYTEST := $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .DELETE_ON_ERROR:
-.PHONY: quickstart quickstart-data test lint chromium clean
+.PHONY: quickstart quickstart-data test lint docs chromium coverage package lower-bounds matrix matrix-clean clean
 
 quickstart: $(INSTALLED) $(REAL_DATA)
 	$(PYTHON) recipes/quickstart.py
@@ -17,14 +26,51 @@ quickstart: $(INSTALLED) $(REAL_DATA)
 quickstart-data: $(INSTALLED) $(REAL_DATA)
 	$(PYTHON) recipes/quickstart.py --data-only
 
-# A worker a core, as every test computes on one; whole files, because their tests share what is slow to make, in the
-# order of tests/conftest.py.
 test: lint $(REAL_DATA) chromium
-	$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
+# The quick checks first.
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check --quiet .
+	$(PYTHON) tools/check_pyproject.py
+	$(PYTHON) tools/check_glossary.py
+	$(VENV)/bin/lint-imports --no-logo
+	$(MAKE) --no-print-directory docs
+	$(PYTHON) tools/check_types.py
+
+# The documentation site, in site/; a broken link or reference is an error.
+docs: $(INSTALLED)
+	$(PYTHON) -m mkdocs build --strict --quiet
+
+# `make coverage AGAINST=before.json` fails if a package fell; SAVE=before.json keeps the numbers.
+coverage: $(REAL_DATA) chromium
+	$(PYTHON) -m coverage erase
+	$(PYTEST) --cov --cov-report=
+	$(PYTHON) tools/coverage_by_package.py $(if $(SAVE),--save $(SAVE)) $(if $(AGAINST),--against $(AGAINST))
+
+package: $(INSTALLED)
+	$(PYTHON) tools/package.py
+
+lower-bounds: $(INSTALLED)
+	$(PYTHON) tools/lower_bounds.py
+
+# A stamp a shard, in a folder that is named by the commit and by what is not committed: a stopped `make matrix` goes on,
+# and another state of the code starts anew. `make matrix SHARDS=24` cuts finer.
+SHARDS := 12
+ifneq ($(filter matrix,$(MAKECMDGOALS)),)
+MATRIX := .matrix/$(shell git rev-parse --short HEAD 2>/dev/null || echo unversioned)-$(shell git diff HEAD 2>/dev/null | cksum | cut -d ' ' -f 1)
+matrix: $(foreach number,$(shell seq $(SHARDS)),$(MATRIX)/$(number)-of-$(SHARDS))
+	@echo "matrix: all $(SHARDS) shards have passed; the stamps lie in $(MATRIX)."
+
+$(MATRIX)/%: | $(REAL_DATA)
+	$(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal \
+		tests/methods/test_matrix.py -m "matrix or not matrix" --shard $(subst -of-,/,$*)
+	@mkdir -p $(@D) && touch $@
+endif
+
+matrix-clean:
+	rm -rf .matrix
 
 # For the tests that open pages. Only root of a Debian can install it; elsewhere those tests are skipped and say why.
 chromium:
@@ -51,5 +97,5 @@ $(REAL_DATA): pyproject.toml constraints.txt | $(INSTALLED)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .matrix .coverage .coverage.* site build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

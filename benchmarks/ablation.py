@@ -56,7 +56,7 @@ def _student(**settings: Any) -> Preset:
 
 
 def _regularized(**settings: Any) -> Preset:
-    """`standard` with 80 steps of fine-tuning after the warm start: without steps, a regulariser regularises nothing.
+    """`standard` with 80 steps of fine-tuning after the contrastive stage: regularisers need steps.
 
     What students cannot have is left to the teachers.
     """
@@ -71,8 +71,14 @@ def _unfrozen(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _field() -> dict[str, Preset]:
     """{pretext on, off} x {plain self-training, weighted} x {measure of uncertainty}, all else as UST has it."""
-    ust = {"draw": "easy", "selection_fraction": 0.5, "soft_targets": False, "alignment": "none", "teachers": 1}
-    ust |= {"mc_passes": 10, "refit_head": False}
+    ust = {
+        "selection_strategy": "easy",
+        "selection_fraction": 0.5,
+        "soft_targets": False,
+        "distribution_alignment": "none",
+        "num_teachers": 1,
+    }
+    ust |= {"mc_passes": 10, "retrain_head": False}
     variants = {}
     for pretext in (None, PRETEXT_ON_REQUEST):
         for weighting in ("uniform", "log_variance"):
@@ -86,22 +92,22 @@ def _field() -> dict[str, Preset]:
 FAMILIES: dict[str, dict[str, Preset]] = {
     "without": {
         "standard": STANDARD,
-        "no_warm_start": replace(STANDARD, warm_start=None),
-        "whole_warm_start": replace(STANDARD, warm_start=STANDARD.warm_start | {"wise_ft_alpha": 1.0}),
+        "no_contrastive": replace(STANDARD, contrastive=None),
+        "whole_contrastive": replace(STANDARD, contrastive=STANDARD.contrastive | {"wise_ft_alpha": 1.0}),
         "heads_teach": _student(teacher_probe=False),
-        "from_pretrained": _student(student_start="pretrained"),
-        "novel_rows_too": _student(filter_novel=False),
-        "one_teacher": _student(teachers=1),
-        "no_alignment": _student(alignment="none"),
-        "estimated_alignment": _student(alignment="estimated"),
-        "labeled_alignment": _student(alignment="labeled"),
-        "no_probe": _student(frozen_probe=False),
+        "from_pretrained": _student(student_init="pretrained"),
+        "no_ood_filter": _student(ood_filter=False),
+        "one_teacher": _student(num_teachers=1),
+        "no_alignment": _student(distribution_alignment="none"),
+        "estimated_alignment": _student(distribution_alignment="estimated"),
+        "labeled_alignment": _student(distribution_alignment="labeled"),
+        "no_probe": _student(backbone_probe=False),
         "no_names": _student(label_name_prior=False),
         "hard_targets": _student(soft_targets=False),
         "log_variance": _student(weighting="log_variance"),
-        "easy_half": _student(draw="easy", selection_fraction=0.5),
-        "all_embeddings": replace(_teacher(freeze_embeddings=False), warm_start=_unfrozen(STANDARD.warm_start)),
-        "trained_head": _student(refit_head=False),
+        "easy_half": _student(selection_strategy="easy", selection_fraction=0.5),
+        "all_embeddings": replace(_teacher(freeze_embeddings=False), contrastive=_unfrozen(STANDARD.contrastive)),
+        "trained_head": _student(retrain_head=False),
         "fewer_steps": _student(max_steps=60),
     },
     "regularizers": {  # beside fine-tuning without any of them, the first
@@ -114,19 +120,19 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "label_smoothing": _regularized(label_smoothing_factor=0.1),
     },
     "with": {
-        "class_means": _teacher(head_start="class_means"),
+        "class_means": _teacher(head_init="class_means"),
         "soup": _student(model_soup=True),
-        "cosine_teacher": replace(STANDARD, other_teachers=({"contrastive_loss": "cosine"},)),
-        "cosine_soup": replace(_student(model_soup=True), other_teachers=({"contrastive_loss": "cosine"},)),
-        "sharpening": _student(sharpening=0.5),
-        "graph_agreement": _student(graph="agreement"),
-        "graph_labels": _student(graph="labels"),
-        "neighbors": _student(neighbor_smoothing=0.3),
+        "cosine_teacher": replace(STANDARD, teacher_overrides=({"contrastive_loss": "cosine"},)),
+        "cosine_soup": replace(_student(model_soup=True), teacher_overrides=({"contrastive_loss": "cosine"},)),
+        "sharpen_temperature": _student(sharpen_temperature=0.5),
+        "graph_agreement": _student(label_spreading="agreement"),
+        "graph_labels": _student(label_spreading="labels"),
+        "neighbors": _student(knn_smoothing=0.3),
         "two_rounds": _student(rounds=2),
         # More of what `standard` spends: steps, teachers.
-        "longer_warm_start": replace(STANDARD, warm_start=STANDARD.warm_start | {"max_steps": 200}),
+        "longer_contrastive": replace(STANDARD, contrastive=STANDARD.contrastive | {"max_steps": 200}),
         "longer_student": _student(max_steps=300),
-        "five_teachers": replace(_student(teachers=5), other_teachers=(*STANDARD.other_teachers, {})),
+        "five_teachers": replace(_student(num_teachers=5), teacher_overrides=(*STANDARD.teacher_overrides, {})),
         "pretext": replace(STANDARD, pretext=PRESETS["thorough"].pretext),
     },
     "field": _field(),
@@ -166,7 +172,7 @@ def run_variant(preset: Preset, shared: Path, folder: Path, labels: int, seed: i
 
 def _digest(preset: Preset) -> str:
     """The same for presets that learn alike from labels alone, pretext included."""
-    alike = [preset.supervised, preset.warm_start, preset.other_teachers, preset.pretext]
+    alike = [preset.supervised, preset.contrastive, preset.teacher_overrides, preset.pretext]
     return hashlib.sha256(json.dumps(alike, sort_keys=True).encode()).hexdigest()[:16]
 
 

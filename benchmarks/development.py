@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from grid import SHARED
 
-FEWEST_ROWS, TEST_ROWS, MOST_TRAINING_ROWS = 1500, 800, 5800
+MIN_ROWS, TEST_ROWS, MAX_TRAINING_ROWS = 1500, 800, 5800
 SEED = 0
 
 
@@ -33,11 +33,11 @@ def cut(folder: Path, output: Path) -> dict[str, int] | None:
     if meta.get("task") != "text-classification":
         return None
     rows = pd.read_parquet(folder / "train.parquet")
-    if len(rows) < FEWEST_ROWS:
+    if len(rows) < MIN_ROWS:
         return None
     order = np.random.default_rng(SEED).permutation(len(rows))
     most_test = min(TEST_ROWS, len(rows) // 4)
-    parts = {"test": order[:most_test], "train": order[most_test : most_test + MOST_TRAINING_ROWS]}
+    parts = {"test": order[:most_test], "train": order[most_test : most_test + MAX_TRAINING_ROWS]}
     output.mkdir(parents=True, exist_ok=True)
     for name, chosen in parts.items():
         rows.iloc[np.sort(chosen)].to_parquet(output / f"{name}.parquet", index=False)

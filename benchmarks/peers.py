@@ -62,7 +62,7 @@ SETFIT: dict[str, Any] = {
 }
 # SetFit trains on pairs, which grow as the square of the rows: 9,144 steps for 77 classes x 5. One step takes about
 # 0.6 s for short texts on two cores, so this many stay below 15 minutes.
-SETFIT_MOST_STEPS = 1200
+SETFIT_MAX_STEPS = 1200
 # scikit-learn's C=1 is a strong penalty on vectors of length 1: no row of the pool ever reached the threshold of
 # self-training. On the development rows C=10 against C=1: 58.5 against 57.5, self-training 60.1 against 57.5.
 LOGISTIC_REGRESSION: dict[str, Any] = {"C": 10.0, "max_iter": 1000}
@@ -166,7 +166,7 @@ def setfit(task: Task) -> Answer:
     from setfit import SetFitModel, Trainer, TrainingArguments
 
     steps = setfit_steps(task.labels, SETFIT["batch_size"])
-    capped = steps > SETFIT_MOST_STEPS
+    capped = steps > SETFIT_MAX_STEPS
     model = SetFitModel.from_pretrained(task.backbone)
     body = model.model_body
     body.max_seq_length = min(MAX_LENGTH, body.max_seq_length or MAX_LENGTH)
@@ -174,7 +174,7 @@ def setfit(task: Task) -> Answer:
         **SETFIT,
         output_dir=str(task.folder),
         seed=task.seed,
-        max_steps=SETFIT_MOST_STEPS if capped else -1,
+        max_steps=SETFIT_MAX_STEPS if capped else -1,
         save_strategy="no",
         report_to="none",
     )
@@ -279,7 +279,7 @@ TRAINER = ("datasets", "transformers.models.auto.modeling_auto", "transformers.t
 PEERS = {
     "trainer_full": Peer(trainer_full, TRAINER, TRAINER_FULL),
     "trainer_lora": Peer(trainer_lora, (*TRAINER, "peft"), TRAINER_LORA | LORA),
-    "setfit": Peer(setfit, ("datasets", "setfit"), SETFIT | {"most_steps": SETFIT_MOST_STEPS}),
+    "setfit": Peer(setfit, ("datasets", "setfit"), SETFIT | {"most_steps": SETFIT_MAX_STEPS}),
     "logistic_regression": Peer(logistic_regression, (*EMBEDDING, "sklearn.linear_model"), LOGISTIC_REGRESSION),
     "self_training": Peer(
         self_training,

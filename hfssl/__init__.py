@@ -27,7 +27,7 @@ _PUBLIC = {
     "few_label_splits": "hfssl.data.splits",
     "export_onnx": "hfssl.deploy.onnx_export",
     "fit": "hfssl.pipeline.fit",
-    "from_pretrained": "hfssl.models.loading",
+    "from_pretrained": "hfssl.models.auto",
     "load_classifier": "hfssl.models.loading",
     "load_table": "hfssl.data.loading",
     "load_tokenizer": "hfssl.models.backbones",

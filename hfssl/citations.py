@@ -59,7 +59,7 @@ OPTIONS = {
   journal = {Neural Computation},
   year = {2002}
 }""",
-    "class_shares": """@inproceedings{berthelot2020remixmatch,
+    "class_prior": """@inproceedings{berthelot2020remixmatch,
   title = {{ReMixMatch}: Semi-Supervised Learning with Distribution Matching and Augmentation Anchoring},
   author = {Berthelot, David and Carlini, Nicholas and Cubuk, Ekin D. and Kurakin, Alex and Sohn, Kihyuk and Zhang, Han
             and Raffel, Colin},
@@ -74,7 +74,7 @@ OPTIONS = {
   year = {2022}
 }""",
     "graph": ZHOU_2004,
-    "neighbor_smoothing": ZHOU_2004,
+    "knn_smoothing": ZHOU_2004,
     "weight_average_decay": """@inproceedings{tarvainen2017mean,
   title = {Mean Teachers are Better Role Models: Weight-averaged Consistency Targets Improve Semi-supervised Deep
            Learning Results},
@@ -99,7 +99,7 @@ OPTIONS = {
   booktitle = {International Conference on Machine Learning},
   year = {2022}
 }""",
-    "refit_head": """@inproceedings{kirichenko2023last,
+    "retrain_head": """@inproceedings{kirichenko2023last,
   title = {Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations},
   author = {Kirichenko, Polina and Izmailov, Pavel and Wilson, Andrew Gordon},
   booktitle = {International Conference on Learning Representations},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads at test time
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -55,16 +56,12 @@ def no_deprecated_calls():
     assert not messages, "deprecated upstream calls:\n" + "\n".join(messages)
 
 
-WORDS = (
-    "the a of to and in is was it film movie plot good bad great awful fun dull story actor love hate joy fear who "
-    "what when where why how many much city river year name person red blue green fast slow up down one two three"
-).split()
-
-
 @pytest.fixture(scope="session")
 def tiny_tokenizer_dir(tmp_path_factory):
     """A folder with a BERT-style WordPiece tokenizer of about 100 tokens."""
     from transformers import BertTokenizerFast
+
+    from tests.helpers.texts import WORDS
 
     folder = tmp_path_factory.mktemp("tiny_tokenizer")
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
@@ -96,25 +93,12 @@ def tiny_tokenizer(tiny_tokenizer_dir):
     return AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
 
 
-def tiny_bert_config(vocab_size: int, **overrides):
-    """A two-layer BERT of about 20,000 parameters."""
-    from transformers import BertConfig
-
-    settings = {
-        "vocab_size": vocab_size,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 64,
-    }
-    return BertConfig(**(settings | overrides))
-
-
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory, tiny_tokenizer):
     """A folder that `AutoModel` loads: an encoder without any head, and its tokenizer (like MiniLM's folder)."""
     from transformers import BertModel
+
+    from tests.helpers.encoders import tiny_bert_config
 
     folder = tmp_path_factory.mktemp("tiny_backbone")
     with torch.random.fork_rng():
@@ -128,7 +112,8 @@ def tiny_backbone(tmp_path_factory, tiny_tokenizer):
 def hub(monkeypatch, tmp_path):
     """The server, as the Hub of this process, with an empty cache and the writer's token."""
     import huggingface_hub.constants
-    from hub_server import HubServer
+
+    from tests.helpers.hub_server import HubServer
 
     with HubServer().running() as server:
         settings = {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": False}
@@ -146,7 +131,7 @@ def hub(monkeypatch, tmp_path):
 @pytest.fixture(scope="session")
 def teacher(tiny_backbone, tmp_path_factory):
     """A folder with a classifier that predicts each class for some rows of the pool of `rounds_tiny`."""
-    from rounds_tiny import train_teacher
+    from tests.helpers.rounds_tiny import train_teacher
 
     return train_teacher(tiny_backbone, tmp_path_factory.mktemp("teacher"))
 
@@ -154,7 +139,7 @@ def teacher(tiny_backbone, tmp_path_factory):
 @pytest.fixture(scope="session")
 def undisturbed(tiny_backbone, teacher, tmp_path_factory):
     """Two rounds of self-training with this teacher that nothing interrupts."""
-    from rounds_tiny import hidden_labels, run_rounds
+    from tests.helpers.rounds_tiny import hidden_labels, run_rounds
 
     return run_rounds(tiny_backbone, teacher, tmp_path_factory.mktemp("undisturbed"), hidden=hidden_labels())
 
@@ -162,9 +147,8 @@ def undisturbed(tiny_backbone, teacher, tmp_path_factory):
 @pytest.fixture
 def words(tiny_backbone, tmp_path, monkeypatch):
     """Options of `hfssl fit` on a tiny backbone; labels only, unless a test asks for more."""
-    from fit_tiny import TINY
-
     import hfssl.pipeline.presets
+    from tests.helpers.fit_tiny import TINY
 
     monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
     options = ["--backbone", str(tiny_backbone), "--preset", "quick", "--max-length", "32", "--quiet"]
@@ -181,3 +165,29 @@ def fit(words, capsys):
         return status, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory) -> Path:
+    """A CSV table of 240 reviews of three classes."""
+    from tests.helpers.texts import CUES, make_text, write_csv
+
+    names = list(CUES)
+    rows = [{"text": make_text(i, names[i % 3]), "label": names[i % 3]} for i in range(240)]
+    return write_csv(tmp_path_factory.mktemp("table") / "reviews.csv", rows)
+
+
+@pytest.fixture(scope="session")
+def small_table(tmp_path_factory):
+    """60 rows of three classes, each told by words of its own."""
+    from tests.helpers.texts import WORDS
+
+    path = tmp_path_factory.mktemp("table") / "small.csv"
+    words = {"praise": ["good", "great", "fun"], "blame": ["bad", "awful", "dull"], "ask": ["who", "what", "when"]}
+    rows = [
+        f"{words[label][i % 3]} {words[label][i % 2]} the {WORDS[(7 * i) % len(WORDS)]} {WORDS[i]} of it,{label}\n"
+        for label in words
+        for i in range(20)
+    ]
+    path.write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    return path

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hfssl import __version__
 from hfssl.cli.command import main as run_main
 from hfssl.cli.commands.demo import DEMO
+from hfssl.cli.commands.env import ENV
 from hfssl.cli.commands.export import EXPORT
 from hfssl.cli.commands.fit import FIT
 from hfssl.cli.commands.predict import PREDICT
@@ -16,7 +17,7 @@ from hfssl.errors import near_matches
 
 __all__ = ["main"]
 
-VERBS = {"fit": FIT, "predict": PREDICT, "push": PUSH, "export": EXPORT, "demo": DEMO}
+VERBS = {"fit": FIT, "predict": PREDICT, "push": PUSH, "export": EXPORT, "demo": DEMO, "env": ENV}
 
 HELP = """\
 usage: hfssl VERB [options]

@@ -22,7 +22,7 @@ from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.tokenization import tokenize_dataset
 from hfssl.deploy.push import files_below
 from hfssl.errors import ConfigurationError, ModelError, near_matches
-from hfssl.functional.class_priors import given_shares
+from hfssl.functional.class_priors import given_prior
 from hfssl.hub.upload import commit, make_repository
 from hfssl.inference.scoring import predict_logits
 from hfssl.methods.contrastive import ContrastiveTrainer
@@ -94,8 +94,8 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
                 "delete it, or choose another folder."
             )
     splits = make_splits(recipe.data, config.seed)
-    if isinstance(config, SelfTrainingConfig) and config.class_shares is not None:
-        given_shares(config.class_shares, splits.manifest["label_names"])
+    if isinstance(config, SelfTrainingConfig) and config.class_prior is not None:
+        given_prior(config.class_prior, splits.manifest["label_names"])
     job = _Job(recipe, splits)
     if config.push_to_hub:
         job.make_repository()
@@ -294,7 +294,7 @@ def _contrastive(job: _Job) -> dict[str, Any]:
         train_dataset=job.tokens["labeled"],
         processing_class=job.tokenizer,
         peft_config=job.peft_config(model, "sequence_classification"),
-        title="contrastive warm start",
+        title="contrastive contrastive stage",
     )
     trainer.train(resume_from_checkpoint=job.resume)
     job.save(plain_model(trainer.model).base_model)

@@ -200,11 +200,11 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             "not. Default: as the preset says."
         },
     )
-    class_shares: str | None = field(
+    class_prior: str | None = field(
         default=None,
         metadata={
             "metavar": "SHARES",
-            "help": "Class shares of the unlabeled rows where you know them, such as 'ham=0.9, spam=0.1', or a JSON "
+            "help": "Class prior of the unlabeled rows where you know it, such as 'ham=0.9, spam=0.1', or a JSON "
             "file with them. Default: estimated, or left as found, as the preset says.",
         },
     )
@@ -231,8 +231,8 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             found.append("cross_fit must be 0 or at least 2 folds, got 1.")
         if self.learning_rate is not None and not self.learning_rate > 0:
             found.append(f"learning_rate must be above 0, got {self.learning_rate}.")
-        if self.class_shares is not None and self.rounds == 0:
-            found.append("class_shares count for self-training only, and rounds is 0: leave out one of the two.")
+        if self.class_prior is not None and self.rounds == 0:
+            found.append("class_prior is for self-training only, and rounds is 0: leave out one of the two.")
         if self.refit and self.validation is not None:
             found.append(
                 "refit learns from the labels that were held out, but the rows of --validation are never learned "
@@ -282,15 +282,16 @@ class PushArguments(_Checked):
 
     folder: str = field(metadata={"metavar": "DIR", "help": "A run of hfssl fit, or a folder of a model or adapter."})
     repo_id: str = field(metadata={"metavar": "ID", "help": "Where to: name or namespace/name; made if not there."})
-    what: Literal["model", "adapter", "both"] = field(
+    artifact: Literal["model", "adapter", "both"] = field(
         default="model", metadata={"help": "Of a run: the merged model, the LoRA adapter, or both."}
     )
     private: bool = field(default=False, metadata={"help": "Make the repository a private one, if it is made."})
     revision: str | None = field(
         default=None, metadata={"help": "Branch to push to, made if it is not there. Default: main."}
     )
-    texts: bool = field(
-        default=False, metadata={"help": "Push the report too, which shows some of your texts; they stay here else."}
+    include_report: bool = field(
+        default=False,
+        metadata={"help": "Push the report, too. It shows some of your texts. Default: no text."},
     )
     license: str | None = field(
         default=None, metadata={"metavar": "ID", "help": "Licence id for the card of a run, such as apache-2.0."}

@@ -42,7 +42,7 @@ TRAINING_ROLES = ("labeled", "unlabeled")
 HELD_OUT_ROLES = ("validation", "proxy", "test")
 SCRIPT_SAMPLE = 2000  # texts looked at on either side
 COMMON_SCRIPT = 0.05  # a script counts as the labels' own from this share of labeled texts on
-FOREIGN_SHARE = 0.2  # of the unlabeled texts, from which on we warn
+OTHER_SCRIPT_SHARE = 0.2  # of the unlabeled texts, from which on we warn
 
 
 def fingerprint(text: str, text_pair: str | None = None) -> str:
@@ -253,7 +253,7 @@ def _script_warnings(labeled: Sequence[str], unlabeled: Sequence[str]) -> list[s
     common = {script for script, share in known.items() if share >= COMMON_SCRIPT}
     foreign = {script: share for script, share in found.items() if script not in common}
     share = sum(foreign.values())
-    if not common or share <= FOREIGN_SHARE:
+    if not common or share <= OTHER_SCRIPT_SHARE:
         return []
     largest = max(foreign, key=foreign.__getitem__)
     return [

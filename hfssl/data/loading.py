@@ -44,7 +44,7 @@ class _Source:
     name: str
     rows: Iterator[tuple[Place, dict[str, Any]]]
     class_names: dict[str, list[str]] = field(default_factory=dict)
-    names_beside: list[str] | None = None  # of integer labels, from the file `labels.json` in the same folder
+    names_file: list[str] | None = None  # of integer labels, from the file `labels.json` in the same folder
 
 
 def load_table(
@@ -103,7 +103,7 @@ def load_table(
     else:
         own_names = source.class_names.get(label_column)
         labels = [_label(value, own_names, place) for value, place in zip(values["label_column"], places, strict=True)]
-        label_names = label_names or own_names or _fitting(source.names_beside, labels)
+        label_names = label_names or own_names or _fitting(source.names_file, labels)
         columns["label"], names = _encode_labels(labels, label_names, places, source.name)
     if "group_column" in values:
         columns["group"] = _as_texts(values["group_column"], places, group_column)
@@ -136,7 +136,7 @@ def _file_source(paths: list[Path], name: str, columns: list[str]) -> _Source:
                 yield (where, number), row
 
     first = paths[0]
-    source = _Source(name, rows(), names_beside=read_label_names(first.parent / LABEL_NAMES_FILE))
+    source = _Source(name, rows(), names_file=read_label_names(first.parent / LABEL_NAMES_FILE))
     if first.suffix.lower() == ".parquet" and first.is_file() and first.stat().st_size:
         source.class_names = _class_names(Features.from_arrow_schema(parquet_schema(first)))
     return source

@@ -17,8 +17,8 @@ __all__ = [
     "encode_texts",
     "map_in_memory",
     "pad_tokens",
+    "row_columns",
     "tokenize_dataset",
-    "told_columns",
 ]
 
 Row = dict[str, Any]
@@ -49,7 +49,7 @@ def is_numeric(value: Any) -> bool:
     return isinstance(first, int | float)
 
 
-def told_columns(tokenizer: PreTrainedTokenizerBase, has_pairs: bool) -> list[str]:
+def row_columns(tokenizer: PreTrainedTokenizerBase, has_pairs: bool) -> list[str]:
     """The tokenizer's columns that say more of an unpadded row than its `input_ids` do, these included.
 
     A mask of ones does not, nor do segment numbers that are 0, which is what a model without them takes. XLNet's
@@ -76,11 +76,11 @@ def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_l
 
     Texts are cut as by `encode_texts`. A column `label` becomes `labels`. All other columns are kept. A dataset that
     already has `input_ids` is returned unchanged. Of the tokenizer's columns those that say nothing are left out
-    (`told_columns`): they would take memory for every token of a pool.
+    (`row_columns`): they would take memory for every token of a pool.
     """
     if "input_ids" in dataset.column_names:
         return dataset
-    told = told_columns(tokenizer, has_pairs="text_pair" in dataset.column_names)
+    told = row_columns(tokenizer, has_pairs="text_pair" in dataset.column_names)
 
     def encode(batch: Mapping[str, Any]) -> dict[str, list]:
         encoded = encode_texts(batch, tokenizer, max_length)

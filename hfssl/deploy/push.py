@@ -24,22 +24,27 @@ __all__ = ["Pushed", "files_below", "files_to_push", "push"]
 
 logger = logging.get_logger(__name__)
 
-What = Literal["model", "adapter", "both"]
+Artifact = Literal["model", "adapter", "both"]
 
 ADAPTER = "adapter"  # the folder of a run, and that of a repository which holds a model, too
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def files_to_push(
-    folder: str | Path, repo_id: str, what: What = "model", *, texts: bool = False, license: str | None = None
+    folder: str | Path,
+    repo_id: str,
+    artifact: Artifact = "model",
+    *,
+    include_report: bool = False,
+    license: str | None = None,
 ) -> dict[str, Path | bytes]:
     """Which files go to the Hub, and under which names.
 
     Args:
         folder: a run of `fit`, or the folder of a model or an adapter.
         repo_id: as it will be named in the card.
-        what: of a run: the merged `"model"`, the `"adapter"`, or `"both"` (the adapter then lies in `adapter/`).
-        texts: whether the report goes too, which shows some of the user's texts.
+        artifact: of a run: the merged `"model"`, the `"adapter"`, or `"both"` (the adapter then lies in `adapter/`).
+        include_report: whether the report goes too, which shows some of the user's texts.
         license: a Hub licence id such as `"apache-2.0"`, for the card of a run.
 
     Returns:
@@ -57,14 +62,14 @@ def files_to_push(
             )
         return files_below(folder)
     files: dict[str, Path | bytes] = {}
-    parts = {"model": ["model"], "adapter": [ADAPTER], "both": ["model", ADAPTER]}[what]
+    parts = {"model": ["model"], "adapter": [ADAPTER], "both": ["model", ADAPTER]}[artifact]
     for part in parts:
         if not (folder / part).is_dir():
             raise ModelError(
                 f"Expected the folder '{folder / part}' to push the {part}, but there is none"
                 + ("; the run trained all weights (--adapter lora makes one)." if part == ADAPTER else ".")
             )
-        files |= files_below(folder / part, f"{ADAPTER}/" if part == ADAPTER and what == "both" else "")
+        files |= files_below(folder / part, f"{ADAPTER}/" if part == ADAPTER and artifact == "both" else "")
     results, settings = (_read(folder / name) for name in ("results.json", "settings.json"))
     card = run_card(
         results,
@@ -73,14 +78,14 @@ def files_to_push(
         uses_adapter=ADAPTER in parts,
         model_path=repo_id,
         adapter_path=repo_id,
-        adapter_subfolder=ADAPTER if what == "both" else None,
-        adapter_only=what == "adapter",
+        adapter_subfolder=ADAPTER if artifact == "both" else None,
+        adapter_only=artifact == "adapter",
     )
     files["README.md"] = card.encode()
     shown = {**results, "command": private_command(results["command"])}  # without the folders of this machine
     files["results.json"] = (json.dumps(shown, indent=2, ensure_ascii=False) + "\n").encode()
     files["splits/manifest.json"] = folder / "splits" / "manifest.json"
-    if texts:
+    if include_report:
         files["report.html"] = folder / "report.html"
     return files
 
@@ -89,10 +94,10 @@ def push(
     folder: str | Path,
     repo_id: str,
     *,
-    what: What = "model",
+    artifact: Artifact = "model",
     private: bool | None = None,
     revision: str | None = None,
-    texts: bool = False,
+    include_report: bool = False,
     license: str | None = None,
     dry_run: bool = False,
     token: str | None = None,
@@ -106,10 +111,10 @@ def push(
     Args:
         folder: a run of `fit`, or the folder of a model or an adapter.
         repo_id: `name` or `namespace/name`; made if it is not there.
-        what: of a run: `"model"`, `"adapter"` or `"both"`.
+        artifact: of a run: `"model"`, `"adapter"` or `"both"`.
         private: of a repository that is made. Default: as the namespace has it.
         revision: branch, made if it is not there. Default: `main`.
-        texts: whether the report goes too, which shows some of the user's texts.
+        include_report: whether the report goes too, which shows some of the user's texts.
         license: a Hub licence id such as `"apache-2.0"`, for the card of a run.
         dry_run: looks at the files and sends nothing.
         token: default: the one that `hf auth login` saved, or `HF_TOKEN`.
@@ -121,7 +126,7 @@ def push(
             in between, a server that stays away. The Hub is then as it was.
     """
     check_repo_id(repo_id)
-    files = files_to_push(folder, repo_id, what, texts=texts, license=license)
+    files = files_to_push(folder, repo_id, artifact, include_report=include_report, license=license)
     if dry_run:
         return Pushed(sizes_of(files))
     return commit(files, repo_id, message=message, private=private, revision=revision, token=token, wait=wait)

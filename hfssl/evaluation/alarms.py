@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hfssl.evaluation.out_of_distribution import is_strange
+from hfssl.evaluation.out_of_distribution import is_ood
 
-__all__ = ["drifted_shares", "lost_classes", "novel_rows_left_out", "strange_pool", "unlearned_labels"]
+__all__ = ["drifted_class_prior", "lost_classes", "ood_pool", "ood_rows_left_out", "unlearned_labels"]
 
-FEWEST_ROWS, DRIFT, UNLEARNED = 50, 0.25, 15
+MIN_ROWS, DRIFT, UNLEARNED = 50, 0.25, 15
 
 
 def lost_classes(pseudo_labels: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[str]:
@@ -26,20 +26,20 @@ def lost_classes(pseudo_labels: np.ndarray, labels: np.ndarray, names: Sequence[
     return [f"No row of the pool was labeled {', '.join(map(repr, lost))}: the classes collapsed."] if lost else []
 
 
-def drifted_shares(probs: np.ndarray, taught: np.ndarray | None) -> list[str]:
+def drifted_class_prior(probs: np.ndarray, taught: np.ndarray | None) -> list[str]:
     """The student gives the classes other shares than it was taught, on texts that nothing was trained on.
 
     Args:
         probs: `[N, K]` of the student, on `proxy`; fewer than 50 rows say too little.
         taught: `[K]` shares that the pseudo-labels were brought to; `None` where they were left as they came.
     """
-    if len(probs) < FEWEST_ROWS or taught is None:
+    if len(probs) < MIN_ROWS or taught is None:
         return []
     drift = float(np.abs(probs.mean(axis=0) - taught).sum() / 2)
     if drift < DRIFT:
         return []
     return [
-        f"On {len(probs):,} texts that were set aside, the student's class shares are {100 * drift:.0f}% away from "
+        f"On {len(probs):,} texts that were set aside, the student's class prior are {100 * drift:.0f}% away from "
         "those that it was taught (total variation)."
     ]
 
@@ -54,7 +54,7 @@ def unlearned_labels(student: np.ndarray, baseline: np.ndarray, taught: np.ndarr
         baseline: `[N]` those of the labels-only model.
         taught: `[N]` their pseudo-labels.
     """
-    if len(taught) < FEWEST_ROWS:
+    if len(taught) < MIN_ROWS:
         return []
     learned, before = (100 * float((said == taught).mean()) for said in (student, baseline))
     if learned >= before - UNLEARNED:
@@ -65,21 +65,21 @@ def unlearned_labels(student: np.ndarray, baseline: np.ndarray, taught: np.ndarr
     ]
 
 
-def strange_pool(novel: np.ndarray, *, filtered: bool) -> list[str]:
+def ood_pool(novel: np.ndarray, *, filtered: bool) -> list[str]:
     """Much of the pool is unlike all labeled rows, and no weight was taken from it.
 
     Args:
-        novel: `[N]` bool, see `hfssl.evaluation.out_of_distribution.novel_rows`.
-        filtered: whether these rows lost their weight; `novel_rows_left_out` says so then.
+        novel: `[N]` bool, see `hfssl.evaluation.out_of_distribution.ood_rows`.
+        filtered: whether these rows lost their weight; `ood_rows_left_out` says so then.
     """
-    if filtered or not is_strange(novel):
+    if filtered or not is_ood(novel):
         return []
     return [f"{100 * novel.mean():.0f}% of the pool is unlike all labeled rows (5% would be usual)."]
 
 
-def novel_rows_left_out(novel: np.ndarray) -> list[str]:
+def ood_rows_left_out(novel: np.ndarray) -> list[str]:
     """No alarm but a note: much of the pool, `[N]` bool, was unlike all labeled rows and lost its weight."""
-    if not is_strange(novel) or novel.all():
+    if not is_ood(novel) or novel.all():
         return []
     return [
         f"{100 * novel.mean():.0f}% of the pool is unlike all labeled rows (5% would be usual): nothing was learned "

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from sklearn.preprocessing import normalize
 
-__all__ = ["ALARM_SHARE", "LEVEL", "conformal_p_values", "is_strange", "novel_rows"]
+__all__ = ["ALARM_SHARE", "LEVEL", "conformal_p_values", "is_ood", "ood_rows"]
 
 LEVEL = 0.05  # rows with a p-value up to this are called novel; of a pool like the labels that is one in twenty
 ALARM_SHARE = 0.3  # from this share of novel rows on the pool itself is doubtful
 ROWS_AT_ONCE = 4096
-FEWEST_LABELS = 20  # below, no p-value can be as small as LEVEL
+MIN_LABELS = 20  # below, no p-value can be as small as LEVEL
 
 
 def conformal_p_values(labeled: np.ndarray, pool: np.ndarray) -> np.ndarray:
@@ -39,13 +39,13 @@ def conformal_p_values(labeled: np.ndarray, pool: np.ndarray) -> np.ndarray:
     return (1 + np.searchsorted(usual, nearest + 1e-6, side="right")) / (rows + 1)
 
 
-def novel_rows(labeled: np.ndarray, pool: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def ood_rows(labeled: np.ndarray, pool: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """`[N]` bool: rows with `conformal_p_values` of at most `level`; none where fewer than 20 labels say little."""
-    if len(labeled) < FEWEST_LABELS:
+    if len(labeled) < MIN_LABELS:
         return np.zeros(len(pool), dtype=bool)
     return conformal_p_values(labeled, pool) <= level
 
 
-def is_strange(novel: np.ndarray) -> bool:
+def is_ood(novel: np.ndarray) -> bool:
     """Whether so many rows of a pool, `[N]` bool, are novel that the pool itself is doubtful."""
     return bool(novel.mean() >= ALARM_SHARE)

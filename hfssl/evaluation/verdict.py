@@ -18,9 +18,9 @@ from scipy.stats import norm
 from hfssl.metrics.classification import nll
 from hfssl.metrics.significance import paired_gain
 
-__all__ = ["BASELINE", "Verdict", "expected_gain", "judge", "stage_name"]
+__all__ = ["LABELS_ONLY", "Verdict", "expected_gain", "judge", "stage_name"]
 
-BASELINE = "labels_only"
+LABELS_ONLY = "labels_only"
 CONFIDENCE = 0.95
 
 # Share, mean and standard deviation of the gains in accuracy, where all went well and where something went wrong. The
@@ -110,13 +110,13 @@ def judge(probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequen
         labels: `[N]`; empty when there are no held-out labels.
         alarms: Sentences that speak against the unlabeled data.
     """
-    others = [name for name in probs if name != BASELINE]
+    others = [name for name in probs if name != LABELS_ONLY]
     if not others:
         reasons = ["No stage used unlabeled rows."]
         sentence = "No unlabeled data was used: the model rests on the labels."
-        return Verdict(BASELINE, False, None, None, None, None, reasons, sentence)
+        return Verdict(LABELS_ONLY, False, None, None, None, None, reasons, sentence)
     right = {name: table.argmax(axis=1) == labels for name, table in probs.items()}
-    expected = {name: expected_gain(right[BASELINE], right[name], PRIORS[name]) for name in others}
+    expected = {name: expected_gain(right[LABELS_ONLY], right[name], PRIORS[name]) for name in others}
     merits = {
         name: (round(expected[name][0], 6), -nll(probs[name], labels) if len(labels) else 0.0) for name in others
     }
@@ -126,13 +126,13 @@ def judge(probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequen
     rest = {"expected_gain": mean, "expected_interval": [low, high]}
     if len(labels) == 0:
         return _judge_without_labels(best, alarms, outlook, rest)
-    standing = (0.0, -nll(probs[BASELINE], labels))
+    standing = (0.0, -nll(probs[LABELS_ONLY], labels))
     use = merits[best] > standing and not alarms
-    gain, lowest, highest = paired_gain(right[BASELINE], right[best], confidence=CONFIDENCE)
-    counts = f"{right[best].sum()} of {len(labels)} held-out rows right with, {right[BASELINE].sum()} without it"
+    gain, lowest, highest = paired_gain(right[LABELS_ONLY], right[best], confidence=CONFIDENCE)
+    counts = f"{right[best].sum()} of {len(labels)} held-out rows right with, {right[LABELS_ONLY].sum()} without it"
     reasons = [f"{stage_name(best)}: {counts}.", *alarms]
     if merits[best][0] == 0:
-        costs = "{:.3f} nats with, {:.3f} without".format(*(nll(probs[name], labels) for name in (best, BASELINE)))
+        costs = "{:.3f} nats with, {:.3f} without".format(*(nll(probs[name], labels) for name in (best, LABELS_ONLY)))
         reasons.insert(1, f"A tie, decided by the log-likelihood: {costs}.")
     seen = f"{_points(gain)} points on {len(labels)} held-out labels, 95% interval {_points(lowest)} to "
     spread = f"{seen}{_points(highest)}; {outlook}"
@@ -145,7 +145,9 @@ def judge(probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequen
         sentence = f"The unlabeled data did not help ({spread}): the labels-only model is kept."
     if lowest <= 0 <= highest:
         reasons.append("The interval includes zero: so few held-out labels cannot settle it.")
-    return Verdict(best if use else BASELINE, use, gain, [lowest, highest], **rest, reasons=reasons, sentence=sentence)
+    return Verdict(
+        best if use else LABELS_ONLY, use, gain, [lowest, highest], **rest, reasons=reasons, sentence=sentence
+    )
 
 
 def _judge_without_labels(candidate: str, alarms: Sequence[str], outlook: str, rest: dict[str, Any]) -> Verdict:
@@ -158,7 +160,7 @@ def _judge_without_labels(candidate: str, alarms: Sequence[str], outlook: str, r
     why = "no alarm was raised" if use else "an alarm was raised" if alarms else "earlier runs promise no gain"
     kept = f"the {stage_name(candidate)} model is kept" if use else "the labels-only model is kept"
     sentence = f"Unverified: no labels could be held out, {why}, and {kept}."
-    return Verdict(candidate if use else BASELINE, use, None, None, **rest, reasons=reasons, sentence=sentence)
+    return Verdict(candidate if use else LABELS_ONLY, use, None, None, **rest, reasons=reasons, sentence=sentence)
 
 
 def _points(share: float) -> str:

@@ -1,4 +1,4 @@
-"""Class shares: those of the labels, those of the pool, and how a model's probabilities are brought to them.
+"""Class priors: that of the labels, that of the pool, and how a model's probabilities are moved to one.
 
 A classifier that was trained on as many labels of each class expects the classes evenly, and says so: where the pool
 holds a class rarely, it finds too many of it. And a poor classifier favours a class that the pool does not. Both show
@@ -19,25 +19,25 @@ from numpy.typing import ArrayLike
 from hfssl.errors import ConfigurationError
 
 __all__ = [
-    "ALIGNMENTS",
+    "DISTRIBUTION_ALIGNMENTS",
     "adjust_to_prior",
-    "class_shares",
+    "align_distribution",
+    "class_prior",
     "consensus_prior",
     "estimate_prior",
-    "given_shares",
-    "match_shares",
-    "predicted_shares",
+    "given_prior",
+    "predicted_prior",
 ]
 
 # What the shares of the pool are taken to be: nothing is known; those of the predicted labels; those that explain what
 # models that had others in mind have found; or as among the labels.
-ALIGNMENTS = ("none", "predicted", "estimated", "labeled")
+DISTRIBUTION_ALIGNMENTS = ("none", "predicted", "estimated", "labeled")
 SPREAD, DISTRUST, LONE_DISAGREEMENT = 1.0, 8.0, 1.0
 CLASSES_AT_HALF = 50  # at so many, predicted labels and the prior have an equal say in the shares
-MOST_CHANGE = 2.0  # factor on a share: soft labels can send a rare class to nothing, all models alike
+MAX_CHANGE = 2.0  # factor on a share: soft labels can send a rare class to nothing, all models alike
 
 
-def class_shares(labels: ArrayLike, num_classes: int) -> np.ndarray:
+def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
     """Share of each class among labels, with one row of pseudo-count spread over all: no share is 0.
 
     Args:
@@ -52,8 +52,8 @@ def class_shares(labels: ArrayLike, num_classes: int) -> np.ndarray:
     return counts / counts.sum()
 
 
-def given_shares(given: str, label_names: Sequence[str]) -> np.ndarray:
-    """Class shares in a user's words.
+def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
+    """Class prior in a user's words.
 
     Args:
         given: `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not matter.
@@ -77,15 +77,15 @@ def given_shares(given: str, label_names: Sequence[str]) -> np.ndarray:
     if not positive or sorted(name for name, _ in pairs) != sorted(label_names):
         example = ", ".join(f"{name}=1" for name in label_names[:3]) + ", ..." * (len(label_names) > 3)
         raise ConfigurationError(
-            f"class_shares: expected one number above 0 for each class, such as '{example}', or a JSON file with "
+            f"class_prior: expected one number above 0 for each class, such as '{example}', or a JSON file with "
             f"them; got '{given}'."
         )
     found = np.array([shares[name] for name in label_names])
     return found / found.sum()
 
 
-def predicted_shares(predicted: ArrayLike, prior: ArrayLike) -> np.ndarray:
-    """Class shares of unlabeled rows by their most probable classes, drawn to `prior` the more classes there are.
+def predicted_prior(predicted: ArrayLike, prior: ArrayLike) -> np.ndarray:
+    """Class prior of unlabeled rows by their most probable classes, drawn to `prior` the more classes there are.
 
     Geometrically, as in `consensus_prior`, so that a class that is rare by itself remains so: the prior's exponent is
     K / (K + 50). A model that favours one class over its neighbour is fed by its own shares: with 77 and 150 classes
@@ -101,12 +101,12 @@ def predicted_shares(predicted: ArrayLike, prior: ArrayLike) -> np.ndarray:
     """
     prior = np.asarray(prior, np.float64)
     weight = len(prior) / (len(prior) + CLASSES_AT_HALF)
-    shares = class_shares(predicted, len(prior)) ** (1 - weight) * prior**weight
+    shares = class_prior(predicted, len(prior)) ** (1 - weight) * prior**weight
     return shares / shares.sum()
 
 
 def adjust_to_prior(probs: ArrayLike, prior: ArrayLike, target: ArrayLike) -> np.ndarray:
-    """Posteriors under other class shares: p(k|x) * target_k / prior_k, normalised (Saerens et al. 2002, eq. 2.4).
+    """Posteriors under another class prior: p(k|x) * target_k / prior_k, normalised (Saerens et al. 2002, eq. 2.4).
 
     Args:
         probs: `[N, K]`, posteriors of a model that was trained on rows with shares `prior`.
@@ -124,7 +124,7 @@ def adjust_to_prior(probs: ArrayLike, prior: ArrayLike, target: ArrayLike) -> np
 def estimate_prior(
     probs: ArrayLike, prior: ArrayLike, *, max_iterations: int = 1000, tolerance: float = 1e-6
 ) -> np.ndarray:
-    """Class shares of unlabeled rows, by expectation maximisation (Saerens, Latinne & Decaestecker 2002, eq. 2.9).
+    """Class prior of unlabeled rows, by expectation maximisation (Saerens, Latinne & Decaestecker 2002, eq. 2.9).
 
     Maximises the likelihood of the rows over the shares, given that `probs` are right about everything but the shares.
     A model that is unsure without reason (a temperature above 1) breaks that condition, and rare classes then die out.
@@ -143,7 +143,7 @@ def estimate_prior(
     """
     probs, prior = np.asarray(probs, np.float64), np.asarray(prior, np.float64)
     if not (prior > 0).all():
-        raise ValueError(f"Expected positive class shares, got {prior.tolist()}.")
+        raise ValueError(f"Expected a class prior without zeros, got {prior.tolist()}.")
     estimate = prior / prior.sum()
     if not len(probs):
         return estimate
@@ -158,7 +158,7 @@ def estimate_prior(
 
 
 def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> np.ndarray:
-    """Class shares of a pool from what several models found, drawn toward `default` the more they disagree.
+    """Class prior of a pool from what several models found, drawn toward `default` the more they disagree.
 
     The log-ratio of a share to that in `default` is shrunk as in a random-effects model (DerSimonian & Laird 1986):
     by 1 / (1 + distrust * s^2 / spread^2), where s^2 is the variance of the log-ratios between the models, averaged
@@ -178,14 +178,14 @@ def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> 
     """
     estimates, default = np.asarray(estimates, np.float64), np.asarray(default, np.float64)
     ratios = np.log((num_rows * estimates / default + 1) / (num_rows + 1))
-    ratios = ratios.clip(-np.log(MOST_CHANGE), np.log(MOST_CHANGE))
+    ratios = ratios.clip(-np.log(MAX_CHANGE), np.log(MAX_CHANGE))
     disagreement = ratios.var(axis=0, ddof=1).mean() if len(ratios) > 1 else LONE_DISAGREEMENT**2
     trust = 1 / (1 + DISTRUST * disagreement / SPREAD**2)
     shares = default * np.exp(trust * ratios.mean(axis=0))
     return shares / shares.sum()
 
 
-def match_shares(
+def align_distribution(
     probs: ArrayLike, target: ArrayLike, *, max_iterations: int = 1000, tolerance: float = 1e-6
 ) -> np.ndarray:
     """Weighs the classes so that the rows' mean probabilities become `target`.

@@ -10,7 +10,7 @@ __all__ = ["logistic_weights", "soft_logistic_weights", "softmax_regression"]
 
 # scikit-learn's 1 lost up to 8 points where classes are many, or features were not trained to tell them apart.
 INVERSE_PENALTY = 10.0
-MOST_ITERATIONS = 200
+MAX_ITERATIONS = 200
 STEEPEST, SMALLEST_CHANGE = 1e-5, 1e-9  # where the search ends: the largest slope, and the last step's length
 NEVER = -100.0  # logit of a class that has no labels
 
@@ -110,7 +110,7 @@ def softmax_regression(
 
     torch.optim.LBFGS(
         [layer],
-        max_iter=MOST_ITERATIONS,
+        max_iter=MAX_ITERATIONS,
         tolerance_grad=STEEPEST,
         tolerance_change=SMALLEST_CHANGE,
         line_search_fn="strong_wolfe",

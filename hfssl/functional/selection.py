@@ -16,16 +16,16 @@ from scipy.special import entr
 
 __all__ = [
     "ACQUISITIONS",
-    "DRAWS",
+    "SELECTION_STRATEGIES",
     "Candidates",
-    "class_balanced_draw",
-    "draw_all",
-    "draw_easy",
-    "draw_hard",
-    "draw_threshold",
-    "draw_top_k",
-    "draw_uniform",
+    "class_balanced_selection",
     "quotas",
+    "select_all",
+    "select_easy",
+    "select_hard",
+    "select_threshold",
+    "select_top_k",
+    "select_uniform",
 ]
 
 
@@ -57,7 +57,7 @@ def quotas(size: int, num_classes: int) -> np.ndarray:
     return share + (np.arange(num_classes) < rest).astype(np.int64)
 
 
-def class_balanced_draw(
+def class_balanced_selection(
     candidates: Candidates, probability: np.ndarray, size: int, generator: np.random.Generator
 ) -> np.ndarray:
     """Per class, draws S/K rows without replacement with chances proportional to `probability`.
@@ -89,45 +89,45 @@ def _smallest_of_each_class(
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
-def draw_easy(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+def select_easy(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
     """Rows that the teacher is sure of: p proportional to max(0, 1 - uncertainty) (UST's easy draw, there of BALD)."""
-    return class_balanced_draw(candidates, np.maximum(0.0, 1.0 - candidates.uncertainty), size, generator)
+    return class_balanced_selection(candidates, np.maximum(0.0, 1.0 - candidates.uncertainty), size, generator)
 
 
-def draw_hard(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+def select_hard(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
     """Rows that the teacher is unsure of: p proportional to max(0, uncertainty) (UST's hard draw, there of BALD)."""
-    return class_balanced_draw(candidates, np.maximum(0.0, candidates.uncertainty), size, generator)
+    return class_balanced_selection(candidates, np.maximum(0.0, candidates.uncertainty), size, generator)
 
 
-def draw_uniform(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+def select_uniform(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
     """Rows at random within each class: plain self-training."""
-    return class_balanced_draw(candidates, np.ones(len(candidates.predicted)), size, generator)
+    return class_balanced_selection(candidates, np.ones(len(candidates.predicted)), size, generator)
 
 
-def draw_top_k(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+def select_top_k(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
     """The S/K most confident rows of each class. The generator breaks ties, common where confidence is a rounded 1."""
     return _smallest_of_each_class(candidates, -candidates.confidence, size, generator)
 
 
-def draw_threshold(
+def select_threshold(
     candidates: Candidates, size: int, generator: np.random.Generator, threshold: float = 0.95
 ) -> np.ndarray:
     """Every row with confidence of at least `threshold` (Lee 2013; FixMatch); not balanced, not bounded by `size`."""
     return np.flatnonzero(candidates.confidence >= threshold)
 
 
-def draw_all(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
+def select_all(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
     """Every row; `size` and the generator are not used."""
     return np.arange(len(candidates.predicted))
 
 
-Draw = Callable[..., np.ndarray]  # of candidates, size and generator
+SelectionStrategy = Callable[..., np.ndarray]  # of candidates, size and generator
 
-DRAWS: dict[str, Draw] = {
-    "easy": draw_easy,
-    "hard": draw_hard,
-    "uniform": draw_uniform,
-    "top_k": draw_top_k,
-    "threshold": draw_threshold,
-    "all": draw_all,
+SELECTION_STRATEGIES: dict[str, SelectionStrategy] = {
+    "easy": select_easy,
+    "hard": select_hard,
+    "uniform": select_uniform,
+    "top_k": select_top_k,
+    "threshold": select_threshold,
+    "all": select_all,
 }

@@ -29,7 +29,7 @@ Files = Mapping[str, Path | bytes]  # path in the repository -> file, or its con
 T = TypeVar("T")
 
 TRANSIENT = (429, 500, 502, 503, 504)
-TRIES, FIRST_WAIT, LONGEST_WAIT = 5, 1.0, 300.0  # waits of 1, 2, 4 and 8 seconds, or what the server asks for
+TRIES, FIRST_WAIT, MAX_WAIT = 5, 1.0, 300.0  # waits of 1, 2, 4 and 8 seconds, or what the server asks for
 # What says which model a repository's root holds. Left over from an earlier push (an adapter where now a full model
 # is), it would be loaded in place of the new one.
 ROOT_OF_A_MODEL = re.compile(r"(adapter_)?config\.json|hfssl_labels\.json|[^/]+\.safetensors(\.index\.json)?")
@@ -157,9 +157,9 @@ def _insisting(work: Callable[[], T], repo_id: str, wait: Callable[[float], None
     raise AssertionError("unreachable")
 
 
-def _asked_wait(header: str | None, otherwise: float) -> float:
+def _asked_wait(header: str | None, default: float) -> float:
     """Seconds that `Retry-After` asks for; it may also hold a date, for which our own wait has to do."""
     try:
-        return min(LONGEST_WAIT, float(header)) if header else otherwise
+        return min(MAX_WAIT, float(header)) if header else default
     except ValueError:
-        return otherwise
+        return default

@@ -1,4 +1,4 @@
-"""Supervised-contrastive warm start: few labels give many pairs."""
+"""Supervised-contrastive contrastive stage: few labels give many pairs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SupervisedContrastiveObjective(Objective):
 
 @dataclass
 class ContrastiveConfig(SSLConfig):
-    """Arguments of `ContrastiveTrainer`: the supervised-contrastive warm start of a classifier."""
+    """Arguments of `ContrastiveTrainer`: the supervised-contrastive contrastive stage of a classifier."""
 
     max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
@@ -100,7 +100,7 @@ class ContrastiveConfig(SSLConfig):
 
 
 class ContrastiveTrainer(MethodTrainer):
-    """Supervised-contrastive warm start of a classifier's body; fine-tune its head afterwards."""
+    """Supervised-contrastive contrastive stage of a classifier's body; fine-tune its head afterwards."""
 
     objective_class = SupervisedContrastiveObjective
     config_class = ContrastiveConfig

@@ -17,13 +17,13 @@ from hfssl.functional.regularization import draw_mixup, mixup_cross_entropy, r_d
 from hfssl.models.heads import mixed_head_input
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import Batch, classification_logits, joint_logits, model_inputs
-from hfssl.training.head_fitting import start_head
+from hfssl.training.head_fitting import init_head
 from hfssl.training.objective import Objective
 from hfssl.training.trainer import MethodTrainer
 from hfssl.training.weight_averaging import StartingPoint
 
 __all__ = [
-    "HEAD_START_NAMES",
+    "HEAD_INIT_NAMES",
     "SupervisedConfig",
     "SupervisedObjective",
     "SupervisedTrainer",
@@ -74,7 +74,7 @@ class SupervisedObjective(Objective):
 
 
 # Of hfssl.models.heads, on a floor above.
-HEAD_START_NAMES = ("random", "class_means", "logistic")
+HEAD_INIT_NAMES = ("random", "class_means", "logistic")
 
 
 @dataclass
@@ -86,7 +86,7 @@ class SupervisedConfig(SSLConfig):
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the body."})
     head_learning_rate: float | None = field(default=1e-3, metadata={"help": "Peak learning rate of the fresh head."})
-    head_start: str = field(
+    head_init: str = field(
         default="random",
         metadata={
             "help": "Start the head from chance ('random'), from the class means of the labeled rows ('class_means'), "
@@ -107,8 +107,8 @@ class SupervisedConfig(SSLConfig):
     def problems(self) -> list[str]:
         """As in the base class, of this class's own values, too."""
         found = super().problems()
-        if self.head_start not in HEAD_START_NAMES:
-            found.append(f"head_start must be one of {', '.join(HEAD_START_NAMES)}, got '{self.head_start}'.")
+        if self.head_init not in HEAD_INIT_NAMES:
+            found.append(f"head_init must be one of {', '.join(HEAD_INIT_NAMES)}, got '{self.head_init}'.")
         for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha"):
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative, got {getattr(self, name)}; 0 switches it off.")
@@ -132,8 +132,8 @@ class SupervisedTrainer(MethodTrainer):
         train_dataset: Dataset | None = None,
         **kwargs: Any,
     ):
-        if args.head_start != "random" and train_dataset is not None:
+        if args.head_init != "random" and train_dataset is not None:
             train_dataset = self.prepare_dataset(train_dataset, processing_class, args)
             model.to(args.device)  # also starts the process group, before the ranks talk
-            start_head(args.head_start, model, train_dataset, processing_class, bf16=args.bf16)
+            init_head(args.head_init, model, train_dataset, processing_class, bf16=args.bf16)
         super().__init__(model, args, processing_class=processing_class, train_dataset=train_dataset, **kwargs)

@@ -53,8 +53,8 @@ def one_vector_a_row(hidden: Tensor) -> Tensor:
     """What the logit layer sees, if that is `[B, D]`; `ModelError` else: there is no head to fit then."""
     if hidden.dim() != 2:
         raise ModelError(
-            f"Expected one vector a row before the head, [B, D], got {list(hidden.shape)}: leave head_start and "
-            "refit_head out."
+            f"Expected one vector a row before the head, [B, D], got {list(hidden.shape)}: leave head_init and "
+            "retrain_head out."
         )
     return hidden
 

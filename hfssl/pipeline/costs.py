@@ -103,8 +103,8 @@ def plan(
 
     def labels_only(preset: Preset) -> float:
         tokens = trained(SupervisedConfig, preset.supervised | given, labeled)
-        if preset.warm_start is not None:
-            tokens += trained(ContrastiveConfig, preset.warm_start, labeled, views=2)
+        if preset.contrastive is not None:
+            tokens += trained(ContrastiveConfig, preset.contrastive, labeled, views=2)
         return tokens
 
     def taught(preset: Preset) -> float:
@@ -126,9 +126,9 @@ def plan(
     def scored(models: int) -> float:
         return scoring_tokens(pool, unlabeled, models=models, passes=passes, share_of_layers=share)
 
-    teachers = _setting(SelfTrainingConfig, settings, "teachers")
+    teachers = _setting(SelfTrainingConfig, settings, "num_teachers")
     opinions = teachers + _setting(SelfTrainingConfig, settings, "model_soup")
-    refits_head = _setting(SelfTrainingConfig, settings, "refit_head")
+    refits_head = _setting(SelfTrainingConfig, settings, "retrain_head")
     head = scoring_tokens(pool, unlabeled, models=1, passes=0, share_of_layers=share) if refits_head else 0.0
     if rounds:
         looked_at = scored(opinions) + (rounds - 1) * scored(1) + rounds * head

@@ -19,7 +19,7 @@ from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.errors import ConfigurationError
 from hfssl.evaluation.verdict import Verdict, judge
-from hfssl.functional.class_priors import given_shares
+from hfssl.functional.class_priors import given_prior
 from hfssl.models.backbones import check_backbone, check_masked_lm, load_tokenizer
 from hfssl.pipeline.artifacts import save_outcome
 from hfssl.pipeline.presets import PRESETS
@@ -91,11 +91,11 @@ def _data(arguments: FitArguments, run: RunFolder) -> SemiSupervisedSplits:
     """Stages 1 and 2: the split is made once and then read from the folder, also when the tables change later."""
     if not run.resumed:
         splits = make_splits(arguments, arguments.seed)
-        if arguments.class_shares is not None:
-            given_shares(arguments.class_shares, splits.manifest["label_names"])
+        if arguments.class_prior is not None:
+            given_prior(arguments.class_prior, splits.manifest["label_names"])
             if not len(splits["unlabeled"]):
                 raise ConfigurationError(
-                    "class_shares are those of the unlabeled rows, of which there are none: add some, or leave it out."
+                    "class_prior are those of the unlabeled rows, of which there are none: add some, or leave it out."
                 )
         by_preset = PRESETS[arguments.preset].pretext is not None
         if len(splits["unlabeled"]) and (by_preset if arguments.pretext is None else arguments.pretext):

@@ -12,9 +12,9 @@ from datasets import Dataset
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.evaluation.alarms import drifted_shares, lost_classes, novel_rows_left_out, strange_pool, unlearned_labels
+from hfssl.evaluation.alarms import drifted_class_prior, lost_classes, ood_pool, ood_rows_left_out, unlearned_labels
 from hfssl.evaluation.cross_fitting import CrossFit
-from hfssl.evaluation.verdict import BASELINE, stage_name
+from hfssl.evaluation.verdict import LABELS_ONLY, stage_name
 from hfssl.inference.scoring import predict_logits
 from hfssl.methods.self_training.rounds import SelfTraining
 from hfssl.metrics.accuracy_without_labels import average_thresholded_confidence
@@ -31,7 +31,7 @@ __all__ = ["CROSS_FIT", "Evidence"]
 CROSS_FIT, LOGITS = "cross_fit", "logits.npz"
 MEASURED = ("validation", "test")
 # Below, an estimate that inherits the noise of the held-out accuracy misleads: on 9 labels it said 24% for 62%.
-FEWEST_HELD_OUT = 30
+MIN_HELD_OUT = 30
 LOOKED_AT = 500  # rows of the pool whose labels the student is asked for
 
 
@@ -86,7 +86,7 @@ class Evidence:
         """What each finished stage has trained on, the refit excepted, which comes after the verdict."""
         done = (
             self.run_folder.done(name)
-            for name in ("adapted_backbone", BASELINE, "pretext", "self_training", CROSS_FIT)
+            for name in ("adapted_backbone", LABELS_ONLY, "pretext", "self_training", CROSS_FIT)
         )
         return [manifest for record in done if record is not None for manifest in record["manifests"]]
 
@@ -116,7 +116,7 @@ class Evidence:
         if not len(labels):
             return {}
         right = {name: self.logits(name)["test"].argmax(axis=-1) == labels for name in names}
-        gains = {name: paired_gain(right[BASELINE], right[name]) for name in right if name != BASELINE}
+        gains = {name: paired_gain(right[LABELS_ONLY], right[name]) for name in right if name != LABELS_ONLY}
         return {name: {"gain": gain, "interval": [low, high]} for name, (gain, low, high) in gains.items()}
 
     def alarms(self) -> list[str]:
@@ -141,12 +141,12 @@ class Evidence:
             alarms += self._unlearned(rounds, pool)
             if len(self.tokens["proxy"]):
                 student = softmax(predict_logits(rounds.student_, self.tokens["proxy"], self.tokenizer), axis=-1)
-                alarms += drifted_shares(student, rounds.class_shares_)
+                alarms += drifted_class_prior(student, rounds.class_prior_)
                 notes += self._estimates(student, rounds.args.device)
         if (around := rounds.neighborhood_) is not None:
-            filtered = rounds.args.filter_novel
-            alarms += strange_pool(around.novel, filtered=filtered and not around.novel.all())
-            notes += novel_rows_left_out(around.novel) if filtered else []
+            filtered = rounds.args.ood_filter
+            alarms += ood_pool(around.novel, filtered=filtered and not around.novel.all())
+            notes += ood_rows_left_out(around.novel) if filtered else []
         return {"alarms": alarms, "notes": notes}
 
     def _unlearned(self, rounds: SelfTraining, pool: Dataset) -> list[str]:
@@ -163,18 +163,18 @@ class Evidence:
 
     def _baseline(self, rows: Dataset, device: torch.device) -> np.ndarray:
         """`[N, K]` logits of the labels-only model."""
-        model = from_pretrained(self.run_folder.stage(BASELINE) / "model")
+        model = from_pretrained(self.run_folder.stage(LABELS_ONLY) / "model")
         return predict_logits(model, rows, self.tokenizer, device=device)
 
     def _estimates(self, student_probs: np.ndarray, device: torch.device) -> list[str]:
         """What labels only and the student would get right of `proxy`, whose labels are not looked at."""
         labels = self.known("validation")
-        if len(labels) < FEWEST_HELD_OUT:
+        if len(labels) < MIN_HELD_OUT:
             return []
         baseline = self._baseline(self.tokens["proxy"], device)
         before, after = (
             100 * average_thresholded_confidence(self.predictions(stage)["validation"], labels, probs)
-            for stage, probs in ((BASELINE, softmax(baseline, axis=-1)), ("self_training", student_probs))
+            for stage, probs in ((LABELS_ONLY, softmax(baseline, axis=-1)), ("self_training", student_probs))
         )
         return [
             f"Accuracy on {len(student_probs):,} set-aside texts, estimated without their labels (average thresholded "

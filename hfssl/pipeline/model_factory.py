@@ -103,9 +103,9 @@ class ModelMaker:
         *,
         seed: int,
         adapted: bool,
-        otherwise: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> dict[str, SSLTrainer]:
-        """Fine-tunes on the labels, after a contrastive warm start on the same rows where the preset has one.
+        """Fine-tunes on the labels, after a contrastive contrastive stage on the same rows where the preset has one.
 
         Args:
             folder: for checkpoints.
@@ -113,7 +113,7 @@ class ModelMaker:
             labeled: tokenized rows with `labels`.
             seed: of everything that is drawn.
             adapted: whether to start from the adapted backbone.
-            otherwise: settings of the warm start that differ from the preset's.
+            overrides: settings of the contrastive stage that differ from the preset's.
 
         Returns the trainers by the name of their step, in order; `"supervised"` is the last.
         """
@@ -121,18 +121,18 @@ class ModelMaker:
         model = self.classifier(seed, adapted=adapted)
         peft_config = self.peft_config(model, "sequence_classification")
         preset = self.preset.at(len(labeled))
-        if preset.warm_start is not None:
-            place = folder / "checkpoints" / "warm_start"
-            trainers["warm_start"] = ContrastiveTrainer(
+        if preset.contrastive is not None:
+            place = folder / "checkpoints" / "contrastive"
+            trainers["contrastive"] = ContrastiveTrainer(
                 model,
-                self.config(ContrastiveConfig, place, {**preset.warm_start, **(otherwise or {})}, seed=seed),
+                self.config(ContrastiveConfig, place, {**preset.contrastive, **(overrides or {})}, seed=seed),
                 train_dataset=labeled,
                 processing_class=self.tokenizer,
                 peft_config=peft_config,
-                title=f"{title}, warm start",
+                title=f"{title}, contrastive stage",
             )
-            trainers["warm_start"].train(resume_from_checkpoint=True)
-            model, peft_config = trainers["warm_start"].model, None  # with LoRA it carries its adapter now
+            trainers["contrastive"].train(resume_from_checkpoint=True)
+            model, peft_config = trainers["contrastive"].model, None  # with LoRA it carries its adapter now
         trainers["supervised"] = SupervisedTrainer(
             model,
             self.config(SupervisedConfig, folder, preset.supervised, seed=seed),
@@ -152,17 +152,17 @@ class ModelMaker:
         labeled: Dataset,
         *,
         adapted: bool,
-        otherwise: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> PreTrainedModel:
         """A labels-only model of another seed, which goes by the name of the folder `place` that keeps it.
 
         Args:
             place: gets `model/`; what lies there already is not trained again.
-            title, labeled, adapted, otherwise: as in `supervised`.
+            title, labeled, adapted, overrides: as in `supervised`.
         """
         if not (place / "model").exists():
             seed = self.seed(place.name)
-            trainers = self.supervised(place, title, labeled, seed=seed, adapted=adapted, otherwise=otherwise)
+            trainers = self.supervised(place, title, labeled, seed=seed, adapted=adapted, overrides=overrides)
             save_checkpoint(trainers["supervised"].model, self.tokenizer, place / "model", self.label_names)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return from_pretrained(place / "model")

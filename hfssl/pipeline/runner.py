@@ -17,7 +17,7 @@ from hfssl.data.audit import training_manifest
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.tokenization import tokenize_dataset
 from hfssl.evaluation.cross_fitting import cross_fit, fold_numbers
-from hfssl.evaluation.verdict import BASELINE, judge
+from hfssl.evaluation.verdict import LABELS_ONLY, judge
 from hfssl.methods.pretext.masked_span import MaskedSpanConfig, MaskedSpanTrainer
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.rounds import SelfTraining
@@ -90,7 +90,7 @@ class StageRunner:
         records: dict[str, dict[str, Any]] = {}
         if self.pretext:
             self.run_folder.run_once("adapted_backbone", self._adapt_backbone)
-        records[BASELINE] = self.run_folder.run_once(BASELINE, self._labels_only)
+        records[LABELS_ONLY] = self.run_folder.run_once(LABELS_ONLY, self._labels_only)
         if self.pretext:
             records["pretext"] = self.run_folder.run_once("pretext", self._labels_only_on_adapted)
             adapting = self.run_folder.done("adapted_backbone")
@@ -167,7 +167,7 @@ class StageRunner:
         }
 
     def _labels_only(self, folder: Path) -> dict[str, Any]:
-        return self._supervised(folder, BASELINE, "labels only", adapted=False)
+        return self._supervised(folder, LABELS_ONLY, "labels only", adapted=False)
 
     def _labels_only_on_adapted(self, folder: Path) -> dict[str, Any]:
         return self._supervised(folder, "pretext", "labels only, adapted backbone", adapted=True)
@@ -189,9 +189,11 @@ class StageRunner:
         labels = len(self.tokens["labeled"])
         rounds = self._rounds(folder, "self-training", self.rounds, labels, seed=seed, adapted=adapted)
         config = rounds.args
-        first = self.run_folder.stage("pretext" if adapted else BASELINE)
+        first = self.run_folder.stage("pretext" if adapted else LABELS_ONLY)
         teachers = [from_pretrained(first / "model")]
-        teachers += self._teachers(folder, "self-training", self.tokens["labeled"], range(1, config.teachers), adapted)
+        teachers += self._teachers(
+            folder, "self-training", self.tokens["labeled"], range(1, config.num_teachers), adapted
+        )
         chosen = self._pool_rows()
         pool = self.tokens["unlabeled"].select(chosen)
         rounds.fit(
@@ -203,7 +205,7 @@ class StageRunner:
         )
         used = self.splits["unlabeled"].select(chosen[rounds.labeled_iter_ >= 0])
         settings = rounds.describe() | changed_settings(config) | {"adapted_backbone": adapted}
-        differing = {f"teacher_{n + 1}": self.preset.otherwise(n) for n in range(config.teachers)}
+        differing = {f"teacher_{n + 1}": self.preset.overrides(n) for n in range(config.num_teachers)}
         settings |= {name: changes for name, changes in differing.items() if changes}
         return {
             "metrics": self.evidence.keep(folder, rounds.student_),
@@ -227,14 +229,14 @@ class StageRunner:
                 f"{self.titles[title]}, teacher {number + 1}",
                 labeled,
                 adapted=adapted,
-                otherwise=self.preset.otherwise(number),
+                overrides=self.preset.overrides(number),
             )
             for number in numbers
         ]
 
     def _pool_rows(self) -> np.ndarray:
         """The rows that self-training looks at, ascending: all, or as many as the preset says, drawn by the seed."""
-        count, most = len(self.tokens["unlabeled"]), self.preset.most_pool_rows
+        count, most = len(self.tokens["unlabeled"]), self.preset.max_pool_rows
         if most is None or count <= most:
             return np.arange(count)
         return np.sort(numpy_generator(self.arguments.seed, "pool").choice(count, size=most, replace=False))
@@ -242,7 +244,7 @@ class StageRunner:
     def _rounds(self, folder: Path, title: str, rounds: int, labels: int, *, seed: int, adapted: bool) -> SelfTraining:
         preset = self.preset.at(labels)
         settings = preset.supervised | preset.self_training | {"rounds": rounds}
-        settings |= {"class_shares": self.arguments.class_shares}
+        settings |= {"class_prior": self.arguments.class_prior}
         config = self.make.config(SelfTrainingConfig, folder, settings, seed=seed)
         example = self.make.classifier(config.seed, adapted=adapted)
         return SelfTraining(
@@ -265,7 +267,7 @@ class StageRunner:
         if any(record["selected"] for record in before.get("rounds", [])):
             place = self.run_folder.stage(chosen)
             rounds = self._rounds(place, title, self.rounds, len(tokens), seed=self.make.seed(chosen), adapted=adapted)
-            teachers = self._teachers(folder, title, tokens, range(rounds.args.teachers), adapted)
+            teachers = self._teachers(folder, title, tokens, range(rounds.args.num_teachers), adapted)
             model, curves = rounds.refit(teachers, tokens, self.tokens["unlabeled"].select(self._pool_rows()), folder)
             manifests += [{**m, "stage": REFIT} for m in before["manifests"] if m["role"] == "unlabeled"]
             config = before["config"]
@@ -294,11 +296,11 @@ class StageRunner:
             what = f"{title}, fold {fold + 1} of {self.folds.max() + 1}"
             found = {
                 name: self.make.teacher(place / f"{name}-{fold}", what, rows, adapted=name == "pretext")
-                for name in (BASELINE, *["pretext"] * self.pretext)
+                for name in (LABELS_ONLY, *["pretext"] * self.pretext)
             }
             seed = self.make.seed(f"{CROSS_FIT}-{fold}")
             rounds = self._rounds(place / "rounds", what, 1, len(rows), seed=seed, adapted=adapted)
-            rounds.fit(found["pretext" if adapted else BASELINE], rows, pool)
+            rounds.fit(found["pretext" if adapted else LABELS_ONLY], rows, pool)
             return found | {"self_training": rounds.student_}
 
         cross_fit(folder, self.tokens["labeled"], self.tokens["proxy"], self.folds, models, self.tokenizer)
@@ -313,7 +315,7 @@ class StageRunner:
         """Whether self-training starts from the adapted backbone: only if held-out labels speak for it."""
         if not self.pretext:
             return False
-        probs = {name: self.evidence.predictions(name)["validation"] for name in (BASELINE, "pretext")}
+        probs = {name: self.evidence.predictions(name)["validation"] for name in (LABELS_ONLY, "pretext")}
         verdict = judge(probs, self.evidence.known("validation"))
         return verdict.use_unlabeled
 
@@ -325,7 +327,7 @@ def _all_labels(parts: DatasetDict) -> Dataset:
 
 
 def _curves(trainers: Mapping[str, SSLTrainer]) -> list[dict[str, Any]]:
-    """The log of fine-tuning, or, where the preset has none, that of the warm start."""
+    """The log of fine-tuning, or, where the preset has none, that of the contrastive stage."""
     logs = [trainer.state.log_history for trainer in trainers.values()]
     return logs[-1] or logs[0]
 

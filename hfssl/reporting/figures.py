@@ -27,7 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from hfssl.metrics.calibration import ReliabilityBin
 
 __all__ = [
-    "MOST_NAMED_CLASSES",
+    "MAX_NAMED_CLASSES",
     "AccuracyRow",
     "Picture",
     "accuracy_by_stage",
@@ -39,8 +39,8 @@ __all__ = [
     "rounds",
 ]
 
-MOST_NAMED_CLASSES = 30  # past this many, names would be too small to read
-MOST_ANNOTATED_CLASSES = 12
+MAX_NAMED_CLASSES = 30  # past this many, names would be too small to read
+MAX_ANNOTATED_CLASSES = 12
 INK, MUTED, RULE, PALE = "#1f2933", "#66707c", "#dfe3e8", "#eef1f4"
 ACCENT, GREEN, AMBER, QUIET = "#27598c", "#3b8272", "#b7791f", "#a9bacb"
 STAGE_COLORS = {"labels_only": "#8b95a1", "adapted_backbone": GREEN, "pretext": GREEN, "self_training": ACCENT}
@@ -155,7 +155,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], label_names: Sequence[str]
         counts: split -> rows of each class, each of length K.
         label_names: K names. Past 30 classes, bars are sorted and carry no names.
     """
-    named = len(label_names) <= MOST_NAMED_CLASSES
+    named = len(label_names) <= MAX_NAMED_CLASSES
     names = drawable_names(label_names)
 
     def draw(figure: Figure) -> None:
@@ -345,7 +345,7 @@ def confusion(matrix: np.ndarray, label_names: Sequence[str]) -> Picture:
         image = axes.imshow(100 * share, cmap=BLUES, vmin=0, vmax=100, interpolation="nearest")
         axes.spines[:].set_visible(False)
         axes.set(xlabel="predicted class", ylabel="true class")
-        if size <= MOST_NAMED_CLASSES:
+        if size <= MAX_NAMED_CLASSES:
             names = drawable_names(label_names, longest=20)
             upright = max(map(len, names)) <= 60 / size
             axes.set_xticks(range(size), names, color=INK, rotation=0 if upright else 90)
@@ -354,7 +354,7 @@ def confusion(matrix: np.ndarray, label_names: Sequence[str]) -> Picture:
             axes.set_yticks(np.arange(size - 1) + 0.5, minor=True)
             axes.grid(which="minor", color="white", linewidth=1.2)
             axes.tick_params(which="minor", length=0)
-        if size <= MOST_ANNOTATED_CLASSES:
+        if size <= MAX_ANNOTATED_CLASSES:
             for (row, column), value in np.ndenumerate(share):
                 color = "white" if value > 0.5 else (INK if matrix[row, column] else "#b5bdc6")
                 axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=color, fontsize=8)
@@ -362,5 +362,5 @@ def confusion(matrix: np.ndarray, label_names: Sequence[str]) -> Picture:
         bar.set_label("% of the true class")
         bar.outline.set_visible(False)
 
-    side = 5.6 if size > MOST_ANNOTATED_CLASSES else min(5.6, 2.6 + 0.42 * size)
+    side = 5.6 if size > MAX_ANNOTATED_CLASSES else min(5.6, 2.6 + 0.42 * size)
     return render(draw, side, width=side + 1.2)

@@ -18,7 +18,7 @@ from hfssl.reporting.results import gains_row_by_row, kept_stage, primary_split,
 
 __all__ = ["build_model_card", "run_card"]
 
-MOST_NAMED_LABELS = 30
+MAX_NAMED_LABELS = 30
 METRIC_NAMES = {
     "accuracy": ("accuracy", "Accuracy"),
     "macro_f1": ("f1", "Macro F1"),
@@ -109,7 +109,7 @@ def build_model_card(
             base_is_local=hub_id(base_model) is None,
             license=license,
             dataset_name=dataset_name,
-            label_names=label_names[:MOST_NAMED_LABELS],
+            label_names=label_names[:MAX_NAMED_LABELS],
             num_labels=len(label_names),
             gain=_gain(results["verdict"]),
             row_by_row=gains_row_by_row(results),
@@ -125,7 +125,7 @@ def build_model_card(
             settings={stage: _settings(config) for stage, config in stages_config.items()},
             papers={stage: papers for stage, (papers, _) in sources.items() if papers},
             citations=list(dict.fromkeys(citations)),
-            base_license=_license_beside(base_model),
+            base_license=_license_of_backbone(base_model),
             fingerprints=results["data"].get("fingerprints", {}),
             uses_adapter=uses_adapter,
             stock=pooling == "stock",
@@ -231,7 +231,7 @@ def _interval(metrics: Mapping[str, float], rows: int) -> str:
     return f"{percent(low)} to {percent(high)}"
 
 
-def _license_beside(base_model: str) -> str | None:
+def _license_of_backbone(base_model: str) -> str | None:
     """The license that the base model's own card names, where that card lies in its folder."""
     card = Path(base_model) / "README.md"
     if not card.is_file():

@@ -34,8 +34,8 @@ __all__ = [
 
 SPLITS = ("labeled", "unlabeled", "validation", "proxy", "test")
 TOP_CONFUSIONS = 10
-MOST_EXAMPLES = 8
-LONGEST_EXAMPLE = 600  # characters
+MAX_EXAMPLES = 8
+MAX_EXAMPLE_LENGTH = 600  # characters
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def data_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Sec
         [[s, f"{rows_of(results, s, False):,}", f"{rows_of(results, s):,}"] for s in order],
     )
     tables = [summary]
-    if len(names) > figures.MOST_NAMED_CLASSES or figures.drawable_names(names) != list(names):
+    if len(names) > figures.MAX_NAMED_CLASSES or figures.drawable_names(names) != list(names):
         rows = [[f"#{i}", name, *(f"{by_class[s][i]:,}" for s in by_class)] for i, name in enumerate(names)]
         tables.append(Table(["class", "name", *by_class], rows, 2, title=f"All {len(names)} classes"))
     notes = list(dict.fromkeys([*data.get("warnings", []), *evidence.get("warnings", [])]))
@@ -272,7 +272,7 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
         f"{stage_title(chosen)} on the {len(labels):,} {split} rows: each line is a true class, shaded by where its "
         "rows went; a perfect model has only the diagonal."
     )
-    if len(names) > figures.MOST_NAMED_CLASSES:
+    if len(names) > figures.MAX_NAMED_CLASSES:
         caption += f" The numbers of the {len(names)} classes are resolved above, under the data."
     caption += " The table lists the most frequent confusions." if confused else " No row was mistaken."
     return Section(title, figures.confusion(matrix, names), caption, tables=tables)
@@ -293,7 +293,7 @@ def examples_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) ->
     """The texts on which the kept model is wrong with the highest probability."""
     title, names = "Most confident mistakes", results["data"]["label_names"]
     wrong = [e for e in evidence.get("examples", []) if e["label"] != e["predicted"]]
-    wrong = sorted(wrong, key=lambda e: -e["probability"])[:MOST_EXAMPLES]
+    wrong = sorted(wrong, key=lambda e: -e["probability"])[:MAX_EXAMPLES]
     if not wrong:
         return Section(title, missing="There are no mistakes on held-out labels to show.")
     examples = [
@@ -319,7 +319,7 @@ def _class_name(label: int | str, names: Sequence[str]) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_EXAMPLE else text[:LONGEST_EXAMPLE].rstrip() + " …"
+    return text if len(text) <= MAX_EXAMPLE_LENGTH else text[:MAX_EXAMPLE_LENGTH].rstrip() + " …"
 
 
 def _number(value: float | None) -> str:

@@ -16,7 +16,7 @@ from hfssl.reporting.markdown import environment, hub_id, private, shown_base_mo
 
 __all__ = ["VERSIONED", "TrainedModel", "training_card"]
 
-MOST_NAMED_LABELS = 30
+MAX_NAMED_LABELS = 30
 VERSIONED = ("hfssl", "torch", "transformers", "datasets", "peft", "accelerate")
 CLASSIFY = """\
 from transformers import pipeline
@@ -107,7 +107,7 @@ def training_card(
             unlabeled=model.unlabeled,
             base_model=shown_base_model(model.base_model),
             base_is_local=hub_id(model.base_model) is None,
-            label_names=list(model.label_names)[:MOST_NAMED_LABELS],
+            label_names=list(model.label_names)[:MAX_NAMED_LABELS],
             num_labels=len(model.label_names),
             snippet=_snippet(model),
             metrics=_rows(model),

@@ -19,8 +19,8 @@ from accelerate.utils import broadcast_object_list, gather
 
 __all__ = [
     "any_rank",
+    "broadcast",
     "failing_together",
-    "from_main",
     "is_main",
     "leave_group",
     "rank_and_world",
@@ -52,7 +52,7 @@ def leave_group() -> None:
     PartialState().destroy_process_group()
 
 
-def from_main(value: T) -> T:
+def broadcast(value: T) -> T:
     """The main process's `value` (anything that can be pickled), on every rank."""
     return broadcast_object_list([value])[0]
 

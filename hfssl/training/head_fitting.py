@@ -16,11 +16,11 @@ from hfssl.errors import ModelError
 from hfssl.functional.logistic_regression import logistic_weights, soft_logistic_weights
 from hfssl.inference.scoring import head_inputs
 from hfssl.models.heads import logit_layer
-from hfssl.runtime.distributed import from_main
+from hfssl.runtime.distributed import broadcast
 
-__all__ = ["HEAD_STARTS", "class_mean_weights", "confidence_scale", "refit_head", "start_head"]
+__all__ = ["HEAD_INITS", "class_mean_weights", "confidence_scale", "init_head", "retrain_head"]
 
-MOST_EXPONENT = 10.0  # of the factors that are tried: a head of next to no steps is next to not sure at all
+MAX_EXPONENT = 10.0  # of the factors that are tried: a head of next to no steps is next to not sure at all
 
 
 def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -46,14 +46,14 @@ def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tu
     return 2 * means / scale, -means.square().sum(dim=1) / scale
 
 
-HEAD_STARTS = {"class_means": class_mean_weights, "logistic": logistic_weights}
+HEAD_INITS = {"class_means": class_mean_weights, "logistic": logistic_weights}
 
 
 @torch.no_grad()
-def start_head(
+def init_head(
     start: str, model: PreTrainedModel, labeled: Dataset, tokenizer: PreTrainedTokenizerBase, *, bf16: bool = False
 ) -> None:
-    """Fits the logit layer to its own input over the labeled rows, as one of `HEAD_STARTS` says.
+    """Fits the logit layer to its own input over the labeled rows, as one of `HEAD_INITS` says.
 
     All ranks come here with the same rows.
 
@@ -69,16 +69,16 @@ def start_head(
     """
     layer = logit_layer(model)
     if layer.bias is None:
-        raise ModelError("Expected a logit layer with a bias for head_start, found one without: leave it out.")
+        raise ModelError("Expected a logit layer with a bias for head_init, found one without: leave it out.")
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         features = torch.from_numpy(head_inputs(model, labeled, tokenizer))
-    weight, bias = HEAD_STARTS[start](features, torch.tensor(labeled["labels"][:]), layer.out_features)
+    weight, bias = HEAD_INITS[start](features, torch.tensor(labeled["labels"][:]), layer.out_features)
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
 
 
 @torch.no_grad()
-def refit_head(
+def retrain_head(
     model: PreTrainedModel,
     labeled: Dataset,
     pool: Dataset,
@@ -118,7 +118,7 @@ def refit_head(
     # labeled rows had made the head surer; where no label is held out, no temperature will.
     replaced = layer(torch.from_numpy(inputs).to(layer.weight)).double().cpu().numpy()
     scale = confidence_scale(inputs @ weight.T + bias, replaced)
-    weight, bias = from_main((scale * weight, scale * bias))
+    weight, bias = broadcast((scale * weight, scale * bias))
     layer.weight.copy_(torch.from_numpy(weight))
     layer.bias.copy_(torch.from_numpy(bias))
 
@@ -137,6 +137,6 @@ def confidence_scale(logits: np.ndarray, reference: np.ndarray) -> float:
     def surplus(exponent: float) -> float:
         return softmax(np.exp(exponent) * logits, axis=1).max(axis=1).mean() - wanted
 
-    if surplus(-MOST_EXPONENT) >= 0 or surplus(MOST_EXPONENT) <= 0:
+    if surplus(-MAX_EXPONENT) >= 0 or surplus(MAX_EXPONENT) <= 0:
         return 1.0
-    return float(np.exp(brentq(surplus, -MOST_EXPONENT, MOST_EXPONENT)))
+    return float(np.exp(brentq(surplus, -MAX_EXPONENT, MAX_EXPONENT)))

@@ -27,7 +27,7 @@ from hfssl.models.adapters import LABELS_FILE, label_map
 from hfssl.models.introspection import transformers_model
 from hfssl.models.mean_pooling import MeanPooledForSequenceClassification
 from hfssl.reporting.trainer_card import TrainedModel, training_card
-from hfssl.runtime.distributed import failing_together, from_main
+from hfssl.runtime.distributed import broadcast, failing_together
 from hfssl.runtime.files import write_json
 from hfssl.training.config import changed_settings
 from hfssl.training.objective import Objective
@@ -97,7 +97,7 @@ class PublishingTrainer(Trainer):
                     private=args.hub_private_repo if private is None else private,
                     token=token or args.hub_token,
                 )
-        self.hub_model_id = from_main(name)
+        self.hub_model_id = broadcast(name)
 
     def create_model_card(
         self,

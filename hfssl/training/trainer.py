@@ -36,7 +36,7 @@ from hfssl.errors import Interrupted, TrainingError
 from hfssl.models.adapters import add_adapter
 from hfssl.models.checkpoints import COMPLETE_MARKER, last_complete_checkpoint
 from hfssl.runtime.cpu_kernels import cheap_operations
-from hfssl.runtime.distributed import any_rank, from_main
+from hfssl.runtime.distributed import any_rank, broadcast
 from hfssl.runtime.files import atomic_file
 from hfssl.runtime.interrupts import InterruptNote
 from hfssl.runtime.progress import NamedProgress
@@ -278,7 +278,7 @@ class SSLTrainer(PublishingTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts without one."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = from_main(last_complete_checkpoint(self.args.output_dir))
+            resume_from_checkpoint = broadcast(last_complete_checkpoint(self.args.output_dir))
             if resume_from_checkpoint is None:
                 logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
         if resume_from_checkpoint and self._is_finished(resume_from_checkpoint):

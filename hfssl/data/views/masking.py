@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hfssl.data.tokenization import Row, encode_texts, map_in_memory, pad_tokens, told_columns
+from hfssl.data.tokenization import Row, encode_texts, map_in_memory, pad_tokens, row_columns
 from hfssl.errors import ConfigurationError, DataError, ModelError
 from hfssl.runtime.seeding import numpy_generator
 
@@ -285,7 +285,7 @@ class TokenMaskingView(_MaskingView):
 def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """Tokenizes `text` (and `text_pair`, where there is one) for the views above; all other columns are dropped.
 
-    Columns: those of `told_columns`, `word_ids` (the word a token belongs to, counted by the tokenizer's own
+    Columns: those of `row_columns`, `word_ids` (the word a token belongs to, counted by the tokenizer's own
     pre-tokenization; -1 for special tokens) and `length` (tokens). A "word" of more than 16 tokens counts as that many
     words of one token: a whole sentence in a script without spaces would else be masked all at once.
 
@@ -297,7 +297,7 @@ def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, m
             f"Span masking needs a fast tokenizer (one with a tokenizer.json), got {type(tokenizer).__name__}; "
             "save the fast version beside the model, or use masking='token'."
         )
-    told = told_columns(tokenizer, has_pairs="text_pair" in dataset.column_names)
+    told = row_columns(tokenizer, has_pairs="text_pair" in dataset.column_names)
 
     def encode(batch: Mapping[str, Any]) -> dict[str, list]:
         encoded = encode_texts(batch, tokenizer, max_length)

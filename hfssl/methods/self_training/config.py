@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hfssl.functional.class_priors import ALIGNMENTS
+from hfssl.functional.class_priors import DISTRIBUTION_ALIGNMENTS
 from hfssl.functional.weighting import WEIGHTINGS
 from hfssl.methods.supervised import SupervisedConfig
 
-__all__ = ["ACQUISITION_NAMES", "DRAW_NAMES", "GRAPH_MODES", "STUDENT_STARTS", "SelfTrainingConfig"]
+__all__ = [
+    "ACQUISITION_NAMES",
+    "LABEL_SPREADING_MODES",
+    "SELECTION_STRATEGY_NAMES",
+    "STUDENT_INITS",
+    "SelfTrainingConfig",
+]
 
 # Of hfssl.functional.selection and hfssl.methods.self_training.frozen_encoder.signals, which live on floors above.
-DRAW_NAMES = ("easy", "hard", "uniform", "top_k", "threshold", "all")
+SELECTION_STRATEGY_NAMES = ("easy", "hard", "uniform", "top_k", "threshold", "all")
 ACQUISITION_NAMES = ("bald", "entropy", "variance", "margin")
-STUDENT_STARTS = ("pretrained", "teacher")
-GRAPH_MODES = ("none", "agreement", "certainty", "labels")
+STUDENT_INITS = ("pretrained", "teacher")
+LABEL_SPREADING_MODES = ("none", "agreement", "certainty", "labels")
 
 
 @dataclass
@@ -25,24 +31,24 @@ class SelfTrainingConfig(SupervisedConfig):
     """
 
     lambda_u: float = field(default=1.0, metadata={"help": "Weight of the pseudo-labeled loss; 0 is labels alone."})
-    teachers: int = field(
+    num_teachers: int = field(
         default=1, metadata={"help": "Models of different seeds whose labels of the pool are averaged in round 1."}
     )
     model_soup: bool = field(
         default=False,
         metadata={
             "help": "Let the mean of several first teachers' weights be one more teacher, from which a student starts "
-            "(with student_start='teacher'). Adapters are not averaged."
+            "(with student_init='teacher'). Adapters are not averaged."
         },
     )
-    student_start: str = field(
+    student_init: str = field(
         default="pretrained",
         metadata={
             "help": "What a student starts from: the 'pretrained' weights (UST), or those of its first 'teacher', "
             "which with weight_average_decay is the moving average of the student before."
         },
     )
-    refit_head: bool = field(
+    retrain_head: bool = field(
         default=False,
         metadata={
             "help": "When a student's training is over, fit its logit layer anew to what it was taught, by logistic "
@@ -65,7 +71,7 @@ class SelfTrainingConfig(SupervisedConfig):
         },
     )
     selection_fraction: float = field(default=0.5, metadata={"help": "Share of the pool that a round draws."})
-    last_selection_fraction: float | None = field(
+    final_selection_fraction: float | None = field(
         default=None,
         metadata={
             "help": "Curriculum: the share grows evenly from round to round, to this in the last one. Default: stays."
@@ -77,12 +83,14 @@ class SelfTrainingConfig(SupervisedConfig):
             "help": "Uncertainty that 'easy' and 'hard' go by: 'bald' (paper), 'entropy', 'variance', 'margin'."
         },
     )
-    draw: str = field(default="easy", metadata={"help": "'easy', 'hard', 'uniform', 'top_k', 'threshold' or 'all'."})
+    selection_strategy: str = field(
+        default="easy", metadata={"help": "'easy', 'hard', 'uniform', 'top_k', 'threshold' or 'all'."}
+    )
     confidence_threshold: float = field(
         default=0.95,
         metadata={
-            "help": "Least confidence for draw='threshold' (FixMatch: 0.95), at a temperature that is fitted on the "
-            "held-out labels where there are any."
+            "help": "Least confidence for selection_strategy='threshold' (FixMatch: 0.95), at a temperature "
+            "that is fitted on the held-out labels where there are any."
         },
     )
     weighting: str = field(
@@ -90,11 +98,11 @@ class SelfTrainingConfig(SupervisedConfig):
         metadata={"help": "'log_variance' (paper), 'one_minus_entropy', 'one_minus_bald', 'confidence', 'uniform'."},
     )
     soft_targets: bool = field(default=False, metadata={"help": "Learn the teacher's probabilities, not its argmax."})
-    sharpening: float = field(
+    sharpen_temperature: float = field(
         default=1.0,
         metadata={"help": "Temperature of soft targets: below 1 they become more certain (MixMatch: 0.5)."},
     )
-    graph: str = field(
+    label_spreading: str = field(
         default="none",
         metadata={
             "help": "What a nearest-neighbour graph over the backbone's embeddings does: 'agreement' weighs rows by "
@@ -115,37 +123,37 @@ class SelfTrainingConfig(SupervisedConfig):
             "most stock heads see the first token alone, for which sentence encoders were not trained."
         },
     )
-    frozen_probe: bool = field(
+    backbone_probe: bool = field(
         default=False,
         metadata={
             "help": "Let logistic regression on the embeddings of the untrained backbone vote on the first "
             "pseudo-labels; how much is judged by held-out labels, and is 40% without them."
         },
     )
-    neighbor_smoothing: float = field(
+    knn_smoothing: float = field(
         default=0.0,
         metadata={
             "help": "Say that a row's nearest neighbours in the pool, by the backbone's embeddings, have in its first "
             "pseudo-label; 0: none."
         },
     )
-    filter_novel: bool = field(
+    ood_filter: bool = field(
         default=False,
         metadata={"help": "Give no weight to rows unlike all labeled ones, where the pool holds many of them."},
     )
-    alignment: str = field(
+    distribution_alignment: str = field(
         default="none",
         metadata={
-            "help": "Class shares that the teacher's probabilities of the pool are brought to: 'none' leaves them as "
+            "help": "Class prior that the teacher's probabilities of the pool are brought to: 'none' leaves them as "
             "they are, 'predicted' takes those of its most probable classes (and of the labels, where classes are "
             "many), 'estimated' what the teachers agree on, 'labeled' those of the labels (ReMixMatch)."
         },
     )
-    class_shares: str | None = field(
+    class_prior: str | None = field(
         default=None,
         metadata={
-            "help": "Class shares of the pool where they are known, such as 'ham=0.9, spam=0.1', or a JSON file with "
-            "them; its labels are brought to these, whatever `alignment` says."
+            "help": "Class prior of the pool where they are known, such as 'ham=0.9, spam=0.1', or a JSON file with "
+            "them; its labels are brought to these, whatever `distribution_alignment` says."
         },
     )
     stop_agreement: float = field(
@@ -160,43 +168,49 @@ class SelfTrainingConfig(SupervisedConfig):
             found.append(f"lambda_u must not be negative, got {self.lambda_u}.")
         if self.lambda_u > 0 and (self.r_drop_alpha > 0 or self.mixup_alpha > 0):
             found.append("r_drop_alpha and mixup_alpha are for teachers, not for students: leave them out here.")
-        if self.teachers < 1:
-            found.append(f"teachers must be at least 1, got {self.teachers}.")
-        if self.model_soup and self.teachers == 1:
+        if self.num_teachers < 1:
+            found.append(f"teachers must be at least 1, got {self.num_teachers}.")
+        if self.model_soup and self.num_teachers == 1:
             found.append("model_soup is the mean of several teachers: set teachers to 2 or more, or leave it out.")
         if self.rounds < 1:
             found.append(f"rounds must be at least 1, got {self.rounds}.")
         if self.mc_passes < 0:
             found.append(f"mc_passes must not be negative, got {self.mc_passes}.")
-        drawn_by_doubt = self.draw in ("easy", "hard") and self.acquisition in ("bald", "variance")
+        drawn_by_doubt = self.selection_strategy in ("easy", "hard") and self.acquisition in ("bald", "variance")
         weighed_by_doubt = self.weighting in ("log_variance", "one_minus_bald")
-        if self.mc_passes == 0 and (drawn_by_doubt or weighed_by_doubt) and (self.teachers == 1 or self.rounds > 1):
+        if (
+            self.mc_passes == 0
+            and (drawn_by_doubt or weighed_by_doubt)
+            and (self.num_teachers == 1 or self.rounds > 1)
+        ):
             found.append(
                 "mc_passes=0 leaves a lone teacher without the doubt that draw, acquisition or weighting go by: give "
-                "it passes, or take draw='all' and weighting='uniform'."
+                "it passes, or take selection_strategy='all' and weighting='uniform'."
             )
-        if not 0 <= self.neighbor_smoothing < 1:
-            found.append(f"neighbor_smoothing must be at least 0 and below 1, got {self.neighbor_smoothing}.")
+        if not 0 <= self.knn_smoothing < 1:
+            found.append(f"knn_smoothing must be at least 0 and below 1, got {self.knn_smoothing}.")
         if self.mc_top_layers is not None and self.mc_top_layers < 1:
             found.append(f"mc_top_layers must be at least 1, got {self.mc_top_layers}; leave it out for all layers.")
         choices = {
-            "student_start": STUDENT_STARTS,
-            "draw": DRAW_NAMES,
+            "student_init": STUDENT_INITS,
+            "selection_strategy": SELECTION_STRATEGY_NAMES,
             "weighting": WEIGHTINGS,
-            "alignment": ALIGNMENTS,
+            "distribution_alignment": DISTRIBUTION_ALIGNMENTS,
         }
-        choices |= {"acquisition": ACQUISITION_NAMES, "graph": GRAPH_MODES}
+        choices |= {"acquisition": ACQUISITION_NAMES, "label_spreading": LABEL_SPREADING_MODES}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 found.append(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'.")
-        for name in ("selection_fraction", "last_selection_fraction"):
+        for name in ("selection_fraction", "final_selection_fraction"):
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
                 found.append(f"{name} must be above 0 and at most 1, got {share}.")
         if not 0 < self.confidence_threshold <= 1:
             found.append(f"confidence_threshold must be above 0 and at most 1, got {self.confidence_threshold}.")
-        if not self.sharpening > 0:
-            found.append(f"sharpening must be above 0, got {self.sharpening}; 1 leaves the targets as they are.")
+        if not self.sharpen_temperature > 0:
+            found.append(
+                f"sharpen_temperature must be above 0, got {self.sharpen_temperature}; 1 leaves the targets unchanged."
+            )
         if not 0 < self.stop_agreement <= 1:
             found.append(f"stop_agreement must be above 0 and at most 1, got {self.stop_agreement}.")
         return found
@@ -206,7 +220,7 @@ class SelfTrainingConfig(SupervisedConfig):
 
         Bengio et al. 2009, "Curriculum learning".
         """
-        first, last = self.selection_fraction, self.last_selection_fraction
+        first, last = self.selection_fraction, self.final_selection_fraction
         if last is None or self.rounds == 1:
             return first
         return first + (last - first) * number / (self.rounds - 1)

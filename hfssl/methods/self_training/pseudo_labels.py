@@ -10,8 +10,8 @@ import torch
 from datasets import Dataset
 from scipy.special import softmax
 
-from hfssl.functional.class_priors import match_shares
-from hfssl.functional.selection import ACQUISITIONS, DRAWS, Candidates
+from hfssl.functional.class_priors import align_distribution
+from hfssl.functional.selection import ACQUISITIONS, SELECTION_STRATEGIES, Candidates
 from hfssl.functional.weighting import normalize_to_mean_one, pseudo_label_weights
 from hfssl.inference.predictions import MCDropoutResult
 from hfssl.methods.self_training.config import SelfTrainingConfig
@@ -71,18 +71,19 @@ def pseudo_label(
 
     Args:
         scores: the teacher's passes over the N rows of the pool.
-        args: `acquisition`, `draw`, `confidence_threshold`, `soft_targets`, `sharpening`, `weighting` and `graph`.
+        args: `acquisition`, `selection_strategy`, `confidence_threshold`, `soft_targets`,
+            `sharpen_temperature`, `weighting` and `label_spreading`.
         generator: of the draw.
-        shares: `[K]`, class shares that the teacher's probabilities are brought to; `None` leaves them as they are.
+        shares: `[K]`, class prior that the teacher's probabilities are brought to; `None` leaves them as they are.
         temperature: T of the teacher's probabilities, before anything else is done to them.
         fraction: share of the pool to draw. Default: `args.selection_fraction`.
         neighborhood: what the embeddings say of the pool, where `args` asks for it.
     """
     probs = sharpened(scores.deterministic_probs, temperature)
-    if neighborhood is not None and args.graph == "labels":
+    if neighborhood is not None and args.label_spreading == "labels":
         probs = (1 - neighborhood.trust) * probs + neighborhood.trust * neighborhood.probs.astype(probs.dtype)
     if shares is not None:
-        probs = match_shares(probs, shares)
+        probs = align_distribution(probs, shares)
     scores = replace(scores, deterministic_probs=probs)  # the predicted class and its variance follow
     num_rows, num_classes = probs.shape
     evidence = (scores.mean_probs, scores.predicted_class_variance, scores.bald)
@@ -93,10 +94,10 @@ def pseudo_label(
         num_classes=num_classes,
     )
     size = max(1, round((args.selection_fraction if fraction is None else fraction) * num_rows))
-    thresholds = {"threshold": args.confidence_threshold} if args.draw == "threshold" else {}
-    rows = DRAWS[args.draw](candidates, size, generator, **thresholds)
+    thresholds = {"threshold": args.confidence_threshold} if args.selection_strategy == "threshold" else {}
+    rows = SELECTION_STRATEGIES[args.selection_strategy](candidates, size, generator, **thresholds)
     if args.soft_targets:
-        targets = sharpened(probs[rows], args.sharpening)
+        targets = sharpened(probs[rows], args.sharpen_temperature)
     else:
         targets = np.eye(num_classes, dtype=np.float32)[scores.predicted[rows]]
     weights = np.zeros(0, dtype=np.float32)

@@ -30,7 +30,7 @@ def describe_round(
     before: np.ndarray | None,
     hidden_labels: np.ndarray | None,
     around: Neighborhood | None,
-    class_shares: np.ndarray | None,
+    class_prior: np.ndarray | None,
     **more: float | None,
 ) -> dict[str, Any]:
     """What a reader wants to know about a round's pseudo-labels; hidden labels are used here only.
@@ -42,21 +42,21 @@ def describe_round(
         before: `[N]` labels of the round before; `None` for the first one.
         hidden_labels: `[N]` true classes where known, else -1; or `None`.
         around: what the backbone's embeddings say of the pool.
-        class_shares: `[K]` that the labels were brought to; `None` for none.
+        class_prior: `[K]` that the labels were brought to; `None` for none.
         more: further numbers to note down.
     """
     rows, predicted = labels.rows, labels.predicted
     counts = np.bincount(predicted[rows], minlength=len(label_names))
     known = rows[:0] if hidden_labels is None else rows[hidden_labels[rows] >= 0]
-    shares = None if class_shares is None else dict(zip(label_names, class_shares.tolist(), strict=True))
+    shares = None if class_prior is None else dict(zip(label_names, class_prior.tolist(), strict=True))
     return {
         "round": number,
         "selected": len(rows),
         "per_class": dict(zip(label_names, counts.tolist(), strict=True)),
-        "novel_share": None if around is None else float(around.novel.mean()),
+        "ood_fraction": None if around is None else float(around.novel.mean()),
         "graph_trust": None if around is None else around.trust,
         "label_name_strength": None if around is None else around.name_strength,
-        "class_shares": shares,
+        "class_prior": shares,
         "mean_weight": float(labels.weights.mean()) if len(rows) else 0.0,
         "mean_bald": float(labels.bald.mean()),
         "pool_agreement": None if before is None else float((before == predicted).mean()),

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hfssl.errors import TrainingError
-from hfssl.functional.class_priors import given_shares
+from hfssl.functional.class_priors import given_prior
 from hfssl.inference.predictions import MCDropoutResult
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.cache import look_around
@@ -40,7 +40,7 @@ from hfssl.methods.self_training.student import SelfTrainingObjective, SelfTrain
 from hfssl.methods.self_training.teachers import (
     Opinions,
     Teacher,
-    find_class_shares,
+    find_class_prior,
     form_committee,
     held_out_temperature,
     probe_weight,
@@ -51,7 +51,7 @@ from hfssl.metrics.significance import disagreement
 from hfssl.models.adapters import trainable_copy
 from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import save_checkpoint
-from hfssl.runtime.distributed import from_main, is_main, wait_for_everyone
+from hfssl.runtime.distributed import broadcast, is_main, wait_for_everyone
 from hfssl.runtime.files import append_json_line, read_json_lines, write_json_lines
 from hfssl.runtime.seeding import derive_seed, numpy_generator
 
@@ -80,7 +80,7 @@ class SelfTraining:
         transduction_: `[N]` label of each row of the pool, by the last teacher that looked at it.
         labeled_iter_: `[N]` first round in which a row was taught from; -1 for never.
         n_iter_: Rounds that were run.
-        class_shares_: `[K]` shares that the pool's labels were brought to, given or found in the first round; `None`
+        class_prior_: `[K]` shares that the pool's labels were brought to, given or found in the first round; `None`
             for none.
         neighborhood_: What the backbone's embeddings say of the pool; `None` where no setting asks for it.
         termination_condition_: `"max_rounds"`, `"labels_stable"` (`stop_agreement`), `"validation_fell"` (by more
@@ -103,8 +103,8 @@ class SelfTraining:
         self.make_student, self.args, self.tokenizer = make_student, args, processing_class
         self.label_names, self.output_dir = label_names, Path(output_dir)
         self.peft_config, self.title = peft_config, title
-        given = args.class_shares
-        self.given_shares = None if given is None else given_shares(given, label_names)
+        given = args.class_prior
+        self.given_prior = None if given is None else given_prior(given, label_names)
 
     def fit(
         self,
@@ -132,8 +132,8 @@ class SelfTraining:
                 "Self-training needs unlabeled rows, got none; add --unlabeled or train on labels only."
             )
         device = self.args.device  # also starts the process group, before the ranks talk
-        self.rounds_: list[dict] = from_main(read_json_lines(self.output_dir / "rounds.jsonl"))
-        self.class_shares_: np.ndarray | None = None
+        self.rounds_: list[dict] = broadcast(read_json_lines(self.output_dir / "rounds.jsonl"))
+        self.class_prior_: np.ndarray | None = None
         self.neighborhood_: Neighborhood | None = None
         self.probe_weight_ = 0.0
         self.labeled_iter_ = np.full(len(pool), -1)
@@ -181,14 +181,14 @@ class SelfTraining:
         self._teachers = self._committee(self._first_teachers(teachers), labeled)
         opinions = self._opinions(self._score(self._teachers, pool, "refit", self.title), around)
         if last == 0:
-            shares = self._find_shares(opinions, labeled)
+            shares = self._find_prior(opinions, labeled)
         else:  # what a student finds is what its own teachers made of the shares
             opinions = Opinions.load(place / OPINIONS).beside(opinions)
-            shares = PseudoLabels.load(place / PSEUDO_LABELS)[1].get("class_shares")
+            shares = PseudoLabels.load(place / PSEUDO_LABELS)[1].get("class_prior")
         temperature = records[last]["temperature"]  # no label is held out any more
         labels = self._select(opinions, "refit", around, shares, temperature, fraction=self.args.fraction_at(last))
         if is_main():
-            labels.save(folder / PSEUDO_LABELS, class_shares=shares)
+            labels.save(folder / PSEUDO_LABELS, class_prior=shares)
         return self._train_student(last, self.title, labels, labeled, pool, folder)
 
     def describe(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class SelfTraining:
         number = record["round"]
         labels, beside = PseudoLabels.load(self._round_dir(number) / PSEUDO_LABELS)
         self._remember(number, labels.rows, labels.predicted)
-        self.class_shares_ = beside.get("class_shares")
+        self.class_prior_ = beside.get("class_prior")
         if is_kept(record):
             self.student_ = from_pretrained(self._round_dir(number) / "student").to(self.args.device)
             self._teachers = self._committee([self.student_])
@@ -252,7 +252,7 @@ class SelfTraining:
         record |= measure_student(self.student_, before if number else self.student_, validation, self.tokenizer)
         record["seconds"] = time.perf_counter() - started
         record["termination_condition"] = termination_condition(record, self.args)
-        record = from_main(record)  # the seconds differ
+        record = broadcast(record)  # the seconds differ
         wait_for_everyone()  # no rank needs the checkpoints any more
         if is_main():
             append_json_line(self.output_dir / "rounds.jsonl", record)
@@ -281,15 +281,15 @@ class SelfTraining:
             self.probe_weight_ = probe_weight(around, self._teachers, validation, self.tokenizer)
         opinions = self._opinions(results, heard)
         if first:
-            self.class_shares_ = self._find_shares(opinions, labeled)
+            self.class_prior_ = self._find_prior(opinions, labeled)
         temperature = 1.0
-        if self.args.draw == "threshold":
+        if self.args.selection_strategy == "threshold":
             temperature = held_out_temperature(heard, self._teachers, validation, self.tokenizer, self.probe_weight_)
         fraction = self.args.fraction_at(number)
-        labels = self._select(opinions, number, around, self.class_shares_, temperature, fraction=fraction)
+        labels = self._select(opinions, number, around, self.class_prior_, temperature, fraction=fraction)
         if is_main():
             opinions.save(folder / OPINIONS)
-            labels.save(folder / PSEUDO_LABELS, class_shares=self.class_shares_)
+            labels.save(folder / PSEUDO_LABELS, class_prior=self.class_prior_)
         record = describe_round(
             number,
             labels,
@@ -297,7 +297,7 @@ class SelfTraining:
             before=self.transduction_,
             hidden_labels=hidden_labels,
             around=around,
-            class_shares=self.class_shares_,
+            class_prior=self.class_prior_,
             probe_weight=self.probe_weight_ if first else 0.0,
             temperature=temperature,
             teacher_disagreement=disagreement(opinions.teacher_probs.argmax(axis=-1)),
@@ -346,14 +346,14 @@ class SelfTraining:
             title=self._shown(title),
         )
 
-    def _find_shares(self, opinions: Opinions, labeled: Dataset) -> np.ndarray | None:
-        """The class shares that are given, or those that the settings ask to find."""
-        if self.given_shares is not None:
-            return self.given_shares
-        return find_class_shares(opinions, labeled["labels"][:], self.args.alignment, self.probe_weight_)
+    def _find_prior(self, opinions: Opinions, labeled: Dataset) -> np.ndarray | None:
+        """The class prior that are given, or those that the settings ask to find."""
+        if self.given_prior is not None:
+            return self.given_prior
+        return find_class_prior(opinions, labeled["labels"][:], self.args.distribution_alignment, self.probe_weight_)
 
     def _opinions(self, results: Sequence[MCDropoutResult], around: Neighborhood | None) -> Opinions:
-        return Opinions.of(results, around, self.probe_weight_, self.args.neighbor_smoothing)
+        return Opinions.of(results, around, self.probe_weight_, self.args.knn_smoothing)
 
     def _select(
         self,
@@ -367,7 +367,7 @@ class SelfTraining:
     ) -> PseudoLabels:
         generator = numpy_generator(self.args.seed, "selection", stream)
         more = {"temperature": temperature, "fraction": fraction, "neighborhood": around}
-        return from_main(pseudo_label(opinions.joined, self.args, generator, shares, **more))
+        return broadcast(pseudo_label(opinions.joined, self.args, generator, shares, **more))
 
     def _shown(self, title: str) -> str | None:
         return None if self.args.disable_tqdm or not is_main() else title
@@ -386,7 +386,7 @@ class SelfTraining:
         seed = derive_seed(self.args.seed, "student", number) % 2**31
         columns = [name for name in pool.column_names if name in self.tokenizer.model_input_names]
         selected = labels.beside(pool.select_columns(columns))  # no label column reaches the student
-        fresh = self.args.student_start == "pretrained"
+        fresh = self.args.student_init == "pretrained"
         trainer = SelfTrainingTrainer(
             self.make_student(seed) if fresh else trainable_copy(self._teachers[0].model),
             replace(

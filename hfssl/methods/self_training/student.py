@@ -14,7 +14,7 @@ from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.supervised import SupervisedObjective, SupervisedTrainer
 from hfssl.runtime.distributed import is_main
 from hfssl.training.forward import Batch, joint_logits
-from hfssl.training.head_fitting import refit_head
+from hfssl.training.head_fitting import retrain_head
 from hfssl.training.objective import Objective
 
 __all__ = ["SelfTrainingObjective", "SelfTrainingTrainer"]
@@ -70,7 +70,7 @@ class SelfTrainingObjective(Objective):
 class SelfTrainingTrainer(SupervisedTrainer):
     """One student: labeled rows plus weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
 
-    With `refit_head` its logit layer is fitted anew when training is over (`hfssl.training.head_fitting`). The
+    With `retrain_head` its logit layer is fitted anew when training is over (`hfssl.training.head_fitting`). The
     rounds around it are in `hfssl.methods.self_training.rounds`.
     """
 
@@ -79,10 +79,10 @@ class SelfTrainingTrainer(SupervisedTrainer):
 
     def _end_training(self) -> None:
         super()._end_training()
-        if not self.args.refit_head or self.args.lambda_u == 0:
+        if not self.args.retrain_head or self.args.lambda_u == 0:
             return
         shown = not self.args.disable_tqdm and is_main()
-        refit_head(
+        retrain_head(
             self.accelerator.unwrap_model(self.model),
             self.train_dataset,
             self.unlabeled_dataset,

@@ -1,4 +1,4 @@
-"""What a committee of teachers says of the pool: their passes, the probe's say beside theirs, the class shares."""
+"""What a committee of teachers says of the pool: their passes, the probe's say beside theirs, the class prior."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hfssl.evaluation.temperature_scaling import fit_temperature
-from hfssl.functional.class_priors import class_shares, consensus_prior, estimate_prior, predicted_shares
+from hfssl.functional.class_priors import class_prior, consensus_prior, estimate_prior, predicted_prior
 from hfssl.inference.predictions import MCDropoutResult, combine
 from hfssl.inference.scoring import mc_dropout, predict_logits
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.layer_probe import LayerProbe, fit_layer_probe
 from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood, embed_layers, probe_say
-from hfssl.runtime.distributed import from_main, is_main
+from hfssl.runtime.distributed import broadcast, is_main
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import derive_seed
 from hfssl.training.weight_averaging import mean_of_weights
@@ -30,7 +30,7 @@ from hfssl.training.weight_averaging import mean_of_weights
 __all__ = [
     "Opinions",
     "Teacher",
-    "find_class_shares",
+    "find_class_prior",
     "form_committee",
     "held_out_temperature",
     "probe_weight",
@@ -79,7 +79,7 @@ def form_committee(
     for model in models:
         embedded = embed_layers(model, labeled, tokenizer, probe=False, bf16=bf16)
         # The seed is of the folds by which several layers would get their say.
-        teachers.append(Teacher(model, from_main(fit_layer_probe(embedded, labels, num_classes, seed=0)), bf16))
+        teachers.append(Teacher(model, broadcast(fit_layer_probe(embedded, labels, num_classes, seed=0)), bf16))
     return teachers
 
 
@@ -210,7 +210,7 @@ def probe_weight(
     said, labels = np.zeros_like(around.probe_held_out), np.zeros(0, dtype=np.int64)
     if len(around.probe_held_out):
         said, labels = _mean_probs(teachers, held_out, tokenizer), np.asarray(held_out["labels"][:])
-    return from_main(probe_say(around.probe_held_out, said, labels))
+    return broadcast(probe_say(around.probe_held_out, said, labels))
 
 
 def held_out_temperature(
@@ -237,17 +237,17 @@ def held_out_temperature(
     said = _mean_probs(teachers, held_out, tokenizer)
     if around is not None and around.probe_held_out is not None:
         said = (1 - probe_weight) * said + probe_weight * around.probe_held_out
-    return from_main(fit_temperature(np.log(np.maximum(said, 1e-12)), held_out["labels"][:]))
+    return broadcast(fit_temperature(np.log(np.maximum(said, 1e-12)), held_out["labels"][:]))
 
 
 def _mean_probs(teachers: Sequence[Teacher], rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     return np.mean([teacher.probs(rows, tokenizer) for teacher in teachers], axis=0)
 
 
-def find_class_shares(
+def find_class_prior(
     opinions: Opinions, labels: Sequence[int], alignment: str, probe_weight: float
 ) -> np.ndarray | None:
-    """`[K]`, the shares that `alignment` asks the pool's labels to be brought to; `None` for none.
+    """`[K]`, the shares that `distribution_alignment` asks the pool's labels to be brought to; `None` for none.
 
     How far the pool is from what a teacher finds at first sight, each says for itself: joined with the opinions that
     they share, the teachers would seem to agree. The more the probe has to say, the less this counts.
@@ -260,17 +260,17 @@ def find_class_shares(
     """
     if alignment == "none":
         return None
-    prior = class_shares(labels, opinions.teacher_probs.shape[-1])
+    prior = class_prior(labels, opinions.teacher_probs.shape[-1])
     if alignment == "labeled":
         return prior
     if alignment == "predicted":
-        return from_main(predicted_shares(opinions.joined.predicted, prior))
-    as_found = _mean_shares(opinions.joined.deterministic_probs)
-    changes = [estimate_prior(probs, prior) / _mean_shares(probs) for probs in opinions.teacher_probs]
+        return broadcast(predicted_prior(opinions.joined.predicted, prior))
+    as_found = _mean_prior(opinions.joined.deterministic_probs)
+    changes = [estimate_prior(probs, prior) / _mean_prior(probs) for probs in opinions.teacher_probs]
     estimates = [as_found * change ** (1 - probe_weight) for change in changes]
-    return from_main(consensus_prior(estimates, as_found, opinions.teacher_probs.shape[1]))
+    return broadcast(consensus_prior(estimates, as_found, opinions.teacher_probs.shape[1]))
 
 
-def _mean_shares(probs: np.ndarray) -> np.ndarray:
+def _mean_prior(probs: np.ndarray) -> np.ndarray:
     """`[N, K]` -> `[K]`, all positive."""
     return np.maximum(probs.mean(axis=0, dtype=np.float64), 1e-12)

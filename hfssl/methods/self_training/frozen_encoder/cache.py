@@ -18,7 +18,7 @@ from hfssl.methods.self_training.frozen_encoder.signals import (
     embed_layers,
     find_neighborhood,
 )
-from hfssl.runtime.distributed import from_main, is_main
+from hfssl.runtime.distributed import broadcast, is_main
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import derive_seed
 
@@ -64,7 +64,7 @@ def look_around(
     path = folder / NEIGHBORHOOD
     if not asks_around(args):
         return None
-    around = from_main(Neighborhood.load(path))
+    around = broadcast(Neighborhood.load(path))
     if around is None:
         encoder = make_encoder().to(args.device)
         found = find_neighborhood(
@@ -73,23 +73,23 @@ def look_around(
             _embedded_pool(encoder, pool, tokenizer, args, pool_folder, title),
             tokenizer,
             num_classes=len(label_names),
-            graph=args.graph != "none",
+            graph=args.label_spreading != "none",
             label_names=label_names if args.label_name_prior else None,
-            probe=args.frozen_probe,
+            probe=args.backbone_probe,
             held_out=held_out,
-            neighbors=args.neighbor_smoothing > 0,
+            neighbors=args.knn_smoothing > 0,
             bf16=args.bf16,
             seed=derive_seed(args.seed, "graph") % 2**31,
             title=title,
         )
-        around = from_main(found)
+        around = broadcast(found)
         if is_main():
             around.save(path)
         if around.alarming:
             logger.warning(
                 "%.0f%% of the pool is unlike all labeled rows (5%% would be usual): %s.",
                 100 * around.novel.mean(),
-                "these rows get no weight" if args.filter_novel else "check that it is the right pool",
+                "these rows get no weight" if args.ood_filter else "check that it is the right pool",
             )
     return around
 
@@ -104,11 +104,11 @@ def _embedded_pool(
 ) -> np.ndarray:
     """`[H, N, D]` by the backbone, from `folder` where an earlier look has left them."""
     path = folder / EMBEDDINGS
-    kept = from_main(read_arrays(path)["layers"] if path.exists() else None)
+    kept = broadcast(read_arrays(path)["layers"] if path.exists() else None)
     if kept is None:
         progress = None if title is None else f"{title}: embedding the pool"
-        found = embed_layers(encoder, pool, tokenizer, probe=args.frozen_probe, bf16=args.bf16, progress=progress)
-        kept = from_main(found)
+        found = embed_layers(encoder, pool, tokenizer, probe=args.backbone_probe, bf16=args.bf16, progress=progress)
+        kept = broadcast(found)
         if is_main():
             write_arrays(path, {"layers": kept})
     if kept.shape[1] != len(pool):

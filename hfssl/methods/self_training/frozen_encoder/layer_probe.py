@@ -21,7 +21,7 @@ __all__ = ["LayerProbe", "fit_layer_probe", "stacking_weights", "upper_layers"]
 
 FOLDS = 4
 PRIOR_ROWS = 1.0  # rows that each layer is given for a start, so that no say is nothing
-MOST_ITERATIONS, TOLERANCE = 1000, 1e-6
+MAX_ITERATIONS, TOLERANCE = 1000, 1e-6
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def stacking_weights(
     likelihoods = np.maximum(probs[:, np.arange(len(labels)), labels], 1e-12)
     prior = np.broadcast_to(np.asarray(prior_rows, dtype=np.float64), len(probs))
     shares = prior / prior.sum()
-    for _ in range(MOST_ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         responsible = shares[:, None] * likelihoods
         responsible /= responsible.sum(axis=0)
         before, shares = shares, (responsible.sum(axis=1) + prior) / (len(labels) + prior.sum())

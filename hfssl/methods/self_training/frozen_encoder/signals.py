@@ -17,7 +17,7 @@ from scipy.special import softmax
 from sklearn.preprocessing import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.evaluation.out_of_distribution import is_strange, novel_rows
+from hfssl.evaluation.out_of_distribution import is_ood, ood_rows
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.functional.label_spreading import agreement_weights, graph_trust, knn_graph, spread_labels
 from hfssl.functional.nearest_neighbors import nearest_neighbors
@@ -65,16 +65,16 @@ class Neighborhood:
     @property
     def alarming(self) -> bool:
         """Whether so many rows are novel that the pool itself is doubtful."""
-        return is_strange(self.novel)
+        return is_ood(self.novel)
 
     def weights(self, teacher_probs: np.ndarray, args: SelfTrainingConfig) -> torch.Tensor:
-        """`[N]` factors on the weights of the pseudo-labels, as `args.graph` and `args.filter_novel` ask for."""
+        """`[N]` factors on the weights of the pseudo-labels, by `args.label_spreading` and `args.ood_filter`."""
         factors = np.ones(len(self.novel))
-        if args.graph == "agreement":
+        if args.label_spreading == "agreement":
             factors *= agreement_weights(teacher_probs, self.probs, self.trust)
-        if args.graph == "certainty":
+        if args.label_spreading == "certainty":
             factors *= (1 - self.trust) + self.trust * self.certainty
-        if args.filter_novel and self.alarming and not self.novel.all():
+        if args.ood_filter and self.alarming and not self.novel.all():
             factors *= ~self.novel
         return torch.from_numpy(factors)
 
@@ -115,8 +115,8 @@ class Neighborhood:
 
 def asks_around(args: SelfTrainingConfig) -> bool:
     """Whether any setting asks what the backbone's embeddings say of the pool."""
-    votes = args.label_name_prior or args.frozen_probe or args.neighbor_smoothing > 0
-    return votes or args.filter_novel or args.graph != "none"
+    votes = args.label_name_prior or args.backbone_probe or args.knn_smoothing > 0
+    return votes or args.ood_filter or args.label_spreading != "none"
 
 
 def probe_say(probe: np.ndarray, teachers: np.ndarray, labels: np.ndarray) -> float:
@@ -206,7 +206,7 @@ def find_neighborhood(
     others = embedded(labeled.select([]) if held_out is None else held_out)
     known, unknown = known_layers[-1], pool[-1]
     labels = np.asarray(labeled["labels"][:])
-    found = {"probs": None, "certainty": None, "trust": 0.0, "novel": novel_rows(known, unknown)}
+    found = {"probs": None, "certainty": None, "trust": 0.0, "novel": ood_rows(known, unknown)}
     if graph:
         edges = knn_graph(np.concatenate([known, unknown]), seed=seed)
         seeds = np.concatenate([labels, np.full(len(unknown), -1)])

@@ -1,0 +1,85 @@
+"""The cost of a run, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from hfssl.pipeline.costs import StageCost, cost_table, plan, scoring_tokens
+from hfssl.pipeline.presets import Preset
+
+
+def test_a_trained_token_costs_three_passes_and_a_scored_one_costs_one():
+    assert StageCost("a", trained=10, scored=5).units == 35
+
+
+def test_trunk_reuse_costs_a_share_of_each_pass():
+    # Three models over 100 rows of 10 tokens: three full passes, and six through a third of the layers.
+    assert scoring_tokens(100, 10, models=3, passes=6, share_of_layers=1 / 3) == pytest.approx(5000)
+
+
+def test_the_table_gives_shares_of_the_whole():
+    lines = cost_table([StageCost("labels only", 1_000_000), StageCost("self-training", 2_500_000, 1_500)]).split("\n")
+    assert lines[1] == "  labels only     29%       1M tokens trained"
+    assert lines[2] == "  self-training   71%     2.5M tokens trained, 1.5k scored"
+
+
+def test_the_plan_of_a_run():
+    preset = Preset(
+        supervised={"max_steps": 100},
+        contrastive={"max_steps": 50, "per_device_train_batch_size": 8},
+        self_training={"max_steps": 200, "unlabeled_ratio": 3, "mc_passes": 4, "mc_top_layers": 3, "num_teachers": 2},
+    )
+    sizes = {"lengths": {"labeled": 10.0, "unlabeled": 20.0}, "labels": 80, "held_out": 20, "pool": 1000, "layers": 6}
+    costs = plan(preset, **sizes, pretext=False, rounds=2, refit=True)
+    one = 100 * 16 * 10 + 50 * 8 * 2 * 10  # 16 rows is the default; each row of the contrastive stage enters twice
+    student = 200 * 16 * (10 + 3 * 20)
+    # Two teachers, then one: full passes, and four through half of the layers..
+    scored = 1000 * 20 * ((2 + 4 / 2) + (1 + 4 / 2))
+    assert costs == [
+        StageCost("labels only", one),
+        StageCost("self-training", one + 2 * student, scored),
+        StageCost("refit", 2 * one + student, 1000 * 20 * (2 + 4 / 2)),
+    ]
+    folded = plan(preset, **sizes, pretext=True, rounds=2, refit=False, folds=3)
+    scored = 3 * 1000 * 20 * (1 + 4 / 2)  # one model of each fold looks at the pool
+    assert folded[-1] == StageCost("cross-fitting", 3 * (2 * one + student), scored)
+    preset.self_training["retrain_head"] = True  # each student looks at the pool once more
+    fitted = plan(preset, **sizes, pretext=True, rounds=2, refit=True, folds=3)
+    scored = [cost.scored for cost in fitted]
+    assert scored == [0, 0, 20_000 * (4 + 3 + 2), 20_000 * 3 * (3 + 1), 20_000 * (4 + 1)]
+    preset.self_training["model_soup"] = True  # speaks beside the two that it is made of
+    with_soup = plan(preset, **sizes, pretext=True, rounds=2, refit=True, folds=3)
+    assert [cost.scored - few for cost, few in zip(with_soup, scored, strict=True)] == [0, 0, 20_000, 0, 20_000]
+    assert [cost.trained for cost in with_soup] == [cost.trained for cost in fitted]
+    shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
+    assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2
+    sizes |= {"labels": 225, "held_out": 175}  # 1.5 and 2 times the steps of 100 labels
+    more = plan(preset, **sizes, pretext=False, rounds=1, refit=True)
+    student = 16 * (10 + 3 * 20)
+    assert [cost.trained for cost in more] == [
+        150 * 160 + 75 * 160,
+        150 * 160 + 75 * 160 + 300 * student,
+        2 * (200 * 160 + 100 * 160) + 400 * student,
+    ]
+
+
+@pytest.mark.parametrize(("labels", "steps"), [(5, 60), (100, 60), (101, 61), (400, 120), (500, 135)])
+def test_the_steps_of_a_preset_grow_with_the_root_of_the_labels(labels, steps):
+    preset = Preset(
+        supervised={"max_steps": 0},
+        contrastive={"max_steps": 60, "learning_rate": 1e-4},
+        pretext={"max_steps": 10},
+        self_training={"rounds": 1, "max_steps": 60},
+    )
+    grown = preset.at(labels)
+    assert grown.contrastive == {"max_steps": steps, "learning_rate": 1e-4}
+    assert grown.self_training == {"rounds": 1, "max_steps": steps}
+    assert (grown.supervised, grown.pretext) == (preset.supervised, preset.pretext)
+    assert Preset().at(labels) == Preset()
+
+
+def test_teachers_differ_in_turns():
+    preset = Preset(teacher_overrides=({"learning_rate": 1e-4}, {"contrastive_loss": "cosine"}))
+    settings = [preset.overrides(number) for number in range(5)]
+    assert settings == [{}, *preset.teacher_overrides, *preset.teacher_overrides]
+    assert [Preset().overrides(number) for number in range(3)] == [{}] * 3

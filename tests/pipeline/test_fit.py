@@ -1,0 +1,348 @@
+"""The main job, end to end, on a tiny backbone: what it writes, what it survives, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_from_disk
+from scipy.special import softmax
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+import hfssl.pipeline.fit
+import hfssl.pipeline.held_out
+import hfssl.pipeline.presets
+from hfssl.errors import ConfigurationError
+from hfssl.evaluation.temperature_scaling import fit_temperature
+from hfssl.evaluation.verdict import Verdict
+from hfssl.metrics.classification import evaluate_probs
+from hfssl.pipeline.fit import fit
+from hfssl.reporting.closing_table import closing_table
+from hfssl.runtime.files import sha256_of
+from tests.helpers import ROOT
+from tests.helpers.fit_tiny import TINY
+from tests.helpers.texts import CUES, FILLERS, make_text, write_csv
+
+SCRIPT = ROOT / "tests/helpers/fit_tiny.py"
+
+
+@pytest.fixture
+def tiny_preset(monkeypatch):
+    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
+
+
+@pytest.fixture
+def options(table, tiny_backbone, tmp_path) -> dict:
+    return {
+        "train": str(table),
+        "backbone": str(tiny_backbone),
+        "preset": "quick",
+        "labels_per_class": 10,
+        "output_dir": str(tmp_path / "run"),
+        "quiet": True,
+        "max_length": 32,
+    }
+
+
+@pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(options, adapter):
+    result = fit(**options, adapter=adapter)
+    folder = Path(options["output_dir"])
+    results = json.loads((folder / "results.json").read_text())
+    assert results == json.loads(json.dumps(result.results))
+    assert results["schema_version"] == 1
+    assert [stage["name"] for stage in results["stages"]] == ["labels_only", "pretext", "self_training"]
+    for stage in results["stages"]:
+        assert set(stage["metrics"]["test"]) == {"accuracy", "macro_f1", "nll", "ece"}
+        assert stage["seconds"] > 0
+    assert set(results["verdict"]) >= {"use_unlabeled", "gain", "interval", "reasons"}
+    assert results["chosen"] in {"labels_only", "pretext", "self_training"}
+    assert results["verdict"]["use_unlabeled"] == (results["chosen"] != "labels_only")
+    counts = results["data"]["counts"]
+    assert sum(counts["labeled"].values()) + sum(counts["validation"].values()) == 30
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert (folder / "README.md").read_text().startswith("---\n")
+    assert (folder / "splits").is_dir()
+    assert (folder / "adapter").is_dir() == (adapter == "lora")
+    assert not list(folder.rglob("checkpoints"))
+    assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_probabilities(options):
+    result = fit(**options)
+    folder = Path(options["output_dir"]) / "model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert set(model.config.label2id) == set(CUES)
+    classify = pipeline("text-classification", model=str(folder), tokenizer=str(folder))
+    answer = classify("the film was great fun")[0]
+    assert answer["label"] in CUES
+    with np.load(Path(options["output_dir"]) / "stages" / result.results["chosen"] / "logits.npz") as saved:
+        logits = saved["test"]
+    texts = load_from_disk(str(Path(options["output_dir"]) / "splits"))["test"]["text"][:5]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    scores = model(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits.detach().numpy()
+    np.testing.assert_allclose(scores * result.results["temperature"], logits[:5], atol=1e-4)
+
+
+@pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.parametrize(("asked", "used"), [(16, 16), (128, 64)], ids=["as asked", "as many as the backbone reads"])
+def test_the_saved_tokenizer_cuts_texts_where_training_cut_them(options, tmp_path, asked, used):
+    rows = [
+        {"text": f"{make_text(i, name)} {FILLERS[i % 9]} " * 30, "label": name} for i in range(10) for name in CUES
+    ]
+    train = write_csv(tmp_path / "long.csv", rows)
+    test = write_csv(tmp_path / "test.csv", [{"text": "who was it " * 40, "label": "good"}])
+    changed = {"train": str(train), "test": str(test), "labels_per_class": None, "max_length": asked}
+    fit(**(options | changed), pretext=False, rounds=0)
+    folder = Path(options["output_dir"]) / "model"
+    assert AutoTokenizer.from_pretrained(folder).model_max_length == used
+    classify = pipeline("text-classification", model=str(folder), top_k=None)
+    scores = {entry["label"]: entry["score"] for entry in classify(["who was it " * 40], truncation=True)[0]}
+    temperature = json.loads((Path(options["output_dir"]) / "results.json").read_text())["temperature"] or 1.0
+    with np.load(Path(options["output_dir"]) / "stages" / "labels_only" / "logits.npz") as saved:
+        logits = saved["test"][0] / temperature
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose([scores[name] for name in sorted(CUES)], expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_a_rare_class_does_not_keep_the_others_from_being_held_out(options, tmp_path):
+    """Four labels of one class are too few to hold one back; the verdict and the temperature rest on the others."""
+    labeled = [(name, i) for name, count in (("good", 60), ("bad", 30), ("plot", 4)) for i in range(count)]
+    rows = [{"text": make_text(i, name), "label": name} for name, i in labeled]
+    rows += [{"text": make_text(i, name), "label": ""} for name in CUES for i in range(100, 120)]
+    train = write_csv(tmp_path / "uneven.csv", rows)
+    results = fit(**(options | {"train": str(train), "labels_per_class": None}), pretext=False, refit=True).results
+    counts = results["data"]["counts"]
+    assert (counts["labeled"]["plot"], counts["validation"]["plot"]) == (4, 0)
+    for name in ("good", "bad"):
+        assert counts["validation"][name] == (counts["labeled"][name] + counts["validation"][name]) // 5 > 0
+    assert sum(counts["validation"].values()) >= 10
+    assert results["verdict"]["gain"] is not None
+    assert results["temperature"] is not None
+    assert results["kept"] == "refit"
+
+
+def run_in_process(options: dict, kill: dict | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), json.dumps({"options": options, "kill": kill})],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        skipped = ("seconds", "attempts", "command")
+        return {key: without_times(entry) for key, entry in value.items() if key not in skipped}
+    return [without_times(entry) for entry in value] if isinstance(value, list) else value
+
+
+def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
+    """In the pretext stage, inside a round, at the first step of the next one, in cross-fitting and in the refit."""
+    options |= {"refit": True, "cross_fit": 2}
+    undisturbed = run_in_process({**options, "output_dir": str(tmp_path / "whole")})
+    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
+    for number, kill in enumerate(
+        [
+            {"title": "pretext", "step": 6},
+            {"title": "contrastive stage", "step": 3},
+            {"title": "round 1", "step": 5},
+            {"title": "round 2", "step": 0},
+            {"title": "fold 2 of 2", "step": 3},
+            {"title": "refit", "step": 4},
+        ]
+    ):
+        killed = run_in_process({**options, "resume": number > 0}, kill)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+        assert not (Path(options["output_dir"]) / "results.json").exists()
+    assert run_in_process({**options, "resume": True}).returncode == 0
+    weights = "model/model.safetensors"
+    assert sha256_of(Path(options["output_dir"]) / weights) == sha256_of(tmp_path / "whole" / weights)
+    first, second = (
+        json.loads((folder / "results.json").read_text())
+        for folder in (Path(options["output_dir"]), tmp_path / "whole")
+    )
+    assert without_times(first) == without_times(second)
+    with (
+        np.load(Path(options["output_dir"]) / "stages/self_training/logits.npz") as a,
+        np.load(tmp_path / "whole/stages/self_training/logits.npz") as b,
+    ):
+        assert all((a[name] == b[name]).all() for name in ("validation", "test"))
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_a_folder_with_another_run_is_refused_resumed_or_replaced(options):
+    fit(**options, pretext=False, rounds=0)
+    with pytest.raises(ConfigurationError, match=r"--resume.*--overwrite-output-dir"):
+        fit(**options, pretext=False, rounds=0)
+    with pytest.raises(ConfigurationError, match=r"had seed=0; got 5"):
+        fit(**options, pretext=False, rounds=0, seed=5, resume=True)
+    before = sha256_of(Path(options["output_dir"]) / "model" / "model.safetensors")
+    again = fit(**options, pretext=False, rounds=0, resume=True)
+    assert [stage["attempts"] for stage in again.results["stages"]] == [1]  # nothing was trained a second time
+    fit(**options, pretext=False, rounds=0, seed=5, overwrite_output_dir=True)
+    assert sha256_of(Path(options["output_dir"]) / "model" / "model.safetensors") != before
+
+
+def test_a_folder_that_fit_did_not_make_is_never_deleted(options):
+    folder = Path(options["output_dir"])
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("ten years of work")
+    for flag in ({}, {"resume": True}, {"overwrite_output_dir": True}):
+        with pytest.raises(ConfigurationError, match="holds no hfssl run"):
+            fit(**options, **flag)
+    assert (folder / "thesis.txt").read_text() == "ten years of work"
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_without_unlabeled_rows_fit_trains_on_labels_only_and_says_so(options, tmp_path, capsys):
+    rows = [{"text": make_text(i, name), "label": name} for i in range(12) for name in CUES]
+    train = write_csv(tmp_path / "labels.csv", rows)
+    result = fit(**{**options, "train": str(train), "labels_per_class": None, "quiet": False})
+    costs = capsys.readouterr().out  # they are told of a pool without rows, too
+    assert "What this run will do" in costs
+    assert "labels only  100%" in costs
+    assert [stage["name"] for stage in result.results["stages"]] == ["labels_only"]
+    assert result.results["chosen"] == "labels_only"
+    assert result.results["verdict"]["use_unlabeled"] is False
+    assert result.results["stages"][0]["metrics"]["test"] is None
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
+    result = fit(**{**options, "labels_per_class": 5})
+    assert result.results["data"]["counts"]["validation"] == {} or not sum(
+        result.results["data"]["counts"]["validation"].values()
+    )
+    assert result.results["verdict"]["gain"] is None
+    assert any("rests on no labels" in reason for reason in result.results["verdict"]["reasons"])
+    assert result.results["temperature"] is None
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeypatch):
+    monkeypatch.setattr(hfssl.pipeline.held_out, "MIN_HELD_OUT", 6)
+    reasons = fit(**options, pretext=False).results["verdict"]["reasons"]
+    note = next(reason for reason in reasons if "estimated without their labels" in reason)
+    validation = load_from_disk(str(Path(options["output_dir"]) / "splits"))["validation"]["label"]
+    assert f"the {len(validation)} held-out labels" in note
+    monkeypatch.setattr(hfssl.pipeline.held_out, "MIN_HELD_OUT", len(validation) + 1)
+    reasons = fit(**options, pretext=False, overwrite_output_dir=True).results["verdict"]["reasons"]
+    assert not any("estimated without" in reason for reason in reasons)
+
+
+@pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.parametrize("pretext", [False, True])
+def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, pretext):
+    results = fit(**options, pretext=pretext, cross_fit=2).results
+    splits = load_from_disk(str(Path(options["output_dir"]) / "splits"))
+    rows = len(splits["validation"]) + len(splits["labeled"])
+    reasons = " ".join(results["verdict"]["reasons"])
+    assert f"of {rows} held-out rows right" in reasons
+    assert (
+        f"{len(splits['labeled'])} of the held-out rows are the labeled ones, by cross-fitting in 2 folds" in reasons
+    )
+    assert "on which models of different folds agree: labels only " in reasons
+    assert ("pretext-adapted" in reasons) == pretext
+    assert "cross_fit" not in [stage["name"] for stage in results["stages"]]  # it makes no model that could be kept
+    assert not list((Path(options["output_dir"]) / "stages" / "cross_fit").rglob("*.safetensors"))
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_class_shares_that_the_user_knows_are_taught_and_told(options):
+    shares = "plot=1, good=1, bad=2"
+    results = fit(**options, pretext=False, class_prior=shares).results
+    assert results["stages"][-1]["config"]["self_training"]["class_prior"] == shares
+    assert shares in results["command"]
+    folder = Path(options["output_dir"])
+    for line in (folder / "stages" / "self_training" / "rounds.jsonl").read_text().splitlines():
+        assert json.loads(line)["class_prior"] == {"bad": 0.5, "good": 0.25, "plot": 0.25}
+    assert "ReMixMatch" in (folder / "README.md").read_text()
+
+
+def test_one_fold_is_refused(options):
+    with pytest.raises(ConfigurationError, match="cross_fit must be 0 or at least 2 folds, got 1"):
+        fit(**options, cross_fit=1)
+
+
+def logits_of(folder: str, stage: str) -> dict[str, np.ndarray]:
+    with np.load(Path(folder) / "stages" / stage / "logits.npz") as saved:
+        return dict(saved)
+
+
+@pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.parametrize("chosen", ["labels_only", "pretext", "self_training"])
+def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, chosen):
+    def verdict(probs, labels, **others):
+        return Verdict(chosen, chosen != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up.")
+
+    monkeypatch.setattr(hfssl.pipeline.fit, "judge", verdict)
+    results = fit(**options, refit=True).results
+    assert (results["chosen"], results["kept"]) == (chosen, "refit")
+    stage = results["stages"][-1]
+    assert stage["name"] == "refit"
+    assert stage["metrics"]["validation"] is None  # it has learned from these rows
+    assert set(stage["metrics"]["test"]) == {"accuracy", "macro_f1", "nll", "ece"}
+    folder = options["output_dir"]
+    done = json.loads((Path(folder) / "stages/refit/done.json").read_text())
+    learned = {key for manifest in done["manifests"] for key in manifest["fingerprints"]}
+    roles = json.loads((Path(folder) / "splits/manifest.json").read_text())["roles"]
+    assert learned >= {*roles["labeled"]["fingerprints"], *roles["validation"]["fingerprints"]}
+    assert not learned & {*roles["test"]["fingerprints"], *roles["proxy"]["fingerprints"]}
+    # How much better than labels only each stage is on the test part, counted on the same rows.
+    accuracies = {stage["name"]: stage["metrics"]["test"]["accuracy"] for stage in results["stages"]}
+    baseline = accuracies.pop("labels_only")
+    assert set(results["test_gains"]) == set(accuracies) == {"pretext", "self_training", "refit"}
+    for name, found in results["test_gains"].items():
+        assert found["gain"] == pytest.approx(accuracies[name] - baseline)
+        assert found["interval"][0] < found["gain"] < found["interval"][1]
+    # What lies in model/ is the refit model, divided by the temperature of the one that it repeats.
+    assert set(logits_of(folder, "refit")) == {"test"}
+    expected = evaluate_probs(
+        softmax(logits_of(folder, "refit")["test"] / results["temperature"], axis=-1),
+        np.asarray(load_from_disk(str(Path(folder) / "splits"))["test"]["label"]),
+    )
+    assert results["calibrated"] == {"test": expected}
+    before = logits_of(folder, chosen)
+    validation = np.asarray(load_from_disk(str(Path(folder) / "splits"))["validation"]["label"])
+    assert results["temperature"] == pytest.approx(fit_temperature(before["validation"], validation))
+    new_teachers = TINY.self_training["num_teachers"] if chosen == "self_training" else 0
+    assert len(list(Path(folder, "stages/refit").glob("teacher-*/model"))) == new_teachers
+    assert "refit, all labels" in closing_table(results)
+    assert "Refit on all labels (kept)" in (Path(folder) / "README.md").read_text()
+
+
+def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_path, monkeypatch):
+    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", replace(TINY, refit=True))
+    rows = [{"text": make_text(i, name) + " indeed", "label": name} for i in range(300, 306) for name in CUES]
+    options["validation"] = str(write_csv(tmp_path / "validation.csv", rows))
+    with pytest.raises(ConfigurationError, match="leave out one of the two"):
+        fit(**options, refit=True)
+    results = fit(**options, rounds=0, pretext=False).results
+    assert results["kept"] == results["chosen"] == "labels_only"
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_mean_pooling_loads_through_hfssl_only(options):
+    result = fit(**options, pooling="mean", rounds=1, pretext=False)
+    assert result.model().config.id2label == dict(enumerate(result.results["data"]["label_names"]))
+    assert "hfssl" in (Path(options["output_dir"]) / "README.md").read_text()
+    # A process that never imports hfssl must fail, not load other weights silently.
+    folder = str(Path(options["output_dir"]) / "model")
+    script = f"from transformers import AutoModelForSequenceClassification as A; A.from_pretrained({folder!r})"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "hfssl" in run.stderr

@@ -1,0 +1,69 @@
+"""`hfssl env`: true facts about this machine, and nothing that a user would not publish."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+import torch
+
+import hfssl
+from hfssl.runtime import environment as module
+from hfssl.runtime.environment import PACKAGES, describe, environment
+
+
+def test_facts_are_those_of_this_machine():
+    facts = environment()
+    assert facts["hfssl"] == hfssl.__version__
+    assert facts["Python"] == ".".join(map(str, sys.version_info[:3]))
+    assert facts["torch"] == version("torch")
+    assert facts["Threads"].startswith(f"{torch.get_num_threads()} in an operation")
+    assert list(facts)[:2] == ["hfssl", "Python"]
+    assert all(isinstance(value, str) and value for value in facts.values())
+
+
+def test_every_required_package_is_told():
+    import tomllib
+    from pathlib import Path
+
+    from packaging.requirements import Requirement
+
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    required = {Requirement(line).name for line in pyproject["project"]["dependencies"]}
+    # What has little to do with numbers, files or the Hub is left out.
+    assert required - set(PACKAGES) == {"datasketch", "Jinja2", "matplotlib", "PyYAML", "tqdm"}
+
+
+def test_a_missing_package_is_said_to_be_missing(monkeypatch):
+    monkeypatch.setattr(module, "PACKAGES", ("torch", "no-such-package"))
+    assert environment()["no-such-package"] == "not installed"
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(True, "yes"), (False, "no")])
+def test_bf16_is_what_training_would_take(monkeypatch, fast, expected):
+    monkeypatch.setattr("hfssl.runtime.precision.has_bf16", lambda: fast)
+    assert environment()["bf16"].startswith(expected)
+
+
+def test_no_secret_and_no_path_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = describe()
+    assert "hf_secret" not in text
+    assert str(tmp_path) not in text
+
+
+def test_the_command_prints_a_list_for_an_issue():
+    done = subprocess.run([sys.executable, "-m", "hfssl.cli.main", "env"], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"- hfssl: {hfssl.__version__}"
+    assert all(line.startswith("- ") for line in lines)
+
+
+def test_the_command_refuses_options():
+    command = [sys.executable, "-m", "hfssl.cli.main", "env", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--seed" in done.stderr
