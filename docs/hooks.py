@@ -1,11 +1,13 @@
-"""Hooks of MkDocs: files of the repository that pages show, and the table of methods.
+"""Hooks of MkDocs: files of the repository that pages show, the table of methods, and tables of options.
 
 A page links to a file outside `docs/` as GitHub needs it (`../benchmarks/results/compare.png`); on the site these
-files lie at the root. The table of methods is made from the registry, so that it cannot differ from it.
+files lie at the root. The table of methods is made from the registry, and a table of options from the help texts of a
+class (`<!-- options: FitArguments -->`), so that they cannot differ from the code.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[1]
 SHOWN = ("benchmarks/results/compare.png", "hfssl/reporting/results.schema.json")
 TABLE = re.compile(r"(?<=<!-- methods:begin -->\n).*?(?=<!-- methods:end -->)", re.DOTALL)
+OPTIONS = re.compile(r"<!-- options: (\w+) -->")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -27,14 +30,14 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Points the links to these files at their place on the site, and renews the table of methods."""
+    """Points the links to these files at their place on the site, and makes the tables."""
     for name in SHOWN:
         markdown = markdown.replace(f"](../{name})", f"]({Path(name).name})")
     if TABLE.search(markdown):
         from hfssl.config.methods import METHODS
 
         markdown = with_table(markdown, METHODS)
-    return markdown
+    return OPTIONS.sub(lambda found: options_table(found[1]), markdown)
 
 
 def with_table(markdown: str, methods: Mapping[str, Any]) -> str:
@@ -52,3 +55,30 @@ def methods_table(methods: Mapping[str, Any]) -> str:
         cells = (title, f"`{trainer}`", method.product, ", ".join(method.streams), method.summary, method.paper)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def options_table(name: str) -> str:
+    """A row for each field with a help text that a class of hfssl adds to those of its bases; reads source only.
+
+    Raises:
+        LookupError: no module of hfssl defines such a class, or it adds no option.
+    """
+    for path in sorted((ROOT / "hfssl").rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if not re.search(rf"^class {name}\b", source, re.MULTILINE):
+            continue
+        body = next(node.body for node in ast.parse(source).body if getattr(node, "name", "") == name)
+        rows = [_option(node) for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)]
+        if rows:
+            return "\n".join(["| option | type | default | effect |", "|---|---|---|---|", *rows])
+    raise LookupError(f"Expected a class {name} with options below hfssl/, found none: correct the marker.")
+
+
+def _option(node: ast.AnnAssign) -> str:
+    given = {keyword.arg: keyword.value for keyword in node.value.keywords}
+    metadata = given["metadata"]
+    texts = {key.value: value for key, value in zip(metadata.keys, metadata.values, strict=True)}
+    default = f"`{ast.unparse(given['default'])}`" if "default" in given else "required"
+    kind = ast.unparse(node.annotation)
+    effect = ast.literal_eval(texts["help"]).replace("|", "&#124;")  # in code, a bar does not end a cell
+    return f"| `{node.target.id}` | `{kind}` | {default} | {effect} |"

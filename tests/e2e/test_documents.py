@@ -35,14 +35,13 @@ from hfssl.config.arguments import DemoArguments
 from hfssl.config.methods import METHODS
 from hfssl.config.parsing import parse
 from hfssl.pipeline.presets import PRESETS, Preset
+from tests.helpers.texts import CUES, make_text
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in [README, *sorted((ROOT / "docs").rglob("*.md"))]}
 WITH_CHECKS = ("docs/csv_to_hub.md", "docs/plain_peft.md", "docs/several_gpus.md")  # each has a test of its own
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-CUES = {"good": "great fun love joy", "bad": "awful dull hate fear", "plot": "story actor city river"}
-FILLERS = "the a of to and in is was it film movie who what when".split()
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE_NAME = re.compile(r"# ([\w.]+\.(?:py|yaml))\n")  # a first line that names the file which the block is
@@ -70,15 +69,6 @@ def commands(code: str) -> list[list[str]]:
     posix = "\\" not in code.replace("\\\n", "")  # a path of Windows is no escape
     lines = code.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True, posix=posix))]
-
-
-def make_text(i: int, label: str) -> str:
-    """A text of tiny words whose class two cues tell."""
-    cue = CUES[label].split()
-    words = [FILLERS[(i * 3 + j * 5 + i // 7) % len(FILLERS)] for j in range(4 + i % 4)]
-    words.insert(i % 4, cue[i % len(cue)])
-    words.insert(2, cue[(i // 3) % len(cue)])
-    return " ".join(words)
 
 
 def write_tables(folder: Path) -> None:
@@ -201,9 +191,10 @@ class Reader:
             shutil.copytree(runs[options], output)
 
     def _script(self, script: str, options: list[str]) -> None:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [script, *options, "--backbone", self.backbone])
-            runpy.run_path(script, run_name="__main__")
+            with pytest.raises(SystemExit) as end:
+                runpy.run_path(script, run_name="__main__")
         assert end.value.code == 0, script
 
 
