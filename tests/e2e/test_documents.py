@@ -92,7 +92,7 @@ def write_tables(folder: Path) -> None:
 
 
 def short(preset: Preset) -> Preset:
-    """The preset with two steps in each stage, and heads without regression.
+    """The preset with two steps in each stage, no refit, and heads without regression.
 
     The tiny backbone gives nearly equal features, on which logistic regression has weights of a size that ONNX Runtime
     cannot repeat to 1e-4.
@@ -101,6 +101,7 @@ def short(preset: Preset) -> Preset:
     parts = {entry.name: getattr(preset, entry.name) for entry in fields(preset)}
     return replace(
         preset,
+        refit=False,
         **{
             name: part | {option: value for option, value in changed.items() if option in part}
             for name, part in parts.items()
@@ -365,3 +366,24 @@ def test_a_new_row_is_in_the_table(hooks):
 def test_every_method_has_a_page_and_is_in_the_readme(name):
     assert f"docs/methods/{name}.md" in PAGES
     assert f"[{name}](docs/methods/{name}.md)" in text_of("README.md")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_options_that_a_method_page_lists_exist(name):
+    tables = re.findall(r"^\| option \|.*\n\|[-|]+\n((?:\|.*\n)+)", text_of(f"docs/methods/{name}.md"), re.MULTILINE)
+    listed = {
+        option
+        for table in tables
+        for row in table.splitlines()
+        for option in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert listed
+    assert listed <= {entry.name for entry in fields(METHODS[name].config_class)}
+
+
+def test_a_table_of_options_is_made_from_the_help_texts(hooks):
+    table = hooks["options_table"]("PredictArguments")
+    assert "| `input` | `str` | required | Table to label: CSV, TSV, JSONL or Parquet. |" in table
+    assert "| `max_tokens` | `int` | `8192` |" in table
+    with pytest.raises(LookupError, match="NoSuchArguments"):
+        hooks["options_table"]("NoSuchArguments")
