@@ -21,6 +21,33 @@ TABLE = re.compile(r"(?<=<!-- methods:begin -->\n).*?(?=<!-- methods:end -->)", 
 OPTIONS = re.compile(r"<!-- options: (\w+) -->")
 
 
+def options_table(name: str) -> str:
+    """A row for each field with a help text that a class of hfssl adds to those of its bases; reads source only.
+
+    Raises:
+        LookupError: no module of hfssl defines such a class, or it adds no option.
+    """
+    for path in sorted((ROOT / "hfssl").rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if not re.search(rf"^class {name}\b", source, re.MULTILINE):
+            continue
+        body = next(node.body for node in ast.parse(source).body if getattr(node, "name", "") == name)
+        rows = [_option(node) for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)]
+        if rows:
+            return "\n".join(["| option | type | default | effect |", "|---|---|---|---|", *rows])
+    raise LookupError(f"Expected a class {name} with options below hfssl/, found none: correct the marker.")
+
+
+def _option(node: ast.AnnAssign) -> str:
+    given = {keyword.arg: keyword.value for keyword in node.value.keywords}
+    metadata = given["metadata"]
+    texts = {key.value: value for key, value in zip(metadata.keys, metadata.values, strict=True)}
+    default = f"`{ast.unparse(given['default'])}`" if "default" in given else "required"
+    kind = ast.unparse(node.annotation)
+    effect = ast.literal_eval(texts["help"]).replace("|", "&#124;")  # in code, a bar does not end a cell
+    return f"| `{node.target.id}` | `{kind}` | {default} | {effect} |"
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Adds the files that exist; a link to one that does not exist then fails the strict build."""
     for name in SHOWN:
@@ -55,30 +82,3 @@ def methods_table(methods: Mapping[str, Any]) -> str:
         cells = (title, f"`{trainer}`", method.product, ", ".join(method.streams), method.summary, method.paper)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def options_table(name: str) -> str:
-    """A row for each field with a help text that a class of hfssl adds to those of its bases; reads source only.
-
-    Raises:
-        LookupError: no module of hfssl defines such a class, or it adds no option.
-    """
-    for path in sorted((ROOT / "hfssl").rglob("*.py")):
-        source = path.read_text(encoding="utf-8")
-        if not re.search(rf"^class {name}\b", source, re.MULTILINE):
-            continue
-        body = next(node.body for node in ast.parse(source).body if getattr(node, "name", "") == name)
-        rows = [_option(node) for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)]
-        if rows:
-            return "\n".join(["| option | type | default | effect |", "|---|---|---|---|", *rows])
-    raise LookupError(f"Expected a class {name} with options below hfssl/, found none: correct the marker.")
-
-
-def _option(node: ast.AnnAssign) -> str:
-    given = {keyword.arg: keyword.value for keyword in node.value.keywords}
-    metadata = given["metadata"]
-    texts = {key.value: value for key, value in zip(metadata.keys, metadata.values, strict=True)}
-    default = f"`{ast.unparse(given['default'])}`" if "default" in given else "required"
-    kind = ast.unparse(node.annotation)
-    effect = ast.literal_eval(texts["help"]).replace("|", "&#124;")  # in code, a bar does not end a cell
-    return f"| `{node.target.id}` | `{kind}` | {default} | {effect} |"
