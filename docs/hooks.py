@@ -2,21 +2,24 @@
 
 A page links to a file outside `docs/` as GitHub needs it (`../benchmarks/results/compare.png`); on the site these
 files lie at the root. The table of methods is made from the registry, and a table of options from the help texts of a
-class (`<!-- options: FitArguments -->`), so that they cannot differ from the code.
+class (`<!-- options: FitArguments -->`), and that of the fields of `results.json` from its schema (`<!-- schema -->`), so
+that they cannot differ from the code.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-SHOWN = ("benchmarks/results/compare.png", "hfssl/reporting/results.schema.json")
+SCHEMA = "hfssl/reporting/results.schema.json"
+SHOWN = ("benchmarks/results/compare.png", SCHEMA)
 TABLE = re.compile(r"(?<=<!-- methods:begin -->\n).*?(?=<!-- methods:end -->)", re.DOTALL)
 OPTIONS = re.compile(r"<!-- options: (\w+) -->")
 
@@ -48,6 +51,30 @@ def _option(node: ast.AnnAssign) -> str:
     return f"| `{node.target.id}` | `{kind}` | {default} | {effect} |"
 
 
+def schema_table(schema: Mapping[str, Any]) -> str:
+    """A row for each field of a JSON Schema; `.*` is any key, `[]` any entry of a list."""
+    rows = (f"| `{name}` | {kind} | {text} |" for name, kind, text in _fields("", schema, schema))
+    return "\n".join(["| field | type | content |", "|---|---|---|", *rows])
+
+
+def _fields(name: str, node: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if "$ref" in node:
+        node = {**schema["$defs"][node["$ref"].rpartition("/")[2]], **node}
+    options = node.get("anyOf", [node])
+    defined = [schema["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part for part in options]
+    if name:
+        kinds = [part.get("type") or f"always {part['const']}" for part in defined]
+        texts = [node.get("description"), *(part.get("description") for part in defined)]
+        yield name, " or ".join(kinds), next(filter(None, texts), "")
+    for part in defined:
+        for key, inner in part.get("properties", {}).items():
+            yield from _fields(f"{name}.{key}".removeprefix("."), inner, schema)
+        for key, suffix in (("items", "[]"), ("additionalProperties", ".*")):
+            inner = part.get(key) or {}
+            if {"properties", "$ref", "anyOf", "additionalProperties"} & set(inner):
+                yield from list(_fields(f"{name}{suffix}", inner, schema))
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Adds the files that exist; a link to one that does not exist then fails the strict build."""
     for name in SHOWN:
@@ -64,6 +91,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         from hfssl.config.methods import METHODS
 
         markdown = with_table(markdown, METHODS)
+    if (ROOT / SCHEMA).is_file():
+        table = schema_table(json.loads((ROOT / SCHEMA).read_text(encoding="utf-8")))
+        markdown = markdown.replace("<!-- schema -->", table)
     return OPTIONS.sub(lambda found: options_table(found[1]), markdown)
 
 
