@@ -2,8 +2,8 @@
 
 A page links to a file outside `docs/` as GitHub needs it (`../benchmarks/results/compare.png`); on the site these
 files lie at the root. The table of methods is made from the registry, and a table of options from the help texts of a
-class (`<!-- options: FitArguments -->`), and that of the fields of `results.json` from its schema (`<!-- schema -->`), so
-that they cannot differ from the code.
+class (`<!-- options: FitArguments -->`), and that of the fields of `results.json` from its schema (`<!-- schema -->`),
+so that they cannot differ from the code.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _fields(name: str, node: Mapping[str, Any], schema: Mapping[str, Any]) -> It
         for key, suffix in (("items", "[]"), ("additionalProperties", ".*")):
             inner = part.get(key) or {}
             if {"properties", "$ref", "anyOf", "additionalProperties"} & set(inner):
-                yield from list(_fields(f"{name}{suffix}", inner, schema))
+                yield from _fields(f"{name}{suffix}", inner, schema)
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -387,3 +387,27 @@ def test_a_table_of_options_is_made_from_the_help_texts(hooks):
     assert "| `max_tokens` | `int` | `8192` |" in table
     with pytest.raises(LookupError, match="NoSuchArguments"):
         hooks["options_table"]("NoSuchArguments")
+
+
+def test_a_table_of_fields_is_made_from_the_schema(hooks):
+    metrics = {"type": "object", "properties": {"ece": {"type": "number", "description": "Calibration error."}}}
+    by_part = {"type": "object", "additionalProperties": {"anyOf": [{"$ref": "#/$defs/metrics"}, {"type": "null"}]}}
+    stage = {"type": "object", "properties": {"name": {"type": "string"}}}
+    schema = {
+        "properties": {
+            "schema_version": {"const": 2},
+            "stages": {"type": "array", "items": stage},
+            "final_metrics": {"$ref": "#/$defs/by_part", "description": "Of the final model."},
+        },
+        "$defs": {"metrics": metrics, "by_part": by_part},
+    }
+    rows = hooks["schema_table"](schema).splitlines()[2:]
+    assert rows == [
+        "| `schema_version` | always 2 |  |",
+        "| `stages` | array |  |",
+        "| `stages[]` | object |  |",
+        "| `stages[].name` | string |  |",
+        "| `final_metrics` | object | Of the final model. |",
+        "| `final_metrics.*` | object or null |  |",
+        "| `final_metrics.*.ece` | number | Calibration error. |",
+    ]
