@@ -41,7 +41,7 @@ lint: $(INSTALLED)
 
 # The documentation site, in site/; a broken link or reference is an error.
 docs: $(INSTALLED)
-	$(PYTHON) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
 # `make coverage AGAINST=before.json` fails if a package fell; SAVE=before.json keeps the numbers.
 coverage: $(REAL_DATA) chromium
