@@ -51,13 +51,11 @@ def options(table, tiny_backbone, tmp_path) -> dict:
     }
 
 
-@pytest.mark.usefixtures("tiny_preset")
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(options, adapter):
-    result = fit(**options, adapter=adapter)
-    folder = Path(options["output_dir"])
+def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(request, adapter):
+    folder = request.getfixturevalue("finished_run" if adapter == "none" else "finished_lora_run")
     results = json.loads((folder / "results.json").read_text())
-    assert results == json.loads(json.dumps(result.results))
+    assert results == json.loads((folder.parent / "returned.json").read_text())
     assert results["schema_version"] == 1
     assert [stage["name"] for stage in results["stages"]] == ["labels_only", "pretext", "self_training"]
     for stage in results["stages"]:
@@ -76,21 +74,20 @@ def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(options, adapter):
     assert not list(folder.rglob("*.tmp"))
 
 
-@pytest.mark.usefixtures("tiny_preset")
-def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_probabilities(options):
-    result = fit(**options)
-    folder = Path(options["output_dir"]) / "model"
+def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_probabilities(finished_run):
+    folder = finished_run / "model"
+    results = json.loads((finished_run / "results.json").read_text())
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert set(model.config.label2id) == set(CUES)
     classify = pipeline("text-classification", model=str(folder), tokenizer=str(folder))
     answer = classify("the film was great fun")[0]
     assert answer["label"] in CUES
-    with np.load(Path(options["output_dir"]) / "stages" / result.results["chosen"] / "logits.npz") as saved:
+    with np.load(finished_run / "stages" / results["chosen"] / "logits.npz") as saved:
         logits = saved["test"]
-    texts = load_from_disk(str(Path(options["output_dir"]) / "splits"))["test"]["text"][:5]
+    texts = load_from_disk(str(finished_run / "splits"))["test"]["text"][:5]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     scores = model(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits.detach().numpy()
-    np.testing.assert_allclose(scores * result.results["temperature"], logits[:5], atol=1e-4)
+    np.testing.assert_allclose(scores * results["temperature"], logits[:5], atol=1e-4)
 
 
 @pytest.mark.usefixtures("tiny_preset")
