@@ -6,6 +6,7 @@ Writes OUTPUT_DIR/digest: a hash of the final weights, bit for bit.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -103,9 +104,9 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    backbone, output_dir, settings = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+def run(backbone: str, output_dir: Path, settings: dict) -> None:
+    """What the usage says, in this process."""
+    gc.freeze()  # as in conftest.py
     kill_at = settings.pop("kill_at_step", None)
     trainer = make_trainer(backbone, output_dir, **settings)
     if kill_at is not None:
@@ -122,6 +123,11 @@ def main() -> None:
     if trainer.args.process_index == 0:
         (output_dir / "digest").write_text(weights_digest(trainer.model))
         (output_dir / "history.json").write_text(json.dumps(trainer.state.log_history))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    run(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,11 +25,9 @@ from hfssl.metrics.classification import evaluate_probs
 from hfssl.pipeline.fit import fit
 from hfssl.reporting.closing_table import closing_table
 from hfssl.runtime.files import sha256_of
-from tests.helpers import ROOT
-from tests.helpers.fit_tiny import TINY
+from tests.helpers.fit_tiny import TINY, run
+from tests.helpers.ranks import logs, run_ranks
 from tests.helpers.texts import CUES, FILLERS, make_text, write_csv
-
-SCRIPT = ROOT / "tests/helpers/fit_tiny.py"
 
 
 @pytest.fixture
@@ -129,17 +126,6 @@ def test_a_rare_class_does_not_keep_the_others_from_being_held_out(options, tmp_
     assert results["kept"] == "refit"
 
 
-def run_in_process(options: dict, kill: dict | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), json.dumps({"options": options, "kill": kill})],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-
-
 def without_times(value):
     if isinstance(value, dict):
         skipped = ("seconds", "attempts", "command")
@@ -150,8 +136,12 @@ def without_times(value):
 def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
     """In the pretext stage, inside a round, at the first step of the next one, in cross-fitting and in the refit."""
     options |= {"refit": True, "cross_fit": 2}
-    undisturbed = run_in_process({**options, "output_dir": str(tmp_path / "whole")})
-    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
+
+    def in_process(kill: dict | None = None, **more) -> int:
+        [code] = run_ranks(run, {"options": {**options, **more}, "kill": kill}, log_dir=tmp_path / "logs")
+        return code
+
+    assert in_process(output_dir=str(tmp_path / "whole")) == 0, logs(tmp_path / "logs")
     for number, kill in enumerate(
         [
             {"title": "pretext", "step": 6},
@@ -162,10 +152,9 @@ def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
             {"title": "refit", "step": 4},
         ]
     ):
-        killed = run_in_process({**options, "resume": number > 0}, kill)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+        assert in_process(kill, resume=number > 0) == -signal.SIGKILL, logs(tmp_path / "logs")
         assert not (Path(options["output_dir"]) / "results.json").exists()
-    assert run_in_process({**options, "resume": True}).returncode == 0
+    assert in_process(resume=True) == 0, logs(tmp_path / "logs")
     weights = "model/model.safetensors"
     assert sha256_of(Path(options["output_dir"]) / weights) == sha256_of(tmp_path / "whole" / weights)
     first, second = (

@@ -6,8 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,11 +13,10 @@ import torch
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.runtime import cpu_kernels
 from hfssl.training.trainer import COMPLETE_MARKER, last_complete_checkpoint
-from tests.helpers import ROOT
-from tests.helpers.train_tiny import make_dataset, make_trainer, weights_digest
+from tests.helpers.ranks import logs, run_ranks
+from tests.helpers.train_tiny import make_dataset, make_trainer, run, weights_digest
 
 METHODS = ["supervised", "self_training", "masked_span"]
-SCRIPT = ROOT / "tests/helpers/train_tiny.py"
 
 
 def train(backbone, folder, **settings):
@@ -32,18 +29,9 @@ def weights(trainer) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
 
-def in_process(backbone, folder, ranks: int = 1, **settings) -> subprocess.CompletedProcess:
-    launcher = [sys.executable]
-    if ranks > 1:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    return subprocess.run(
-        [*launcher, str(SCRIPT), str(backbone), str(folder), json.dumps(settings)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+def in_processes(backbone, folder, ranks: int = 1, **settings) -> list[int]:
+    """Trains in fresh processes; returns their exit codes. What they say lies beside the folder."""
+    return run_ranks(run, str(backbone), folder, settings, log_dir=folder.with_suffix(".logs"), ranks=ranks)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -202,8 +190,8 @@ def test_progress_says_what_is_being_done(tiny_backbone, tmp_path, capfd):
 def test_kill_in_the_middle_of_a_step_and_resume_gives_the_same_bits(tiny_backbone, tmp_path, method, lora):
     settings = {"method": method, "lora": lora, "gradient_accumulation_steps": 2}
     undisturbed = train(tiny_backbone, tmp_path / "a", **settings)
-    killed = in_process(tiny_backbone, tmp_path / "b", kill_at_step=5, **settings)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    codes = in_processes(tiny_backbone, tmp_path / "b", kill_at_step=5, **settings)
+    assert codes == [-signal.SIGKILL], logs(tmp_path / "b.logs")
     assert last_complete_checkpoint(tmp_path / "b").endswith("checkpoint-3")
     resumed = make_trainer(tiny_backbone, tmp_path / "b", **settings)
     resumed.train(resume_from_checkpoint=True)
@@ -216,8 +204,8 @@ def test_two_ranks_equal_one_rank(tiny_backbone, tmp_path, method):
     """Batch 4 on two ranks sees the rows of batch 8 on one, and ends with the same weights up to summation order."""
     settings = {"method": method, "dropout": False, "max_steps": 6, "logging_steps": 1, "save_strategy": "no"}
     one = train(tiny_backbone, tmp_path / "one", per_device_train_batch_size=4, **settings)
-    run = in_process(tiny_backbone, tmp_path / "two", ranks=2, per_device_train_batch_size=2, **settings)
-    assert run.returncode == 0, run.stderr[-3000:]
+    codes = in_processes(tiny_backbone, tmp_path / "two", ranks=2, per_device_train_batch_size=2, **settings)
+    assert codes == [0, 0], logs(tmp_path / "two.logs")
     history = json.loads((tmp_path / "two" / "history.json").read_text())
     for key in ("loss", "grad_norm"):
         first = [log[key] for log in one.state.log_history if key in log]
@@ -228,13 +216,10 @@ def test_two_ranks_equal_one_rank(tiny_backbone, tmp_path, method):
 @pytest.mark.parametrize("method", ["self_training", "masked_span"])
 def test_two_ranks_killed_and_resumed_give_the_same_bits(tiny_backbone, tmp_path, method):
     settings = {"method": method, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
-    undisturbed = in_process(tiny_backbone, tmp_path / "a", ranks=2, **settings)
-    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
-    killed = in_process(tiny_backbone, tmp_path / "b", ranks=2, kill_at_step=5, **settings)
-    assert killed.returncode != 0
+    assert in_processes(tiny_backbone, tmp_path / "a", ranks=2, **settings) == [0, 0], logs(tmp_path / "a.logs")
+    assert -signal.SIGKILL in in_processes(tiny_backbone, tmp_path / "b", ranks=2, kill_at_step=5, **settings)
     assert not (tmp_path / "b" / "digest").exists()
-    resumed = in_process(tiny_backbone, tmp_path / "b", ranks=2, **settings)
-    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert in_processes(tiny_backbone, tmp_path / "b", ranks=2, **settings) == [0, 0], logs(tmp_path / "b.logs")
     assert (tmp_path / "b" / "digest").read_text() == (tmp_path / "a" / "digest").read_text()
 
 
