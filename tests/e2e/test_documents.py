@@ -353,7 +353,9 @@ def test_the_table_of_methods_is_that_of_the_registry(hooks):
 def test_a_new_row_is_in_the_table(hooks):
     page = PAGES["docs/methods/index.md"].read_text(encoding="utf-8")
     more = {"toy": replace(METHODS["supervised"], summary="a toy")}
-    assert "| `toy` | `SupervisedTrainer` | classifier | labeled | a toy |" in hooks["with_table"](page, METHODS | more)
+    assert "| `toy` | `SupervisedTrainer` | classifier | labeled | a toy |" in hooks["with_table"](
+        page, METHODS | more
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
