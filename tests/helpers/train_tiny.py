@@ -6,6 +6,7 @@ Writes OUTPUT_DIR/digest: a hash of the final weights, bit for bit; and the log 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -116,6 +117,7 @@ def train_in_rank(backbone: str, output_dir: str, settings: dict[str, Any], row:
 
     `row` is the method's row where `METHODS` does not hold it yet. Writes `digest`, `history.json` and `weights.pt`.
     """
+    gc.freeze()  # as in conftest.py
     settings = dict(settings)
     kill_at = settings.pop("kill_at_step", None)
     if row is not None:
