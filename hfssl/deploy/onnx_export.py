@@ -35,13 +35,13 @@ from hfssl.data.tokenization import pad_tokens, tokenize_dataset
 from hfssl.deploy.onnx_runtime import INT8_FILE, ONNX_FILE, TOKENS, OnnxClassifier, require_onnx
 from hfssl.errors import DataError, ModelError
 from hfssl.inference.scoring import predict_logits
-from hfssl.metrics.classification import accuracy
 from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import first_line, load_tokenizer
 from hfssl.models.checkpoints import plain_model
 from hfssl.models.mean_pooling import MeanPooledForSequenceClassification
 from hfssl.pipeline.run_folder import model_and_splits
 from hfssl.runtime.files import atomic_directory, write_json
+from hfssl.tasks.registry import task_of
 
 __all__ = ["TOLERANCE", "Cost", "Exported", "export_onnx"]
 
@@ -308,12 +308,15 @@ def _cost(
 ) -> Cost:
     labels = np.asarray(rows["label"], dtype=np.int64)
     tokens = tokenize_dataset(rows, tokenizer, _longest(model, tokenizer))
-    predicted = {"PyTorch": predict_logits(model, tokens, tokenizer, max_tokens=TOKENS).argmax(axis=-1)}
-    predicted |= {name: classifier.predict_logits(tokens).argmax(axis=-1) for name, classifier in classifiers.items()}
+    task = task_of(model.config)
+    logits = {"PyTorch": predict_logits(model, tokens, tokenizer, max_tokens=TOKENS)}
+    logits |= {name: classifier.predict_logits(tokens) for name, classifier in classifiers.items()}
+    probs = {name: task.probs(found) for name, found in logits.items()}
+    predicted = {name: task.predicted(found) for name, found in probs.items()}
     return Cost(
         table=table,
         rows=len(labels),
-        accuracy={name: accuracy(found, labels) for name, found in predicted.items()},
+        accuracy={name: float(task.right(found, labels).mean()) for name, found in probs.items()},
         changed={name: float(np.mean(predicted[name] != predicted["PyTorch"])) for name in classifiers},
     )
 

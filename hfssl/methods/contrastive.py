@@ -12,6 +12,7 @@ from torch import nn
 
 from hfssl.citations import SIMCSE
 from hfssl.functional.losses import pair_similarity_loss, supervised_contrastive_loss
+from hfssl.tasks.registry import get_task
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import Batch, mean_features
 from hfssl.training.objective import Objective
@@ -48,6 +49,8 @@ class SupervisedContrastiveObjective(Objective):
     compares_rows = True
 
     def setup(self, model: nn.Module, args: ContrastiveConfig) -> None:
+        self.task = get_task(args.task)
+        self.task.require_row_vectors("contrastive")
         self.compare, self._settings = pair_similarity_loss, {}
         if args.contrastive_loss == "supcon":
             self._settings = {"contrastive_temperature": args.contrastive_temperature}
@@ -63,7 +66,7 @@ class SupervisedContrastiveObjective(Objective):
         self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
         twice = {name: torch.cat([values, values]) for name, values in labeled.items()}
-        return {"loss/contrastive": self.compare(mean_features(model, twice), twice["labels"])}
+        return {"loss/contrastive": self.compare(mean_features(model, twice), self.task.alike(twice["labels"]))}
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | self._settings

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from hfssl.citations import BERT
-from hfssl.functional.regularization import draw_mixup, mixup_cross_entropy, r_drop_loss
+from hfssl.functional.regularization import draw_mixup, mixup_loss, r_drop_loss
 from hfssl.models.heads import mixed_head_input
+from hfssl.tasks.registry import get_task
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import Batch, classification_logits, joint_logits, model_inputs
 from hfssl.training.head_fitting import HEAD_INITS, init_head
@@ -39,6 +40,7 @@ class SupervisedObjective(Objective):
     citation = BERT
 
     def setup(self, model: nn.Module, args: SSLConfig) -> None:
+        self.task = get_task(args.task)
         self.label_smoothing, self.seed = args.label_smoothing_factor, args.seed
         self.r_drop_alpha, self.mixup_alpha = args.r_drop_alpha, args.mixup_alpha
         self.l2_sp_alpha = args.l2_sp_alpha
@@ -54,16 +56,19 @@ class SupervisedObjective(Objective):
         return {} if self.start is None else {"loss/l2_sp": self.start.penalty(model, self.l2_sp_alpha)}
 
     def _labeled_loss(self, model: nn.Module, labeled: Batch, step: int) -> torch.Tensor:
-        labels, smoothing = labeled["labels"], {"label_smoothing": self.label_smoothing}
+        labels, task = labeled["labels"], self.task
+        loss = partial(task.loss, label_smoothing=self.label_smoothing)
         if self.r_drop_alpha > 0:
-            return r_drop_loss(*joint_logits(model, labeled, labeled), labels, self.r_drop_alpha, **smoothing)
+            views = (task.units(logits, labeled).logits for logits in joint_logits(model, labeled, labeled))
+            return r_drop_loss(*views, labels, self.r_drop_alpha, loss=loss, divergence=task.divergence)
         if self.mixup_alpha > 0:
             share, partners = draw_mixup(len(labels), self.mixup_alpha, self.seed, step)
             # One forward pass of all rows: `classification_logits` may cut them into passes by length.
             with mixed_head_input(model, partners, share):
                 logits = model(**model_inputs(labeled)).logits
-            return mixup_cross_entropy(logits, labels, partners.to(labels.device), share, **smoothing)
-        return F.cross_entropy(classification_logits(model, labeled), labels, **smoothing)
+            logits = task.units(logits, labeled).logits
+            return mixup_loss(logits, labels, partners.to(labels.device), share, loss=loss)
+        return loss(task.units(classification_logits(model, labeled), labeled).logits, labels)
 
     def describe(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha")}

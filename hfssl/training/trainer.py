@@ -23,7 +23,6 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hfssl.data.sampler import LABELED, UNLABELED
-from hfssl.data.tokenization import tokenize_dataset
 from hfssl.data.two_stream import TwoStreamCollator, two_stream_loader
 from hfssl.data.views.base import PlainView
 from hfssl.errors import Interrupted
@@ -35,6 +34,7 @@ from hfssl.runtime.cpu_kernels import cheap_operations
 from hfssl.runtime.distributed import any_rank, broadcast
 from hfssl.runtime.progress import NamedProgress
 from hfssl.runtime.seeding import derive_seed, torch_generator
+from hfssl.tasks.registry import get_task
 from hfssl.training.checkpointing import CheckpointTrainer
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import passes_in_bf16
@@ -139,8 +139,8 @@ class SSLTrainer(CheckpointTrainer):
         return self.loss_log.notes
 
     def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
-        """Tokenizes a dataset of texts; subclasses whose views need more columns override this."""
-        return tokenize_dataset(dataset, tokenizer, args.max_length)
+        """Encodes a dataset of raw rows as the task does; subclasses whose views need more columns override this."""
+        return get_task(args.task).encode(dataset, tokenizer, args.max_length)
 
     # --- Batches ---
 
@@ -157,7 +157,7 @@ class SSLTrainer(CheckpointTrainer):
             rows_per_batch=self._train_batch_size,  # fact 7
             unlabeled_ratio=args.unlabeled_ratio,
             batches_per_step=args.gradient_accumulation_steps * args.world_size,
-            compares_rows=self.objective.compares_rows,
+            strata=self._strata() if self.objective.compares_rows else None,
             length_bucketing=args.length_bucketing,
             seed=seed,
             num_workers=args.dataloader_num_workers,
@@ -170,6 +170,12 @@ class SSLTrainer(CheckpointTrainer):
         # attribute through which accelerate's set_epoch reaches it there.
         loader.batch_sampler.sampler = sampler
         return loader
+
+    def _strata(self) -> list[int] | None:
+        """Stratum of each labeled row, by the task; `None` without labeled rows."""
+        if self.train_dataset is None:
+            return None
+        return get_task(self.args.task).strata(self.train_dataset["labels"][:]).tolist()
 
     def _set_signature_columns_if_needed(self) -> None:  # fact 8
         super()._set_signature_columns_if_needed()

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 
 import hfssl
 from hfssl.cli.recipe import parse_recipe, train_recipe
+from hfssl.config.methods import METHODS
 from hfssl.errors import ModelError
 from tests.helpers import ROOT
 from tests.helpers.hub_server import REPO, Fault, HubServer, files
@@ -97,13 +98,13 @@ def test_what_is_pushed_is_the_model_its_label_map_its_tokenizer_and_its_card(hu
     exec(compile(card.text.split("```python\n")[1].split("```")[0], "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("method", ["masked_span", "contrastive"])
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.product != "classifier"])
 def test_a_backbone_is_not_called_a_classifier(hub, tiny_backbone, tmp_path, method):
     trainer = pushing_trainer(tiny_backbone, tmp_path / "run", method=method, max_steps=2, hub_strategy="end")
     trainer.train()
     trainer.push_to_hub()
     card = ModelCard(files(hub)["README.md"].content.decode())
-    masked = method == "masked_span"
+    masked = METHODS[method].product == "masked_lm"
     assert card.data.pipeline_tag == ("fill-mask" if masked else "feature-extraction")
     assert "Classes:" not in card.text
     assert ("head, if it has one, is not trained" in card.text) != masked
