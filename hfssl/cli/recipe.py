@@ -182,8 +182,8 @@ class _Run:
         )
         trained: TrainedModels = resolve(self.method.driver)(job)
         self._save(trained.model)
-        others = {name: self._measure(model) for name, model in trained.others.items()}
-        return {"metrics": self._measure(trained.model), **others, **trained.results}
+        more = {name: self._measure(model) for name, model in trained.more_models.items()}
+        return {"metrics": self._measure(trained.model), **more, **trained.results}
 
     def _train_once(self) -> dict[str, Any]:
         masked = self.method.product == "masked_lm"

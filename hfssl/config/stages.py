@@ -7,9 +7,9 @@ path and imported when they are used. A new stage is a file below `hfssl/pipelin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["LABELS_ONLY", "NEUTRAL_GAIN_PRIOR", "STAGES", "Stage", "stage_color", "stage_row"]
+__all__ = ["LABELS_ONLY", "NEUTRAL_GAIN_PRIOR", "STAGES", "Stage", "method_stage", "stage_color", "stage_row"]
 
 Product = Literal["encoder", "classifier", "predictions", "final"]
 
@@ -48,8 +48,7 @@ class Stage:
             this stage: the verdict compares all stages on the same rows.
         refit (`str`, *optional*): Import path of `refit(context, folder, labeled) -> Trained`, which trains the
             stage's model once more, on all labels. Without it the stage is handed over as the verdict selected it.
-        method (`str`, *optional*): Name in `METHODS`, for stages that run one method
-            (`hfssl.pipeline.stages.pool_method`).
+        method (`str`, *optional*): Name in `METHODS`, for a stage that runs one method; see `method_stage`.
         includes (`tuple[str, ...]`): Earlier stages whose time and settings are reported with this one, as they make
             no classifier of their own.
 
@@ -82,6 +81,22 @@ class Stage:
     def model(self) -> str:
         """What the stage's model is called: `"self-trained"`."""
         return self.model_title or self.lower_title
+
+
+def method_stage(method: str, title: str, **more: Any) -> Stage:
+    """Returns the row of a stage that trains by one method, on the labeled rows and the pool.
+
+    Args:
+        method (`str`): Name in `METHODS`.
+        title (`str`): Title of the stage.
+        more: Other fields of `Stage`.
+
+    Example:
+        >>> method_stage("fixmatch", "FixMatch").run
+        'hfssl.pipeline.stages.pool_method:run'
+    """
+    functions = {name: f"hfssl.pipeline.stages.pool_method:{name}" for name in ("run", "cost", "train_fold", "refit")}
+    return Stage(**{"title": title, "method": method, **functions, **more})
 
 
 STAGES: dict[str, Stage] = {

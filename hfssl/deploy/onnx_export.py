@@ -128,7 +128,7 @@ def export_onnx(
     _check_replaceable(output)
     model = plain_model(from_pretrained(source)).float().eval()
     tokenizer = load_tokenizer(source)
-    label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
+    label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]  # pyright: ignore[reportArgumentType, reportOptionalSubscript]
     columns = {"text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column}
     rows, table = _rows_to_measure(data, columns, label_names, splits if int8 else None)
     with atomic_directory(output) as temporary:
@@ -169,7 +169,7 @@ def _rows_to_measure(
     if data is None:
         test = None if splits is None else SemiSupervisedSplits.load(splits)["test"]
         return (test, f"{splits} (test)") if test else (None, "")
-    table = load_table(data, label_names=label_names, **columns)
+    table = load_table(data, label_names=label_names, **columns)  # pyright: ignore[reportArgumentType]
     rows = table.select(np.flatnonzero(np.asarray(table["label"]) >= 0))
     if not len(rows):
         raise DataError(
@@ -219,7 +219,7 @@ def _write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path
                 dynamic_shapes={"inputs": (DYNAMIC,) * len(names)},
                 verbose=False,
             )
-            program.save(path, external_data=False)
+            program.save(path, external_data=False)  # pyright: ignore[reportOptionalMemberAccess]
     except torch.onnx.errors.OnnxExporterError as error:
         raise ModelError(
             f"Expected an architecture that torch can export to ONNX, but not '{kind}': "
@@ -272,7 +272,7 @@ def _largest_difference(classifier: OnnxClassifier, model: PreTrainedModel) -> f
         with torch.inference_mode():
             expected = model(**{name: batch[name] for name in classifier.inputs}).logits.numpy()
         try:
-            found = classifier.logits(batch)
+            found = classifier.logits(batch)  # pyright: ignore[reportArgumentType]
         except Exception as error:  # its exceptions share no other base
             raise ModelError(
                 f"Expected ONNX Runtime to run the exported '{model.config.model_type}' on {shape}, but: "

@@ -30,10 +30,10 @@ class SupervisedContrastiveObjective(Objective):
     objectives, accumulating small batches is not the same as a large one.
     """
 
-    paper = (
+    paper: str = (
         "Supervised Contrastive Learning (Khosla et al. 2020), equation 2; two dropout views after SimCSE (Gao 2021)"
     )
-    citation = (
+    citation: str = (
         """@inproceedings{khosla2020supervised,
   title = {Supervised Contrastive Learning},
   author = {Khosla, Prannay and Teterwak, Piotr and Wang, Chen and Sarna, Aaron and Tian, Yonglong and Isola, Phillip
@@ -63,7 +63,7 @@ class SupervisedContrastiveObjective(Objective):
             self.citation = SIMCSE  # SetFit's comes with the option
 
     def loss(
-        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+        self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
         twice = {name: torch.cat([values, values]) for name, values in labeled.items()}
         return {"loss/contrastive": self.compare(mean_features(model, twice), self.task.alike(twice["labels"]))}

@@ -44,11 +44,11 @@ class TrainedModels:
 
     Args:
         model (`PreTrainedModel`): The classifier that is saved and measured.
-        others (`Mapping[str, PreTrainedModel]`): Name -> a model that is measured as well, under this name in
+        more_models (`Mapping[str, PreTrainedModel]`): Name -> a model that is measured as well, under this name in
             `results.json`.
         results (`Mapping[str, Any]`): More entries of `results.json`, as plain JSON values.
     """
 
     model: PreTrainedModel
-    others: Mapping[str, PreTrainedModel] = field(default_factory=dict)
+    more_models: Mapping[str, PreTrainedModel] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)

@@ -47,7 +47,7 @@ class SupervisedObjective(Objective):
         self.start = StartingPoint(model) if args.l2_sp_alpha > 0 else None
 
     def loss(
-        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+        self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
         return {"loss/labeled": self._labeled_loss(model, labeled, step)} | self.penalty(model)
 
@@ -125,11 +125,12 @@ class SupervisedTrainer(MethodTrainer):
 
     objective_class = SupervisedObjective
     config_class = SupervisedConfig
+    args: SupervisedConfig
 
     def before_training(self) -> None:
         """Gives the logit layer its first weights, as `head_init` says."""
         super().before_training()
         start = self.args.head_init
         if start != "random" and self.train_dataset is not None:
-            self.model.to(self.args.device)
+            self.model.to(self.args.device)  # pyright: ignore[reportArgumentType]
             init_head(start, self.model, self.train_dataset, self.processing_class, bf16=self.args.bf16)

@@ -110,7 +110,7 @@ class SSLConfig(TrainingArguments):
 
     def problems(self) -> list[str]:
         """Everything that is wrong with the values, one sentence each; subclasses add their own."""
-        found = missing_trackers(self.report_to)
+        found = missing_trackers(self.report_to or [])
         if self.unlabeled_ratio < 1:
             found.append(
                 f"unlabeled_ratio must be at least 1, got {self.unlabeled_ratio}; set lambda_u=0 to use no pool."

@@ -15,7 +15,7 @@ from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
-from transformers import Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
@@ -28,7 +28,7 @@ from hfssl.reporting.trainer_card import TrainedModel, training_card
 from hfssl.runtime.distributed import broadcast, failing_together
 from hfssl.runtime.files import write_json
 from hfssl.training.checkpoint_pusher import CheckpointPusher
-from hfssl.training.config import changed_settings
+from hfssl.training.config import SSLConfig, changed_settings
 from hfssl.training.objective import Objective
 
 __all__ = ["HubTrainer"]
@@ -46,7 +46,12 @@ class HubTrainer(Trainer):
     and the texts are never pushed or saved.
     """
 
+    # Narrower than in the stock trainer, which takes any model, arguments and processor.
+    args: SSLConfig
+    model: PreTrainedModel
     objective: Objective
+    processing_class: PreTrainedTokenizerBase
+    train_dataset: Dataset
     unlabeled_dataset: Dataset | None
 
     def __init__(self, *args: Any, **kwargs: Any):

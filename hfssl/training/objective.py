@@ -30,8 +30,8 @@ class Objective:
             rows of each class in them (`ClassRowStream`).
     """
 
-    paper: ClassVar[str] = ""
-    citation: ClassVar[str] = ""
+    paper: str = ""
+    citation: str = ""
     product: ClassVar[Literal["classifier", "encoder", "masked_lm"]] = "classifier"
     compares_rows: ClassVar[bool] = False
 

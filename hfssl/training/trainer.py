@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
-from peft import PeftConfig
+from peft import LoraConfig
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -61,7 +61,7 @@ class SSLTrainer(CheckpointTrainer):
         unlabeled_dataset (`Dataset`, *optional*): Unlabeled rows: `text`, or already tokenized.
         eval_dataset (`Dataset`, *optional*): Labeled rows to evaluate on, in either form.
         processing_class (`PreTrainedTokenizerBase`): The tokenizer.
-        peft_config (`PeftConfig`, *optional*): Trains a fresh adapter on the frozen model.
+        peft_config (`LoraConfig`, *optional*): Trains a fresh adapter on the frozen model.
         title (`str`): What the progress bar says is being done.
 
     Attributes:
@@ -95,14 +95,14 @@ class SSLTrainer(CheckpointTrainer):
         train_dataset: Dataset | None = None,
         unlabeled_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
-        peft_config: PeftConfig | None = None,
+        peft_config: LoraConfig | None = None,
         title: str = "training",
         **kwargs: Any,
     ):
         if args.report_to and args.run_name is None:
             args = replace(args, run_name=run_name(title))
         if peft_config is not None:
-            model = add_adapter(model, deepcopy(peft_config), seed=derive_seed(args.seed, "adapter"))
+            model = add_adapter(model, deepcopy(peft_config), seed=derive_seed(args.seed, "adapter"))  # pyright: ignore[reportAssignmentType]
         elif args.freeze_embeddings:
             model.get_input_embeddings().requires_grad_(False)
         train_dataset, unlabeled_dataset, eval_dataset = (
@@ -123,14 +123,14 @@ class SSLTrainer(CheckpointTrainer):
         with own_random_state(derive_seed(args.seed, "extra modules")):
             self.extra_modules = ExtraModules(objective.extra_modules(self.model)).to(args.device)
         if len(self.extra_modules):
-            self.register_state("extra_modules", self.extra_modules)
+            self.register_state("extra_modules", self.extra_modules)  # pyright: ignore[reportArgumentType]
         self.add_callback(_Steps(self))
         for stock in (ProgressCallback, PrinterCallback):  # bars without a name, and dicts printed line by line
             self.remove_callback(stock)
         if not args.disable_tqdm:
             self.add_callback(NamedProgress(title))
-        follow(self, args.tensorboard_dir or os.path.join(args.output_dir, "runs"))
-        self.loss_log = LossLog(args.device, self.accelerator.gather)
+        follow(self, args.tensorboard_dir or os.path.join(args.output_dir, "runs"))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        self.loss_log = LossLog(args.device, self.accelerator.gather)  # pyright: ignore[reportArgumentType]
         self._prepared = PreparedModel(self.model)
 
     @property
@@ -181,8 +181,8 @@ class SSLTrainer(CheckpointTrainer):
         super()._set_signature_columns_if_needed()
         # Evaluation batches keep what `forward` takes; our own training loader never drops a column.
         for name in self.processing_class.model_input_names:
-            if name not in self._signature_columns:
-                self._signature_columns.append(name)
+            if name not in self._signature_columns:  # pyright: ignore[reportOperatorIssue]
+                self._signature_columns.append(name)  # pyright: ignore[reportOptionalMemberAccess]
 
     # --- Loss ---
 
@@ -202,9 +202,9 @@ class SSLTrainer(CheckpointTrainer):
         if num_items_in_batch is not None:
             # The trainer divides by the accumulation steps and DDP by the ranks; undo both, then divide by all items.
             batches = self.current_gradient_accumulation_steps * self.args.world_size
-            share = self.objective.num_items(labeled, unlabeled) * batches / num_items_in_batch.clamp(min=1)
+            share = self.objective.num_items(labeled, unlabeled) * batches / num_items_in_batch.clamp(min=1)  # pyright: ignore[reportOptionalOperand]
         self.loss_log.add(parts, share)
-        return sum(value for name, value in parts.items() if name.startswith("loss/")) * share
+        return sum(value for name, value in parts.items() if name.startswith("loss/")) * share  # pyright: ignore[reportReturnType]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:  # fact 6
         if not batch_samples or not _is_two_stream(batch_samples[0]):
@@ -212,8 +212,8 @@ class SSLTrainer(CheckpointTrainer):
         counts = [self.objective.num_items(batch.get(LABELED), batch.get(UNLABELED)) for batch in batch_samples]
         if any(count is None for count in counts):
             return None
-        total = torch.stack(counts).sum().to(device)
-        return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
+        total = torch.stack(counts).sum().to(device)  # pyright: ignore[reportArgumentType]
+        return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total  # pyright: ignore[reportAttributeAccessIssue]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Operations of a forward and backward pass over all streams and views of a batch."""
@@ -230,7 +230,7 @@ class SSLTrainer(CheckpointTrainer):
         with cheap_operations(model), passes_in_bf16(self.accelerator.native_amp):
             loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
-            self.extra_modules.average_gradients(self.accelerator.reduce)
+            self.extra_modules.average_gradients(self.accelerator.reduce)  # pyright: ignore[reportArgumentType]
         self.loss_log.check(loss, self.state.global_step + 1)
         if loss.device.type == "cpu":  # looking costs nothing here; elsewhere it waits until the next log or save
             self._stop_if_not_finite()
@@ -284,7 +284,7 @@ class SSLTrainer(CheckpointTrainer):
         With `max_steps=0` no step is taken: `before_training` and `after_training` are all.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = broadcast(last_complete_checkpoint(self.args.output_dir))
+            resume_from_checkpoint = broadcast(last_complete_checkpoint(self.args.output_dir))  # pyright: ignore[reportArgumentType]
             if resume_from_checkpoint is None:
                 logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
         if not resume_from_checkpoint:
@@ -296,7 +296,7 @@ class SSLTrainer(CheckpointTrainer):
         if resume_from_checkpoint and self.is_finished(resume_from_checkpoint):
             self.load_finished(resume_from_checkpoint)
         elif self.args.max_steps != 0:
-            output = self._take_steps(resume_from_checkpoint, **kwargs)
+            output = self._take_steps(resume_from_checkpoint, **kwargs)  # pyright: ignore[reportArgumentType]
         self.after_training()
         return output or TrainOutput(self.state.global_step, float("nan"), {})
 
@@ -312,7 +312,7 @@ class SSLTrainer(CheckpointTrainer):
         if self.interrupted:
             raise Interrupted(
                 f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
-                f"{last_complete_checkpoint(self.args.output_dir)}."
+                f"{last_complete_checkpoint(self.args.output_dir)}."  # pyright: ignore[reportArgumentType]
             )
         return output
 
@@ -331,7 +331,7 @@ class SSLTrainer(CheckpointTrainer):
         super()._save_checkpoint(model, trial)
 
     def _stop_if_not_finite(self) -> None:
-        self.loss_log.raise_if_not_finite(self.state.max_steps, self.args.output_dir)
+        self.loss_log.raise_if_not_finite(self.state.max_steps, self.args.output_dir)  # pyright: ignore[reportArgumentType]
 
 
 class _Steps(TrainerCallback):
@@ -344,7 +344,7 @@ class _Steps(TrainerCallback):
         self.trainer.after_preparation()
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        self.trainer.after_step(model, state.global_step)
+        self.trainer.after_step(model, state.global_step)  # pyright: ignore[reportArgumentType]
 
 
 def _is_two_stream(inputs: dict[str, Any]) -> bool:

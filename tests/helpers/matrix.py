@@ -11,7 +11,7 @@ from itertools import combinations, product
 
 from hfssl.config.methods import Method
 
-__all__ = ["BEHAVIOURS", "Behaviour", "Case", "all_cases", "pairwise", "shard"]
+__all__ = ["BEHAVIOURS", "Behaviour", "Case", "all_cases", "pairwise", "select", "shard"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,12 @@ def pairwise(cases: Sequence[Case]) -> list[Case]:
         chosen.add(best)
         missing -= pairs[best]
     return [case for case in cases if case in chosen]
+
+
+def select(methods: Mapping[str, Method], *, whole: bool, part: str) -> list[Case]:
+    """The cases of these methods that a run of pytest takes: all or a pairwise selection, and of these one shard."""
+    cases = all_cases(methods)
+    return shard(cases if whole else pairwise(cases), part)
 
 
 def shard(cases: Sequence[Case], text: str) -> list[Case]:

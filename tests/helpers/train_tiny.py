@@ -1,11 +1,12 @@
 """A training run in a process of its own, for tests that kill it or start it on two ranks; not a test itself.
 
 Usage: python train_tiny.py BACKBONE OUTPUT_DIR '{"method": ..., "kill_at_step": ..., any training argument: ...}'
-Writes OUTPUT_DIR/digest: a hash of the final weights, bit for bit; and the log and the weights beside it.
+Writes OUTPUT_DIR/digest: a hash of the final weights, bit for bit; and the log and the weights.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -116,6 +117,7 @@ def train_in_rank(backbone: str, output_dir: str, settings: dict[str, Any], row:
 
     `row` is the method's row where `METHODS` does not hold it yet. Writes `digest`, `history.json` and `weights.pt`.
     """
+    gc.freeze()  # as in conftest.py
     settings = dict(settings)
     kill_at = settings.pop("kill_at_step", None)
     if row is not None:

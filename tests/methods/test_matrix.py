@@ -12,15 +12,14 @@ import pytest
 from hfssl.config.methods import CAPABILITIES, METHODS
 from tests.helpers import ROOT
 from tests.helpers.behaviours import CHECKS, Bench, check
-from tests.helpers.matrix import BEHAVIOURS, Case, all_cases, pairwise, shard
+from tests.helpers.matrix import BEHAVIOURS, Case, all_cases, pairwise, select, shard
 
 
 def pytest_generate_tests(metafunc):
     if "case" not in metafunc.fixturenames:
         return
     options = metafunc.config.option
-    cases = all_cases(METHODS)
-    chosen = shard(cases if options.matrix else pairwise(cases), options.shard)
+    chosen = select(METHODS, whole=options.matrix, part=options.shard)
     metafunc.parametrize("case", [pytest.param(case, id=case.name, marks=_marks(case)) for case in chosen])
 
 

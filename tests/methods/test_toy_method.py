@@ -1,4 +1,7 @@
-"""A method is a file, a row and a recipe: a toy method gets everything else from the registry."""
+"""A method is a file, a row and a recipe: a toy method gets everything else from the registry.
+
+A pairwise selection of its cases of the behaviour matrix runs by default, all of them with `--matrix`.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,9 @@ from hfssl.cli.commands.train import main
 from hfssl.config.methods import METHODS, methods_table
 from tests.helpers import ROOT
 from tests.helpers.behaviours import Bench, check
-from tests.helpers.matrix import all_cases
+from tests.helpers.matrix import select
 from tests.helpers.toy_method import ROW
 
-CASES = all_cases({"toy": ROW})
 RECIPE = """\
 method: toy
 train: reviews.csv
@@ -62,8 +64,14 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_it_passes_the_whole_matrix(case, toy, tiny_backbone, tmp_path):
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        options = metafunc.config.option
+        cases = select({"toy": ROW}, whole=options.matrix, part=options.shard)
+        metafunc.parametrize("case", cases, ids=[case.name for case in cases])
+
+
+def test_it_passes_the_matrix(case, toy, tiny_backbone, tmp_path):
     check(case, Bench(ROW, tiny_backbone, tmp_path, [toy / "toy.yaml"]))
 
 

@@ -12,7 +12,7 @@ from datasets import load_from_disk
 
 import hfssl.pipeline.fit
 from hfssl.config.methods import METHODS, resolve
-from hfssl.config.stages import NEUTRAL_GAIN_PRIOR, STAGES, Stage, stage_color, stage_row
+from hfssl.config.stages import NEUTRAL_GAIN_PRIOR, STAGES, method_stage, stage_color, stage_row
 from hfssl.evaluation.verdict import Verdict, expected_gain, mixture_prior
 from hfssl.pipeline.fit import fit
 from hfssl.pipeline.presets import PRESETS
@@ -20,8 +20,6 @@ from hfssl.pipeline.stage_record import StageRecord
 from hfssl.reporting.closing_table import closing_table
 from tests.helpers import toy_method, toy_stage
 from tests.helpers.fit_tiny import TINY
-
-POOL_METHOD = "hfssl.pipeline.stages.pool_method"
 
 
 @pytest.fixture
@@ -99,9 +97,8 @@ def test_a_new_stage_is_one_file_and_one_row(options, monkeypatch, caplog):
 
 
 def test_a_method_becomes_a_pool_stage_by_a_row(options, monkeypatch):
-    functions = {name: f"{POOL_METHOD}:{name}" for name in ("run", "train_fold", "refit", "cost")}
     monkeypatch.setitem(METHODS, "entropy", toy_method.ROW)
-    monkeypatch.setitem(STAGES, "entropy", Stage(title="Entropy", method="entropy", **functions))
+    monkeypatch.setitem(STAGES, "entropy", method_stage("entropy", "Entropy"))
     settings = {"max_steps": 6, "save_steps": 3, "logging_steps": 2, "per_device_train_batch_size": 6, "lambda_u": 0.5}
     monkeypatch.setitem(PRESETS, "quick", replace(TINY, methods={"entropy": settings}))
     select(monkeypatch, "entropy")

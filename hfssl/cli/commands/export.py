@@ -35,7 +35,7 @@ def run_export(argv: Sequence[str]) -> None:
             changed = f"{100 * cost.changed[name]:.1f}" if name in cost.changed else "-"
             print(f"  {name:<7}  {100 * value:>8.1f}  {changed:>14}")
     elif arguments.int8:
-        print("What int8 costs in accuracy was not measured, for want of labeled rows: give a table with --data.")
+        print("What int8 costs in accuracy was not measured: there are no labeled rows. Give a table with --data.")
 
 
 COMMAND = Command(

@@ -46,6 +46,6 @@ def train_rounds(job: TrainingJob) -> TrainedModels:
     )
     return TrainedModels(
         rounds.student_,
-        others={"teacher": teacher.model},
+        more_models={"teacher": teacher.model},
         results={"rounds": rounds.rounds_, "termination_condition": rounds.termination_condition_},
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
 
 from hfssl.methods.self_training.config import SelfTrainingConfig
@@ -46,7 +47,7 @@ class SelfTrainingObjective(Objective):
         self.supervised.setup(model, args)
 
     def loss(
-        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+        self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch], step: int
     ) -> dict[str, torch.Tensor]:
         """The loss of the labeled rows plus lambda_u times that of the pseudo-labeled ones, by their weights."""
         if self.lambda_u == 0:
@@ -79,6 +80,8 @@ class SelfTrainingTrainer(SupervisedTrainer):
 
     objective_class = SelfTrainingObjective
     config_class = SelfTrainingConfig
+    args: SelfTrainingConfig
+    unlabeled_dataset: Dataset
 
     def after_training(self) -> None:
         """Also retrains the logit layer, with `retrain_head`."""

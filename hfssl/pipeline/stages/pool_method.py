@@ -1,15 +1,6 @@
 """A method of `METHODS` as a pool stage: one training run on the labeled rows and the pool.
 
-A row of `STAGES` whose `method` names it, and whose functions are those of this file, is all that such a stage needs:
-
-    "fixmatch": Stage(
-        title="FixMatch",
-        method="fixmatch",
-        run="hfssl.pipeline.stages.pool_method:run",
-        train_fold="hfssl.pipeline.stages.pool_method:train_fold",
-        refit="hfssl.pipeline.stages.pool_method:refit",
-        cost="hfssl.pipeline.stages.pool_method:cost",
-    )
+A row of `STAGES` is all that such a stage needs: `"fixmatch": method_stage("fixmatch", "FixMatch")`.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from hfssl.functional.logistic_regression import soft_logistic_weights
 from hfssl.functional.selection import quotas
 from hfssl.inference.scoring import head_inputs, mean_embeddings, predict_logits
 from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.embeddings import embed_layers
 from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
 from hfssl.methods.self_training.pseudo_labeler import PseudoLabeler
 from hfssl.methods.self_training.pseudo_labels import PseudoLabels
@@ -171,10 +172,12 @@ def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, backbone_probe=True, soft_targets=True)
     more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
-    monkeypatch.setattr(
-        "hfssl.methods.self_training.frozen_encoder.cache.embed_layers",
-        lambda *a, **k: pytest.fail("embedded a second time"),
-    )
+
+    def embed(encoder, rows, *args, **more):
+        assert len(rows) < POOL_ROWS, "the pool is embedded a second time"
+        return embed_layers(encoder, rows, *args, **more)
+
+    monkeypatch.setattr("hfssl.methods.self_training.frozen_encoder.cache.embed_layers", embed)
     of_rounds = np.load(tmp_path / "rounds/round-0/ensemble.npz")
     new_teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
     selected_from.clear()
@@ -265,7 +268,7 @@ def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_pa
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_the_head_may_be_fitted_anew_to_all_that_was_taught(tiny_backbone, teacher, tmp_path, lora):
+def test_the_head_may_be_retrained_on_all_targets(tiny_backbone, teacher, tmp_path, lora):
     options = {"rounds": 1, "lora": lora, "selection_strategy": "all", "soft_targets": True, "lambda_u": 0.5}
     plain = run_rounds(tiny_backbone, teacher, tmp_path / "a", **options)
     fitted = run_rounds(tiny_backbone, teacher, tmp_path / "b", retrain_head=True, **options)
