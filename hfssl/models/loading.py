@@ -122,7 +122,7 @@ def load_masked_lm(
     model, missing = _load_whole_body(AutoModelForMaskedLM, backbone, seed, dtype, **options)
     fresh_head = bool(missing - set(names_below(model, model.base_model)))
     decoder, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    if fresh_head and decoder.weight is not embeddings.weight:
+    if fresh_head and decoder.weight is not embeddings.weight:  # pyright: ignore[reportOptionalMemberAccess]
         raise ModelError(
             f"Expected the new masked-language head of '{backbone}' to share its decoder with the input embeddings, "
             f"but its architecture '{config.model_type}' keeps them apart (tie_word_embeddings): use a checkpoint "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hfssl.functional.class_priors import DISTRIBUTION_ALIGNMENTS
+from hfssl.functional.class_priors import DISTRIBUTION_ALIGNMENTS, given_prior
 from hfssl.functional.selection import ACQUISITIONS, SELECTION_STRATEGIES
 from hfssl.functional.weighting import WEIGHTINGS
 from hfssl.methods.supervised import SupervisedConfig
@@ -238,6 +238,12 @@ class SelfTrainingConfig(SupervisedConfig):
             yield f"knn_smoothing must be at least 0 and below 1, got {self.knn_smoothing}."
         if not self.sharpen_temperature > 0:
             yield f"sharpen_temperature must be above 0, got {self.sharpen_temperature}; 1 changes nothing."
+
+    def check_classes(self, label_names: Sequence[str]) -> None:
+        """As in the base class, for `class_prior`."""
+        super().check_classes(label_names)
+        if self.class_prior is not None:
+            given_prior(self.class_prior, label_names)
 
     def fraction_at(self, number: int) -> float:
         """Returns the fraction of the pool that round `number`, from 0, selects: easy rows first, harder ones later.
