@@ -96,7 +96,7 @@ class HeldOutPredictions:
         labels, known = self.labels("validation"), self.labels("labeled")
         if self.run_folder.done(CROSS_FITTING) is None:
             return probs, labels, []
-        found = CrossFit(self.run_folder.stage(CROSS_FITTING))
+        found = CrossFit(self.run_folder.stage(CROSS_FITTING), self.task)
         remarks = [f"{len(known)} of the held-out rows are the labeled ones, by cross-fitting in {found.folds} folds."]
         if found.agreement:
             shares = ", ".join(f"{stage_row(name).model} {100 * x:.0f}%" for name, x in found.agreement.items())

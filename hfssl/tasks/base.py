@@ -136,6 +136,51 @@ class Task:
         """What a table of predictions says of each row: a tuple with a value for each of `prediction_columns`."""
         raise NotImplementedError(f"{type(self).__name__} does not define describe().")  # abstract
 
+    # --- a pool, unit by unit ----------------------------------------------------------------------------------------
+    # Here a unit is a row with one of K classes. A task with several units per row (a label, yes or no, for each of L
+    # labels) overrides these; units are numbered row by row.
+
+    def units_per_row(self, num_outputs: int) -> int:
+        """Units of each row, P, of a model with that many outputs per row."""
+        return 1
+
+    def unit_probs(self, logits: Array) -> Array:
+        """Probabilities of units, `[..., N * P, K]`, from the model's outputs for N rows, `[..., N, outputs]`."""
+        return self.probs(logits)
+
+    def unit_labels(self, labels: np.ndarray) -> np.ndarray:
+        """`[N * P]` int64 class of each unit, -1 where it is not known, from what `label_array` returns."""
+        return labels
+
+    def unit_classes(self, label_names: Sequence[str]) -> list[str]:
+        """K names of the classes of a unit."""
+        return list(label_names)
+
+    def unit_rows(self, num_rows: int, num_outputs: int) -> np.ndarray:
+        """`[N * P]` number of the row that each unit belongs to."""
+        return np.repeat(np.arange(num_rows), self.units_per_row(num_outputs))
+
+    def count_pseudo_labels(
+        self, units: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]
+    ) -> dict[str, int]:
+        """Label name -> how many of the selected units have it as their pseudo-label."""
+        counts = np.bincount(predicted[units], minlength=len(label_names))
+        return dict(zip(label_names, counts.tolist(), strict=True))
+
+    def pseudo_labeled(
+        self, pool: Dataset, units: np.ndarray, target_probs: np.ndarray, weights: np.ndarray
+    ) -> Dataset:
+        """The rows of the pool with selected units; `loss` gets the columns `pseudo_probs` and `weight`.
+
+        Args:
+            pool: N encoded rows.
+            units: `[S]` numbers of the selected units, ascending.
+            target_probs: `[S, K]`.
+            weights: `[S]`.
+        """
+        selected = pool.select(units).add_column("pseudo_probs", target_probs.tolist())
+        return selected.add_column("weight", weights.tolist())
+
     # --- training ----------------------------------------------------------------------------------------------------
 
     def targets(self, labels: np.ndarray, num_classes: int) -> torch.Tensor:
