@@ -120,6 +120,7 @@ def _push(run: _Run, results: dict[str, Any]) -> None:
         labeled=len(run.splits["labeled"]),
         unlabeled=len(run.splits["unlabeled"]) if "unlabeled" in method.streams else 0,
         seed=config.seed,
+        task=run.task.facts(),
         metrics={
             name: {**metrics, "rows": len(run.splits[name])}
             for name, metrics in results["metrics"].items()

@@ -24,6 +24,7 @@ from hfssl.runtime.files import atomic_file, write_json
 __all__ = ["save_outcome"]
 
 EXAMPLES = 8
+KEPT = ("probs", "predicted")  # of each stage
 
 
 def save_outcome(context: StageContext, records: Mapping[str, StageRecord], results: dict[str, Any]) -> None:
@@ -76,16 +77,19 @@ def _final_metrics(context: StageContext, results: Mapping[str, Any]) -> dict[st
 
 
 def _evidence(context: StageContext, records: Mapping[str, StageRecord], results: Mapping[str, Any]) -> dict[str, Any]:
-    names = [stage["name"] for stage in results["stages"]]
+    names, task = [stage["name"] for stage in results["stages"]], context.task
     predictions = {}
     for split in ("validation", "test"):
-        labels = context.held_out.labels(split)
+        labels = task.unit_labels(context.held_out.labels(split))
         if len(labels):
-            probs = {name: found[split] for name in names if split in (found := context.held_out.predictions(name))}
-            predictions[split] = {"labels": labels, "probs": probs}
+            logits = {name: found[split] for name in names if split in (found := context.held_out.logits(name))}
+            probs = {name: task.unit_probs(found) for name, found in logits.items()}
+            predicted = {name: task.predicted(found) for name, found in probs.items()}
+            predictions[split] = {"labels": labels, "probs": probs, "predicted": predicted}
     return {
         "curves": {name: record.curves for name, record in records.items() if record.curves},
         "predictions": predictions,
+        "classes": task.unit_classes(context.label_names),
         "rounds": next((record.rounds for record in records.values() if record.rounds), []),
         "examples": _confident_mistakes(context, results, predictions),
         "warnings": results["data"]["warnings"],
@@ -98,17 +102,18 @@ def _confident_mistakes(
     split = next((name for name in ("test", "validation") if name in predictions), None)
     if split is None:
         return []
-    labels, probs = predictions[split]["labels"], predictions[split]["probs"][final_stage(results, split)]
-    predicted = probs.argmax(axis=1)
-    confidence = probs.max(axis=1)
+    final, classes = final_stage(results, split), context.task.unit_classes(context.label_names)
+    labels, probs, predicted = predictions[split]["labels"], *(predictions[split][k][final] for k in KEPT)
+    confidence = np.take_along_axis(probs, predicted[:, None], axis=1)[:, 0]
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:EXAMPLES]
-    texts = context.splits[split].select(wrong)["text"]
+    rows = context.task.unit_rows(len(context.splits[split]), len(context.label_names))[wrong]
+    texts = context.splits[split].select(rows)["text"]
     return [
         {
             "text": text,
-            "label": context.label_names[labels[row]],
-            "predicted": context.label_names[predicted[row]],
+            "label": classes[labels[row]],
+            "predicted": classes[predicted[row]],
             "probability": float(confidence[row]),
         }
         for row, text in zip(wrong.tolist(), texts, strict=True)

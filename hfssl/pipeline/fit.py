@@ -135,6 +135,7 @@ def _results(
     return {
         "schema_version": SCHEMA_VERSION,
         "seed": arguments.seed,
+        "task": context.task.facts().as_dict(),
         "command": fit_command(arguments),
         "versions": {name: version(name) for name in VERSIONED},
         "hardware": {"machine": platform.machine(), "threads": _threads(), "python": platform.python_version()},

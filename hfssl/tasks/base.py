@@ -17,40 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from hfssl.data.label_column import LabelColumn
 from hfssl.errors import ConfigurationError
+from hfssl.reporting.task_facts import Metric, TaskFacts
 
 __all__ = ["Metric", "Task", "Units"]
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number of an evaluation, as tables and model cards show it.
-
-    Attributes:
-        name: Its key in `Task.evaluate`.
-        title: Its column in tables.
-        hub_type: Its id among the Hub's metrics; empty where the Hub has none.
-        in_points: Whether it lies in [0, 1] and is shown as points (0-100).
-        in_tables: Whether the short tables (closing table, stages of the report) show it.
-    """
-
-    name: str
-    title: str
-    hub_type: str = ""
-    in_points: bool = True
-    in_tables: bool = True
-
-    def shown(self, value: float | None) -> str:
-        """The value in words: points with one digit, or the number with three; `"-"` for none.
-
-        Example:
-            >>> Metric("accuracy", "accuracy").shown(0.915)
-            '91.5'
-        """
-        if value is None:
-            return "-"
-        return f"{100 * value:.1f}" if self.in_points else f"{value:.3f}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +48,9 @@ class Task:
             `None` leaves it to transformers.
         pipeline_tag: The Hub's name of the kind of model.
         peft_task: peft's `task_type`.
-        metrics: What `evaluate` returns, in the order of tables.
+        metrics: What `evaluate` returns, in the order of tables (`hfssl.reporting.task_facts.Metric`).
+        model_title: What a model does, for its card, with `{classes}` for their number. Empty: as `TaskFacts` has it.
+        limit: What such a model cannot do, for its card. Empty: as `TaskFacts` has it.
         prediction_columns: Columns of a table of predictions: name -> `str` or `float`.
         decision_metric: The metric, higher is better, whose gain the verdict and the reports tell.
         label_column: How labels lie in a column of a table.
@@ -93,8 +66,23 @@ class Task:
     metrics: ClassVar[tuple[Metric, ...]]
     prediction_columns: ClassVar[Mapping[str, type]]
     decision_metric: ClassVar[str] = "accuracy"
+    model_title: ClassVar[str] = ""
+    limit: ClassVar[str] = ""
     label_column: ClassVar[LabelColumn] = LabelColumn()
     row_vectors: ClassVar[bool] = True
+
+    def facts(self) -> TaskFacts:
+        """What tables, reports and cards say of the task; `results.json` keeps it."""
+        words = {"model_title": self.model_title, "limit": self.limit}
+        return TaskFacts(
+            name=self.name,
+            title=self.title,
+            pipeline_tag=self.pipeline_tag,
+            auto_class=self.auto_class,
+            decision_metric=self.decision_metric,
+            metrics=self.metrics,
+            **{name: text for name, text in words.items() if text},
+        )
 
     def model_options(self) -> dict[str, Any]:
         """Keyword arguments of `hfssl.load_classifier` for a model of this task."""

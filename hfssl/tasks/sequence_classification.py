@@ -18,7 +18,8 @@ from hfssl.functional.losses import same_class, soft_cross_entropy
 from hfssl.functional.regularization import symmetric_divergence
 from hfssl.functional.uncertainty import entropy
 from hfssl.metrics.classification import evaluate_probs, nll
-from hfssl.tasks.base import Array, Metric, Task, Units
+from hfssl.reporting.task_facts import CLASSIFICATION_METRICS
+from hfssl.tasks.base import Array, Task, Units
 
 __all__ = ["SequenceClassification"]
 
@@ -39,11 +40,7 @@ class SequenceClassification(Task):
     problem_type = "single_label_classification"
     pipeline_tag = "text-classification"
     peft_task = "SEQ_CLS"
-    metrics = (
-        Metric("accuracy", "accuracy", "accuracy"),
-        Metric("macro_f1", "macro-F1", "f1"),
-        Metric("ece", "ECE"),
-    )
+    metrics = CLASSIFICATION_METRICS
     prediction_columns: ClassVar[Mapping[str, type]] = MappingProxyType(
         {"predicted_label": str, "probability": float, "entropy": float}
     )

@@ -11,7 +11,8 @@ import torch
 from hfssl.config.methods import METHODS, resolve
 from hfssl.config.tasks import TASKS
 from hfssl.errors import ConfigurationError
-from hfssl.tasks.base import Metric, Task
+from hfssl.reporting.task_facts import Metric
+from hfssl.tasks.base import Task
 from hfssl.tasks.registry import get_task
 
 TASK = get_task()
