@@ -80,6 +80,11 @@ class SupervisedConfig(SSLConfig):
     """Arguments of `SupervisedTrainer`: fine-tuning on the labels alone, the baseline of every comparison.
 
     `r_drop_alpha`, `mixup_alpha` and `l2_sp_alpha` are explained in `hfssl.functional.regularization`.
+
+    Example:
+        >>> import hfssl
+        >>> hfssl.SupervisedConfig(output_dir=str(folder), head_init="logistic").head_init
+        'logistic'
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the body."})
@@ -121,7 +126,19 @@ class SupervisedConfig(SSLConfig):
 
 
 class SupervisedTrainer(MethodTrainer):
-    """Fine-tuning on the labels alone: the baseline."""
+    """Fine-tuning on the labels alone: the baseline.
+
+    Example:
+        >>> import hfssl
+        >>> trainer = hfssl.SupervisedTrainer(
+        ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
+        ...     hfssl.SupervisedConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     train_dataset=dataset,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
+    """
 
     objective_class = SupervisedObjective
     config_class = SupervisedConfig

@@ -67,6 +67,24 @@ class SelfTraining:
             setting asks for it.
         rounds_ (`list[dict]`): Records of the rounds, as in `rounds.jsonl`.
         curves_ (`list[dict]`): The students' training logs, with the round in each entry.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.data.tokenization import tokenize_dataset
+        >>> config = hfssl.SelfTrainingConfig(
+        ...     output_dir=str(folder), rounds=1, mc_passes=2, max_steps=2, disable_tqdm=True, use_cpu=True
+        ... )
+        >>> rounds = hfssl.SelfTraining(
+        ...     lambda seed: hfssl.load_classifier(backbone, ["bad", "good"], seed=seed),
+        ...     config,
+        ...     processing_class=tokenizer,
+        ...     label_names=["bad", "good"],
+        ...     output_dir=folder,
+        ... )
+        >>> labeled, unlabeled = (tokenize_dataset(part, tokenizer, 128) for part in (dataset, pool))
+        >>> rounds = rounds.fit(hfssl.load_classifier(backbone, ["bad", "good"], seed=0), labeled, unlabeled)
+        >>> rounds.n_iter_, len(rounds.transduction_)
+        (1, 8)
     """
 
     def __init__(
