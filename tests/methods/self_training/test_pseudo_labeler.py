@@ -21,8 +21,7 @@ def probs_of(*first: float) -> np.ndarray:
 def one_pass(probs) -> MCDropoutResult:
     """The result of passes that agree but for a variance of 0.01."""
     probs = np.asarray(probs, dtype=np.float32)
-    rest = {"predictive_variance": np.full_like(probs, 0.01), "vote_shares": probs, "bald": np.zeros(len(probs))}
-    return MCDropoutResult(mean_probs=probs, deterministic_probs=probs, **rest)
+    return MCDropoutResult(probs, probs, np.full_like(probs, 0.01), probs, np.zeros(len(probs)))
 
 
 @pytest.fixture

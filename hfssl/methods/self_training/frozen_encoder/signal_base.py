@@ -23,14 +23,14 @@ class SignalSettings:
         label_names (`Sequence[str]`): K names of the classes.
         embed_texts (`Callable[[list[str]], np.ndarray]`): Embeds texts by the frozen encoder, to `[len(texts), D]`.
         seed (`int`): Random seed of the graph, the folds and the approximate searches.
-        others (`dict[str, Signal]`): Signals that were made before, by name.
+        built (`dict[str, Signal]`): Signals that were built before, by name.
     """
 
     args: SelfTrainingConfig
     label_names: Sequence[str]
     embed_texts: Callable[[list[str]], np.ndarray]
     seed: int
-    others: dict[str, Signal] = field(default_factory=dict)
+    built: dict[str, Signal] = field(default_factory=dict)
 
 
 class Signal:

@@ -225,7 +225,7 @@ class BackboneProbe(Signal):
 
     @classmethod
     def build(cls, settings: SignalSettings) -> BackboneProbe:
-        return cls(len(settings.label_names), settings.seed, settings.others.get(ClassNames.name))
+        return cls(len(settings.label_names), settings.seed, settings.built.get(ClassNames.name))
 
     def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
         """Sets `probs` `[N, K]` and `held_out_probs` `[V, K]`."""
@@ -279,8 +279,8 @@ class EmbeddingSignals:
         for kind in SIGNALS:
             # Embedded rows are tested for free, and a pool out of distribution is worth a warning in any case.
             if kind.wanted(args) or kind is OutOfDistribution:
-                settings.others[kind.name] = kind.build(settings)
-        return cls(list(settings.others.values()))
+                settings.built[kind.name] = kind.build(settings)
+        return cls(list(settings.built.values()))
 
     def __iter__(self) -> Iterator[Signal]:
         return iter(self.signals.values())
