@@ -39,9 +39,9 @@ lint: $(INSTALLED)
 	$(MAKE) --no-print-directory docs
 	$(PYTHON) tools/check_types.py
 
-# The documentation site, in site/; a broken link or reference is an error.
+# The documentation site, in site/; a broken link or reference is an error (with --quiet, MkDocs would not see it).
 docs: $(INSTALLED)
-	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 # `make coverage AGAINST=before.json` fails if a package fell; SAVE=before.json keeps the numbers.
 coverage: $(REAL_DATA) chromium
