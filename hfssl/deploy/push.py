@@ -19,6 +19,7 @@ from hfssl.hub.upload import Pushed, check_repo_id, commit, sizes_of
 from hfssl.models.adapters import LABELS_FILE
 from hfssl.reporting.markdown import private_command
 from hfssl.reporting.model_card import run_card
+from hfssl.reporting.results import read_results
 
 __all__ = ["Pushed", "files_below", "files_to_push", "push"]
 
@@ -70,7 +71,7 @@ def files_to_push(
                 + ("; the run trained all weights (--adapter lora makes one)." if part == ADAPTER else ".")
             )
         files |= files_below(folder / part, f"{ADAPTER}/" if part == ADAPTER and artifact == "both" else "")
-    results, settings = (_read(folder / name) for name in ("results.json", "settings.json"))
+    results, settings = read_results(folder), _read(folder / "settings.json")
     card = run_card(
         results,
         settings,

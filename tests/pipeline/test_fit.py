@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from datasets import load_from_disk
@@ -17,20 +17,19 @@ from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import hfssl.pipeline.fit
-import hfssl.pipeline.held_out
 import hfssl.pipeline.presets
+import hfssl.pipeline.stages.self_training
 from hfssl.errors import ConfigurationError
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.evaluation.verdict import Verdict
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.pipeline.fit import fit
 from hfssl.reporting.closing_table import closing_table
+from hfssl.reporting.results import results_schema
 from hfssl.runtime.files import sha256_of
-from tests.helpers import ROOT
-from tests.helpers.fit_tiny import TINY
+from tests.helpers.fit_tiny import TINY, run
+from tests.helpers.ranks import logs, run_ranks
 from tests.helpers.texts import CUES, FILLERS, make_text, write_csv
-
-SCRIPT = ROOT / "tests/helpers/fit_tiny.py"
 
 
 @pytest.fixture
@@ -51,21 +50,23 @@ def options(table, tiny_backbone, tmp_path) -> dict:
     }
 
 
-@pytest.mark.usefixtures("tiny_preset")
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(options, adapter):
-    result = fit(**options, adapter=adapter)
-    folder = Path(options["output_dir"])
+def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(request, adapter):
+    folder = request.getfixturevalue("finished_run" if adapter == "none" else "finished_lora_run")
     results = json.loads((folder / "results.json").read_text())
-    assert results == json.loads(json.dumps(result.results))
-    assert results["schema_version"] == 1
-    assert [stage["name"] for stage in results["stages"]] == ["labels_only", "pretext", "self_training"]
+    assert results == json.loads((folder.parent / "returned.json").read_text())
+    jsonschema.Draft202012Validator(results_schema()).validate(results)
+    assert [stage["name"] for stage in results["stages"]] == [
+        "labels_only",
+        "labels_only_after_pretext",
+        "self_training",
+    ]
     for stage in results["stages"]:
         assert set(stage["metrics"]["test"]) == {"accuracy", "macro_f1", "nll", "ece"}
         assert stage["seconds"] > 0
     assert set(results["verdict"]) >= {"use_unlabeled", "gain", "interval", "reasons"}
-    assert results["chosen"] in {"labels_only", "pretext", "self_training"}
-    assert results["verdict"]["use_unlabeled"] == (results["chosen"] != "labels_only")
+    assert results["selected_stage"] in {"labels_only", "labels_only_after_pretext", "self_training"}
+    assert results["verdict"]["use_unlabeled"] == (results["selected_stage"] != "labels_only")
     counts = results["data"]["counts"]
     assert sum(counts["labeled"].values()) + sum(counts["validation"].values()) == 30
     assert (folder / "report.html").stat().st_size > 10_000
@@ -76,21 +77,20 @@ def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(options, adapter):
     assert not list(folder.rglob("*.tmp"))
 
 
-@pytest.mark.usefixtures("tiny_preset")
-def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_probabilities(options):
-    result = fit(**options)
-    folder = Path(options["output_dir"]) / "model"
+def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_probabilities(finished_run):
+    folder = finished_run / "model"
+    results = json.loads((finished_run / "results.json").read_text())
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert set(model.config.label2id) == set(CUES)
     classify = pipeline("text-classification", model=str(folder), tokenizer=str(folder))
     answer = classify("the film was great fun")[0]
     assert answer["label"] in CUES
-    with np.load(Path(options["output_dir"]) / "stages" / result.results["chosen"] / "logits.npz") as saved:
+    with np.load(finished_run / "stages" / results["selected_stage"] / "logits.npz") as saved:
         logits = saved["test"]
-    texts = load_from_disk(str(Path(options["output_dir"]) / "splits"))["test"]["text"][:5]
+    texts = load_from_disk(str(finished_run / "splits"))["test"]["text"][:5]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     scores = model(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits.detach().numpy()
-    np.testing.assert_allclose(scores * result.results["temperature"], logits[:5], atol=1e-4)
+    np.testing.assert_allclose(scores * results["temperature"], logits[:5], atol=1e-4)
 
 
 @pytest.mark.usefixtures("tiny_preset")
@@ -129,18 +129,7 @@ def test_a_rare_class_does_not_keep_the_others_from_being_held_out(options, tmp_
     assert sum(counts["validation"].values()) >= 10
     assert results["verdict"]["gain"] is not None
     assert results["temperature"] is not None
-    assert results["kept"] == "refit"
-
-
-def run_in_process(options: dict, kill: dict | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), json.dumps({"options": options, "kill": kill})],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    assert results["final_stage"] == "refit"
 
 
 def without_times(value):
@@ -153,8 +142,12 @@ def without_times(value):
 def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
     """In the pretext stage, inside a round, at the first step of the next one, in cross-fitting and in the refit."""
     options |= {"refit": True, "cross_fit": 2}
-    undisturbed = run_in_process({**options, "output_dir": str(tmp_path / "whole")})
-    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
+
+    def in_process(kill: dict | None = None, **more) -> int:
+        [code] = run_ranks(run, {"options": {**options, **more}, "kill": kill}, log_dir=tmp_path / "logs")
+        return code
+
+    assert in_process(output_dir=str(tmp_path / "whole")) == 0, logs(tmp_path / "logs")
     for number, kill in enumerate(
         [
             {"title": "pretext", "step": 6},
@@ -165,10 +158,9 @@ def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
             {"title": "refit", "step": 4},
         ]
     ):
-        killed = run_in_process({**options, "resume": number > 0}, kill)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+        assert in_process(kill, resume=number > 0) == -signal.SIGKILL, logs(tmp_path / "logs")
         assert not (Path(options["output_dir"]) / "results.json").exists()
-    assert run_in_process({**options, "resume": True}).returncode == 0
+    assert in_process(resume=True) == 0, logs(tmp_path / "logs")
     weights = "model/model.safetensors"
     assert sha256_of(Path(options["output_dir"]) / weights) == sha256_of(tmp_path / "whole" / weights)
     first, second = (
@@ -216,7 +208,7 @@ def test_without_unlabeled_rows_fit_trains_on_labels_only_and_says_so(options, t
     assert "What this run will do" in costs
     assert "labels only  100%" in costs
     assert [stage["name"] for stage in result.results["stages"]] == ["labels_only"]
-    assert result.results["chosen"] == "labels_only"
+    assert result.results["selected_stage"] == "labels_only"
     assert result.results["verdict"]["use_unlabeled"] is False
     assert result.results["stages"][0]["metrics"]["test"] is None
 
@@ -234,12 +226,12 @@ def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
 
 @pytest.mark.usefixtures("tiny_preset")
 def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeypatch):
-    monkeypatch.setattr(hfssl.pipeline.held_out, "MIN_HELD_OUT", 6)
+    monkeypatch.setattr(hfssl.pipeline.stages.self_training, "MIN_HELD_OUT", 6)
     reasons = fit(**options, pretext=False).results["verdict"]["reasons"]
     note = next(reason for reason in reasons if "estimated without their labels" in reason)
     validation = load_from_disk(str(Path(options["output_dir"]) / "splits"))["validation"]["label"]
     assert f"the {len(validation)} held-out labels" in note
-    monkeypatch.setattr(hfssl.pipeline.held_out, "MIN_HELD_OUT", len(validation) + 1)
+    monkeypatch.setattr(hfssl.pipeline.stages.self_training, "MIN_HELD_OUT", len(validation) + 1)
     reasons = fit(**options, pretext=False, overwrite_output_dir=True).results["verdict"]["reasons"]
     assert not any("estimated without" in reason for reason in reasons)
 
@@ -257,12 +249,14 @@ def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, 
     )
     assert "on which models of different folds agree: labels only " in reasons
     assert ("pretext-adapted" in reasons) == pretext
-    assert "cross_fit" not in [stage["name"] for stage in results["stages"]]  # it makes no model that could be kept
-    assert not list((Path(options["output_dir"]) / "stages" / "cross_fit").rglob("*.safetensors"))
+    assert "cross_fitting" not in [
+        stage["name"] for stage in results["stages"]
+    ]  # it makes no model that could be kept
+    assert not list((Path(options["output_dir"]) / "stages" / "cross_fitting").rglob("*.safetensors"))
 
 
 @pytest.mark.usefixtures("tiny_preset")
-def test_class_shares_that_the_user_knows_are_taught_and_told(options):
+def test_a_class_prior_that_the_user_knows_is_trained_on_and_reported(options):
     shares = "plot=1, good=1, bad=2"
     results = fit(**options, pretext=False, class_prior=shares).results
     assert results["stages"][-1]["config"]["self_training"]["class_prior"] == shares
@@ -284,14 +278,16 @@ def logits_of(folder: str, stage: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.usefixtures("tiny_preset")
-@pytest.mark.parametrize("chosen", ["labels_only", "pretext", "self_training"])
-def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, chosen):
+@pytest.mark.parametrize("selected", ["labels_only", "labels_only_after_pretext", "self_training"])
+def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, selected):
     def verdict(probs, labels, **others):
-        return Verdict(chosen, chosen != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up.")
+        return Verdict(
+            selected, selected != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up."
+        )
 
     monkeypatch.setattr(hfssl.pipeline.fit, "judge", verdict)
     results = fit(**options, refit=True).results
-    assert (results["chosen"], results["kept"]) == (chosen, "refit")
+    assert (results["selected_stage"], results["final_stage"]) == (selected, "refit")
     stage = results["stages"][-1]
     assert stage["name"] == "refit"
     assert stage["metrics"]["validation"] is None  # it has learned from these rows
@@ -305,7 +301,7 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, cho
     # How much better than labels only each stage is on the test part, counted on the same rows.
     accuracies = {stage["name"]: stage["metrics"]["test"]["accuracy"] for stage in results["stages"]}
     baseline = accuracies.pop("labels_only")
-    assert set(results["test_gains"]) == set(accuracies) == {"pretext", "self_training", "refit"}
+    assert set(results["test_gains"]) == set(accuracies) == {"labels_only_after_pretext", "self_training", "refit"}
     for name, found in results["test_gains"].items():
         assert found["gain"] == pytest.approx(accuracies[name] - baseline)
         assert found["interval"][0] < found["gain"] < found["interval"][1]
@@ -315,11 +311,11 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, cho
         softmax(logits_of(folder, "refit")["test"] / results["temperature"], axis=-1),
         np.asarray(load_from_disk(str(Path(folder) / "splits"))["test"]["label"]),
     )
-    assert results["calibrated"] == {"test": expected}
-    before = logits_of(folder, chosen)
+    assert results["final_metrics"] == {"test": expected}
+    before = logits_of(folder, selected)
     validation = np.asarray(load_from_disk(str(Path(folder) / "splits"))["validation"]["label"])
     assert results["temperature"] == pytest.approx(fit_temperature(before["validation"], validation))
-    new_teachers = TINY.self_training["num_teachers"] if chosen == "self_training" else 0
+    new_teachers = TINY.self_training["num_teachers"] if selected == "self_training" else 0
     assert len(list(Path(folder, "stages/refit").glob("teacher-*/model"))) == new_teachers
     assert "refit, all labels" in closing_table(results)
     assert "Refit on all labels (kept)" in (Path(folder) / "README.md").read_text()
@@ -332,7 +328,7 @@ def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_pa
     with pytest.raises(ConfigurationError, match="leave out one of the two"):
         fit(**options, refit=True)
     results = fit(**options, rounds=0, pretext=False).results
-    assert results["kept"] == results["chosen"] == "labels_only"
+    assert results["final_stage"] == results["selected_stage"] == "labels_only"
 
 
 @pytest.mark.usefixtures("tiny_preset")
