@@ -6,8 +6,12 @@ pyproject.toml; `PYTHONWARNINGS` in processes that tests start); what it says by
 
 from __future__ import annotations
 
+import gc
+import json
 import logging
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing downloads at test time
@@ -18,6 +22,7 @@ os.environ["PYTHONWARNINGS"] = ",".join(
 
 import pytest
 import torch
+from filelock import FileLock
 
 torch.set_num_threads(1)  # a 3-step tiny training takes 0.4 s instead of 10 s on a loaded 2-core machine
 
@@ -37,6 +42,12 @@ class _DeprecationRecords(logging.Handler):
             self.messages.append(f"{record.name}: {message}")
 
 
+def pytest_addoption(parser):
+    """Options of the behaviour matrix, `tests/methods/test_matrix.py`."""
+    parser.addoption("--matrix", action="store_true", help="Run all cases of the matrix, not a pairwise selection.")
+    parser.addoption("--shard", default="1/1", metavar="I/N", help="Run the I-th of N parts of the matrix.")
+
+
 def pytest_collection_modifyitems(items):
     """Files with the real backbone first: the slowest test of all must not be the last, with the other cores idle."""
     slow = {item.path for item in items if item.get_closest_marker("real_model")}
@@ -54,6 +65,16 @@ def no_deprecated_calls():
     yield
     messages, _deprecations.messages = _deprecations.messages, []
     assert not messages, "deprecated upstream calls:\n" + "\n".join(messages)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cheap_garbage_collection():
+    """Takes what is there (modules, above all) out of the collector's sight.
+
+    accelerate collects after every training, which takes 0.4 s with all modules: half of a tiny run of `fit`.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -175,6 +196,55 @@ def table(tmp_path_factory) -> Path:
     names = list(CUES)
     rows = [{"text": make_text(i, names[i % 3]), "label": names[i % 3]} for i in range(240)]
     return write_csv(tmp_path_factory.mktemp("table") / "reviews.csv", rows)
+
+
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills once for all workers of pytest-xdist; the others wait for it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    place = shared / name
+    with FileLock(shared / f"{name}.lock"):
+        if not (place / "made").exists():
+            shutil.rmtree(place, ignore_errors=True)  # what is left of a worker that failed
+            place.mkdir()
+            make(place)
+            (place / "made").touch()
+    return place
+
+
+def finished(tmp_path_factory, table: Path, backbone: Path, adapter: str) -> Iterator[Path]:
+    """A finished run of `fit`, with all of its stages; a test that changes it changes a copy."""
+
+    def make(place: Path) -> None:
+        import hfssl.pipeline.presets
+        from hfssl.pipeline.fit import fit
+        from tests.helpers.fit_tiny import TINY
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
+            options = {"preset": "quick", "labels_per_class": 10, "max_length": 32, "quiet": True, "adapter": adapter}
+            result = fit(str(table), backbone=str(backbone), output_dir=str(place / "run"), **options)
+        (place / "returned.json").write_text(json.dumps(result.results))
+
+    from tests.helpers.tiny_tables import contents
+
+    folder = made_once(tmp_path_factory, f"finished-{adapter}", make) / "run"
+    before = contents(folder)
+    yield folder
+    assert contents(folder) == before, "a test has changed the run that others share: let it change a copy"
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, table, tiny_backbone) -> Iterator[Path]:
+    """A finished run on `table` with the full model, shared by all tests: read only."""
+    yield from finished(tmp_path_factory, table, tiny_backbone, "none")
+
+
+@pytest.fixture(scope="session")
+def finished_lora_run(tmp_path_factory, table, tiny_backbone) -> Iterator[Path]:
+    """A finished run on `table` with an adapter, shared by all tests: read only."""
+    yield from finished(tmp_path_factory, table, tiny_backbone, "lora")
 
 
 @pytest.fixture(scope="session")

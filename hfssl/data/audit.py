@@ -192,7 +192,7 @@ def load_manifest(manifest: Mapping[str, Any] | str | os.PathLike) -> Mapping[st
             f"expected schema_version {MANIFEST_SCHEMA_VERSION} in {name}, got {version}: make the splits again with "
             "this version of hfssl."
         )
-    return manifest
+    return manifest  # pyright: ignore[reportReturnType]
 
 
 def inspect_texts(dataset: Dataset, label_names: Sequence[str]) -> list[str]:

@@ -20,7 +20,6 @@ from hfssl.errors import ConfigurationError
 
 __all__ = [
     "DISTRIBUTION_ALIGNMENTS",
-    "adjust_to_prior",
     "align_distribution",
     "class_prior",
     "consensus_prior",
@@ -103,22 +102,6 @@ def predicted_prior(predicted: ArrayLike, prior: ArrayLike) -> np.ndarray:
     weight = len(prior) / (len(prior) + CLASSES_AT_HALF)
     shares = class_prior(predicted, len(prior)) ** (1 - weight) * prior**weight
     return shares / shares.sum()
-
-
-def adjust_to_prior(probs: ArrayLike, prior: ArrayLike, target: ArrayLike) -> np.ndarray:
-    """Posteriors under another class prior: p(k|x) * target_k / prior_k, normalised (Saerens et al. 2002, eq. 2.4).
-
-    Args:
-        probs: `[N, K]`, posteriors of a model that was trained on rows with shares `prior`.
-        prior: `[K]`, all positive.
-        target: `[K]`, shares of the rows at hand.
-
-    Returns:
-        `[N, K]` in the dtype of `probs`.
-    """
-    probs = np.asarray(probs)
-    adjusted = probs * (np.asarray(target, np.float64) / np.asarray(prior, np.float64))
-    return (adjusted / adjusted.sum(axis=1, keepdims=True)).astype(probs.dtype)
 
 
 def estimate_prior(

@@ -52,7 +52,7 @@ def from_pretrained(
             load_adapter,  # adapters.py is built on this module; and peft is slow to import
         )
 
-        return load_adapter(path, base, trust_remote_code=trust_remote_code)
+        return load_adapter(path, base, trust_remote_code=trust_remote_code)  # pyright: ignore[reportReturnType]
     if Path(path).is_dir():
         check_files(Path(path))
     model, missing = load_pretrained(

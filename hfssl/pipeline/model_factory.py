@@ -144,8 +144,7 @@ class ModelFactory:
             peft_config=peft_config,
             title=title,
         )
-        if trainers["supervised"].args.max_steps != 0:  # else the head's start is all
-            trainers["supervised"].train(resume_from_checkpoint=True)
+        trainers["supervised"].train(resume_from_checkpoint=True)
         return trainers
 
     def teacher(

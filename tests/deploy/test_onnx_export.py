@@ -40,10 +40,8 @@ from hfssl.errors import ConfigurationError, DataError, ModelError
 from hfssl.models.adapters import add_adapter, build_lora_config
 from hfssl.models.checkpoints import save_checkpoint
 from hfssl.models.loading import load_classifier
-from hfssl.pipeline.fit import fit
 from tests.helpers import ROOT
 from tests.helpers.encoders import ENCODERS, SIZES, make_encoder, tiny_bert_config
-from tests.helpers.fit_tiny import TINY
 from tests.helpers.texts import CUES, make_text, write_csv
 
 NAMES = ["größer", 'ham, "egg"', "spam"]
@@ -216,21 +214,8 @@ def test_the_cost_is_what_the_models_do_on_the_labeled_rows(minilm, tmp_path):
     assert record["sizes"] == done.sizes
 
 
-@pytest.fixture(scope="module")
-def run(tiny_backbone, tmp_path_factory):
-    """A finished run with a test part."""
-    place, names = tmp_path_factory.mktemp("export"), list(CUES)
-    rows = [{"text": make_text(i, names[i % 3]), "label": names[i % 3]} for i in range(90)]
-    table = write_csv(place / "reviews.csv", rows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
-        options = {"backbone": str(tiny_backbone), "preset": "quick", "labels_per_class": 10, "quiet": True}
-        fit(str(table), **options, output_dir=str(place / "run"), rounds=0, pretext=False)
-    return place / "run"
-
-
-def test_the_command_exports_a_run_and_prints_what_int8_costs(run, tmp_path):
-    words = ["export", str(run), "--int8", "--output", str(tmp_path / "onnx")]
+def test_the_command_exports_a_run_and_prints_what_int8_costs(finished_run, tmp_path):
+    words = ["export", str(finished_run), "--int8", "--output", str(tmp_path / "onnx")]
     done = subprocess.run(
         [sys.executable, "-m", "hfssl.cli.main", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -241,10 +226,10 @@ def test_the_command_exports_a_run_and_prints_what_int8_costs(run, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((finished_run / "results.json").read_text(encoding="utf-8"))
     kept = next(stage for stage in results["stages"] if stage["name"] == results["final_stage"])["metrics"]["test"]
     count = sum(results["data"]["counts"]["test"].values())
-    assert f"Measured on {count} labeled rows of {run / 'splits'} (test)" in done.stdout
+    assert f"Measured on {count} labeled rows of {finished_run / 'splits'} (test)" in done.stdout
     lines = {words[0]: words[1:] for line in done.stdout.splitlines() if (words := line.split())}
     assert lines["PyTorch"] == [f"{100 * kept['accuracy']:.1f}", "-"]
     assert lines["ONNX"] == [f"{100 * kept['accuracy']:.1f}", "0.0"]
@@ -258,7 +243,7 @@ def test_without_labeled_rows_the_command_says_so_and_an_export_is_replaced(mini
     words = ["export", "--folder", str(minilm), "--output", str(tmp_path / "onnx")]
     assert main([*words, "--int8"]) == 0
     shown = capsys.readouterr().out
-    assert "was not measured, for want of labeled rows: give a table with --data" in shown
+    assert "was not measured: there are no labeled rows. Give a table with --data" in shown
     assert "accuracy  labels changed" not in shown
     assert main(words) == 0
     assert "not measured" not in capsys.readouterr().out

@@ -7,6 +7,7 @@ Kills itself with SIGKILL in that step of the first training run whose title hol
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -47,9 +48,9 @@ TINY = Preset(
 )
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    request = json.loads(sys.argv[1])
+def run(request: dict) -> None:
+    """What the usage says, in this process."""
+    gc.freeze()  # as in conftest.py
     hfssl.pipeline.presets.PRESETS["quick"] = TINY
     if kill := request.get("kill"):
         training_step = SSLTrainer.training_step
@@ -67,6 +68,11 @@ def main() -> None:
     from hfssl.pipeline.fit import fit
 
     fit(**request["options"])
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    run(json.loads(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ the fifteen that `torchrun` takes. As `torchrun` does, this ends the other ranks
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -18,11 +19,11 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["hfssl.methods.self_training.rounds", "torch.distributed", "torch.nn.parallel.distributed"]
+    ["hfssl.pipeline.fit", "hfssl.methods.self_training.rounds", "torch.distributed", "torch.nn.parallel.distributed"]
 )
 
 
-def run_ranks(function: Callable, *args: Any, log_dir: Path, ranks: int = 1, timeout: float = 120) -> list[int]:
+def run_ranks(function: Callable, *args: Any, log_dir: Path, ranks: int = 1, timeout: float = 300) -> list[int]:
     """Calls `function(*args)` in `ranks` processes; returns their exit codes (-9 for a rank that was killed).
 
     Output goes to `log_dir/rank-N.log`.
@@ -64,6 +65,7 @@ def _rank(function: Callable, args: tuple, rank: int, ranks: int, port: int, log
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()  # as in conftest.py
     code = 0
     try:
         function(*args)

@@ -19,41 +19,16 @@ import hfssl.pipeline.presets
 from hfssl.cli.main import main
 from hfssl.deploy.push import push
 from hfssl.errors import ModelError
-from hfssl.pipeline.fit import fit
-from tests.helpers.fit_tiny import TINY
 from tests.helpers.hub_server import REPO, Fault, File, files
-from tests.helpers.texts import CUES, make_text
+from tests.helpers.texts import CUES
 
 # Of huggingface_hub's own upload over plain HTTP, which the real Hub has replaced by Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def texts():
-    names = list(CUES)
-    return [{"text": make_text(i, names[i % 3]), "label": names[i % 3]} for i in range(90)]
-
-
-@pytest.fixture(scope="module")
-def run(tiny_backbone, texts, tmp_path_factory):
-    """A finished run with an adapter."""
-    place = tmp_path_factory.mktemp("hub")
-    with open(place / "reviews.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=["text", "label"])
-        writer.writeheader()
-        writer.writerows(texts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
-        options = {"backbone": str(tiny_backbone), "preset": "quick", "labels_per_class": 10, "quiet": True}
-        fit(
-            str(place / "reviews.csv"),
-            **options,
-            output_dir=str(place / "run"),
-            adapter="lora",
-            rounds=0,
-            pretext=False,
-        )
-    return place / "run"
+@pytest.fixture
+def run(finished_lora_run):
+    return finished_lora_run
 
 
 def logits(model) -> torch.Tensor:
@@ -96,7 +71,7 @@ def test_a_pushed_model_loads_by_its_id_and_again_without_a_network(hub, run, mo
         hfssl.from_pretrained("ada/other")
 
 
-def test_a_push_is_one_commit_with_card_and_results_and_no_text_of_the_users(hub, run, texts):
+def test_a_push_is_one_commit_with_card_and_results_and_no_text_of_the_users(hub, run, table):
     push(run, REPO, artifact="both")
     repo = hub.repos[REPO]
     assert [commit.title for commit in repo.commits] == ["initial commit", "Push with hfssl"]
@@ -104,7 +79,10 @@ def test_a_push_is_one_commit_with_card_and_results_and_no_text_of_the_users(hub
     assert {"model.safetensors", "adapter/adapter_model.safetensors", "splits/manifest.json"} <= pushed.keys()
     assert not [name for name in pushed if name.endswith((".arrow", ".html", ".npz"))]
     everything = b"\n".join(file.content for file in pushed.values())
-    assert not [row["text"] for row in texts if row["text"].encode() in everything]
+    with open(table, newline="", encoding="utf-8") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    assert len(texts) == 240
+    assert not [text for text in texts if text.encode() in everything]
     assert f'pipeline("text-classification", model="{REPO}")' in pushed["README.md"].content.decode()
     push(run, REPO, artifact="both", include_report=True)
     assert "report.html" in files(hub)

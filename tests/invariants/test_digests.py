@@ -6,7 +6,17 @@ from collections import Counter
 
 import pytest
 import torch
-from digests import digest_of, digest_of_tensors, lines_of, main, make_preset, run_fit, tiny_place, train_method
+
+from tests.invariants.digests import (
+    digest_of,
+    digest_of_tensors,
+    lines_of,
+    main,
+    make_preset,
+    run_fit,
+    tiny_place,
+    train_method,
+)
 
 CASE = "tiny/supervised/lora"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -28,11 +27,9 @@ from hfssl.pipeline.fit import fit
 from hfssl.reporting.closing_table import closing_table
 from hfssl.reporting.results import results_schema
 from hfssl.runtime.files import sha256_of
-from tests.helpers import ROOT
-from tests.helpers.fit_tiny import TINY
+from tests.helpers.fit_tiny import TINY, run
+from tests.helpers.ranks import logs, run_ranks
 from tests.helpers.texts import CUES, FILLERS, make_text, write_csv
-
-SCRIPT = ROOT / "tests/helpers/fit_tiny.py"
 
 
 @pytest.fixture
@@ -53,13 +50,11 @@ def options(table, tiny_backbone, tmp_path) -> dict:
     }
 
 
-@pytest.mark.usefixtures("tiny_preset")
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(options, adapter):
-    result = fit(**options, adapter=adapter)
-    folder = Path(options["output_dir"])
+def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(request, adapter):
+    folder = request.getfixturevalue("finished_run" if adapter == "none" else "finished_lora_run")
     results = json.loads((folder / "results.json").read_text())
-    assert results == json.loads(json.dumps(result.results))
+    assert results == json.loads((folder.parent / "returned.json").read_text())
     jsonschema.Draft202012Validator(results_schema()).validate(results)
     assert [stage["name"] for stage in results["stages"]] == [
         "labels_only",
@@ -82,21 +77,20 @@ def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(options, adapter):
     assert not list(folder.rglob("*.tmp"))
 
 
-@pytest.mark.usefixtures("tiny_preset")
-def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_probabilities(options):
-    result = fit(**options)
-    folder = Path(options["output_dir"]) / "model"
+def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_probabilities(finished_run):
+    folder = finished_run / "model"
+    results = json.loads((finished_run / "results.json").read_text())
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert set(model.config.label2id) == set(CUES)
     classify = pipeline("text-classification", model=str(folder), tokenizer=str(folder))
     answer = classify("the film was great fun")[0]
     assert answer["label"] in CUES
-    with np.load(Path(options["output_dir"]) / "stages" / result.results["selected_stage"] / "logits.npz") as saved:
+    with np.load(finished_run / "stages" / results["selected_stage"] / "logits.npz") as saved:
         logits = saved["test"]
-    texts = load_from_disk(str(Path(options["output_dir"]) / "splits"))["test"]["text"][:5]
+    texts = load_from_disk(str(finished_run / "splits"))["test"]["text"][:5]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     scores = model(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits.detach().numpy()
-    np.testing.assert_allclose(scores * result.results["temperature"], logits[:5], atol=1e-4)
+    np.testing.assert_allclose(scores * results["temperature"], logits[:5], atol=1e-4)
 
 
 @pytest.mark.usefixtures("tiny_preset")
@@ -138,17 +132,6 @@ def test_a_rare_class_does_not_keep_the_others_from_being_held_out(options, tmp_
     assert results["final_stage"] == "refit"
 
 
-def run_in_process(options: dict, kill: dict | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), json.dumps({"options": options, "kill": kill})],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-
-
 def without_times(value):
     if isinstance(value, dict):
         skipped = ("seconds", "attempts", "command")
@@ -159,8 +142,12 @@ def without_times(value):
 def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
     """In the pretext stage, inside a round, at the first step of the next one, in cross-fitting and in the refit."""
     options |= {"refit": True, "cross_fit": 2}
-    undisturbed = run_in_process({**options, "output_dir": str(tmp_path / "whole")})
-    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
+
+    def in_process(kill: dict | None = None, **more) -> int:
+        [code] = run_ranks(run, {"options": {**options, **more}, "kill": kill}, log_dir=tmp_path / "logs")
+        return code
+
+    assert in_process(output_dir=str(tmp_path / "whole")) == 0, logs(tmp_path / "logs")
     for number, kill in enumerate(
         [
             {"title": "pretext", "step": 6},
@@ -171,10 +158,9 @@ def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
             {"title": "refit", "step": 4},
         ]
     ):
-        killed = run_in_process({**options, "resume": number > 0}, kill)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+        assert in_process(kill, resume=number > 0) == -signal.SIGKILL, logs(tmp_path / "logs")
         assert not (Path(options["output_dir"]) / "results.json").exists()
-    assert run_in_process({**options, "resume": True}).returncode == 0
+    assert in_process(resume=True) == 0, logs(tmp_path / "logs")
     weights = "model/model.safetensors"
     assert sha256_of(Path(options["output_dir"]) / weights) == sha256_of(tmp_path / "whole" / weights)
     first, second = (

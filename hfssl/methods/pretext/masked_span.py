@@ -87,7 +87,7 @@ class MaskedSpanObjective(Objective):
         )
 
     def loss(
-        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch], step: int
     ) -> dict[str, torch.Tensor]:
         """Cross-entropy of the tokens that were chosen to be predicted."""
         batch = unlabeled["masked"]
@@ -103,7 +103,7 @@ class MaskedSpanObjective(Objective):
             "masked_accuracy": hits / count,
         }
 
-    def num_items(self, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None) -> torch.Tensor | None:
+    def num_items(self, labeled: Batch | None, unlabeled: Mapping[str, Batch]) -> torch.Tensor:
         return (unlabeled["masked"]["labels"] != IGNORE_INDEX).sum()
 
     def describe(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class MaskedSpanConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns everything that is wrong with the values, one sentence each."""
         found = super().problems()
         if self.masking not in ("span", "token"):
             found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")
@@ -214,6 +214,9 @@ class MaskedSpanTrainer(MethodTrainer):
 
     objective_class = MaskedSpanObjective
     config_class = MaskedSpanConfig
+    args: MaskedSpanConfig
+    objective: MaskedSpanObjective
+    eval_dataset: Dataset
 
     def __init__(
         self, model: PreTrainedModel, args: MaskedSpanConfig, *, eval_dataset: Dataset | None = None, **kwargs: Any

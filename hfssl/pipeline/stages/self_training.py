@@ -160,10 +160,10 @@ def _observations(context: StageContext, rounds: SelfTraining, pool: Dataset) ->
             student = softmax(predict_logits(rounds.student_, proxy, context.tokenizer), axis=-1)
             alarms += drifted_class_prior(student, rounds.class_prior_)
             notes += _estimates(context, student, rounds.args.device)
-    if (around := rounds.neighborhood_) is not None:
-        filtered = rounds.args.ood_filter
-        alarms += ood_pool(around.novel, filtered=filtered and not around.novel.all())
-        notes += ood_rows_left_out(around.novel) if filtered else []
+    if rounds.signals_ is not None:
+        rows, filtered = rounds.signals_.out_of_distribution.rows, rounds.args.ood_filter
+        alarms += ood_pool(rows, filtered=filtered and not rows.all())
+        notes += ood_rows_left_out(rows) if filtered else []
     return {"alarms": alarms, "notes": notes}
 
 
