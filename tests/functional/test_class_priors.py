@@ -21,12 +21,12 @@ from hfssl.functional.class_priors import (
 EVEN = [0.5, 0.5]
 
 
-def test_shares_of_labels_are_counts_with_one_row_spread_over_all_classes():
+def test_the_class_prior_of_labels_is_counts_with_one_row_spread_over_all_classes():
     # Of 0, 0, 1 and a third class without labels: (2 + 1/3, 1 + 1/3, 1/3) / 4; the unlabeled row does not count.
     np.testing.assert_allclose(class_prior([0, 0, 1, -1], 3), [7 / 12, 4 / 12, 1 / 12])
 
 
-def test_shares_are_given_in_words_or_in_a_file(tmp_path):
+def test_a_class_prior_is_given_in_words_or_in_a_file(tmp_path):
     file = tmp_path / "shares.json"
     file.write_text(json.dumps({"ham": 30, "a=b, c": 10}), encoding="utf-8")
     np.testing.assert_allclose(given_prior("ham = 0.9,spam=0.1", ["spam", "ham"]), [0.1, 0.9])
@@ -39,7 +39,7 @@ def test_shares_are_given_in_words_or_in_a_file(tmp_path):
     ["", "ham", "ham=1", "ham=1, spam=0", "ham=1, spam=nan", "ham=1, spam=x", "ham=1, spam=1, eggs=1", "none.json",
      "ham=1, ham=2, spam=1"],
 )  # fmt: skip
-def test_shares_that_leave_a_class_out_or_are_no_numbers_are_refused(given):
+def test_a_class_prior_without_a_class_or_without_numbers_is_refused(given):
     with pytest.raises(ConfigurationError) as error:
         given_prior(given, ["ham", "spam"])
     assert str(error.value) == (
@@ -48,7 +48,7 @@ def test_shares_that_leave_a_class_out_or_are_no_numbers_are_refused(given):
     )
 
 
-def test_predicted_shares_are_drawn_to_the_prior_the_more_classes_there_are():
+def test_the_predicted_prior_is_drawn_to_the_expected_one_the_more_classes_there_are():
     # 7 to 3, as one row is spread over both; of two classes 2 parts in 52 are the prior's.
     shares = predicted_prior([0, 0, 0, 1], EVEN)
     np.testing.assert_allclose(shares[0] / shares[1], (7 / 3) ** (50 / 52))
@@ -60,9 +60,9 @@ def test_predicted_shares_are_drawn_to_the_prior_the_more_classes_there_are():
     np.testing.assert_allclose(unseen[0] / unseen[1], 9 ** (2 / 52))
 
 
-def under_another_prior(probs, prior, target):
+def under_another_prior(probs, source, target):
     """Posteriors of Bayes' rule under another class prior (Saerens et al. 2002, equation 2.4)."""
-    weighted = np.asarray(probs) * np.asarray(target) / np.asarray(prior)
+    weighted = np.asarray(probs) * np.asarray(target) / np.asarray(source)
     return weighted / weighted.sum(axis=1, keepdims=True)
 
 
@@ -77,14 +77,14 @@ def test_unsure_rows_give_the_share_that_maximises_the_likelihood():
     np.testing.assert_allclose(found, [0.58 / 0.96, 0.38 / 0.96], atol=1e-6)
 
 
-def test_the_shares_that_a_model_was_trained_on_are_taken_out_first():
+def test_the_class_prior_that_a_model_was_trained_on_is_taken_out_first():
     """The same likelihoods as in the test above, said by a model that expects nine rows of ten to be of class 0."""
     said = under_another_prior(np.array([[0.9, 0.1], [0.2, 0.8]]), EVEN, [0.9, 0.1])
     found = estimate_prior(said, [0.9, 0.1], tolerance=1e-12)
     np.testing.assert_allclose(found, [0.58 / 0.96, 0.38 / 0.96], atol=1e-6)
 
 
-def test_shares_of_a_made_up_pool_are_found_again():
+def test_the_class_prior_of_a_made_up_pool_is_found_again():
     """Two bell curves one standard deviation to either side of 0, a tenth of the rows from the left one."""
     generator = np.random.default_rng(0)
     left = generator.random(20_000) < 0.1

@@ -15,6 +15,7 @@ from hfssl.pipeline.context import Fold, StageContext
 from hfssl.pipeline.costs import RunSizes, StageCost, method_costs
 from hfssl.pipeline.plan import RunPlan
 from hfssl.pipeline.stage_record import StageRecord
+from hfssl.tasks.registry import get_task
 
 __all__ = ["cost", "is_planned", "run"]
 
@@ -36,7 +37,9 @@ def run(context: StageContext, folder: Path) -> StageRecord:
             trained[name] = resolve(STAGES[name].train_fold)(context.named(name), fold)
         return trained
 
-    cross_fit(folder, context.tokens["labeled"], context.tokens["proxy"], plan.folds, models, context.tokenizer)
+    cross_fit(
+        folder, context.tokens["labeled"], context.tokens["proxy"], plan.folds, models, context.tokenizer, get_task()
+    )
     used = context.splits["unlabeled"].select(plan.pool_rows)
     return StageRecord(
         manifests=[
