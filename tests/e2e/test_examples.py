@@ -1,7 +1,7 @@
 """Every public name has an `Example:` in its docstring, and every example in the package runs.
 
-Examples that train do so on a tiny backbone: the names `backbone`, `table`, `folder`, `texts` and `labels` are there for
-them (see `surroundings`), so that an example shows the call and not its preparation.
+Examples that train do so on a tiny backbone: the names `backbone`, `table`, `folder`, `texts` and `labels` are there
+for them (see `surroundings`), so that an example shows the call and not its preparation.
 """
 
 from __future__ import annotations
