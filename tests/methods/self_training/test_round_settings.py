@@ -268,7 +268,7 @@ def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_pa
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_the_head_may_be_retrained_on_all_that_was_taught(tiny_backbone, teacher, tmp_path, lora):
+def test_the_head_may_be_retrained_on_all_targets(tiny_backbone, teacher, tmp_path, lora):
     options = {"rounds": 1, "lora": lora, "selection_strategy": "all", "soft_targets": True, "lambda_u": 0.5}
     plain = run_rounds(tiny_backbone, teacher, tmp_path / "a", **options)
     fitted = run_rounds(tiny_backbone, teacher, tmp_path / "b", retrain_head=True, **options)
