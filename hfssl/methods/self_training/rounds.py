@@ -139,7 +139,7 @@ class SelfTraining:
         self.labeled_iter_ = np.full(len(pool), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
-        teachers = [teacher.to(device) for teacher in teachers]
+        teachers = [teacher.to(device) for teacher in teachers]  # pyright: ignore[reportArgumentType]
         self._teachers = self._first_teachers(teachers, labeled)
         self.student_, self.termination_condition_ = teachers[0], ""
         self.curves_: list[dict] = []
@@ -175,7 +175,7 @@ class SelfTraining:
         if not kept:
             raise TrainingError("Expected a finished round with pseudo-labels to repeat, found none; run `fit` first.")
         number, first, place = kept[-1], kept[-1] == 0, RoundFolder(Path(folder))
-        self._teachers = self._first_teachers([teacher.to(device) for teacher in teachers], labeled)
+        self._teachers = self._first_teachers([teacher.to(device) for teacher in teachers], labeled)  # pyright: ignore[reportArgumentType]
         found = self.labeler.label(
             self._teachers,
             labeled,
@@ -217,7 +217,7 @@ class SelfTraining:
         labels, self.class_prior_ = place.load_labels()
         self._remember(record["round"], labels)
         if is_kept(record):
-            self.student_ = place.load_student().to(self.args.device)
+            self.student_ = place.load_student().to(self.args.device)  # pyright: ignore[reportArgumentType]
             self._teachers = self._ensemble([self.student_])
         if record["selected"]:
             self.curves_ += place.load_curve()
