@@ -218,7 +218,7 @@ class PseudoLabeler:
     ) -> float:
         if signals is None:
             return 0.0
-        labels = np.zeros(0, dtype=np.int64) if held_out is None else np.asarray(held_out["labels"][:])
+        labels = np.asarray([] if held_out is None else held_out["labels"][:], dtype=np.int64)
         found = signals.mixture_weight(lambda: mean_probs(teachers, held_out, self.tokenizer), labels)
         return broadcast(found)
 
