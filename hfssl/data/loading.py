@@ -88,6 +88,12 @@ def load_table(
     Raises:
         DataError: The table, a column, a text, a label or an id is not usable; the message says which and what to do.
         ConfigurationError: `max_characters` is below 1.
+
+    Example:
+        >>> import hfssl
+        >>> rows = hfssl.load_table(table)
+        >>> len(rows), rows.features["label"].names
+        (40, ['no', 'yes'])
     """
     if max_characters < 1:
         raise ConfigurationError(f"expected max_characters of at least 1, got {max_characters}.")

@@ -132,6 +132,12 @@ def few_label_splits(
         ConfigurationError: An option is out of range; all such problems are reported at once.
         DataError: No labels at all, only one class, a label in `validation` or `test` that was never labeled, fewer
             rows of a class than `labels_per_class`, or a class whose every labeled row repeats a held-out one.
+
+    Example:
+        >>> import hfssl
+        >>> splits = hfssl.few_label_splits(hfssl.load_table(table), labels_per_class=4)
+        >>> len(splits["labeled"]), len(splits["test"])
+        (8, 4)
     """
     options = SplitOptions(labels_per_class, test_fraction, proxy_fraction, max_unlabeled, max_test, seed)
     _check_options(options)

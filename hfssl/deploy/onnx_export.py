@@ -120,6 +120,14 @@ def export_onnx(
         DataError: `data` cannot be used as given, or holds no label.
         ModelError: There is no classifier in `folder`; `output` holds something else; torch cannot export the
             architecture; or ONNX Runtime's logits are not PyTorch's to 1e-4.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.models.checkpoints import save_checkpoint
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> save_checkpoint(model, tokenizer, folder, ["bad", "good"])
+        >>> sorted(hfssl.export_onnx(folder).sizes)
+        ['model.onnx']
     """
     require_onnx()
     folder = Path(folder)

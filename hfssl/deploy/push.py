@@ -125,6 +125,14 @@ def push(
     Raises:
         ModelError: in one sentence: nothing to push, a token that is not valid or may not write, somebody else's push
             in between, a server that stays away. The Hub is then as it was.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.models.checkpoints import save_checkpoint
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> save_checkpoint(model, tokenizer, folder, ["bad", "good"])
+        >>> sorted(hfssl.push(folder, "me/reviews", dry_run=True).files)
+        ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json']
     """
     check_repo_id(repo_id)
     files = files_to_push(folder, repo_id, artifact, include_report=include_report, license=license)

@@ -74,7 +74,13 @@ class SupervisedContrastiveObjective(Objective):
 
 @dataclass
 class ContrastiveConfig(SSLConfig):
-    """Arguments of `ContrastiveTrainer`: the contrastive stage of a classifier."""
+    """Arguments of `ContrastiveTrainer`: the contrastive stage of a classifier.
+
+    Example:
+        >>> import hfssl
+        >>> hfssl.ContrastiveConfig(output_dir=str(folder), contrastive_loss="cosine").contrastive_loss
+        'cosine'
+    """
 
     max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
@@ -103,7 +109,19 @@ class ContrastiveConfig(SSLConfig):
 
 
 class ContrastiveTrainer(MethodTrainer):
-    """The contrastive stage of a classifier: trains its body; fine-tune its head afterwards."""
+    """The contrastive stage of a classifier: trains its body; fine-tune its head afterwards.
+
+    Example:
+        >>> import hfssl
+        >>> trainer = hfssl.ContrastiveTrainer(
+        ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
+        ...     hfssl.ContrastiveConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     train_dataset=dataset,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
+    """
 
     objective_class = SupervisedContrastiveObjective
     config_class = ContrastiveConfig

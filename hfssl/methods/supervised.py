@@ -39,7 +39,7 @@ class SupervisedObjective(Objective):
     paper = "Cross-entropy fine-tuning (Devlin et al. 2019, section 4)"
     citation = BERT
 
-    def setup(self, model: nn.Module, args: SSLConfig) -> None:
+    def setup(self, model: nn.Module, args: SupervisedConfig) -> None:
         self.task = get_task(args.task)
         self.label_smoothing, self.seed = args.label_smoothing_factor, args.seed
         self.r_drop_alpha, self.mixup_alpha = args.r_drop_alpha, args.mixup_alpha
@@ -59,8 +59,8 @@ class SupervisedObjective(Objective):
         labels, task = labeled["labels"], self.task
         loss = partial(task.loss, label_smoothing=self.label_smoothing)
         if self.r_drop_alpha > 0:
-            views = (task.units(logits, labeled).logits for logits in joint_logits(model, labeled, labeled))
-            return r_drop_loss(*views, labels, self.r_drop_alpha, loss=loss, divergence=task.divergence)
+            first, second = (task.units(logits, labeled).logits for logits in joint_logits(model, labeled, labeled))
+            return r_drop_loss(first, second, labels, self.r_drop_alpha, loss=loss, divergence=task.divergence)
         if self.mixup_alpha > 0:
             share, partners = draw_mixup(len(labels), self.mixup_alpha, self.seed, step)
             # One forward pass of all rows: `classification_logits` may cut them into passes by length.
@@ -80,6 +80,11 @@ class SupervisedConfig(SSLConfig):
     """Arguments of `SupervisedTrainer`: fine-tuning on the labels alone, the baseline of every comparison.
 
     `r_drop_alpha`, `mixup_alpha` and `l2_sp_alpha` are explained in `hfssl.functional.regularization`.
+
+    Example:
+        >>> import hfssl
+        >>> hfssl.SupervisedConfig(output_dir=str(folder), head_init="logistic").head_init
+        'logistic'
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the body."})
@@ -121,7 +126,19 @@ class SupervisedConfig(SSLConfig):
 
 
 class SupervisedTrainer(MethodTrainer):
-    """Fine-tuning on the labels alone: the baseline."""
+    """Fine-tuning on the labels alone: the baseline.
+
+    Example:
+        >>> import hfssl
+        >>> trainer = hfssl.SupervisedTrainer(
+        ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
+        ...     hfssl.SupervisedConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     train_dataset=dataset,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
+    """
 
     objective_class = SupervisedObjective
     config_class = SupervisedConfig

@@ -75,6 +75,12 @@ def build_lora_config(
 
     Raises:
         ConfigurationError: if a target is no linear layer of the encoder.
+
+    Example:
+        >>> import hfssl
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> hfssl.build_lora_config(model, r=4).r
+        4
     """
     prefix, layers = _linear_layers(model)
     if target_modules is None:
@@ -255,6 +261,14 @@ def merge(model: PeftModel) -> PreTrainedModel:
 
     Args:
         model: used up; its layers become those of the result.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.models.adapters import add_adapter
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> adapter = add_adapter(model, hfssl.build_lora_config(model), seed=0)
+        >>> type(hfssl.merge(adapter)).__name__
+        'BertForSequenceClassification'
     """
     merged = model.merge_and_unload()
     merged.requires_grad_(True)

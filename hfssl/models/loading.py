@@ -82,6 +82,12 @@ def load_classifier(
 
     Raises:
         ModelError: see `check_backbone`; and if body weights are missing or do not fit.
+
+    Example:
+        >>> import hfssl
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> model.config.id2label
+        {0: 'bad', 1: 'good'}
     """
     config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}

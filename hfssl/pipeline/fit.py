@@ -39,7 +39,15 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """What `fit` leaves: `results` is the content of `results.json`, `output_dir` the folder that holds everything."""
+    """What `fit` leaves: `results` is the content of `results.json`, `output_dir` the folder that holds everything.
+
+    Example:
+        >>> import hfssl
+        >>> options = {"preset": "quick", "rounds": 0, "pretext": False, "quiet": True}
+        >>> result = hfssl.fit(table, output_dir=str(folder), backbone=backbone, **options)
+        >>> sorted(result.model().config.id2label.values())
+        ['no', 'yes']
+    """
 
     output_dir: Path
     results: dict[str, Any]
@@ -68,6 +76,12 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
         DataError: a table that cannot be used as given.
         ModelError: a backbone that cannot be used as given.
         TrainingError: a loss that is not finite.
+
+    Example:
+        >>> import hfssl
+        >>> result = hfssl.fit(table, output_dir=str(folder), backbone=backbone, preset="quick", quiet=True)
+        >>> result.results["final_stage"] in ("labels_only", "labels_only_after_pretext", "self_training", "refit")
+        True
     """
     arguments = FitArguments(train=train, output_dir=output_dir, **options)
     run = RunFolder(

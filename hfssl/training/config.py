@@ -34,6 +34,12 @@ class SSLConfig(TrainingArguments):
     `logging_steps=10`, `save_steps=100`, `save_total_limit=2`, `logging_nan_inf_filter=False` (the stock default
     hides a loss that is not finite; ours stops the run), and `trackio_static_space_id=False` (with the stock default a
     push that is tracked by trackio makes a public Space).
+
+    Example:
+        >>> import hfssl
+        >>> config = hfssl.SSLConfig(output_dir=str(folder), max_steps=20, unlabeled_ratio=4)
+        >>> config.max_steps
+        20
     """
 
     max_steps: int = field(

@@ -79,6 +79,19 @@ class SSLTrainer(CheckpointTrainer):
 
     Raises:
         TrainingError: when a loss is not finite. The newest checkpoint on disk is from before that step.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.methods.supervised import SupervisedObjective
+        >>> trainer = hfssl.SSLTrainer(
+        ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
+        ...     hfssl.SupervisedConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     objective=SupervisedObjective(),
+        ...     train_dataset=dataset,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
     """
 
     # Fact 1 of PLATFORM_FACTS. Our losses are means over one micro-batch; the stock guess is wrong for heads that take

@@ -14,6 +14,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -411,3 +412,28 @@ def test_a_table_of_fields_is_made_from_the_schema(hooks):
         "| `final_metrics.*` | object or null |  |",
         "| `final_metrics.*.ece` | number | Calibration error. |",
     ]
+
+
+BROKEN = {
+    "[a page](nowhere.md)": "nowhere.md",
+    "[a section](quickstart.md#nothing)": "#nothing",
+    "::: hfssl.no_such_name": "no_such_name",
+}
+
+
+def test_a_broken_link_or_name_fails_the_strict_build(tmp_path):
+    """By the options of `make docs`, on a site of two pages."""
+    shown = subprocess.run(["make", "--dry-run", "docs"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = shlex.split(next(line for line in shown.stdout.splitlines() if "mkdocs" in line))
+    options = command[command.index("mkdocs") + 1 :]
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[0]
+    settings = settings.replace("paths: [.]", f"paths: [{ROOT}]").replace("hooks:\n  - docs/hooks.py\n", "")
+    (tmp_path / "mkdocs.yml").write_text(settings, encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/quickstart.md").write_text("# Quickstart\n", encoding="utf-8")
+    for text, named in {"[a page](quickstart.md)": "", **BROKEN}.items():
+        (tmp_path / "docs/index.md").write_text(f"# Home\n\n{text}\n", encoding="utf-8")
+        words = [sys.executable, "-m", "mkdocs", *options]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == (text in BROKEN), done.stderr
+        assert named in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,17 +38,21 @@ def tiny_preset(monkeypatch):
     monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
 
 
-@pytest.fixture
-def options(table, tiny_backbone, tmp_path) -> dict:
+def fit_options(table: Path, backbone: Path, output_dir: Path) -> dict:
     return {
         "train": str(table),
-        "backbone": str(tiny_backbone),
+        "backbone": str(backbone),
         "preset": "quick",
         "labels_per_class": 10,
-        "output_dir": str(tmp_path / "run"),
+        "output_dir": str(output_dir),
         "quiet": True,
         "max_length": 32,
     }
+
+
+@pytest.fixture
+def options(table, tiny_backbone, tmp_path) -> dict:
+    return fit_options(table, tiny_backbone, tmp_path / "run")
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
@@ -121,7 +126,9 @@ def test_a_rare_class_does_not_keep_the_others_from_being_held_out(options, tmp_
     rows = [{"text": make_text(i, name), "label": name} for name, i in labeled]
     rows += [{"text": make_text(i, name), "label": ""} for name in CUES for i in range(100, 120)]
     train = write_csv(tmp_path / "uneven.csv", rows)
-    results = fit(**(options | {"train": str(train), "labels_per_class": None}), pretext=False, refit=True).results
+    results = fit(
+        **(options | {"train": str(train), "labels_per_class": None}), pretext=False, rounds=1, refit=True
+    ).results
     counts = results["data"]["counts"]
     assert (counts["labeled"]["plot"], counts["validation"]["plot"]) == (4, 0)
     for name in ("good", "bad"):
@@ -215,7 +222,7 @@ def test_without_unlabeled_rows_fit_trains_on_labels_only_and_says_so(options, t
 
 @pytest.mark.usefixtures("tiny_preset")
 def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
-    result = fit(**{**options, "labels_per_class": 5})
+    result = fit(**{**options, "labels_per_class": 5}, pretext=False, rounds=1)
     assert result.results["data"]["counts"]["validation"] == {} or not sum(
         result.results["data"]["counts"]["validation"].values()
     )
@@ -227,19 +234,19 @@ def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
 @pytest.mark.usefixtures("tiny_preset")
 def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeypatch):
     monkeypatch.setattr(hfssl.pipeline.stages.self_training, "MIN_HELD_OUT", 6)
-    reasons = fit(**options, pretext=False).results["verdict"]["reasons"]
+    reasons = fit(**options, pretext=False, rounds=1).results["verdict"]["reasons"]
     note = next(reason for reason in reasons if "estimated without their labels" in reason)
     validation = load_from_disk(str(Path(options["output_dir"]) / "splits"))["validation"]["label"]
     assert f"the {len(validation)} held-out labels" in note
     monkeypatch.setattr(hfssl.pipeline.stages.self_training, "MIN_HELD_OUT", len(validation) + 1)
-    reasons = fit(**options, pretext=False, overwrite_output_dir=True).results["verdict"]["reasons"]
+    reasons = fit(**options, pretext=False, rounds=1, overwrite_output_dir=True).results["verdict"]["reasons"]
     assert not any("estimated without" in reason for reason in reasons)
 
 
 @pytest.mark.usefixtures("tiny_preset")
 @pytest.mark.parametrize("pretext", [False, True])
 def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, pretext):
-    results = fit(**options, pretext=pretext, cross_fit=2).results
+    results = fit(**options, pretext=pretext, rounds=1, cross_fit=2).results
     splits = load_from_disk(str(Path(options["output_dir"]) / "splits"))
     rows = len(splits["validation"]) + len(splits["labeled"])
     reasons = " ".join(results["verdict"]["reasons"])
@@ -258,7 +265,7 @@ def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, 
 @pytest.mark.usefixtures("tiny_preset")
 def test_a_class_prior_that_the_user_knows_is_trained_on_and_reported(options):
     shares = "plot=1, good=1, bad=2"
-    results = fit(**options, pretext=False, class_prior=shares).results
+    results = fit(**options, pretext=False, rounds=1, class_prior=shares).results
     assert results["stages"][-1]["config"]["self_training"]["class_prior"] == shares
     assert shares in results["command"]
     folder = Path(options["output_dir"])
@@ -277,16 +284,37 @@ def logits_of(folder: str, stage: str) -> dict[str, np.ndarray]:
         return dict(saved)
 
 
+class NoVerdict(Exception):
+    """Ends a run where its verdict would be given."""
+
+
+@pytest.fixture(scope="module")
+def up_to_the_verdict(table, tiny_backbone, tmp_path_factory) -> Path:
+    """A run that is to be refit, with all stages before its verdict."""
+    folder = tmp_path_factory.mktemp("judged") / "run"
+
+    def no_verdict(*_, **__):
+        raise NoVerdict
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
+        patch.setattr(hfssl.pipeline.fit, "judge", no_verdict)
+        with pytest.raises(NoVerdict):
+            fit(**{**fit_options(table, tiny_backbone, folder), "refit": True})
+    return folder
+
+
 @pytest.mark.usefixtures("tiny_preset")
 @pytest.mark.parametrize("selected", ["labels_only", "labels_only_after_pretext", "self_training"])
-def test_what_the_verdict_keeps_is_refit_on_all_labels(options, monkeypatch, selected):
+def test_what_the_verdict_keeps_is_refit_on_all_labels(options, up_to_the_verdict, monkeypatch, selected):
     def verdict(probs, labels, **others):
         return Verdict(
             selected, selected != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up."
         )
 
+    shutil.copytree(up_to_the_verdict, options["output_dir"])
     monkeypatch.setattr(hfssl.pipeline.fit, "judge", verdict)
-    results = fit(**options, refit=True).results
+    results = fit(**options, refit=True, resume=True).results
     assert (results["selected_stage"], results["final_stage"]) == (selected, "refit")
     stage = results["stages"][-1]
     assert stage["name"] == "refit"

@@ -162,6 +162,11 @@ class MaskedSpanConfig(SSLConfig):
 
     `learning_rate`, `warmup_steps` and `adam_beta2` follow the task-adaptive pretraining recipe of Gururangan et al.
     (2020); the masking follows SpanBERT (Joshi et al. 2020, section 3.1).
+
+    Example:
+        >>> import hfssl
+        >>> hfssl.MaskedSpanConfig(output_dir=str(folder), mask_probability=0.2).mask_probability
+        0.2
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
@@ -210,6 +215,18 @@ class MaskedSpanTrainer(MethodTrainer):
 
     With an `eval_dataset` (texts that are not trained on) the span loss on it is measured every `eval_steps`, training
     stops after `early_stopping_patience` evaluations without a lower one, and the best model is what is kept.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.models.loading import load_masked_lm
+        >>> trainer = hfssl.MaskedSpanTrainer(
+        ...     load_masked_lm(backbone, seed=0),
+        ...     hfssl.MaskedSpanConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     unlabeled_dataset=pool,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
     """
 
     objective_class = MaskedSpanObjective

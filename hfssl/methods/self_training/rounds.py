@@ -68,6 +68,24 @@ class SelfTraining:
             setting asks for it.
         rounds_ (`list[dict]`): Records of the rounds, as in `rounds.jsonl`.
         curves_ (`list[dict]`): The students' training logs, with the round in each entry.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.data.tokenization import tokenize_dataset
+        >>> config = hfssl.SelfTrainingConfig(
+        ...     output_dir=str(folder), rounds=1, mc_passes=2, max_steps=2, disable_tqdm=True, use_cpu=True
+        ... )
+        >>> rounds = hfssl.SelfTraining(
+        ...     lambda seed: hfssl.load_classifier(backbone, ["bad", "good"], seed=seed),
+        ...     config,
+        ...     processing_class=tokenizer,
+        ...     label_names=["bad", "good"],
+        ...     output_dir=folder,
+        ... )
+        >>> labeled, unlabeled = (tokenize_dataset(part, tokenizer, 128) for part in (dataset, pool))
+        >>> rounds = rounds.fit(hfssl.load_classifier(backbone, ["bad", "good"], seed=0), labeled, unlabeled)
+        >>> rounds.n_iter_, len(rounds.transduction_)
+        (1, 8)
     """
 
     def __init__(
@@ -124,7 +142,7 @@ class SelfTraining:
         self.labeled_iter_ = np.full(len(self._unit_rows), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
-        teachers = [teacher.to(device) for teacher in teachers]
+        teachers = [teacher.to(device) for teacher in teachers]  # pyright: ignore[reportArgumentType]
         self._teachers = self._first_teachers(teachers, labeled)
         self.student_, self.termination_condition_ = teachers[0], ""
         self.curves_: list[dict] = []
@@ -160,7 +178,7 @@ class SelfTraining:
         if not kept:
             raise TrainingError("Expected a finished round with pseudo-labels to repeat, found none; run `fit` first.")
         number, first, place = kept[-1], kept[-1] == 0, RoundFolder(Path(folder))
-        self._teachers = self._first_teachers([teacher.to(device) for teacher in teachers], labeled)
+        self._teachers = self._first_teachers([teacher.to(device) for teacher in teachers], labeled)  # pyright: ignore[reportArgumentType]
         found = self.labeler.label(
             self._teachers,
             labeled,
@@ -207,7 +225,7 @@ class SelfTraining:
         labels, self.class_prior_ = place.load_labels()
         self._remember(record["round"], labels)
         if is_kept(record):
-            self.student_ = place.load_student().to(self.args.device)
+            self.student_ = place.load_student().to(self.args.device)  # pyright: ignore[reportArgumentType]
             self._teachers = self._ensemble([self.student_])
         if record["selected"]:
             self.curves_ += place.load_curve()

@@ -76,6 +76,19 @@ class SelfTrainingTrainer(SupervisedTrainer):
 
     With `retrain_head` its logit layer is fitted anew when training is over (`hfssl.training.head_fitting`). The
     rounds around it are in `hfssl.methods.self_training.rounds`.
+
+    Example:
+        >>> import hfssl
+        >>> taught = pool.add_column("pseudo_probs", [[0.9, 0.1], [0.2, 0.8]] * 4).add_column("weight", [1.0] * 8)
+        >>> trainer = hfssl.SelfTrainingTrainer(
+        ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
+        ...     hfssl.SelfTrainingConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     train_dataset=dataset,
+        ...     unlabeled_dataset=taught,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
     """
 
     objective_class = SelfTrainingObjective

@@ -12,7 +12,7 @@ from hfssl.config.stages import STAGES
 from hfssl.data.audit import training_manifest
 from hfssl.evaluation.cross_fitting import cross_fit
 from hfssl.pipeline.context import Fold, StageContext
-from hfssl.pipeline.costs import RunSizes, StageCost
+from hfssl.pipeline.costs import RunSizes, StageCost, method_costs
 from hfssl.pipeline.plan import RunPlan
 from hfssl.pipeline.stage_record import StageRecord
 
@@ -48,7 +48,9 @@ def run(context: StageContext, folder: Path) -> StageRecord:
 
 
 def cost(sizes: RunSizes, stage: str) -> StageCost:
-    """Returns the tokens of a labels-only model for each such stage and of one student, times the folds."""
-    trained = sizes.num_labels_only * sizes.labels_only(sizes.labels) + sizes.student(sizes.labels)
-    scored = sizes.scored(1) + sizes.head_scored
+    """Returns the tokens of each stage's model, of one student where there are rounds, times the folds."""
+    trained = sizes.num_labels_only * sizes.labels_only(sizes.labels)
+    trained += sum(cost.trained for cost in method_costs(sizes))
+    trained += sizes.student(sizes.labels) if sizes.rounds else 0
+    scored = sizes.scored(1) + sizes.head_scored if sizes.rounds else 0
     return StageCost(stage, sizes.folds * trained, sizes.folds * scored)
