@@ -15,7 +15,6 @@ from hfssl.pipeline.context import Fold, StageContext
 from hfssl.pipeline.costs import RunSizes, StageCost, method_costs
 from hfssl.pipeline.plan import RunPlan
 from hfssl.pipeline.stage_record import StageRecord
-from hfssl.tasks.registry import get_task
 
 __all__ = ["cost", "is_planned", "run"]
 
@@ -37,9 +36,8 @@ def run(context: StageContext, folder: Path) -> StageRecord:
             trained[name] = resolve(STAGES[name].train_fold)(context.named(name), fold)
         return trained
 
-    cross_fit(
-        folder, context.tokens["labeled"], context.tokens["proxy"], plan.folds, models, context.tokenizer, get_task()
-    )
+    labeled, proxy = context.tokens["labeled"], context.tokens["proxy"]
+    cross_fit(folder, labeled, proxy, plan.folds, models, context.tokenizer, context.task)
     used = context.splits["unlabeled"].select(plan.pool_rows)
     return StageRecord(
         manifests=[

@@ -67,7 +67,7 @@ def _train(context: StageContext, stage: str, folder: Path, title: str, labeled:
         train_dataset=labeled,
         unlabeled_dataset=texts,
         processing_class=context.tokenizer,
-        peft_config=factory.peft_config(model, "sequence_classification"),
+        peft_config=factory.peft_config(model),
         title=title,
     )
     trainer.train(resume_from_checkpoint=True)
