@@ -31,6 +31,7 @@ from typing import Any
 from fit import run_cell
 from grid import GRID, HERE, SHARED
 
+from hfssl.config.stages import LABELS_ONLY, STAGES
 from hfssl.pipeline.presets import PRESETS, PRETEXT_ON_REQUEST, Preset
 from hfssl.runtime.files import write_json
 
@@ -40,9 +41,9 @@ STANDARD = PRESETS["standard"]
 LEARNED_FROM_LABELS = (
     "settings.json",
     "splits",
-    "stages/adapted_backbone",
-    "stages/labels_only",
     "stages/pretext",
+    "stages/labels_only",
+    "stages/labels_only_after_pretext",
     "stages/*/teacher-*",
 )
 
@@ -193,16 +194,16 @@ def show(kept: Mapping[str, Mapping[str, Any]]) -> None:
     To `standard`; of a regulariser to `fine_tuned`, as of that to `standard`. Labels only on a backbone after pretext
     are compared with those on the backbone as it was.
     """
-    stages = ("labels_only", "pretext", "self_training", "refit")
-    print(f"\n{'variant':<28}{'cells':>6}" + "".join(f"{stage:>16}{'':>8}" for stage in stages))
+    stages = [name for name, stage in STAGES.items() if stage.product in ("classifier", "final")]
+    print(f"\n{'variant':<28}{'cells':>6}" + "".join(f"{STAGES[stage].model:>17}{'':>8}" for stage in stages))
     for variant in (name for name in VARIANTS if name in kept):
         cells, base = kept[variant], kept.get(reference(variant), {})
         line = f"{variant:<28}{len(cells):>6}"
         for stage in stages:
             own = {name: _accuracy(cell, stage) for name, cell in cells.items() if _accuracy(cell, stage) is not None}
-            rivals, rival = (cells, "labels_only") if stage == "pretext" else (base, stage)
+            rivals, rival = (cells, LABELS_ONLY) if stage == "labels_only_after_pretext" else (base, stage)
             both = [own[name] - there for name in own if (there := _accuracy(rivals.get(name), rival)) is not None]
-            line += f"{statistics.mean(own.values()):>16.1f}" if own else f"{'-':>16}"
+            line += f"{statistics.mean(own.values()):>17.1f}" if own else f"{'-':>17}"
             line += f" ({statistics.mean(both):+.1f})".ljust(8) if both else " " * 8
         print(line)
 

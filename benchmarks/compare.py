@@ -35,6 +35,8 @@ from typing import Any
 from grid import BESIDE, GRID, HERE, ROOT, SHARED, backbone
 from peers import HFSSL, LABELS_ONLY, METHODS, PEERS, SPLITS, run_job
 
+from hfssl.config.stages import STAGES
+
 RESULTS = HERE / "results" / "compare"
 QUICK_RESULTS = ROOT / "runs" / "compare-quick"
 
@@ -47,7 +49,8 @@ QUICK_DATASETS, QUICK_SEEDS = ["trec6", "sst2"], [0]
 QUICK_LIMITS = {"max_unlabeled": 500, "max_test": 200}
 QUICK_METHODS = [name for name in METHODS if name not in ("setfit", "hfssl_standard", "hfssl_thorough")]
 
-CHOICES = ("labels_only", "pretext", "self_training")  # what hfssl's verdict chooses between; a refit comes after it
+# What hfssl's verdict selects from; a refit comes after it.
+CHOICES = [name for name, stage in STAGES.items() if stage.product == "classifier"]
 
 Place = tuple[str, int]  # data set and seed
 Numbers = dict[Place, dict[str, Any]]  # what one method has reached where
@@ -253,13 +256,13 @@ def goals(numbers: Mapping[str, Numbers]) -> list[str]:
 
 
 def _verdict_goals(numbers: Mapping[str, Numbers], method: str) -> list[str]:
-    """What the verdict's choice between labels only, pretext and student cost against choosing by the test part."""
+    """What the verdict's selection of a stage cost against selecting by the test part."""
     regrets, gains = {}, {}
     for place, cell in numbers.get(method, {}).items():
         choices = {name: 100 * stage["accuracy"] for name, stage in cell.get("stages", {}).items() if name in CHOICES}
         if len(choices) > 1:
-            regrets[place] = max(choices.values()) - choices[cell["chosen"]]
-            gains["/".join(map(str, place))] = choices[cell["chosen"]] - choices["labels_only"]
+            regrets[place] = max(choices.values()) - choices[cell["selected_stage"]]
+            gains["/".join(map(str, place))] = choices[cell["selected_stage"]] - choices["labels_only"]
     name, regret = method.removeprefix("hfssl_"), _average(regrets)
     return [
         _goal(f"{name}, mean regret of the verdict: {regret:.1f} points", "at most 0.5", regret <= 0.5, len(regrets)),

@@ -50,7 +50,7 @@ def run_cell(
             for stage in results["stages"]
         },
         "verdict": results["verdict"],
-        "chosen": results["chosen"],
+        "selected_stage": results["selected_stage"],
         "counts": {split: sum(counts.values()) for split, counts in results["data"]["counts"].items()},
         "versions": results["versions"],
         "hardware": results["hardware"],
@@ -68,7 +68,7 @@ def show(cells: dict[str, dict[str, Any]], title: str) -> None:
     for i, (seed, cell) in enumerate(cells.items()):
         seconds = sum(stage["seconds"] for stage in cell["stages"].values())
         row = "".join(f"{accuracy[stage][i]:>16.1f}" for stage in stages)
-        print(f"{seed:>6}{row}{cell['chosen']:>16}{seconds:>10.0f}")
+        print(f"{seed:>6}{row}{cell['selected_stage']:>16}{seconds:>10.0f}")
     print(f"{'mean':>6}" + "".join(f"{statistics.mean(accuracy[stage]):>16.1f}" for stage in stages))
     for stage in stages[1:]:
         gains = [b - a for a, b in zip(accuracy["labels_only"], accuracy[stage], strict=True)]

@@ -373,11 +373,11 @@ def _run_hfssl(job: dict[str, Any], splits: SemiSupervisedSplits, folder: Path) 
         fitted, spent = _timed(lambda: pipeline.fit(**job["data"], **options, output_dir=str(folder / "run")))
     results = fitted.results
     return {
-        **results["calibrated"]["test"],
+        **results["final_metrics"]["test"],
         **spent,
         "settings": {"preset": HFSSL[job["method"]]},
         "notes": {},
-        "chosen": results["chosen"],
+        "selected_stage": results["selected_stage"],
         "temperature": results["temperature"],
         "verdict": results["verdict"],
         "stages": {

@@ -35,7 +35,33 @@ _PUBLIC = {
     "push": "hfssl.deploy.push",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+# Spelled out for type checkers; a test compares it with `_PUBLIC`.
+__all__ = [
+    "ContrastiveConfig",
+    "ContrastiveTrainer",
+    "FitResult",
+    "MaskedSpanConfig",
+    "MaskedSpanTrainer",
+    "SSLConfig",
+    "SSLTrainer",
+    "SelfTraining",
+    "SelfTrainingConfig",
+    "SelfTrainingTrainer",
+    "SupervisedConfig",
+    "SupervisedTrainer",
+    "__version__",
+    "audit",
+    "build_lora_config",
+    "export_onnx",
+    "few_label_splits",
+    "fit",
+    "from_pretrained",
+    "load_classifier",
+    "load_table",
+    "load_tokenizer",
+    "merge",
+    "push",
+]
 
 if TYPE_CHECKING:  # what editors and type checkers read instead
     from hfssl.data.audit import audit

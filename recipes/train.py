@@ -13,16 +13,16 @@ Several processes (GPUs, hosts), with any option of the file overridden by a fla
     accelerate launch --config_file recipes/accelerate/ddp.yaml recipes/train.py \
         --config recipes/masked_span/reviews.yaml --seed 1 --output_dir runs/masked-span-reviews-1
 
-`--help` lists every option: those of the data, the model and the adapter, and those of the method, which extend
-`transformers.TrainingArguments`. The paths in the files are relative to the root of the repository.
+`--help` lists the methods; `--method NAME --help` lists every option of one: those of the data, the model and the
+adapter, and those of the method, which extend `transformers.TrainingArguments`. The paths in the files are relative to
+the root of the repository.
 """
 
 from __future__ import annotations
 
 import sys
 
-from hfssl.cli.command import main
-from hfssl.cli.commands.train import TRAIN
+from hfssl.cli.commands.train import main
 
 if __name__ == "__main__":
-    sys.exit(main(TRAIN, sys.argv[1:]))
+    sys.exit(main())

@@ -42,6 +42,12 @@ class _DeprecationRecords(logging.Handler):
             self.messages.append(f"{record.name}: {message}")
 
 
+def pytest_addoption(parser):
+    """Options of the behaviour matrix, `tests/methods/test_matrix.py`."""
+    parser.addoption("--matrix", action="store_true", help="Run all cases of the matrix, not a pairwise selection.")
+    parser.addoption("--shard", default="1/1", metavar="I/N", help="Run the I-th of N parts of the matrix.")
+
+
 def pytest_collection_modifyitems(items):
     """Files with the real backbone first: the slowest test of all must not be the last, with the other cores idle."""
     slow = {item.path for item in items if item.get_closest_marker("real_model")}

@@ -1,6 +1,6 @@
 """Checks the types of the public surface with pyright (basic): every module from which `hfssl` exports a name.
 
-    python tools/check_types.py
+    python tools/check_types.py                # more options (--outputjson, say) go to pyright
 
 The list of modules is read from hfssl/__init__.py. Needs no network: checker and node are wheels (extra `dev`).
 """
@@ -11,6 +11,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,12 +29,12 @@ def public_files(package: Path) -> list[Path]:
     ]
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     files = [str(path.relative_to(ROOT)) for path in public_files(ROOT / "hfssl")]
-    command = [sys.executable, "-m", "pyright", "--warnings", "--pythonpath", sys.executable, *files]
+    command = [sys.executable, "-m", "pyright", "--warnings", "--pythonpath", sys.executable, *argv, *files]
     # A newer version of pyright is no news for who runs a pinned one.
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

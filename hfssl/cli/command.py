@@ -1,8 +1,4 @@
-"""The one `main()` behind the `hfssl` command and `recipes/train.py`: parse, call one function, print one summary.
-
-What goes wrong ends here too: an error that the user can mend is one sentence on stderr and exit status 2, Ctrl-C is
-130 with the way to go on. Only defects of our own show a traceback.
-"""
+"""`Command`: what one word of the command line does, and the helpers that the commands share."""
 
 from __future__ import annotations
 
@@ -13,25 +9,35 @@ from dataclasses import dataclass
 from hfssl.cli.errors import INTERRUPTED, USER_ERROR, WARNINGS, complain, storage_problem
 from hfssl.errors import ConfigurationError, HfsslError
 
-__all__ = ["Verb", "main"]
+__all__ = ["Command", "folder_first", "run_command", "silence_libraries"]
 
 
 @dataclass(frozen=True)
-class Verb:
-    """What the command line can do: `run(argv)` does it, `go_on` says how to continue after it was stopped."""
+class Command:
+    """One command.
+
+    Args:
+        purpose (`str`): One line for `hfssl --help`.
+        run (`Callable[[Sequence[str]], None]`): Parses the words after the command's name, calls one function, prints
+            one summary.
+        resume_hint (`str`): One sentence that says how to continue after the command was stopped.
+    """
 
     purpose: str
     run: Callable[[Sequence[str]], None]
-    go_on: str
+    resume_hint: str
 
 
-def main(verb: Verb, argv: Sequence[str]) -> int:
-    """Runs a verb with its options; returns the exit status: 0 done, 2 user error, 130 interrupted."""
+def run_command(command: Command, argv: Sequence[str]) -> int:
+    """Runs `command` with the words `argv`; returns the exit status: 0 done, 2 user error, 130 interrupted.
+
+    An error that the user can fix becomes one line on stderr. A defect of hfssl keeps its traceback.
+    """
     logging.getLogger("hfssl").addHandler(WARNINGS)
     try:
-        verb.run(argv)
+        command.run(argv)
     except KeyboardInterrupt as stop:
-        complain(f"{str(stop) or 'Interrupted.'} {verb.go_on}", "stopped")
+        complain(f"{str(stop) or 'Interrupted.'} {command.resume_hint}", "stopped")
         return INTERRUPTED
     except ConfigurationError as error:
         for problem in error.problems:
@@ -41,7 +47,7 @@ def main(verb: Verb, argv: Sequence[str]) -> int:
         complain(str(error), "error")
         return USER_ERROR
     except Exception as error:
-        sentence = storage_problem(error, verb.go_on)
+        sentence = storage_problem(error, command.resume_hint)
         if sentence is None:
             raise
         complain(sentence, "error")
@@ -50,12 +56,12 @@ def main(verb: Verb, argv: Sequence[str]) -> int:
 
 
 def folder_first(argv: Sequence[str]) -> Sequence[str]:
-    """The verb's first word names a folder without a flag: `hfssl push DIR`."""
+    """Adds the flag `--folder` where the first word is a folder without a flag: `hfssl push DIR`."""
     return ["--folder", *argv] if argv and not argv[0].startswith("-") else argv
 
 
 def silence_libraries() -> None:
-    """Turns off the progress bars of loading and mapping: a user wants to see the bars of the work, which are ours."""
+    """Turns off the libraries' progress bars of loading and mapping; the bars of hfssl's own work stay."""
     import datasets
     import transformers
 

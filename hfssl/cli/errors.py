@@ -7,33 +7,24 @@ import logging
 import os
 import sys
 
-__all__ = []
-
+__all__ = ["INTERRUPTED", "USER_ERROR", "WARNINGS", "complain", "storage_problem"]
 
 USER_ERROR, INTERRUPTED = 2, 130
-
-
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
 # safetensors and torch write in Rust and C++ and raise errors of their own that carry no errno.
 DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "failed writing file")
-
-
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
-
-
 NOT_A_FOLDER = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
-def storage_problem(error: Exception, go_on: str) -> str | None:
-    """One sentence for an error whose cause is the disk rather than us; None for all others."""
+def storage_problem(error: Exception, resume_hint: str) -> str | None:
+    """Returns one sentence for an error that the disk or its permissions cause, `None` for all others."""
     where = f"'{error.filename}'" if isinstance(error, OSError) and error.filename else "the output folder"
     link: BaseException | None = error
     while link is not None:  # libraries wrap what the system told them
         full = link.errno in DISK_FULL if isinstance(link, OSError) and link.errno else False
         if full or any(words in str(link) for words in DISK_FULL_WORDS):
-            return f"There is no room on the disk for {where}: free some space. {go_on}"
+            return f"There is no room on the disk for {where}: free some space. {resume_hint}"
         link = link.__cause__ or link.__context__
     if isinstance(error, OSError) and error.errno in NOT_ALLOWED:
         return f"The system does not allow access to {where}: choose another folder or change its permissions."
@@ -46,7 +37,7 @@ def storage_problem(error: Exception, go_on: str) -> str | None:
 
 
 class CommandWarnings(logging.Handler):
-    """Shows our own warnings as the command's other messages are shown, without tearing a progress bar."""
+    """Prints hfssl's own warnings like the other messages of the command, without tearing a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -59,5 +50,6 @@ WARNINGS = CommandWarnings(logging.WARNING)
 
 
 def complain(message: str, kind: str) -> None:
+    """Prints `hfssl: KIND: MESSAGE` on stderr, from the first rank only."""
     if os.environ.get("RANK", "0") == "0":  # every rank of a distributed run meets the same error
         print(f"hfssl: {kind}: {message.strip()}", file=sys.stderr)

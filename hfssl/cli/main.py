@@ -1,34 +1,31 @@
-"""The `hfssl` command: finds the verb and runs it. Nothing heavy is imported before work begins."""
+"""`hfssl COMMAND`: finds the command and runs it. Nothing heavy is imported before work begins."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from hfssl import __version__
-from hfssl.cli.command import main as run_main
-from hfssl.cli.commands.demo import DEMO
-from hfssl.cli.commands.env import ENV
-from hfssl.cli.commands.export import EXPORT
-from hfssl.cli.commands.fit import FIT
-from hfssl.cli.commands.predict import PREDICT
-from hfssl.cli.commands.push import PUSH
+from hfssl.cli.command import Command, run_command
+from hfssl.cli.errors import USER_ERROR
 from hfssl.errors import near_matches
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "load_command", "main"]
 
-VERBS = {"fit": FIT, "predict": PREDICT, "push": PUSH, "export": EXPORT, "demo": DEMO, "env": ENV}
+COMMANDS = ("fit", "predict", "push", "export", "demo", "env")
+"""The first words of the command line, in the order of `hfssl --help`; each has a module in `hfssl.cli.commands`."""
 
 HELP = """\
-usage: hfssl VERB [options]
+usage: hfssl COMMAND [options]
 
 A few labels and a lot of unlabeled data in, a small, trustworthy Hugging Face model out,
 and proof of whether the unlabeled data helped.
 
-verbs:
-{verbs}
+commands:
+{commands}
 
-  hfssl VERB --help     all options of a verb
+  hfssl COMMAND --help  all options of a command
   hfssl --version
 
 first steps:
@@ -39,20 +36,25 @@ first steps:
 Rows of reviews.csv without a label are the unlabeled data."""
 
 
+def load_command(name: str) -> Command:
+    """Returns the `COMMAND` of the module `hfssl.cli.commands.NAME`."""
+    return import_module(f"hfssl.cli.commands.{name}").COMMAND
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `hfssl ARGV...`; returns the exit status: 0 done, 2 user error, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {name:<10}  {verb.purpose}" for name, verb in VERBS.items())))
+        print(HELP.format(commands="\n".join(f"  {name:<10}  {load_command(name).purpose}" for name in COMMANDS)))
         return 0
     if words[0] == "--version":
         print(f"hfssl {__version__}")
         return 0
-    if words[0] not in VERBS:
-        hint = near_matches(words[0], list(VERBS))
-        print(f"hfssl: error: expected one of {', '.join(VERBS)}; got '{words[0]}'.{hint}", file=sys.stderr)
-        return 2
-    return run_main(VERBS[words[0]], words[1:])
+    if words[0] not in COMMANDS:
+        hint = near_matches(words[0], list(COMMANDS))
+        print(f"hfssl: error: expected one of {', '.join(COMMANDS)}; got '{words[0]}'.{hint}", file=sys.stderr)
+        return USER_ERROR
+    return run_command(load_command(words[0]), words[1:])
 
 
 if __name__ == "__main__":

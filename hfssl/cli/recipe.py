@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,21 +14,16 @@ from scipy.special import softmax
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.config.arguments import AdapterArguments, DataArguments, ModelArguments
-from hfssl.config.methods import METHODS
-from hfssl.config.parsing import parse, read_yaml
+from hfssl.config.methods import METHODS, Method, resolve
+from hfssl.config.parsing import early_value, parse
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.data.tokenization import tokenize_dataset
 from hfssl.deploy.push import files_below
 from hfssl.errors import ConfigurationError, ModelError, near_matches
-from hfssl.functional.class_priors import given_prior
 from hfssl.hub.upload import commit, make_repository
 from hfssl.inference.scoring import predict_logits
-from hfssl.methods.contrastive import ContrastiveTrainer
-from hfssl.methods.pretext.masked_span import MaskedSpanTrainer
-from hfssl.methods.self_training.config import SelfTrainingConfig
-from hfssl.methods.self_training.rounds import SelfTraining
-from hfssl.methods.supervised import SupervisedTrainer
+from hfssl.methods.jobs import TrainedModels, TrainingJob
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.models.adapters import requested_lora_config
 from hfssl.models.backbones import load_tokenizer
@@ -59,11 +53,7 @@ def parse_recipe(argv: Sequence[str]) -> Recipe:
     Raises:
         ConfigurationError: every unknown key, bad value and missing value at once.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config", nargs="?")
-    first.add_argument("--method", nargs="?")
-    known, _ = first.parse_known_args(list(argv))
-    method = known.method or (read_yaml(known.config).get("method") if known.config else None)
+    method = early_value(argv, "method")
     if method not in METHODS:
         got = "nothing" if method is None else f"'{method}'"
         hint = near_matches(str(method), list(METHODS))
@@ -94,14 +84,13 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
                 "delete it, or choose another folder."
             )
     splits = make_splits(recipe.data, config.seed)
-    if isinstance(config, SelfTrainingConfig) and config.class_prior is not None:
-        given_prior(config.class_prior, splits.manifest["label_names"])
-    job = _Job(recipe, splits)
+    config.check_classes(splits.manifest["label_names"])
+    run = _Run(recipe, splits)
     if config.push_to_hub:
-        job.make_repository()
+        run.make_repository()
     if config.process_index == 0 and not (folder / "splits").exists():
         splits.save(folder / "splits")  # the first file of the run: nothing is left behind when the input is bad
-    outcome = _RUN[recipe.method](job)
+    outcome = run.train()
     results = {
         "method": recipe.method,
         "seed": config.seed,
@@ -112,29 +101,28 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
     if config.process_index == 0:
         write_json(folder / "results.json", results)
         if config.push_to_hub:
-            _push(job, results)
+            _push(run, results)
     return results
 
 
-def _push(job: _Job, results: dict[str, Any]) -> None:
+def _push(run: _Run, results: dict[str, Any]) -> None:
     """What lies in `model/`, with card, results and the manifest of the splits, in one commit; no texts."""
-    recipe, config, folder = job.recipe, job.config, Path(job.config.output_dir)
-    method = METHODS[recipe.method]
+    recipe, config, method, folder = run.recipe, run.config, run.method, Path(run.config.output_dir)
     objective, classifies = method.trainer_class.objective_class, method.product == "classifier"
     trained = TrainedModel(
-        path=job.repo_id,
+        path=run.repo_id,
         trainer=method.trainer_class.__name__,
         base_model=recipe.model.backbone,
         product="classifier" if classifies else "encoder",
         described={"paper": objective.paper, "citation": objective.citation, **changed_settings(config)},
-        label_names=job.label_names if classifies else (),
+        label_names=run.label_names if classifies else (),
         adapter=(folder / "model" / "adapter_config.json").is_file(),
         pooling=recipe.model.pooling,
-        labeled=len(job.splits["labeled"]),
-        unlabeled=len(job.splits["unlabeled"]) if recipe.method in ("masked_span", "self_training") else 0,
+        labeled=len(run.splits["labeled"]),
+        unlabeled=len(run.splits["unlabeled"]) if "unlabeled" in method.streams else 0,
         seed=config.seed,
         metrics={
-            name: {**metrics, "rows": len(job.splits[name])}
+            name: {**metrics, "rows": len(run.splits[name])}
             for name, metrics in results["metrics"].items()
             if classifies and metrics
         },
@@ -143,63 +131,121 @@ def _push(job: _Job, results: dict[str, Any]) -> None:
     files |= {"splits/manifest.json": folder / "splits" / "manifest.json"}
     commit(
         {**files, "README.md": training_card(trained).encode()},
-        job.repo_id,
+        run.repo_id,
         message="End of training",
         revision=config.hub_revision,
         token=config.hub_token,
     )
 
 
-@dataclass
-class _Job:
-    """What the methods below share: the recipe, its data, and how models are made and measured."""
+class _Run:
+    """One run of one method: the recipe, its data, and how models are made, trained, saved and measured.
 
-    recipe: Recipe
-    splits: SemiSupervisedSplits
+    What depends on the method is read from its row of `METHODS`: the product says which model is loaded and which part
+    of it is kept, the streams say which rows are read, and the driver trains where one trainer alone does not suffice.
+    """
 
-    def __post_init__(self):
-        self.config = self.recipe.config
+    def __init__(self, recipe: Recipe, splits: SemiSupervisedSplits):
+        self.recipe, self.splits, self.config = recipe, splits, recipe.config
+        self.method: Method = METHODS[recipe.method]
         # Where the trainer's own model is not yet what the recipe makes, only that is pushed, in the end.
-        own = self.recipe.method == "supervised"
-        self.training = self.config if own else replace(self.config, push_to_hub=False)
+        final = self.method.product == "classifier" and self.method.driver is None
+        self.training = self.config if final else replace(self.config, push_to_hub=False)
         self.repo_id = ""
-        self.label_names: list[str] = self.splits.manifest["label_names"]
+        self.label_names: list[str] = splits.manifest["label_names"]
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(
-            self.recipe.model.backbone, max_length=self.config.max_length
+            recipe.model.backbone, max_length=self.config.max_length
         )
         self.tokens = {
-            name: tokenize_dataset(part, self.tokenizer, self.config.max_length) for name, part in self.splits.items()
+            name: tokenize_dataset(part, self.tokenizer, self.config.max_length) for name, part in splits.items()
         }
 
-    def classifier(self, seed: int) -> PreTrainedModel:
-        """A fresh classifier on the recipe's backbone."""
-        model = self.recipe.model
-        return load_classifier(model.backbone, self.label_names, pooling=model.pooling, seed=seed)
-
-    def peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
-        """The recipe's adapter settings for `model`."""
-        return requested_lora_config(self.recipe.adapter, model, task)
-
     def make_repository(self) -> None:
-        """Now: a token that does not do shall cost nobody a training. All ranks come here."""
+        """Makes the repository before training, so that a token that may not write fails early. Collective."""
         config = self.config
         with failing_together(ModelError):
             if config.process_index == 0:
                 name = config.hub_model_id or Path(config.output_dir).resolve().name
                 self.repo_id = make_repository(name, private=config.hub_private_repo, token=config.hub_token)
 
-    @property
-    def resume(self) -> str | bool:
-        """`--resume_from_checkpoint true` finds the newest complete checkpoint; a folder names one."""
-        given = self.config.resume_from_checkpoint
-        return True if given is not None and given.lower() == "true" else given or False
+    def train(self) -> dict[str, Any]:
+        """Trains, saves `model/` and measures; returns the method's part of `results.json`."""
+        if self.method.driver is None:
+            return self._train_once()
+        job = TrainingJob(
+            make_model=self._classifier,
+            make_peft_config=self._peft_config,
+            args=self.training,
+            processing_class=self.tokenizer,
+            label_names=self.label_names,
+            tokens=self.tokens,
+        )
+        trained: TrainedModels = resolve(self.method.driver)(job)
+        self._save(trained.model)
+        more = {name: self._measure(model) for name, model in trained.more_models.items()}
+        return {"metrics": self._measure(trained.model), **more, **trained.results}
 
-    def save(self, model: PreTrainedModel, label_names: list[str] | None = None) -> None:
-        """Writes `model/`, from one rank."""
+    def _train_once(self) -> dict[str, Any]:
+        masked = self.method.product == "masked_lm"
+        seed, backbone = self.config.seed, self.recipe.model.backbone
+        model = load_masked_lm(backbone, seed=seed) if masked else self._classifier(seed)
+        trainer = self.method.trainer_class(
+            model,
+            self.training,
+            **self._datasets(),
+            processing_class=self.tokenizer,
+            peft_config=self._peft_config(model),
+            title=self.recipe.method.replace("_", " "),
+        )
+        given = self.config.resume_from_checkpoint  # "true" finds the newest complete checkpoint; a folder names one
+        trainer.train(resume_from_checkpoint=True if given and given.lower() == "true" else given or False)
+        self._save(trainer.model)
+        if self.method.product == "classifier":
+            return {"metrics": self._measure(trainer.model)}
+        return {"metrics": _losses(trainer.state.log_history, *self.method.streams)}
+
+    def _datasets(self) -> dict[str, Dataset | None]:
+        """The trainer's datasets: the streams that the method reads, and rows to evaluate on.
+
+        A method that reads no labels learns from the texts of all training rows and is evaluated on those set aside.
+        """
+        streams, datasets = self.method.streams, {}
+        if "labeled" in streams:
+            datasets["train_dataset"] = self.tokens["labeled"]
+        if "unlabeled" in streams:
+            names = ["unlabeled"] if "labeled" in streams else ["labeled", "unlabeled"]
+            datasets["unlabeled_dataset"] = concatenate_datasets([_texts(self.splits[name]) for name in names])
+        held_out = None
+        if self.method.product == "classifier":
+            held_out = self.tokens["validation"]
+        elif "labeled" not in streams:
+            held_out = _texts(self.splits["proxy"])
+        return datasets | {"eval_dataset": held_out if held_out is not None and len(held_out) else None}
+
+    def _classifier(self, seed: int) -> PreTrainedModel:
+        """A fresh classifier on the recipe's backbone."""
+        model = self.recipe.model
+        return load_classifier(model.backbone, self.label_names, pooling=model.pooling, seed=seed)
+
+    def _peft_config(self, model: PreTrainedModel) -> PeftConfig | None:
+        """The recipe's adapter settings for `model`."""
+        task = "masked_lm" if self.method.product == "masked_lm" else "sequence_classification"
+        return requested_lora_config(self.recipe.adapter, model, task)
+
+    def _save(self, model: PreTrainedModel) -> None:
+        """Writes `model/`, from one rank: the classifier, or the encoder without a head, for `--backbone`."""
+        label_names = self.label_names if self.method.product == "classifier" else None
+        if self.method.product == "encoder":
+            model = plain_model(model).base_model
+        elif self.method.product == "masked_lm":
+            # What the masked LM lacks (a pooler) stays the backbone's.
+            encoder = self._classifier(self.config.seed).base_model
+            transfer_encoder(plain_model(model), encoder)
+            model = encoder
         if self.config.process_index == 0:
             save_checkpoint(model, self.tokenizer, Path(self.config.output_dir) / "model", label_names)
 
-    def measure(self, model: PreTrainedModel) -> dict[str, Any]:
+    def _measure(self, model: PreTrainedModel) -> dict[str, Any]:
         """Metrics on `validation` and `test`; `None` for a part without rows."""
         metrics: dict[str, dict[str, float] | None] = {}
         for name in ("validation", "test"):
@@ -210,106 +256,15 @@ class _Job:
         return metrics
 
 
-def _supervised(job: _Job) -> dict[str, Any]:
-    model = job.classifier(job.config.seed)
-    trainer = SupervisedTrainer(
-        model,
-        job.training,
-        train_dataset=job.tokens["labeled"],
-        eval_dataset=job.tokens["validation"] if len(job.tokens["validation"]) else None,
-        processing_class=job.tokenizer,
-        peft_config=job.peft_config(model, "sequence_classification"),
-        title="labels only",
-    )
-    trainer.train(resume_from_checkpoint=job.resume)
-    job.save(trainer.model, job.label_names)
-    return {"metrics": job.measure(trainer.model)}
-
-
-def _masked_span(job: _Job) -> dict[str, Any]:
-    """Saves the adapted encoder without a head: a backbone like the one it started from, for `--backbone`."""
-    model = load_masked_lm(job.recipe.model.backbone, seed=job.config.seed)
-    trainer = MaskedSpanTrainer(
-        model,
-        job.training,
-        unlabeled_dataset=concatenate_datasets([_texts(job.splits[name]) for name in ("labeled", "unlabeled")]),
-        eval_dataset=_texts(job.splits["proxy"]) if len(job.splits["proxy"]) else None,
-        processing_class=job.tokenizer,
-        peft_config=job.peft_config(model, "masked_lm"),
-        title="pretext",
-    )
-    trainer.train(resume_from_checkpoint=job.resume)
-    encoder = job.classifier(job.config.seed).base_model  # what the masked LM lacks (a pooler) stays the backbone's
-    transfer_encoder(plain_model(trainer.model), encoder)
-    job.save(encoder)
-    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    return {"metrics": {"proxy": {"loss": min(losses)} if losses else None}}
-
-
-def _self_training(job: _Job) -> dict[str, Any]:
-    """A teacher on the labels alone, by the same settings, and then the rounds."""
-    config, folder = job.training, Path(job.config.output_dir)
-    model = job.classifier(config.seed)
-    peft_config = job.peft_config(model, "sequence_classification")
-    teacher = SupervisedTrainer(
-        model,
-        replace(config, output_dir=str(folder / "teacher")),
-        train_dataset=job.tokens["labeled"],
-        processing_class=job.tokenizer,
-        peft_config=peft_config,
-        title="teacher",
-    )
-    teacher.train(resume_from_checkpoint=True)
-    rounds = SelfTraining(
-        job.classifier,
-        config,
-        processing_class=job.tokenizer,
-        label_names=job.label_names,
-        output_dir=folder / "rounds",
-        peft_config=peft_config,
-    )
-    pool = job.tokens["unlabeled"]
-    rounds.fit(
-        teacher.model.eval(),
-        job.tokens["labeled"],
-        pool,
-        validation=job.tokens["validation"],
-        hidden_labels=np.asarray(pool["hidden_label"][:]),
-    )
-    job.save(rounds.student_, job.label_names)
-    return {
-        "metrics": job.measure(rounds.student_),
-        "teacher": job.measure(teacher.model),
-        "rounds": rounds.rounds_,
-        "termination_condition": rounds.termination_condition_,
-    }
-
-
-def _contrastive(job: _Job) -> dict[str, Any]:
-    """Saves the encoder without a head, as `_masked_span` does: a backbone for `--backbone`."""
-    model = job.classifier(job.config.seed)
-    trainer = ContrastiveTrainer(
-        model,
-        job.training,
-        train_dataset=job.tokens["labeled"],
-        processing_class=job.tokenizer,
-        peft_config=job.peft_config(model, "sequence_classification"),
-        title="contrastive contrastive stage",
-    )
-    trainer.train(resume_from_checkpoint=job.resume)
-    job.save(plain_model(trainer.model).base_model)
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"metrics": {"labeled": {"loss": losses[-1]} if losses else None}}
-
-
 def _texts(dataset: Dataset) -> Dataset:
-    """The raw text alone: neither labels nor hidden labels reach the pretext."""
+    """The raw text alone: neither labels nor hidden labels reach the trainer."""
     return dataset.remove_columns([name for name in dataset.column_names if name not in ("text", "text_pair")])
 
 
-_RUN: dict[str, Callable[[_Job], dict[str, Any]]] = {
-    "supervised": _supervised,
-    "masked_span": _masked_span,
-    "self_training": _self_training,
-    "contrastive": _contrastive,
-}
+def _losses(history: list[dict[str, float]], *streams: str) -> dict[str, dict[str, float]]:
+    """The lowest loss on the rows set aside (`proxy`), or else the last logged one on the rows trained on."""
+    held_out = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    if held_out:
+        return {"proxy": {"loss": min(held_out)}}
+    training = [entry["loss"] for entry in history if "loss" in entry]
+    return {name: {"loss": training[-1]} for name in streams if training}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
-__all__ = ["CAPABILITIES", "METHODS", "Method", "resolve"]
+__all__ = ["CAPABILITIES", "METHODS", "Method", "methods_table", "resolve"]
 
 CAPABILITIES: dict[str, str] = {
     "changes_labeled_loss": "with `lambda_u=0` it is not supervised training, bit for bit",
@@ -30,14 +30,14 @@ class Method:
         summary (`str`): One line for help texts and the documentation's table.
         config (`str`): Import path `module:Class` of its training arguments.
         trainer (`str`): Import path `module:Class` of its trainer.
-        paper (`str`): Source, with the equation or section.
+        paper (`str`): Source, with the equation or section: the `paper` of the trainer's objective.
         product (`str`, defaults to `"classifier"`): What the trained model is good for: a `"classifier"`, an
             `"encoder"` whose head is not trained, or a `"masked_lm"` whose encoder is kept.
         streams (`tuple[str, ...]`): Rows that it reads, among `"labeled"` and `"unlabeled"`.
         tasks (`tuple[str, ...]`): Kinds of prediction that it supports, names in `hfssl.tasks.registry.TASKS`.
         opt_outs (`Mapping[str, str]`): Names in `CAPABILITIES` with the reason.
-        driver (`str`, *optional*): Import path of a function `(job) -> outcome` that trains where one trainer does
-            not suffice (rounds of self-training); `None` runs the trainer alone.
+        driver (`str`, *optional*): Import path of a function `(TrainingJob) -> TrainedModels` (`hfssl.methods.jobs`)
+            for a method that needs more than one trainer (rounds of self-training); `None` runs the trainer alone.
 
     Example:
         >>> from hfssl.config.methods import METHODS
@@ -99,7 +99,10 @@ METHODS: dict[str, Method] = {
         summary="contrastive stage on the labels, before a head is trained",
         config="hfssl.methods.contrastive:ContrastiveConfig",
         trainer="hfssl.methods.contrastive:ContrastiveTrainer",
-        paper="Supervised Contrastive Learning (Khosla et al. 2020, equation 2)",
+        paper=(
+            "Supervised Contrastive Learning (Khosla et al. 2020), equation 2; two dropout views after SimCSE (Gao "
+            "2021)"
+        ),
         product="encoder",
         opt_outs={
             "couples_rows": "every labeled row of a batch is compared with the others",
@@ -110,7 +113,7 @@ METHODS: dict[str, Method] = {
         summary="masked-span pretext training on raw text",
         config="hfssl.methods.pretext.masked_span:MaskedSpanConfig",
         trainer="hfssl.methods.pretext.masked_span:MaskedSpanTrainer",
-        paper="SpanBERT (Joshi et al. 2020, section 3.1), as task-adaptive pretraining (Gururangan et al. 2020)",
+        paper="SpanBERT: Improving Pre-training by Representing and Predicting Spans (Joshi et al. 2020), section 3.1",
         product="masked_lm",
         streams=("unlabeled",),
     ),
@@ -118,8 +121,36 @@ METHODS: dict[str, Method] = {
         summary="rounds of teacher, pseudo-labels with uncertainty, student",
         config="hfssl.methods.self_training.config:SelfTrainingConfig",
         trainer="hfssl.methods.self_training.student:SelfTrainingTrainer",
-        paper="Uncertainty-aware Self-training (Mukherjee & Awadallah 2020, equation 10)",
+        paper=(
+            "Uncertainty-aware Self-training for Few-shot Text Classification (Mukherjee & Awadallah 2020), equation "
+            "10"
+        ),
         streams=("labeled", "unlabeled"),
-        driver="hfssl.cli.recipe:train_rounds",
+        driver="hfssl.methods.self_training.driver:train_rounds",
     ),
 }
+
+
+def methods_table(methods: Mapping[str, Method] | None = None, links: Mapping[str, str] | None = None) -> str:
+    """Renders the documentation's table of methods.
+
+    Args:
+        methods (`Mapping[str, Method]`, *optional*): Name -> row; `METHODS` by default.
+        links (`Mapping[str, str]`, *optional*): Name -> address of the method's page; the others get no link.
+
+    Returns:
+        `str`: Markdown with a line for each method, in the order of the registry.
+
+    Example:
+        >>> from hfssl.config.methods import methods_table
+        >>> "`supervised`" in methods_table()
+        True
+    """
+    lines = ["| method | trainer | product | reads | what it does | source |", "|---|---|---|---|---|---|"]
+    links = {} if links is None else links
+    for name, method in (METHODS if methods is None else methods).items():
+        title = f"[`{name}`]({links[name]})" if name in links else f"`{name}`"
+        trainer = f"`{method.trainer.partition(':')[2]}`"
+        cells = (title, trainer, method.product, ", ".join(method.streams), method.summary, method.paper)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

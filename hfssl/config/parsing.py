@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hfssl.errors import ConfigurationError, near_matches
 
-__all__ = ["dataclass_parser", "parse", "read_yaml"]
+__all__ = ["dataclass_parser", "early_value", "parse", "read_yaml"]
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -101,6 +101,21 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     if twice:  # YAML itself would silently keep the last one
         raise ConfigurationError([f"{key}: given more than once in '{path}'; keep one of them." for key in twice])
     return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def early_value(argv: Sequence[str], name: str) -> str | None:
+    """Returns the value of `--NAME` in `argv`, or else of `NAME` in the YAML file of `--config`, or else `None`.
+
+    For an option on which it depends which other options exist.
+
+    Raises:
+        ConfigurationError: the YAML file cannot be read.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", nargs="?")
+    first.add_argument(f"--{name}", nargs="?", dest="value")
+    known, _ = first.parse_known_args(list(argv))
+    return known.value or (read_yaml(known.config).get(name) if known.config else None)
 
 
 def parse(

@@ -129,6 +129,11 @@ def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditRe
 
     Raises:
         DataError: A manifest is missing or is not one.
+
+    Example:
+        >>> import hfssl
+        >>> splits = hfssl.few_label_splits(hfssl.load_table(table))
+        >>> hfssl.audit([splits.manifest]).raise_if_leaky()
     """
     if not manifests:
         raise DataError("expected the manifest of the splits and those of the phases, got no manifest at all.")
@@ -192,7 +197,7 @@ def load_manifest(manifest: Mapping[str, Any] | str | os.PathLike) -> Mapping[st
             f"expected schema_version {MANIFEST_SCHEMA_VERSION} in {name}, got {version}: make the splits again with "
             "this version of hfssl."
         )
-    return manifest
+    return manifest  # pyright: ignore[reportReturnType]
 
 
 def inspect_texts(dataset: Dataset, label_names: Sequence[str]) -> list[str]:

@@ -88,6 +88,12 @@ def load_table(
     Raises:
         DataError: The table, a column, a text, a label or an id is not usable; the message says which and what to do.
         ConfigurationError: `max_characters` is below 1.
+
+    Example:
+        >>> import hfssl
+        >>> rows = hfssl.load_table(table)
+        >>> len(rows), rows.features["label"].names
+        (40, ['no', 'yes'])
     """
     if max_characters < 1:
         raise ConfigurationError(f"expected max_characters of at least 1, got {max_characters}.")
@@ -106,10 +112,10 @@ def load_table(
         label_names = label_names or own_names or _fitting(source.names_file, labels)
         columns["label"], names = _encode_labels(labels, label_names, places, source.name)
     if "group_column" in values:
-        columns["group"] = _as_texts(values["group_column"], places, group_column)
+        columns["group"] = _as_texts(values["group_column"], places, group_column)  # pyright: ignore[reportArgumentType]
     columns["id"] = [str(number) for number in range(len(places))]
     if "id_column" in values:
-        columns["id"] = _checked_ids(values["id_column"], places, id_column)
+        columns["id"] = _checked_ids(values["id_column"], places, id_column)  # pyright: ignore[reportArgumentType]
     columns["truncated"] = truncated
     kinds = {"label": ClassLabel(names=names), "truncated": Value("bool")}
     return Dataset.from_dict(columns, features=Features({c: kinds.get(c, Value("string")) for c in columns}))
@@ -147,7 +153,7 @@ def _dataset_source(dataset: Dataset, name: str, columns: list[str]) -> _Source:
         dataset = dataset.select_columns(columns)  # spares the decoding of images and the like
     where = f"'{name}', row"
     rows = (((where, number), row) for number, row in enumerate(dataset, start=1))
-    return _Source(name, rows, _class_names(dataset.features))
+    return _Source(name, rows, _class_names(dataset.features))  # pyright: ignore[reportArgumentType]
 
 
 def _class_names(features: Features) -> dict[str, list[str]]:
@@ -164,8 +170,8 @@ def _saved_dataset(path: Path, split: str) -> Dataset:
     if isinstance(loaded, DatasetDict):
         if split not in loaded:
             raise DataError(
-                f"expected the split '{split}' in '{path}', found {_listed(loaded)}."
-                f"{near_matches(split, list(loaded))} Name one of these with split=."
+                f"expected the split '{split}' in '{path}', found {_listed(loaded)}."  # pyright: ignore[reportArgumentType]
+                f"{near_matches(split, list(loaded))} Name one of these with split=."  # pyright: ignore[reportArgumentType]
             )
         return loaded[split]
     return loaded
@@ -290,7 +296,7 @@ def _encode_labels(
         if names is None:
             names = [str(number) for number in numbers]
         elif not {str(number) for number in numbers} <= set(names):
-            return [_position(label, names, place) for label, place in zip(labels, places, strict=True)], names
+            return [_position(label, names, place) for label, place in zip(labels, places, strict=True)], names  # pyright: ignore[reportArgumentType]
     texts = [None if label is None else str(label) for label in labels]
     if names is None:
         names = sorted({text for text in texts if text is not None})

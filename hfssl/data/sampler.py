@@ -182,8 +182,3 @@ class TwoStreamBatchSampler(Sampler[list[RowKey]]):
             rows = [(next(batches), per_batch) for batches, (_, per_batch) in zip(steps, self.streams, strict=True)]
             for i in range(self.batches_per_step):
                 yield [key for keys, per_batch in rows for key in keys[i * per_batch : (i + 1) * per_batch]]
-
-
-def row_lengths(input_ids: Sequence[Sequence[int]]) -> list[int]:
-    """Number of tokens of each row, for `RowStream`."""
-    return torch.tensor([len(ids) for ids in input_ids]).tolist()

@@ -56,7 +56,7 @@ class SemiSupervisedSplits(DatasetDict):
     manifest: dict[str, Any]
 
     def __init__(self, parts: Mapping[str, Dataset], manifest: Mapping[str, Any]):
-        super().__init__(parts)
+        super().__init__(parts)  # pyright: ignore[reportArgumentType, reportCallIssue]
         self.manifest = dict(manifest)
 
     @property
@@ -68,7 +68,7 @@ class SemiSupervisedSplits(DatasetDict):
         """Writes the parts as `save_to_disk` does, with `manifest.json` beside them, whole or not at all."""
         with atomic_directory(directory) as folder, library_bars(sum(map(len, self.values()))):
             # datasets 5.2 writes no shard at all for an empty part and then cannot load it: ask for one.
-            self.save_to_disk(str(folder), num_shards=dict.fromkeys(self, 1))
+            self.save_to_disk(str(folder), num_shards=dict.fromkeys(self, 1))  # pyright: ignore[reportArgumentType]
             write_json(folder / MANIFEST_FILE, self.manifest)
 
     @classmethod
@@ -83,7 +83,7 @@ class SemiSupervisedSplits(DatasetDict):
             parts = DatasetDict.load_from_disk(str(directory))
         except (OSError, ValueError, LookupError) as error:
             raise DataError(f"expected saved splits in '{directory}', got {error}: make the splits again.") from error
-        return cls(parts, manifest)
+        return cls(parts, manifest)  # pyright: ignore[reportArgumentType]
 
 
 def few_label_splits(
@@ -130,6 +130,12 @@ def few_label_splits(
         ConfigurationError: An option is out of range; all such problems are reported at once.
         DataError: No labels at all, only one class, a label in `validation` or `test` that was never labeled, fewer
             rows of a class than `labels_per_class`, or a class whose every labeled row repeats a held-out one.
+
+    Example:
+        >>> import hfssl
+        >>> splits = hfssl.few_label_splits(hfssl.load_table(table), labels_per_class=4)
+        >>> len(splits["labeled"]), len(splits["test"])
+        (8, 4)
     """
     options = SplitOptions(labels_per_class, test_fraction, proxy_fraction, max_unlabeled, max_test, seed)
     _check_options(options)
@@ -166,8 +172,8 @@ class _Tables:
     def joined(cls, tables: Mapping[int, Dataset | None]) -> _Tables:
         """The rows of all tables, one after the other; each must fit the main one."""
         given = {source: table for source, table in tables.items() if table is not None}
-        for source, table in given.items():
-            _check_table(table, TABLE_NAMES[source], with_pair="text_pair" in given[MAIN].column_names)
+        for source, table in given.items():  # pyright: ignore[reportAssignmentType]
+            _check_table(table, TABLE_NAMES[source], with_pair="text_pair" in given[MAIN].column_names)  # pyright: ignore[reportArgumentType]
         label_names = list(given[MAIN].features["label"].names)
         grouped = any("group" in table.column_names for table in given.values())
         columns: dict[str, list[Any]] = {}

@@ -67,7 +67,7 @@ def two_stream_loader(
     rows_per_batch: int,
     unlabeled_ratio: int,
     batches_per_step: int,
-    compares_rows: bool,
+    strata: Sequence[int] | None,
     length_bucketing: bool,
     seed: int,
     **options: Any,
@@ -75,13 +75,13 @@ def two_stream_loader(
     """One loader over both streams.
 
     Args:
-        labeled: tokenized rows; with `labels` where `compares_rows`. May be missing.
+        labeled: tokenized rows; May be missing.
         unlabeled: tokenized rows; may be missing, but not both.
         collator: makes a batch of the rows.
         rows_per_batch: labeled rows in a batch of one device, or unlabeled ones where there are no others.
         unlabeled_ratio: unlabeled rows a labeled one.
         batches_per_step: gradient accumulation steps x ranks.
-        compares_rows: whether a batch holds several rows of a class.
+        strata: class of each labeled row, where a batch is to hold several rows of a class; else `None`.
         length_bucketing: whether unlabeled rows of like length meet.
         seed: of both streams.
         options: of the `DataLoader`.
@@ -91,8 +91,8 @@ def two_stream_loader(
         lengths = [len(ids) for ids in unlabeled["input_ids"][:]]  # [:] decodes all at once
     if labeled is None:
         labeled_stream = None
-    elif compares_rows:
-        labeled_stream = ClassRowStream(labeled["labels"][:], seed, LABELED)
+    elif strata is not None:
+        labeled_stream = ClassRowStream(strata, seed, LABELED)
     else:
         labeled_stream = RowStream(len(labeled), seed, LABELED)
     sampler = TwoStreamBatchSampler(

@@ -129,12 +129,12 @@ class Explainer:
         """
         # The browser may send half of a surrogate pair, which no tokenizer takes.
         texts = tuple(text.encode("utf-8", "replace").decode("utf-8") for text in texts)
-        model, tokenizer = self.classifier.model, self.classifier.tokenizer
+        model, tokenizer, task = self.classifier.model, self.classifier.tokenizer, self.classifier.task
         encoded = self.classifier.tokenized([texts])
         logits = predict_logits(model, encoded, tokenizer)
-        probs = torch.from_numpy(logits).softmax(dim=-1)[0].numpy()
+        probs = task.probs(torch.from_numpy(logits))[0].numpy()
         try:
-            bald = float(mc_dropout(model, encoded, tokenizer, passes=self.passes, seed=0).bald[0])
+            bald = float(mc_dropout(model, encoded, tokenizer, passes=self.passes, seed=0, task=task).bald[0])
         except ModelError:  # finite logits it has, as we know by now; so what it lacks is dropout
             bald = None
         read = len(encoded[0]["input_ids"])

@@ -35,13 +35,13 @@ from hfssl.data.tokenization import pad_tokens, tokenize_dataset
 from hfssl.deploy.onnx_runtime import INT8_FILE, ONNX_FILE, TOKENS, OnnxClassifier, require_onnx
 from hfssl.errors import DataError, ModelError
 from hfssl.inference.scoring import predict_logits
-from hfssl.metrics.classification import accuracy
 from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import first_line, load_tokenizer
 from hfssl.models.checkpoints import plain_model
 from hfssl.models.mean_pooling import MeanPooledForSequenceClassification
 from hfssl.pipeline.run_folder import model_and_splits
 from hfssl.runtime.files import atomic_directory, write_json
+from hfssl.tasks.registry import task_of
 
 __all__ = ["TOLERANCE", "Cost", "Exported", "export_onnx"]
 
@@ -120,6 +120,14 @@ def export_onnx(
         DataError: `data` cannot be used as given, or holds no label.
         ModelError: There is no classifier in `folder`; `output` holds something else; torch cannot export the
             architecture; or ONNX Runtime's logits are not PyTorch's to 1e-4.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.models.checkpoints import save_checkpoint
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> save_checkpoint(model, tokenizer, folder, ["bad", "good"])
+        >>> sorted(hfssl.export_onnx(folder).sizes)
+        ['model.onnx']
     """
     require_onnx()
     folder = Path(folder)
@@ -128,7 +136,7 @@ def export_onnx(
     _check_replaceable(output)
     model = plain_model(from_pretrained(source)).float().eval()
     tokenizer = load_tokenizer(source)
-    label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]
+    label_names = [model.config.id2label[label] for label in range(model.config.num_labels)]  # pyright: ignore[reportArgumentType, reportOptionalSubscript]
     columns = {"text_column": text_column, "text_pair_column": text_pair_column, "label_column": label_column}
     rows, table = _rows_to_measure(data, columns, label_names, splits if int8 else None)
     with atomic_directory(output) as temporary:
@@ -169,7 +177,7 @@ def _rows_to_measure(
     if data is None:
         test = None if splits is None else SemiSupervisedSplits.load(splits)["test"]
         return (test, f"{splits} (test)") if test else (None, "")
-    table = load_table(data, label_names=label_names, **columns)
+    table = load_table(data, label_names=label_names, **columns)  # pyright: ignore[reportArgumentType]
     rows = table.select(np.flatnonzero(np.asarray(table["label"]) >= 0))
     if not len(rows):
         raise DataError(
@@ -219,7 +227,7 @@ def _write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path
                 dynamic_shapes={"inputs": (DYNAMIC,) * len(names)},
                 verbose=False,
             )
-            program.save(path, external_data=False)
+            program.save(path, external_data=False)  # pyright: ignore[reportOptionalMemberAccess]
     except torch.onnx.errors.OnnxExporterError as error:
         raise ModelError(
             f"Expected an architecture that torch can export to ONNX, but not '{kind}': "
@@ -272,7 +280,7 @@ def _largest_difference(classifier: OnnxClassifier, model: PreTrainedModel) -> f
         with torch.inference_mode():
             expected = model(**{name: batch[name] for name in classifier.inputs}).logits.numpy()
         try:
-            found = classifier.logits(batch)
+            found = classifier.logits(batch)  # pyright: ignore[reportArgumentType]
         except Exception as error:  # its exceptions share no other base
             raise ModelError(
                 f"Expected ONNX Runtime to run the exported '{model.config.model_type}' on {shape}, but: "
@@ -308,12 +316,15 @@ def _cost(
 ) -> Cost:
     labels = np.asarray(rows["label"], dtype=np.int64)
     tokens = tokenize_dataset(rows, tokenizer, _longest(model, tokenizer))
-    predicted = {"PyTorch": predict_logits(model, tokens, tokenizer, max_tokens=TOKENS).argmax(axis=-1)}
-    predicted |= {name: classifier.predict_logits(tokens).argmax(axis=-1) for name, classifier in classifiers.items()}
+    task = task_of(model.config)
+    logits = {"PyTorch": predict_logits(model, tokens, tokenizer, max_tokens=TOKENS)}
+    logits |= {name: classifier.predict_logits(tokens) for name, classifier in classifiers.items()}
+    probs = {name: task.probs(found) for name, found in logits.items()}
+    predicted = {name: task.predicted(found) for name, found in probs.items()}
     return Cost(
         table=table,
         rows=len(labels),
-        accuracy={name: accuracy(found, labels) for name, found in predicted.items()},
+        accuracy={name: float(task.right(found, labels).mean()) for name, found in probs.items()},
         changed={name: float(np.mean(predicted[name] != predicted["PyTorch"])) for name in classifiers},
     )
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from scipy.special import softmax
 from transformers import AutoConfig
 
 import hfssl.models.mean_pooling  # noqa: F401  makes AutoConfig know the mean-pooled classifier
 from hfssl.data.batching import token_windows
 from hfssl.errors import ConfigurationError, ModelError
 from hfssl.models.backbones import load_tokenizer
+from hfssl.tasks.registry import task_of
 
 __all__ = ["INT8_FILE", "ONNX_FILE", "OnnxClassifier", "require_onnx"]
 
@@ -69,6 +69,7 @@ class OnnxClassifier:
                 "hfssl export wrote."
             )
         config = AutoConfig.from_pretrained(folder)
+        self.task = task_of(config)
         self.label_names = [config.id2label[label] for label in range(config.num_labels)]
         self.tokenizer = load_tokenizer(folder)
         options = onnxruntime.SessionOptions()
@@ -86,7 +87,7 @@ class OnnxClassifier:
         """The probability of each label name, for each text (and its second text, for a model of pairs)."""
         second = None if pairs is None else list(pairs)
         encoded = self.tokenizer(list(texts), second, truncation=True, padding=True, return_tensors="np")
-        probs = softmax(self.logits(encoded), axis=-1)
+        probs = self.task.probs(self.logits(encoded))
         return [dict(zip(self.label_names, row, strict=True)) for row in probs.tolist()]
 
     def logits(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,14 +18,13 @@ from hfssl.data.tables import parquet_schema, read_rows
 from hfssl.data.writing import table_writer
 from hfssl.deploy.text_classifier import TextClassifier
 from hfssl.errors import DataError, near_matches
-from hfssl.functional.uncertainty import entropy
 from hfssl.inference.scoring import predict_logits
 from hfssl.runtime.files import atomic_file
 
-__all__ = ["NEW_COLUMNS", "PredictionSummary", "predict"]
+__all__ = ["PredictionSummary", "predict"]
 
 CHUNK_ROWS = 2048  # rows in memory at once; enough that sorting them by length saves most of the padding
-NEW_COLUMNS = {"predicted_label": pa.string(), "probability": pa.float64(), "entropy": pa.float64()}
+ARROW_TYPES = {str: pa.string(), float: pa.float64()}
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class PredictionSummary:
     Attributes:
         rows: Rows written.
         empty: Rows without any text, whose prediction is empty.
-        columns: Names of the three new columns, as written.
+        columns: Names of the new columns, as written.
     """
 
     rows: int
@@ -82,10 +81,11 @@ def predict(
         raise DataError(f"The output file '{target}' exists; choose another name, or replace it with --overwrite.")
     wanted = [text_column] if text_pair_column is None else [text_column, text_pair_column]
     columns, count = _scan(source, wanted)
-    names = _free_names(columns)
-    kinds = dict(zip(names, NEW_COLUMNS.values(), strict=True))
+    classifier = TextClassifier(model, max_length)
+    new = classifier.task.prediction_columns
+    names = _free_names(columns, new)
+    kinds = {name: ARROW_TYPES[kind] for name, kind in zip(names, new.values(), strict=True)}
     with atomic_file(target) as temporary, table_writer(temporary, target.suffix, source, columns, kinds) as writer:
-        classifier = TextClassifier(model, max_length)
         rows, empty = read_rows(source), 0
         with tqdm(total=count, desc="Predicting", unit=" rows", disable=True if quiet else None) as bar:
             while chunk := [row for _, row in islice(rows, CHUNK_ROWS)]:
@@ -102,21 +102,14 @@ def predict(
     return PredictionSummary(count, empty, names)
 
 
-def _predictions(
-    classifier: TextClassifier, texts: list[tuple[str, ...]], max_tokens: int
-) -> list[tuple[str, float, float]]:
-    """Label, its probability, and entropy in nats, of each text or pair."""
+def _predictions(classifier: TextClassifier, texts: list[tuple[str, ...]], max_tokens: int) -> list[tuple[Any, ...]]:
+    """What the task's columns of predictions hold for each text or pair."""
     if not texts:
         return []
     rows = classifier.tokenized(texts)
     logits = predict_logits(classifier.model, rows, classifier.tokenizer, max_tokens=max_tokens)
-    probs = torch.from_numpy(logits).softmax(dim=-1)  # [N, K]
-    best = probs.max(dim=-1)
-    columns = (best.indices.tolist(), best.values.tolist(), entropy(probs).tolist())
-    return [
-        (classifier.label_names[label], round(probability, 6), round(nats, 6))
-        for label, probability, nats in zip(*columns, strict=True)
-    ]
+    probs = classifier.task.probs(torch.from_numpy(logits)).numpy()  # [N, K]
+    return classifier.task.describe(probs, classifier.label_names)
 
 
 def _scan(path: Path, wanted: Sequence[str]) -> tuple[list[str], int]:
@@ -138,10 +131,10 @@ def _scan(path: Path, wanted: Sequence[str]) -> tuple[list[str], int]:
     return list(columns), count
 
 
-def _free_names(columns: Sequence[str]) -> list[str]:
+def _free_names(columns: Sequence[str], new: Iterable[str]) -> list[str]:
     """The names of the new columns, numbered where the table has such a column already."""
     names = []
-    for name in NEW_COLUMNS:
+    for name in new:
         free, number = name, 2
         while free in columns:
             free, number = f"{name}_{number}", number + 1

@@ -19,6 +19,7 @@ from hfssl.hub.upload import Pushed, check_repo_id, commit, sizes_of
 from hfssl.models.adapters import LABELS_FILE
 from hfssl.reporting.markdown import private_command
 from hfssl.reporting.model_card import run_card
+from hfssl.reporting.results import read_results
 
 __all__ = ["Pushed", "files_below", "files_to_push", "push"]
 
@@ -70,7 +71,7 @@ def files_to_push(
                 + ("; the run trained all weights (--adapter lora makes one)." if part == ADAPTER else ".")
             )
         files |= files_below(folder / part, f"{ADAPTER}/" if part == ADAPTER and artifact == "both" else "")
-    results, settings = (_read(folder / name) for name in ("results.json", "settings.json"))
+    results, settings = read_results(folder), _read(folder / "settings.json")
     card = run_card(
         results,
         settings,
@@ -124,6 +125,14 @@ def push(
     Raises:
         ModelError: in one sentence: nothing to push, a token that is not valid or may not write, somebody else's push
             in between, a server that stays away. The Hub is then as it was.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.models.checkpoints import save_checkpoint
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> save_checkpoint(model, tokenizer, folder, ["bad", "good"])
+        >>> sorted(hfssl.push(folder, "me/reviews", dry_run=True).files)
+        ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json']
     """
     check_repo_id(repo_id)
     files = files_to_push(folder, repo_id, artifact, include_report=include_report, license=license)

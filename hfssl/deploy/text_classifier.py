@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import load_tokenizer
+from hfssl.tasks.registry import task_of
 
 __all__ = ["TextClassifier"]
 
@@ -26,6 +27,7 @@ class TextClassifier:
         model: The classifier.
         tokenizer: Its tokenizer.
         label_names: `[K]`, in the order of the logits.
+        task: What a prediction is, by the model's configuration.
         max_length: Tokens kept of each text.
 
     Raises:
@@ -35,7 +37,7 @@ class TextClassifier:
     def __init__(self, path: str | os.PathLike, max_length: int | None = None):
         device = torch.accelerator.current_accelerator(check_available=True)
         self.model = from_pretrained(path).to(device or "cpu").eval()
-        self.tokenizer = load_tokenizer(path)
+        self.tokenizer, self.task = load_tokenizer(path), task_of(self.model.config)
         names = self.model.config.id2label
         self.label_names = [names[number] for number in range(len(names))]
         # The encoder's configuration: a mean-pooled classifier keeps it inside its own.

@@ -44,19 +44,19 @@ def drifted_class_prior(probs: np.ndarray, taught: np.ndarray | None) -> list[st
     ]
 
 
-def unlearned_labels(student: np.ndarray, baseline: np.ndarray, taught: np.ndarray) -> list[str]:
+def unlearned_labels(student: np.ndarray, labels_only: np.ndarray, taught: np.ndarray) -> list[str]:
     """The student says what it was taught on far fewer rows of the pool than labels only, which never saw that.
 
     A little fewer is usual: the labels-only model is much like the teacher, and a student may better its labels.
 
     Args:
         student: `[N]` classes that the student gives to rows of the pool; fewer than 50 say too little.
-        baseline: `[N]` those of the labels-only model.
+        labels_only: `[N]` those of the labels-only model.
         taught: `[N]` their pseudo-labels.
     """
     if len(taught) < MIN_ROWS:
         return []
-    learned, before = (100 * float((said == taught).mean()) for said in (student, baseline))
+    learned, before = (100 * float((said == taught).mean()) for said in (student, labels_only))
     if learned >= before - UNLEARNED:
         return []
     return [
@@ -65,23 +65,23 @@ def unlearned_labels(student: np.ndarray, baseline: np.ndarray, taught: np.ndarr
     ]
 
 
-def ood_pool(novel: np.ndarray, *, filtered: bool) -> list[str]:
+def ood_pool(rows: np.ndarray, *, filtered: bool) -> list[str]:
     """Much of the pool is unlike all labeled rows, and no weight was taken from it.
 
     Args:
-        novel: `[N]` bool, see `hfssl.evaluation.out_of_distribution.ood_rows`.
+        rows: `[N]` bool, see `hfssl.evaluation.out_of_distribution.ood_rows`.
         filtered: whether these rows lost their weight; `ood_rows_left_out` says so then.
     """
-    if filtered or not is_ood(novel):
+    if filtered or not is_ood(rows):
         return []
-    return [f"{100 * novel.mean():.0f}% of the pool is unlike all labeled rows (5% would be usual)."]
+    return [f"{100 * rows.mean():.0f}% of the pool is unlike all labeled rows (5% would be usual)."]
 
 
-def ood_rows_left_out(novel: np.ndarray) -> list[str]:
+def ood_rows_left_out(rows: np.ndarray) -> list[str]:
     """No alarm but a note: much of the pool, `[N]` bool, was unlike all labeled rows and lost its weight."""
-    if not is_ood(novel) or novel.all():
+    if not is_ood(rows) or rows.all():
         return []
     return [
-        f"{100 * novel.mean():.0f}% of the pool is unlike all labeled rows (5% would be usual): nothing was learned "
+        f"{100 * rows.mean():.0f}% of the pool is unlike all labeled rows (5% would be usual): nothing was learned "
         "from these rows."
     ]

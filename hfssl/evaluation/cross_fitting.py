@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from scipy.special import softmax
 from sklearn.model_selection import StratifiedGroupKFold
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.inference.scoring import predict_logits
 from hfssl.runtime.files import read_arrays, write_arrays
+from hfssl.tasks.base import Task
 
 __all__ = ["CrossFit", "cross_fit", "fold_numbers"]
 
@@ -75,6 +75,7 @@ def cross_fit(
     numbers: np.ndarray,
     models: Callable[[Path, int, Dataset], Mapping[str, PreTrainedModel]],
     tokenizer: PreTrainedTokenizerBase,
+    task: Task,
 ) -> None:
     """Trains each fold's models and asks them of the rows that they have not seen.
 
@@ -85,6 +86,7 @@ def cross_fit(
         numbers: see `fold_numbers`.
         models: (folder, fold, rows) -> the stages' models by name, trained on these rows.
         tokenizer: pads the batches.
+        task: what a prediction is.
     """
     parts = []
     for fold in range(numbers.max() + 1):
@@ -93,7 +95,7 @@ def cross_fit(
             unseen = labeled.select(np.flatnonzero(numbers == fold))
             trained = models(place, fold, labeled.select(np.flatnonzero(numbers != fold)))
             said = {
-                f"{part}/{name}": _probs(model, rows, tokenizer)
+                f"{part}/{name}": _probs(model, rows, tokenizer, task)
                 for name, model in trained.items()
                 for part, rows in (("labeled", unseen), ("proxy", proxy))
             }
@@ -110,10 +112,10 @@ def cross_fit(
     write_arrays(folder / ARRAYS, kept)
 
 
-def _probs(model: PreTrainedModel, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+def _probs(model: PreTrainedModel, rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task) -> np.ndarray:
     if not len(rows):
         return np.zeros((0, model.config.num_labels), np.float32)
-    return softmax(predict_logits(model, rows, tokenizer), axis=-1)
+    return task.probs(predict_logits(model, rows, tokenizer))
 
 
 def _agreement(probs: np.ndarray) -> float:

@@ -46,6 +46,6 @@ def ood_rows(labeled: np.ndarray, pool: np.ndarray, level: float = LEVEL) -> np.
     return conformal_p_values(labeled, pool) <= level
 
 
-def is_ood(novel: np.ndarray) -> bool:
-    """Whether so many rows of a pool, `[N]` bool, are novel that the pool itself is doubtful."""
-    return bool(novel.mean() >= ALARM_SHARE)
+def is_ood(rows: np.ndarray) -> bool:
+    """Whether so many rows of a pool, `[N]` bool, are out of distribution that the pool itself is doubtful."""
+    return bool(rows.mean() >= ALARM_SHARE)

@@ -15,6 +15,8 @@ from transformers import PreTrainedModel
 from hfssl.errors import ModelError
 from hfssl.models.heads import logit_layer
 from hfssl.models.introspection import evaluating
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 __all__ = ["fit_temperature", "fold_temperature"]
 
@@ -24,7 +26,9 @@ CHECK_TOKENS = 8
 CHECK_TOLERANCE = 1e-5
 
 
-def fit_temperature(logits: ArrayLike, labels: ArrayLike, prior_scale: float = 0.5) -> float:
+def fit_temperature(
+    logits: ArrayLike, labels: ArrayLike, prior_scale: float = 0.5, *, task: Task | None = None
+) -> float:
     """Most probable temperature T: minimises N * nll(logits / T) + (log T)^2 / (2 * prior_scale^2).
 
     Temperature scaling (Guo et al. 2017, section 4.2, equation 9) with a log-normal prior around T = 1. The
@@ -35,12 +39,13 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, prior_scale: float = 0
         logits: uncalibrated scores, shape `[N, K]`; N = 0 gives 1.0, the prior's mode.
         labels: true class indices, shape `[N]`, none of them -1.
         prior_scale: standard deviation of log T under the prior, default `0.5` (68 % of the mass in 0.61 to 1.65).
+        task: what a prediction is; default: one label per text.
 
     Returns:
         T in `[0.05, 20]`; above 1 where the model is overconfident.
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+    if logits.ndim != 2 or labels.shape[:1] != logits.shape[:1]:
         raise ValueError(f"Expected logits [N, K] and labels [N], got shapes {logits.shape} and {labels.shape}.")
     if not prior_scale > 0:
         raise ValueError(f"Expected a positive prior_scale, got {prior_scale}.")
@@ -48,13 +53,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, prior_scale: float = 0
         return 1.0
     if not np.isfinite(logits).all():
         raise ValueError("Expected finite logits.")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(f"Expected class indices from 0 to {logits.shape[1] - 1}: leave unlabeled rows (-1) out.")
-    scores = torch.from_numpy(logits)
-    truth = torch.from_numpy(labels.astype(np.int64))
+    task = get_task() if task is None else task
+    scores, truth = torch.from_numpy(logits), task.targets(labels, logits.shape[1])
 
     def objective(log_temperature: float) -> float:
-        summed_nll = nn.functional.cross_entropy(scores / math.exp(log_temperature), truth, reduction="sum")
+        summed_nll = task.loss(scores / math.exp(log_temperature), truth, reduction="sum")
         return summed_nll.item() + log_temperature**2 / (2 * prior_scale**2)
 
     # A grid, because the sum can have two valleys (only the likelihood alone has a single one in T).

@@ -2,7 +2,8 @@
 
 A handful of held-out labels says little: on 18 of them one row is worth 5.6 points, more than most gains. So what they
 say is weighed against what earlier runs say, by Bayes' rule: the gain of a run is drawn either from those of runs that
-went well or, rarely, from those of runs that went wrong (`PRIORS`), and the held-out rows tell which.
+went well (`gain_prior` in `hfssl.config.stages`) or, rarely, from those of runs that went wrong, and the held-out rows
+tell which.
 """
 
 from __future__ import annotations
@@ -15,30 +16,25 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from hfssl.config.stages import LABELS_ONLY, stage_row
 from hfssl.metrics.classification import nll
 from hfssl.metrics.significance import paired_gain
 
-__all__ = ["LABELS_ONLY", "Verdict", "expected_gain", "judge", "stage_name"]
+__all__ = ["Verdict", "expected_gain", "judge", "mixture_prior"]
 
-LABELS_ONLY = "labels_only"
 CONFIDENCE = 0.95
 
-# Share, mean and standard deviation of the gains in accuracy, where all went well and where something went wrong. The
-# first row of each is rounded from runs on the development sets (benchmarks/NOTES.md, 2026-11-27); the second is an
-# assumption, as no run there went so wrong: classes that collapse cost so much.
+# Weight, mean and standard deviation of the gains in accuracy of runs in which something went wrong: an assumption, as
+# no run on the development sets went so wrong (benchmarks/NOTES.md, 2026-11-27).
 WENT_WRONG = (0.05, -0.15, 0.2)
-PRIORS = {
-    "self_training": ((0.95, 0.03, 0.03), WENT_WRONG),
-    "pretext": ((0.95, 0.0, 0.02), WENT_WRONG),
-}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which stage is kept, and why.
+    """Which stage is selected, and why.
 
     Attributes:
-        chosen: Name of the stage whose model is kept.
+        selected_stage: Name of the stage whose model is kept.
         use_unlabeled: Whether that stage used the unlabeled rows.
         gain: Accuracy of the best stage that used them minus that of labels only, on the held-out labels, in
             `[-1, 1]`; `None` without held-out labels.
@@ -49,7 +45,7 @@ class Verdict:
         sentence: The verdict in one sentence.
     """
 
-    chosen: str
+    selected_stage: str
     use_unlabeled: bool
     gain: float | None
     interval: list[float] | None
@@ -59,12 +55,22 @@ class Verdict:
     sentence: str
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, without `chosen`, which `results.json` holds beside it."""
-        return {name: value for name, value in asdict(self).items() if name != "chosen"}
+        """Returns JSON values without `selected_stage`, which is a key of `results.json` of its own."""
+        return {name: value for name, value in asdict(self).items() if name != "selected_stage"}
+
+
+def mixture_prior(stage: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Returns (weight, mean, standard deviation) of the gains of a stage where all went well, and where not.
+
+    Example:
+        >>> mixture_prior("self_training")[0]
+        (0.95, 0.03, 0.03)
+    """
+    return (1 - WENT_WRONG[0], *stage_row(stage).gain_prior), WENT_WRONG
 
 
 def expected_gain(
-    baseline: np.ndarray, other: np.ndarray, prior: Sequence[tuple[float, float, float]]
+    labels_only: np.ndarray, other: np.ndarray, gain_prior: Sequence[tuple[float, float, float]]
 ) -> tuple[float, float, float]:
     """Gain in accuracy to expect on new rows: posterior mean and 95% interval.
 
@@ -73,15 +79,15 @@ def expected_gain(
     mixture of normals, so that the posterior is one, too.
 
     Args:
-        baseline: `[N]` bool, whether labels only is right; N may be 0.
+        labels_only: `[N]` bool, whether labels only is right; N may be 0.
         other: `[N]` bool, whether the stage is right.
-        prior: (share, mean, standard deviation) of each component.
+        gain_prior: (weight, mean, standard deviation) of each component.
 
     Returns:
         Mean, lower and upper bound, in `[-1, 1]` all but surely.
     """
-    shares, means, spreads = (np.array(values) for values in zip(*prior, strict=True))
-    difference = np.asarray(other, dtype=float) - np.asarray(baseline, dtype=float)
+    shares, means, spreads = (np.array(values) for values in zip(*gain_prior, strict=True))
+    difference = np.asarray(other, dtype=float) - np.asarray(labels_only, dtype=float)
     count = len(difference)
     if count:
         noise = (np.square(difference).sum() + 1) / (count + 1) / count
@@ -116,7 +122,7 @@ def judge(probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequen
         sentence = "No unlabeled data was used: the model rests on the labels."
         return Verdict(LABELS_ONLY, False, None, None, None, None, reasons, sentence)
     right = {name: table.argmax(axis=1) == labels for name, table in probs.items()}
-    expected = {name: expected_gain(right[LABELS_ONLY], right[name], PRIORS[name]) for name in others}
+    expected = {name: expected_gain(right[LABELS_ONLY], right[name], mixture_prior(name)) for name in others}
     merits = {
         name: (round(expected[name][0], 6), -nll(probs[name], labels) if len(labels) else 0.0) for name in others
     }
@@ -130,7 +136,7 @@ def judge(probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequen
     use = merits[best] > standing and not alarms
     gain, lowest, highest = paired_gain(right[LABELS_ONLY], right[best], confidence=CONFIDENCE)
     counts = f"{right[best].sum()} of {len(labels)} held-out rows right with, {right[LABELS_ONLY].sum()} without it"
-    reasons = [f"{stage_name(best)}: {counts}.", *alarms]
+    reasons = [f"{stage_row(best).model}: {counts}.", *alarms]
     if merits[best][0] == 0:
         costs = "{:.3f} nats with, {:.3f} without".format(*(nll(probs[name], labels) for name in (best, LABELS_ONLY)))
         reasons.insert(1, f"A tie, decided by the log-likelihood: {costs}.")
@@ -138,16 +144,15 @@ def judge(probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequen
     spread = f"{seen}{_points(highest)}; {outlook}"
     if use:
         certainty = "helped" if lowest > 0 else "seems to have helped" if gain > 0 else "is expected to help"
-        sentence = f"The unlabeled data {certainty} ({spread}): the {stage_name(best)} model is kept."
+        sentence = f"The unlabeled data {certainty} ({spread}): the {stage_row(best).model} model is kept."
     elif alarms and merits[best] > standing:
         sentence = f"An alarm was raised against the unlabeled data ({spread}): the labels-only model is kept."
     else:
         sentence = f"The unlabeled data did not help ({spread}): the labels-only model is kept."
     if lowest <= 0 <= highest:
         reasons.append("The interval includes zero: so few held-out labels cannot settle it.")
-    return Verdict(
-        best if use else LABELS_ONLY, use, gain, [lowest, highest], **rest, reasons=reasons, sentence=sentence
-    )
+    selected = best if use else LABELS_ONLY
+    return Verdict(selected, use, gain, [lowest, highest], **rest, reasons=reasons, sentence=sentence)
 
 
 def _judge_without_labels(candidate: str, alarms: Sequence[str], outlook: str, rest: dict[str, Any]) -> Verdict:
@@ -158,15 +163,10 @@ def _judge_without_labels(candidate: str, alarms: Sequence[str], outlook: str, r
         *alarms,
     ]
     why = "no alarm was raised" if use else "an alarm was raised" if alarms else "earlier runs promise no gain"
-    kept = f"the {stage_name(candidate)} model is kept" if use else "the labels-only model is kept"
+    kept = f"the {stage_row(candidate).model} model is kept" if use else "the labels-only model is kept"
     sentence = f"Unverified: no labels could be held out, {why}, and {kept}."
     return Verdict(candidate if use else LABELS_ONLY, use, None, None, **rest, reasons=reasons, sentence=sentence)
 
 
 def _points(share: float) -> str:
     return f"{100 * share:+.1f}"
-
-
-def stage_name(stage: str) -> str:
-    """`"self_training"` -> `"self-trained"`, as the sentences have it."""
-    return {"self_training": "self-trained", "pretext": "pretext-adapted"}.get(stage, stage.replace("_", " "))

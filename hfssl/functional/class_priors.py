@@ -20,7 +20,6 @@ from hfssl.errors import ConfigurationError
 
 __all__ = [
     "DISTRIBUTION_ALIGNMENTS",
-    "adjust_to_prior",
     "align_distribution",
     "class_prior",
     "consensus_prior",
@@ -84,8 +83,8 @@ def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
     return found / found.sum()
 
 
-def predicted_prior(predicted: ArrayLike, prior: ArrayLike) -> np.ndarray:
-    """Class prior of unlabeled rows by their most probable classes, drawn to `prior` the more classes there are.
+def predicted_prior(predicted: ArrayLike, expected: ArrayLike) -> np.ndarray:
+    """Class prior of unlabeled rows by their most probable classes, drawn to `expected` the more classes there are.
 
     Geometrically, as in `consensus_prior`, so that a class that is rare by itself remains so: the prior's exponent is
     K / (K + 50). A model that favours one class over its neighbour is fed by its own shares: with 77 and 150 classes
@@ -94,35 +93,19 @@ def predicted_prior(predicted: ArrayLike, prior: ArrayLike) -> np.ndarray:
 
     Args:
         predicted: `[N]` class numbers.
-        prior: `[K]`, all positive: shares that are expected without the rows.
+        expected: `[K]`, all positive: shares that are expected without the rows.
 
     Returns:
         `[K]` float64 that sums to 1.
     """
-    prior = np.asarray(prior, np.float64)
-    weight = len(prior) / (len(prior) + CLASSES_AT_HALF)
-    shares = class_prior(predicted, len(prior)) ** (1 - weight) * prior**weight
+    expected = np.asarray(expected, np.float64)
+    weight = len(expected) / (len(expected) + CLASSES_AT_HALF)
+    shares = class_prior(predicted, len(expected)) ** (1 - weight) * expected**weight
     return shares / shares.sum()
 
 
-def adjust_to_prior(probs: ArrayLike, prior: ArrayLike, target: ArrayLike) -> np.ndarray:
-    """Posteriors under another class prior: p(k|x) * target_k / prior_k, normalised (Saerens et al. 2002, eq. 2.4).
-
-    Args:
-        probs: `[N, K]`, posteriors of a model that was trained on rows with shares `prior`.
-        prior: `[K]`, all positive.
-        target: `[K]`, shares of the rows at hand.
-
-    Returns:
-        `[N, K]` in the dtype of `probs`.
-    """
-    probs = np.asarray(probs)
-    adjusted = probs * (np.asarray(target, np.float64) / np.asarray(prior, np.float64))
-    return (adjusted / adjusted.sum(axis=1, keepdims=True)).astype(probs.dtype)
-
-
 def estimate_prior(
-    probs: ArrayLike, prior: ArrayLike, *, max_iterations: int = 1000, tolerance: float = 1e-6
+    probs: ArrayLike, source: ArrayLike, *, max_iterations: int = 1000, tolerance: float = 1e-6
 ) -> np.ndarray:
     """Class prior of unlabeled rows, by expectation maximisation (Saerens, Latinne & Decaestecker 2002, eq. 2.9).
 
@@ -130,8 +113,8 @@ def estimate_prior(
     A model that is unsure without reason (a temperature above 1) breaks that condition, and rare classes then die out.
 
     Args:
-        probs: `[N, K]`, posteriors of a model that was trained on rows with shares `prior`.
-        prior: `[K]`, all positive; the estimate starts here and is this for N = 0.
+        probs: `[N, K]`, posteriors of a model that was trained on rows with shares `source`.
+        source: `[K]`, all positive; the estimate starts here and is this for N = 0.
         max_iterations: most iterations.
         tolerance: stop when no share changes by more.
 
@@ -139,15 +122,15 @@ def estimate_prior(
         `[K]` float64 that sums to 1.
 
     Raises:
-        ValueError: if a share in `prior` is not positive.
+        ValueError: if a share in `source` is not positive.
     """
-    probs, prior = np.asarray(probs, np.float64), np.asarray(prior, np.float64)
-    if not (prior > 0).all():
-        raise ValueError(f"Expected a class prior without zeros, got {prior.tolist()}.")
-    estimate = prior / prior.sum()
+    probs, source = np.asarray(probs, np.float64), np.asarray(source, np.float64)
+    if not (source > 0).all():
+        raise ValueError(f"Expected a class prior without zeros, got {source.tolist()}.")
+    estimate = source / source.sum()
     if not len(probs):
         return estimate
-    likelihood = probs / prior  # p(x|k), up to a factor that each row has for itself
+    likelihood = probs / source  # p(x|k), up to a factor that each row has for itself
     for _ in range(max_iterations):
         joint = likelihood * estimate
         fresh = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)

@@ -147,7 +147,7 @@ def _spread(
     labels: np.ndarray,
     num_classes: int,
     alpha: float,
-    prior: np.ndarray | None,
+    class_prior: np.ndarray | None,
     tolerance: float,
 ) -> SpreadLabels:
     steps = _steps(alpha, tolerance)
@@ -161,8 +161,8 @@ def _spread(
     reached = mass > tolerance * math.sqrt(num_classes * np.count_nonzero(labels >= 0))
     probs[reached] /= mass[reached, None]
     probs[~reached] = 1.0 / num_classes
-    if prior is not None:
-        _normalize_class_mass(probs, reached, labels, prior)
+    if class_prior is not None:
+        _normalize_class_mass(probs, reached, labels, class_prior)
     # Row by row sums of p log p with 0 log 0 = 0, without a second [N, K] array.
     entropy = np.zeros(len(labels))
     for column in probs.T:
@@ -206,13 +206,13 @@ def _fixed_point(
     return now
 
 
-def _normalize_class_mass(probs: np.ndarray, reached: np.ndarray, labels: np.ndarray, prior: np.ndarray) -> None:
+def _normalize_class_mass(probs: np.ndarray, reached: np.ndarray, labels: np.ndarray, class_prior: np.ndarray) -> None:
     """Class mass normalization of the reached rows, in place."""
     counted = reached & (labels < 0)
     if not counted.any():
         return
     mass = probs[counted].mean(axis=0)
-    scaled = probs[reached] * np.divide(prior, mass, out=np.zeros(len(mass)), where=mass > 0)
+    scaled = probs[reached] * np.divide(class_prior, mass, out=np.zeros(len(mass)), where=mass > 0)
     totals = scaled.sum(axis=1, keepdims=True)
     # A row whose every class has prior 0 keeps what it has.
     probs[reached] = np.where(totals > 0, scaled / np.where(totals > 0, totals, 1.0), probs[reached])

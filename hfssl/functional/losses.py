@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-__all__ = ["pair_similarity_loss", "soft_cross_entropy", "supervised_contrastive_loss", "weighted_pseudo_label_loss"]
+__all__ = [
+    "pair_similarity_loss",
+    "same_class",
+    "soft_cross_entropy",
+    "supervised_contrastive_loss",
+    "weighted_pseudo_label_loss",
+]
 
 
 def soft_cross_entropy(logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
@@ -32,7 +38,12 @@ def weighted_pseudo_label_loss(
     return (weights * soft_cross_entropy(logits, target_probs)).mean()
 
 
-def pair_similarity_loss(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def same_class(labels: torch.Tensor) -> torch.Tensor:
+    """Which rows have the same class: `[B]` -> `[B, B]` bool."""
+    return labels[:, None] == labels[None, :]
+
+
+def pair_similarity_loss(features: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
     """Draws the cosine of two rows to 1 within a class and to 0 between classes, a scalar.
 
     Mean of (cos(z_i, z_j) - 1)^2 over the pairs of one class and mean of cos(z_i, z_j)^2 over all others, half each:
@@ -41,17 +52,17 @@ def pair_similarity_loss(features: torch.Tensor, labels: torch.Tensor) -> torch.
 
     Args:
         features: `[B, D]`.
-        labels: `[B]`.
+        alike: `[B, B]`, which rows are of one class (`same_class`), or cosines in [0, 1] to draw them to.
     """
     normalised = F.normalize(features, dim=-1)
-    alike = (labels[:, None] == labels[None, :]).float()
-    others = 1 - torch.eye(len(labels), device=features.device)
+    alike = alike.float()
+    others = 1 - torch.eye(len(alike), device=features.device)
     error = (normalised @ normalised.T - alike).square()
     means = [(error * kind).sum() / kind.sum().clamp(min=1) for kind in (alike * others, 1 - alike) if kind.sum() > 0]
     return torch.stack(means).mean() if means else 0 * error.sum()
 
 
-def supervised_contrastive_loss(features: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+def supervised_contrastive_loss(features: torch.Tensor, alike: torch.Tensor, temperature: float) -> torch.Tensor:
     """Pulls rows of one class together and pushes all others away, a scalar in nats.
 
     L_out of Khosla et al. (2020), equation 2: for each anchor the mean over its positives of
@@ -60,14 +71,14 @@ def supervised_contrastive_loss(features: torch.Tensor, labels: torch.Tensor, te
 
     Args:
         features: `[B, D]`.
-        labels: `[B]`.
+        alike: `[B, B]` bool, or weights in [0, 1] of rows that are alike in part.
         temperature: T, above 0.
     """
     normalised = F.normalize(features, dim=-1)
-    itself = torch.eye(len(labels), dtype=torch.bool, device=features.device)
+    itself = torch.eye(len(alike), dtype=torch.bool, device=features.device)
     similarity = (normalised @ normalised.T / temperature).masked_fill(itself, -torch.inf)
     log_probs = similarity.log_softmax(dim=-1).masked_fill(itself, 0.0)  # -inf * 0 would be NaN
-    positive = (labels[:, None] == labels[None, :]) & ~itself
+    positive = alike.masked_fill(itself, 0)
     count = positive.sum(dim=-1)
-    per_anchor = -(log_probs * positive).sum(dim=-1) / count.clamp(min=1)
+    per_anchor = -(log_probs * positive).sum(dim=-1) / torch.where(count > 0, count, 1)
     return per_anchor.sum() / (count > 0).sum().clamp(min=1)

@@ -13,16 +13,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hfssl.runtime.seeding import numpy_generator
 
-__all__ = ["draw_mixup", "mixup_cross_entropy", "r_drop_loss"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+__all__ = ["draw_mixup", "mixup_loss", "r_drop_loss", "symmetric_divergence"]
 
 
-def r_drop_loss(first: Tensor, second: Tensor, labels: Tensor, alpha: float, label_smoothing: float = 0.0) -> Tensor:
+def r_drop_loss(
+    first: Tensor,
+    second: Tensor,
+    labels: Tensor,
+    alpha: float,
+    *,
+    loss: Loss = F.cross_entropy,
+    divergence: Loss | None = None,
+) -> Tensor:
     """Half of R-Drop's loss (Wu et al. 2021, equation 4), so that alpha = 0 is the ordinary cross-entropy.
 
     (CE(first) + CE(second)) / 2 + alpha / 2 * (KL(p1 || p2) + KL(p2 || p1)) / 2, means over the rows, in nats.
@@ -32,28 +44,33 @@ def r_drop_loss(first: Tensor, second: Tensor, labels: Tensor, alpha: float, lab
         second: `[B, K]` logits of the same rows under another.
         labels: `[B]`.
         alpha: weight of the divergence; the paper has 0.5 to 5.
-        label_smoothing: of both cross-entropies.
+        loss: (logits, labels) -> mean loss; default: cross-entropy.
+        divergence: (logits, logits) -> sum of the two divergences; default: `symmetric_divergence`.
     """
-    likelihood = sum(F.cross_entropy(logits, labels, label_smoothing=label_smoothing) for logits in (first, second))
+    divergence = symmetric_divergence if divergence is None else divergence
+    likelihood = sum(loss(logits, labels) for logits in (first, second))
+    return likelihood / 2 + alpha * divergence(first, second) / 4
+
+
+def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
+    """KL(p1 || p2) + KL(p2 || p1) of softmax distributions, mean over the rows, in nats: logits `[B, K]` each."""
     one, other = first.log_softmax(-1), second.log_softmax(-1)
-    divergence = sum(F.kl_div(q, p, log_target=True, reduction="batchmean") for p, q in ((one, other), (other, one)))
-    return likelihood / 2 + alpha * divergence / 4
+    return sum(F.kl_div(q, p, log_target=True, reduction="batchmean") for p, q in ((one, other), (other, one)))
 
 
-def mixup_cross_entropy(
-    logits: Tensor, labels: Tensor, partners: Tensor, share: float, label_smoothing: float = 0.0
+def mixup_loss(
+    logits: Tensor, labels: Tensor, partners: Tensor, share: float, *, loss: Loss = F.cross_entropy
 ) -> Tensor:
-    """share * CE(label) + (1 - share) * CE(partner's label) (Zhang et al. 2018, section 2).
+    """share * loss(label) + (1 - share) * loss(partner's label) (Zhang et al. 2018, section 2).
 
     Args:
         logits: `[B, K]` of mixed rows.
         labels: `[B]`.
         partners: `[B]` row numbers that each row was mixed with.
         share: lambda, what is left of the row itself, in [0, 1].
-        label_smoothing: of both cross-entropies.
+        loss: (logits, labels) -> mean loss; default: cross-entropy.
     """
-    own = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    return share * own + (1 - share) * F.cross_entropy(logits, labels[partners], label_smoothing=label_smoothing)
+    return share * loss(logits, labels) + (1 - share) * loss(logits, labels[partners])
 
 
 def draw_mixup(size: int, alpha: float, seed: int, step: int) -> tuple[float, Tensor]:

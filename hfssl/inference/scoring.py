@@ -31,6 +31,8 @@ from hfssl.models.introspection import evaluating
 from hfssl.models.mean_pooling import mean_over_tokens
 from hfssl.runtime.cpu_kernels import cheap_operations
 from hfssl.runtime.distributed import failing_together, rank_and_world, sum_over_ranks
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 __all__ = [
     "dropout_active",
@@ -196,6 +198,7 @@ def mc_dropout(
     top_layers: int | None = None,
     max_tokens: int | None = None,
     progress: str | None = None,
+    task: Task | None = None,
 ) -> MCDropoutResult:
     """T stochastic passes with dropout on (Gal & Ghahramani 2016), reduced per batch: nothing of size T x N is kept.
 
@@ -213,10 +216,12 @@ def mc_dropout(
         max_tokens: most tokens in one forward pass, padding included; default: 1,536 on a CPU (3,072 under
             autocast), 8,192 elsewhere.
         progress: text beside a progress bar over rows; `None` shows no bar.
+        task: what a prediction is; default: one label per text.
 
     Raises:
         ModelError: if dropout changes nothing (all probabilities are 0), or if a logit is not finite.
     """
+    task = get_task() if task is None else task
     max_tokens = _token_budget(model, max_tokens)
     count, classes = len(dataset), model.config.num_labels
     results = {
@@ -234,7 +239,7 @@ def mc_dropout(
         stochastic = _stochastic_logits(model, batch, passes, (seed, number), max_tokens, trunk)
         if number == 0:
             _check_dropout_acts(stochastic, deterministic)
-        return _reduce(stochastic, deterministic)
+        return _reduce(stochastic, deterministic, task)
 
     with torch.inference_mode():
         _fill(results, score, model, dataset, tokenizer, max_tokens, progress)
@@ -342,12 +347,12 @@ def _check_dropout_acts(stochastic: Tensor, deterministic: Tensor) -> None:
         )
 
 
-def _reduce(stochastic: Tensor, deterministic: Tensor) -> dict[str, Tensor]:
+def _reduce(stochastic: Tensor, deterministic: Tensor, task: Task) -> dict[str, Tensor]:
     """The fields of `MCDropoutResult` for one batch, from logits `[T, n, K]` and `[n, K]`."""
-    probs = stochastic.softmax(dim=-1)
+    probs = task.probs(stochastic)
     return {
         "mean_probs": probs.mean(dim=0),
-        "deterministic_probs": deterministic.softmax(dim=-1),
+        "deterministic_probs": task.probs(deterministic),
         "predictive_variance": predictive_variance(probs),
         "vote_shares": nn.functional.one_hot(probs.argmax(dim=-1), probs.shape[-1]).float().mean(dim=0),
         "bald": bald(probs),

@@ -95,10 +95,6 @@ class Trunk:
                 stack.callback(delattr, layer, "forward")
             yield
 
-    def forget(self) -> None:
-        """Lets go of the recorded tensors."""
-        self._outputs = []
-
 
 def _repeat(output: Any, copies: int) -> Any:
     if isinstance(output, Tensor):

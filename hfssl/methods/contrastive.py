@@ -1,4 +1,4 @@
-"""Supervised-contrastive contrastive stage: few labels give many pairs."""
+"""The contrastive stage: labeled rows of one class are drawn together before a head is trained."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from hfssl.citations import SIMCSE
 from hfssl.functional.losses import pair_similarity_loss, supervised_contrastive_loss
+from hfssl.tasks.registry import get_task
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import Batch, mean_features
 from hfssl.training.objective import Objective
@@ -29,10 +30,10 @@ class SupervisedContrastiveObjective(Objective):
     objectives, accumulating small batches is not the same as a large one.
     """
 
-    paper = (
+    paper: str = (
         "Supervised Contrastive Learning (Khosla et al. 2020), equation 2; two dropout views after SimCSE (Gao 2021)"
     )
-    citation = (
+    citation: str = (
         """@inproceedings{khosla2020supervised,
   title = {Supervised Contrastive Learning},
   author = {Khosla, Prannay and Teterwak, Piotr and Wang, Chen and Sarna, Aaron and Tian, Yonglong and Isola, Phillip
@@ -48,6 +49,8 @@ class SupervisedContrastiveObjective(Objective):
     compares_rows = True
 
     def setup(self, model: nn.Module, args: ContrastiveConfig) -> None:
+        self.task = get_task(args.task)
+        self.task.require_row_vectors("contrastive")
         self.compare, self._settings = pair_similarity_loss, {}
         if args.contrastive_loss == "supcon":
             self._settings = {"contrastive_temperature": args.contrastive_temperature}
@@ -60,10 +63,10 @@ class SupervisedContrastiveObjective(Objective):
             self.citation = SIMCSE  # SetFit's comes with the option
 
     def loss(
-        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+        self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
         twice = {name: torch.cat([values, values]) for name, values in labeled.items()}
-        return {"loss/contrastive": self.compare(mean_features(model, twice), twice["labels"])}
+        return {"loss/contrastive": self.compare(mean_features(model, twice), self.task.alike(twice["labels"]))}
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | self._settings
@@ -71,7 +74,13 @@ class SupervisedContrastiveObjective(Objective):
 
 @dataclass
 class ContrastiveConfig(SSLConfig):
-    """Arguments of `ContrastiveTrainer`: the supervised-contrastive contrastive stage of a classifier."""
+    """Arguments of `ContrastiveTrainer`: the contrastive stage of a classifier.
+
+    Example:
+        >>> import hfssl
+        >>> hfssl.ContrastiveConfig(output_dir=str(folder), contrastive_loss="cosine").contrastive_loss
+        'cosine'
+    """
 
     max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
@@ -90,7 +99,7 @@ class ContrastiveConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns everything that is wrong with the values, one sentence each."""
         found = super().problems()
         if self.contrastive_loss not in ("supcon", "cosine"):
             found.append(f"contrastive_loss must be 'supcon' or 'cosine', got '{self.contrastive_loss}'.")
@@ -100,7 +109,19 @@ class ContrastiveConfig(SSLConfig):
 
 
 class ContrastiveTrainer(MethodTrainer):
-    """Supervised-contrastive contrastive stage of a classifier's body; fine-tune its head afterwards."""
+    """The contrastive stage of a classifier: trains its body; fine-tune its head afterwards.
+
+    Example:
+        >>> import hfssl
+        >>> trainer = hfssl.ContrastiveTrainer(
+        ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
+        ...     hfssl.ContrastiveConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     train_dataset=dataset,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
+    """
 
     objective_class = SupervisedContrastiveObjective
     config_class = ContrastiveConfig

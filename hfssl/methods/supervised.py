@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import nn
-from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.citations import BERT
-from hfssl.functional.regularization import draw_mixup, mixup_cross_entropy, r_drop_loss
+from hfssl.functional.regularization import draw_mixup, mixup_loss, r_drop_loss
 from hfssl.models.heads import mixed_head_input
+from hfssl.tasks.registry import get_task
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import Batch, classification_logits, joint_logits, model_inputs
-from hfssl.training.head_fitting import init_head
+from hfssl.training.head_fitting import HEAD_INITS, init_head
 from hfssl.training.objective import Objective
 from hfssl.training.trainer import MethodTrainer
 from hfssl.training.weight_averaging import StartingPoint
 
 __all__ = [
-    "HEAD_INIT_NAMES",
     "SupervisedConfig",
     "SupervisedObjective",
     "SupervisedTrainer",
@@ -31,7 +29,7 @@ __all__ = [
 
 
 class SupervisedObjective(Objective):
-    """Cross-entropy on the labeled rows; unlabeled rows, if any, are not looked at.
+    """Cross-entropy on the labeled rows; unlabeled rows are ignored.
 
     The baseline of every comparison, in the same engine as the methods that it is compared with. Honours
     `label_smoothing_factor`, and the options of `hfssl.functional.regularization`. With mixup the rows of one
@@ -42,39 +40,39 @@ class SupervisedObjective(Objective):
     citation = BERT
 
     def setup(self, model: nn.Module, args: SSLConfig) -> None:
+        self.task = get_task(args.task)
         self.label_smoothing, self.seed = args.label_smoothing_factor, args.seed
         self.r_drop_alpha, self.mixup_alpha = args.r_drop_alpha, args.mixup_alpha
         self.l2_sp_alpha = args.l2_sp_alpha
         self.start = StartingPoint(model) if args.l2_sp_alpha > 0 else None
 
     def loss(
-        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+        self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
         return {"loss/labeled": self._labeled_loss(model, labeled, step)} | self.penalty(model)
 
     def penalty(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """The term of L2-SP, if it is on."""
+        """Returns the term of L2-SP, if it is switched on."""
         return {} if self.start is None else {"loss/l2_sp": self.start.penalty(model, self.l2_sp_alpha)}
 
     def _labeled_loss(self, model: nn.Module, labeled: Batch, step: int) -> torch.Tensor:
-        labels, smoothing = labeled["labels"], {"label_smoothing": self.label_smoothing}
+        labels, task = labeled["labels"], self.task
+        loss = partial(task.loss, label_smoothing=self.label_smoothing)
         if self.r_drop_alpha > 0:
-            return r_drop_loss(*joint_logits(model, labeled, labeled), labels, self.r_drop_alpha, **smoothing)
+            views = (task.units(logits, labeled).logits for logits in joint_logits(model, labeled, labeled))
+            return r_drop_loss(*views, labels, self.r_drop_alpha, loss=loss, divergence=task.divergence)
         if self.mixup_alpha > 0:
             share, partners = draw_mixup(len(labels), self.mixup_alpha, self.seed, step)
             # One forward pass of all rows: `classification_logits` may cut them into passes by length.
             with mixed_head_input(model, partners, share):
                 logits = model(**model_inputs(labeled)).logits
-            return mixup_cross_entropy(logits, labels, partners.to(labels.device), share, **smoothing)
-        return F.cross_entropy(classification_logits(model, labeled), labels, **smoothing)
+            logits = task.units(logits, labeled).logits
+            return mixup_loss(logits, labels, partners.to(labels.device), share, loss=loss)
+        return loss(task.units(classification_logits(model, labeled), labeled).logits, labels)
 
     def describe(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha")}
         return super().describe() | {name: value for name, value in options.items() if value}
-
-
-# Of hfssl.models.heads, on a floor above.
-HEAD_INIT_NAMES = ("random", "class_means", "logistic")
 
 
 @dataclass
@@ -82,6 +80,11 @@ class SupervisedConfig(SSLConfig):
     """Arguments of `SupervisedTrainer`: fine-tuning on the labels alone, the baseline of every comparison.
 
     `r_drop_alpha`, `mixup_alpha` and `l2_sp_alpha` are explained in `hfssl.functional.regularization`.
+
+    Example:
+        >>> import hfssl
+        >>> hfssl.SupervisedConfig(output_dir=str(folder), head_init="logistic").head_init
+        'logistic'
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the body."})
@@ -89,26 +92,31 @@ class SupervisedConfig(SSLConfig):
     head_init: str = field(
         default="random",
         metadata={
-            "help": "Start the head from chance ('random'), from the class means of the labeled rows ('class_means'), "
-            "or from logistic regression on them ('logistic')."
+            "help": "First weights of the head: 'random', 'class_means' (of the labeled rows), or 'logistic' "
+            "(logistic regression on them)."
         },
     )
     r_drop_alpha: float = field(
-        default=0.0, metadata={"help": "Two dropout views of a labeled row shall agree, so strongly (R-Drop); 0: off."}
+        default=0.0,
+        metadata={"help": "Weight of the divergence between two dropout views of a labeled row (R-Drop). 0: off."},
     )
     mixup_alpha: float = field(
-        default=0.0, metadata={"help": "Mix labeled rows before the head, lambda ~ Beta(alpha, alpha); 0: off."}
+        default=0.0,
+        metadata={"help": "Mixes labeled rows before the head, with shares from Beta(alpha, alpha). 0: off."},
     )
     l2_sp_alpha: float = field(
         default=0.0,
-        metadata={"help": "Stay near the weights that training started from, so strongly (L2-SP); 0: off."},
+        metadata={
+            "help": "Weight of the squared distance of the body to its weights before training (L2-SP). 0: off."
+        },
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns everything that is wrong with the values, one sentence each."""
         found = super().problems()
-        if self.head_init not in HEAD_INIT_NAMES:
-            found.append(f"head_init must be one of {', '.join(HEAD_INIT_NAMES)}, got '{self.head_init}'.")
+        known = ("random", *HEAD_INITS)
+        if self.head_init not in known:
+            found.append(f"head_init must be one of {', '.join(known)}, got '{self.head_init}'.")
         for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha"):
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative, got {getattr(self, name)}; 0 switches it off.")
@@ -118,22 +126,28 @@ class SupervisedConfig(SSLConfig):
 
 
 class SupervisedTrainer(MethodTrainer):
-    """Fine-tuning on the labels alone: the baseline."""
+    """Fine-tuning on the labels alone: the baseline.
+
+    Example:
+        >>> import hfssl
+        >>> trainer = hfssl.SupervisedTrainer(
+        ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
+        ...     hfssl.SupervisedConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     train_dataset=dataset,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
+    """
 
     objective_class = SupervisedObjective
     config_class = SupervisedConfig
+    args: SupervisedConfig
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        args: SupervisedConfig,
-        *,
-        processing_class: PreTrainedTokenizerBase,
-        train_dataset: Dataset | None = None,
-        **kwargs: Any,
-    ):
-        if args.head_init != "random" and train_dataset is not None:
-            train_dataset = self.prepare_dataset(train_dataset, processing_class, args)
-            model.to(args.device)  # also starts the process group, before the ranks talk
-            init_head(args.head_init, model, train_dataset, processing_class, bf16=args.bf16)
-        super().__init__(model, args, processing_class=processing_class, train_dataset=train_dataset, **kwargs)
+    def before_training(self) -> None:
+        """Gives the logit layer its first weights, as `head_init` says."""
+        super().before_training()
+        start = self.args.head_init
+        if start != "random" and self.train_dataset is not None:
+            self.model.to(self.args.device)  # pyright: ignore[reportArgumentType]
+            init_head(start, self.model, self.train_dataset, self.processing_class, bf16=self.args.bf16)

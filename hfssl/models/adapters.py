@@ -73,6 +73,12 @@ def build_lora_config(
 
     Raises:
         ConfigurationError: if a target is no linear layer of the encoder.
+
+    Example:
+        >>> import hfssl
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> hfssl.build_lora_config(model, r=4).r
+        4
     """
     prefix, layers = _linear_layers(model)
     if target_modules is None:
@@ -138,7 +144,7 @@ def save_adapter(
     labels = label_map(model, label_names, base_model=base_model)
     with atomic_directory(directory) as temporary:
         # "auto" would ask the Hub for the base model's vocabulary size; the embeddings are frozen in any case.
-        model.save_pretrained(temporary, save_embedding_layers=False)
+        model.save_pretrained(str(temporary), save_embedding_layers=False)
         (temporary / "README.md").unlink()  # peft's card is a form that no one filled in
         write_json(temporary / LABELS_FILE, labels)
 
@@ -162,10 +168,10 @@ def label_map(model: PeftModel, label_names: Sequence[str], *, base_model: str |
     base_model = str(base_model or inner.name_or_path)
     if Path(base_model).is_dir():
         base_model = str(Path(base_model).resolve())  # the adapter may be loaded from another working directory
-    config = model.peft_config[model.active_adapter]
+    config = model.peft_config[model.active_adapter]  # pyright: ignore[reportArgumentType]
     config.base_model_name_or_path = base_model
     # peft adds the usual heads' names once more each time that an adapter is put on or loaded.
-    config.modules_to_save = list(dict.fromkeys(config.modules_to_save or ())) or None
+    config.modules_to_save = list(dict.fromkeys(config.modules_to_save or ())) or None  # pyright: ignore[reportAttributeAccessIssue]
     return {
         "schema_version": 1,
         "base_model": base_model,
@@ -228,7 +234,7 @@ def trainable_copy(model: nn.Module) -> nn.Module:
     fresh = deepcopy(model)
     if not isinstance(fresh, PeftModel):
         return fresh.requires_grad_(True)
-    fresh.set_adapter(fresh.active_adapter)
+    fresh.set_adapter(fresh.active_adapter)  # pyright: ignore[reportArgumentType]
     for config in fresh.peft_config.values():
         config.inference_mode = False
     return fresh
@@ -239,6 +245,14 @@ def merge(model: PeftModel) -> PreTrainedModel:
 
     Args:
         model: used up; its layers become those of the result.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.models.adapters import add_adapter
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> adapter = add_adapter(model, hfssl.build_lora_config(model), seed=0)
+        >>> type(hfssl.merge(adapter)).__name__
+        'BertForSequenceClassification'
     """
     merged = model.merge_and_unload()
     merged.requires_grad_(True)
@@ -291,7 +305,7 @@ def _body_digest(model: PreTrainedModel) -> str:
     for name, parameter in sorted(model.base_model.named_parameters()):
         if not {"lora_A", "lora_B", "pooler"} & set(name.split(".")):
             digest.update(name.replace(".base_layer.", ".").encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
     return digest.hexdigest()
 
 

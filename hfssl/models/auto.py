@@ -41,6 +41,14 @@ def from_pretrained(
     Raises:
         ModelError: if it is not there, or weights are missing, so that some would be random; or if it cannot be loaded
             without running its code.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.models.checkpoints import save_checkpoint
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> save_checkpoint(model, tokenizer, folder, ["bad", "good"])
+        >>> hfssl.from_pretrained(folder).config.id2label
+        {0: 'bad', 1: 'good'}
     """
     if not Path(path).exists():
         check_exists(path)
@@ -52,7 +60,7 @@ def from_pretrained(
             load_adapter,  # adapters.py is built on this module; and peft is slow to import
         )
 
-        return load_adapter(path, base, trust_remote_code=trust_remote_code)
+        return load_adapter(path, base, trust_remote_code=trust_remote_code)  # pyright: ignore[reportReturnType]
     if Path(path).is_dir():
         check_files(Path(path))
     model, missing = load_pretrained(

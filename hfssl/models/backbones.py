@@ -124,6 +124,11 @@ def load_tokenizer(
 
     Raises:
         ModelError: if its files are missing (transformers would make up an empty one), or it cannot pad.
+
+    Example:
+        >>> import hfssl
+        >>> hfssl.load_tokenizer(backbone, max_length=32).model_max_length
+        32
     """
     check_exists(path)
     try:

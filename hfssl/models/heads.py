@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from hfssl.errors import ModelError
+from hfssl.models.extra_modules import extra_modules_of
 from hfssl.models.introspection import transformers_model
 
 __all__ = ["logit_layer", "mixed_head_input", "one_vector_a_row", "seen_by_head"]
@@ -20,7 +21,9 @@ def logit_layer(model: nn.Module) -> nn.Linear:
         ModelError: if there is none.
     """
     labels = transformers_model(model).config.num_labels
-    fitting = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == labels]
+    extra = set(extra_modules_of(model).modules())
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in extra]
+    fitting = [module for module in linear if module.out_features == labels]
     if not fitting:
         raise ModelError(
             f"Expected {type(transformers_model(model)).__name__} to end in a linear layer with {labels} outputs (its "

@@ -31,7 +31,6 @@ from hfssl.models.mean_pooling import MeanPooledConfig
 __all__ = [
     "Pooling",
     "load_classifier",
-    "load_encoder",
     "load_masked_lm",
     "transfer_encoder",
 ]
@@ -76,6 +75,12 @@ def load_classifier(
 
     Raises:
         ModelError: see `check_backbone`; and if body weights are missing or do not fit.
+
+    Example:
+        >>> import hfssl
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> model.config.id2label
+        {0: 'bad', 1: 'good'}
     """
     config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -102,24 +107,6 @@ def load_classifier(
     return model.eval()
 
 
-def load_encoder(
-    backbone: str | Path,
-    *,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> PreTrainedModel:
-    """The backbone without any head; a pooler that the checkpoint lacks is drawn from `seed`.
-
-    Raises:
-        ModelError: see `check_backbone`; and if body weights are missing or do not fit.
-    """
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    check_backbone(backbone, **options)
-    return _load_whole_body(AutoModel, backbone, seed, dtype, **options)[0].eval()
-
-
 def load_masked_lm(
     backbone: str | Path,
     *,
@@ -141,7 +128,7 @@ def load_masked_lm(
     model, missing = _load_whole_body(AutoModelForMaskedLM, backbone, seed, dtype, **options)
     fresh_head = bool(missing - set(names_below(model, model.base_model)))
     decoder, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    if fresh_head and decoder.weight is not embeddings.weight:
+    if fresh_head and decoder.weight is not embeddings.weight:  # pyright: ignore[reportOptionalMemberAccess]
         raise ModelError(
             f"Expected the new masked-language head of '{backbone}' to share its decoder with the input embeddings, "
             f"but its architecture '{config.model_type}' keeps them apart (tie_word_embeddings): use a checkpoint "

@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from datasets import Dataset
+from transformers import AutoConfig
+
+from hfssl.config.methods import resolve
+from hfssl.config.stages import STAGES, stage_row
 from hfssl.methods.contrastive import ContrastiveConfig
-from hfssl.methods.pretext.masked_span import MaskedSpanConfig
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.supervised import SupervisedConfig
-from hfssl.pipeline.presets import PRETEXT_ON_REQUEST, Preset
+from hfssl.pipeline.plan import RunPlan
+from hfssl.pipeline.presets import Preset
 from hfssl.training.config import SSLConfig
 
-__all__ = ["StageCost", "cost_table", "plan", "scoring_tokens"]
+__all__ = ["RunSizes", "StageCost", "cost_table", "estimate_costs", "scoring_tokens", "sizes_of"]
 
 # A backward pass costs two forward passes (Kaplan et al. 2020, section 2.1).
 TRAINING, SCORING = 3.0, 1.0
@@ -24,12 +29,12 @@ class StageCost:
     """Tokens of one stage.
 
     Attributes:
-        name: As the progress bars call it.
+        stage: Name in `STAGES`.
         trained: Tokens that go forward and backward.
         scored: Tokens that go forward only; a pass through a part of the layers counts as that part.
     """
 
-    name: str
+    stage: str
     trained: float
     scored: float = 0.0
 
@@ -37,6 +42,126 @@ class StageCost:
     def units(self) -> float:
         """Forward passes of one token."""
         return TRAINING * self.trained + SCORING * self.scored
+
+
+@dataclass(frozen=True)
+class RunSizes:
+    """The numbers that the costs of the stages follow from: at most, as early stops and `labels_stable` make it less.
+
+    Args:
+        preset (`Preset`): Settings of the stages.
+        stages (`Sequence[str]`): Names of the planned stages.
+        lengths (`Mapping[str, float]`): Mean number of tokens in a row of `labeled` and of `unlabeled`.
+        labels (`int`): Labeled rows.
+        held_out (`int`): Labeled rows that only the refit learns from.
+        pool (`int`): P, unlabeled rows that pool stages look at.
+        layers (`int`): Layers of the encoder.
+        rounds (`int`, defaults to 0): Rounds of self-training.
+        folds (`int`, defaults to 0): Folds of cross-fitting.
+        max_steps (`int`, *optional*): Steps of labels only and of each student, where the user gave them.
+    """
+
+    preset: Preset
+    stages: Sequence[str]
+    lengths: Mapping[str, float]
+    labels: int
+    held_out: int
+    pool: int
+    layers: int
+    rounds: int = 0
+    folds: int = 0
+    max_steps: int | None = None
+
+    @property
+    def num_labels_only(self) -> int:
+        """Stages whose classifier learns from labels only."""
+        rows = [STAGES[name] for name in self.stages]
+        return sum(row.product == "classifier" and not row.reads_pool for row in rows)
+
+    @property
+    def num_teachers(self) -> int:
+        """Models that are trained to label the pool."""
+        return self._of_student("num_teachers")
+
+    @property
+    def ensemble_size(self) -> int:
+        """Models that label the pool: the teachers, and their average where the preset asks for it."""
+        return self.num_teachers + self._of_student("model_soup")
+
+    @property
+    def head_scored(self) -> float:
+        """Tokens that are scored when a student's head is fitted again; 0 where it is not."""
+        if not self._of_student("retrain_head"):
+            return 0.0
+        return scoring_tokens(self.pool, self.lengths["unlabeled"], models=1, passes=0)
+
+    def labels_only(self, labels: int) -> float:
+        """Tokens of a labels-only model with so many labels: the contrastive stage and fine-tuning."""
+        preset, length = self.preset.at(labels), self.lengths["labeled"]
+        tokens = self.trained(SupervisedConfig, preset.supervised | self._given, length)
+        if preset.contrastive is not None:
+            tokens += self.trained(ContrastiveConfig, preset.contrastive, length, views=2)
+        return tokens
+
+    def student(self, labels: int) -> float:
+        """Tokens of a student with so many labels."""
+        settings = self._student_settings(labels)
+        ratio = self.setting(SelfTrainingConfig, settings, "unlabeled_ratio")
+        return self.trained(SelfTrainingConfig, settings, self.lengths["labeled"] + ratio * self.lengths["unlabeled"])
+
+    def scored(self, models: int) -> float:
+        """Tokens of scoring the pool once with so many models, stochastic passes included."""
+        top = self._of_student("mc_top_layers")
+        share = 1.0 if top is None else min(1.0, top / self.layers)
+        passes, length = self._of_student("mc_passes"), self.lengths["unlabeled"]
+        return scoring_tokens(self.pool, length, models=models, passes=passes, share_of_layers=share)
+
+    def trained(self, kind: type[SSLConfig], settings: Mapping[str, Any], length: float, views: int = 1) -> float:
+        """Tokens of a training run whose rows have so many tokens and enter a step so many times."""
+        steps, rows = (self.setting(kind, settings, name) for name in ("max_steps", "per_device_train_batch_size"))
+        return steps * rows * views * length
+
+    @staticmethod
+    def setting(kind: type[SSLConfig], settings: Mapping[str, Any], name: str) -> Any:
+        """The value in `settings`, or the default of the configuration class."""
+        return settings.get(name, next(field.default for field in fields(kind) if field.name == name))
+
+    @property
+    def _given(self) -> dict[str, int]:
+        return {} if self.max_steps is None else {"max_steps": self.max_steps}
+
+    def _student_settings(self, labels: int) -> dict[str, Any]:
+        preset = self.preset.at(labels)
+        return preset.supervised | preset.self_training | self._given
+
+    def _of_student(self, name: str) -> Any:
+        return self.setting(SelfTrainingConfig, self._student_settings(self.labels), name)
+
+
+def sizes_of(plan: RunPlan, tokens: Mapping[str, Dataset]) -> RunSizes:
+    """Returns the sizes of a planned run on these tokenized parts."""
+    lengths = {}
+    for name in ("labeled", "unlabeled"):
+        rows = tokens[name]["input_ids"][:]
+        lengths[name] = sum(map(len, rows)) / max(1, len(rows))
+    config = AutoConfig.from_pretrained(plan.arguments.backbone).get_text_config()
+    return RunSizes(
+        plan.preset,
+        plan.stages,
+        lengths=lengths,
+        labels=plan.rows["labeled"],
+        held_out=plan.rows["validation"],
+        pool=len(plan.pool_rows),
+        layers=config.num_hidden_layers,
+        rounds=plan.rounds,
+        folds=plan.num_folds,
+        max_steps=plan.arguments.max_steps,
+    )
+
+
+def estimate_costs(sizes: RunSizes) -> list[StageCost]:
+    """Returns the cost of each planned stage whose row in `STAGES` names one."""
+    return [resolve(cost)(sizes, name) for name in sizes.stages if (cost := STAGES[name].cost)]
 
 
 def scoring_tokens(rows: int, length: float, *, models: int, passes: int, share_of_layers: float = 1.0) -> float:
@@ -48,14 +173,15 @@ def cost_table(costs: Sequence[StageCost]) -> str:
     """One line a stage: tokens, and how much of the whole that is.
 
     Args:
-        costs: of the stages in their order, at least one with tokens.
+        costs (`Sequence[StageCost]`): Costs of the stages in their order, at least one with tokens.
     """
     total = sum(cost.units for cost in costs)
-    width = max(len(cost.name) for cost in costs)
+    titles = [stage_row(cost.stage).lower_title for cost in costs]
+    width = max(map(len, titles))
     lines = ["What this run will do (a trained token counts as three forward passes):"]
-    for cost in costs:
+    for cost, title in zip(costs, titles, strict=True):
         work = [f"{_short(cost.trained):>7} tokens trained"] + [f"{_short(cost.scored)} scored"] * (cost.scored > 0)
-        lines.append(f"  {cost.name.ljust(width)}  {100 * cost.units / total:3.0f}%  {', '.join(work)}")
+        lines.append(f"  {title.ljust(width)}  {100 * cost.units / total:3.0f}%  {', '.join(work)}")
     return "\n".join(lines)
 
 
@@ -65,84 +191,3 @@ def _short(tokens: float) -> str:
         if tokens >= size:
             return f"{tokens / size:.3g}{letter}"
     return f"{tokens:.0f}"
-
-
-def plan(
-    preset: Preset,
-    *,
-    lengths: Mapping[str, float],
-    labels: int,
-    held_out: int,
-    pool: int,
-    layers: int,
-    pretext: bool,
-    rounds: int,
-    refit: bool,
-    folds: int = 0,
-    max_steps: int | None = None,
-) -> list[StageCost]:
-    """What the stages of `fit` cost at most: early stops and `labels_stable` make it less.
-
-    Args:
-        preset: settings of the stages.
-        lengths: mean tokens of a row of `labeled` and of `unlabeled`.
-        labels: labeled rows.
-        held_out: labeled rows that only the refit learns from.
-        pool: N, unlabeled rows.
-        layers: of the encoder.
-        pretext, rounds, refit: what will be run, whatever the preset says.
-        folds: of cross-fitting.
-        max_steps: of labels only and of each student, where the user gave it.
-    """
-    given = {} if max_steps is None else {"max_steps": max_steps}
-    labeled, unlabeled = lengths["labeled"], lengths["unlabeled"]
-
-    def trained(kind: type[SSLConfig], settings: Mapping[str, Any], length: float, views: int = 1) -> float:
-        steps, rows = (_setting(kind, settings, name) for name in ("max_steps", "per_device_train_batch_size"))
-        return steps * rows * views * length
-
-    def labels_only(preset: Preset) -> float:
-        tokens = trained(SupervisedConfig, preset.supervised | given, labeled)
-        if preset.contrastive is not None:
-            tokens += trained(ContrastiveConfig, preset.contrastive, labeled, views=2)
-        return tokens
-
-    def taught(preset: Preset) -> float:
-        settings = preset.supervised | preset.self_training | given
-        ratio = _setting(SelfTrainingConfig, settings, "unlabeled_ratio")
-        return trained(SelfTrainingConfig, settings, labeled + ratio * unlabeled)
-
-    some, every = preset.at(labels), preset.at(labels + held_out)
-    one, student, costs = labels_only(some), taught(some), []
-    if pretext:
-        costs.append(
-            StageCost("pretext", trained(MaskedSpanConfig, preset.pretext or PRETEXT_ON_REQUEST, unlabeled) + one)
-        )
-    costs.append(StageCost("labels only", one))
-    settings = preset.supervised | preset.self_training | given
-    passes, top = (_setting(SelfTrainingConfig, settings, name) for name in ("mc_passes", "mc_top_layers"))
-    share = 1.0 if top is None else min(1.0, top / layers)
-
-    def scored(models: int) -> float:
-        return scoring_tokens(pool, unlabeled, models=models, passes=passes, share_of_layers=share)
-
-    teachers = _setting(SelfTrainingConfig, settings, "num_teachers")
-    opinions = teachers + _setting(SelfTrainingConfig, settings, "model_soup")
-    refits_head = _setting(SelfTrainingConfig, settings, "retrain_head")
-    head = scoring_tokens(pool, unlabeled, models=1, passes=0, share_of_layers=share) if refits_head else 0.0
-    if rounds:
-        looked_at = scored(opinions) + (rounds - 1) * scored(1) + rounds * head
-        costs.append(StageCost("self-training", (teachers - 1) * one + rounds * student, looked_at))
-    if folds:
-        models = (2 if pretext else 1) * one + student
-        costs.append(StageCost("cross-fitting", folds * models, folds * (scored(1) + head)))
-    if refit:
-        again = labels_only(every)
-        with_pool = StageCost("refit", teachers * again + taught(every), scored(opinions) + head)
-        costs.append(with_pool if rounds else StageCost("refit", again))
-    return costs
-
-
-def _setting(kind: type[SSLConfig], settings: Mapping[str, Any], name: str) -> Any:
-    """The value in `settings`, or the default of the configuration class."""
-    return settings.get(name, next(field.default for field in fields(kind) if field.name == name))

@@ -1,4 +1,4 @@
-"""`fit`: the main job, stage by stage, each stage resumable and leaving its evidence."""
+"""`fit`: the main job, stage by stage; each stage can be resumed."""
 
 from __future__ import annotations
 
@@ -22,21 +22,31 @@ from hfssl.evaluation.verdict import Verdict, judge
 from hfssl.functional.class_priors import given_prior
 from hfssl.models.backbones import check_backbone, check_masked_lm, load_tokenizer
 from hfssl.pipeline.artifacts import save_outcome
+from hfssl.pipeline.context import StageContext, make_context
+from hfssl.pipeline.plan import RunPlan, make_plan
 from hfssl.pipeline.presets import PRESETS
 from hfssl.pipeline.run_folder import RunFolder
-from hfssl.pipeline.runner import REFIT, StageRunner
+from hfssl.pipeline.runner import reported, run_final_stages, run_stages
+from hfssl.pipeline.stage_record import StageRecord
+from hfssl.reporting.results import SCHEMA_VERSION
 from hfssl.reporting.trainer_card import VERSIONED
 
 __all__ = ["FitResult", "fit"]
 
 logger = logging.get_logger(__name__)
 
-SCHEMA_VERSION = 1
-
 
 @dataclass(frozen=True)
 class FitResult:
-    """What `fit` leaves: `results` is the content of `results.json`, `output_dir` the folder that holds everything."""
+    """What `fit` leaves: `results` is the content of `results.json`, `output_dir` the folder that holds everything.
+
+    Example:
+        >>> import hfssl
+        >>> options = {"preset": "quick", "rounds": 0, "pretext": False, "quiet": True}
+        >>> result = hfssl.fit(table, output_dir=str(folder), backbone=backbone, **options)
+        >>> sorted(result.model().config.id2label.values())
+        ['no', 'yes']
+    """
 
     output_dir: Path
     results: dict[str, Any]
@@ -65,6 +75,12 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
         DataError: a table that cannot be used as given.
         ModelError: a backbone that cannot be used as given.
         TrainingError: a loss that is not finite.
+
+    Example:
+        >>> import hfssl
+        >>> result = hfssl.fit(table, output_dir=str(folder), backbone=backbone, preset="quick", quiet=True)
+        >>> result.results["final_stage"] in ("labels_only", "labels_only_after_pretext", "self_training", "refit")
+        True
     """
     arguments = FitArguments(train=train, output_dir=output_dir, **options)
     run = RunFolder(
@@ -72,24 +88,39 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     )
     check_backbone(arguments.backbone)
     tokenizer = load_tokenizer(arguments.backbone, max_length=arguments.max_length)
-    splits = _data(arguments, run)
-    stages = StageRunner(arguments, PRESETS[arguments.preset], run, splits, tokenizer)
-    records = stages.run()
-    audit([splits.manifest, *stages.evidence.manifests()]).raise_if_leaky()
-    probs, labels, remarks = stages.evidence.of(records)
-    verdict = judge(probs, labels, alarms=stages.evidence.alarms())
-    verdict = replace(verdict, reasons=[*verdict.reasons, *remarks, *stages.evidence.notes()])
-    if stages.refits:
-        records[REFIT] = stages.refit(verdict.chosen)
-        audit([released(splits.manifest, "validation"), *records[REFIT]["manifests"]]).raise_if_leaky()
-    results = _results(arguments, splits, records, verdict, stages.evidence.test_gains(records))
-    save_outcome(arguments, run, splits, stages, results)
+    splits, plan = _data(arguments, run)
+    context = make_context(plan, run, splits, tokenizer)
+    records = run_stages(context)
+    audit([splits.manifest, *_manifests(records)]).raise_if_leaky()
+    verdict = _judge(context, records)
+    final = run_final_stages(context, verdict.selected_stage)
+    if final:
+        audit([released(splits.manifest, "validation"), *_manifests(final)]).raise_if_leaky()
+    records |= final
+    results = _results(context, reported(records), verdict, list(final or [verdict.selected_stage])[-1])
+    save_outcome(context, records, results)
     return FitResult(run.path, results)
 
 
-def _data(arguments: FitArguments, run: RunFolder) -> SemiSupervisedSplits:
-    """Stages 1 and 2: the split is made once and then read from the folder, also when the tables change later."""
-    if not run.resumed:
+def _manifests(records: Mapping[str, StageRecord]) -> list[dict[str, Any]]:
+    return [manifest for record in records.values() for manifest in record.manifests]
+
+
+def _judge(context: StageContext, records: Mapping[str, StageRecord]) -> Verdict:
+    """The verdict on the stages, with their alarms, and with their notes among its reasons."""
+    probs, labels, remarks = context.held_out.for_verdict(context.plan.judged)
+    verdict = judge(probs, labels, alarms=[alarm for record in records.values() for alarm in record.alarms])
+    notes = [note for record in records.values() for note in record.notes]
+    return replace(verdict, reasons=[*verdict.reasons, *remarks, *notes])
+
+
+def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits, RunPlan]:
+    """The splits and the plan; the splits are made once and then read from the folder, also when the tables change."""
+    preset = PRESETS[arguments.preset]
+    if run.resumed:
+        splits = SemiSupervisedSplits.load(run.splits)
+        plan = make_plan(arguments, preset, splits)
+    else:
         splits = make_splits(arguments, arguments.seed)
         if arguments.class_prior is not None:
             given_prior(arguments.class_prior, splits.manifest["label_names"])
@@ -97,25 +128,22 @@ def _data(arguments: FitArguments, run: RunFolder) -> SemiSupervisedSplits:
                 raise ConfigurationError(
                     "class_prior are those of the unlabeled rows, of which there are none: add some, or leave it out."
                 )
-        by_preset = PRESETS[arguments.preset].pretext is not None
-        if len(splits["unlabeled"]) and (by_preset if arguments.pretext is None else arguments.pretext):
+        plan = make_plan(arguments, preset, splits)
+        if "pretext" in plan.stages:
             check_masked_lm(arguments.backbone)
         run.open()  # not before all input is known to be good
         splits.save(run.splits)
-    splits = SemiSupervisedSplits.load(run.splits)
+        splits = SemiSupervisedSplits.load(run.splits)
     for warning in splits.manifest["warnings"]:
         logger.warning(warning)
-    return splits
+    return splits, plan
 
 
 def _results(
-    arguments: FitArguments,
-    splits: SemiSupervisedSplits,
-    records: Mapping[str, Mapping[str, Any]],
-    verdict: Verdict,
-    test_gains: Mapping[str, Mapping[str, Any]],
+    context: StageContext, records: Mapping[str, StageRecord], verdict: Verdict, final_stage: str
 ) -> dict[str, Any]:
-    """The content of `results.json`; `temperature` is filled in by calibration."""
+    """The content of `results.json`; `temperature` and `final_metrics` are filled in by calibration."""
+    arguments, splits = context.plan.arguments, context.splits
     return {
         "schema_version": SCHEMA_VERSION,
         "seed": arguments.seed,
@@ -133,14 +161,15 @@ def _results(
             },
         },
         "stages": [
-            {"name": name, **{key: record[key] for key in ("metrics", "seconds", "attempts", "config")}}
+            {"name": name, **{key: getattr(record, key) for key in ("metrics", "seconds", "attempts", "config")}}
             for name, record in records.items()
         ],
-        "test_gains": test_gains,
+        "test_gains": context.held_out.test_gains(records),
         "verdict": verdict.as_dict(),
-        "chosen": verdict.chosen,
-        "kept": REFIT if REFIT in records else verdict.chosen,
+        "selected_stage": verdict.selected_stage,
+        "final_stage": final_stage,
         "temperature": None,
+        "final_metrics": {},
     }
 
 

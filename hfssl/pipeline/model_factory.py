@@ -19,7 +19,7 @@ from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
 from hfssl.models.adapters import requested_lora_config
 from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import save_checkpoint
-from hfssl.models.loading import Pooling, load_classifier
+from hfssl.models.loading import load_classifier
 from hfssl.pipeline.presets import Preset
 from hfssl.reporting.markdown import slug
 from hfssl.runtime.precision import precision_arguments
@@ -27,7 +27,7 @@ from hfssl.runtime.seeding import derive_seed
 from hfssl.training.config import SSLConfig, changed_settings
 from hfssl.training.trainer import SSLTrainer
 
-__all__ = ["ModelMaker", "description", "descriptions"]
+__all__ = ["ModelFactory", "description", "descriptions"]
 
 # An adapter learns at ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret"). At the
 # same rate it had learned next to nothing when the few steps of a preset were over. A student, who has three times the
@@ -35,7 +35,7 @@ __all__ = ["ModelMaker", "description", "descriptions"]
 LORA_RATE, LORA_STUDENT_RATE = 10.0, 5.0
 
 
-class ModelMaker:
+class ModelFactory:
     """Trains the models that learn from labels alone, as the preset and the arguments say.
 
     Args:
@@ -43,7 +43,7 @@ class ModelMaker:
         preset (`Preset`): Settings of the stages.
         tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
         label_names (`list[str]`): K names.
-        adapted (`Path`): Where the adapted backbone lies, once there is one.
+        encoder (`Path`): Folder in which the pretext stage saves its encoder.
     """
 
     def __init__(
@@ -52,16 +52,12 @@ class ModelMaker:
         preset: Preset,
         tokenizer: PreTrainedTokenizerBase,
         label_names: list[str],
-        adapted: Path,
+        encoder: Path,
     ):
         self.arguments, self.preset, self.tokenizer = arguments, preset, tokenizer
-        self.label_names, self.adapted = label_names, adapted
+        self.label_names, self.encoder = label_names, encoder
         given = {"max_steps": arguments.max_steps, "learning_rate": arguments.learning_rate}
         self.given = {name: value for name, value in given.items() if value is not None}
-
-    def seed(self, name: str) -> int:
-        """The seed of one stage or teacher, from the run's."""
-        return derive_seed(self.arguments.seed, name) % 2**31  # transformers takes 32-bit seeds
 
     def config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
         """The arguments of a trainer that works in `folder`: the preset's `settings`, and what the user gave.
@@ -86,39 +82,46 @@ class ModelMaker:
             config = replace(config, learning_rate=factor * config.learning_rate)
         return config
 
-    def classifier(self, seed: int, *, adapted: bool, pooling: Pooling | None = None) -> PreTrainedModel:
-        """A fresh classifier on the backbone, or on the `adapted` one; `pooling` as the user says unless given."""
-        backbone = self.adapted if adapted else self.arguments.backbone
-        return load_classifier(backbone, self.label_names, pooling=pooling or self.arguments.pooling, seed=seed)
+    def classifier(self, seed: int, *, after_pretext: bool) -> PreTrainedModel:
+        """Returns a fresh classifier on the backbone, or on the encoder of the pretext stage.
+
+        Args:
+            seed (`int`): Random seed of the head.
+            after_pretext (`bool`): Whether to start from the encoder of the pretext stage.
+        """
+        backbone = self.encoder if after_pretext else self.arguments.backbone
+        return load_classifier(backbone, self.label_names, pooling=self.arguments.pooling, seed=seed)
 
     def peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
         """The LoRA settings for `model`; `None` where all weights are trained."""
         return requested_lora_config(self.arguments, model, task)
 
-    def supervised(
+    def labels_only(
         self,
         folder: Path,
         title: str,
         labeled: Dataset,
         *,
         seed: int,
-        adapted: bool,
+        after_pretext: bool,
         overrides: Mapping[str, Any] | None = None,
     ) -> dict[str, SSLTrainer]:
-        """Fine-tunes on the labels, after a contrastive contrastive stage on the same rows where the preset has one.
+        """Fine-tunes on the labels, after a contrastive stage on the same rows where the preset has one.
 
         Args:
-            folder: for checkpoints.
-            title: names the progress bars.
-            labeled: tokenized rows with `labels`.
-            seed: of everything that is drawn.
-            adapted: whether to start from the adapted backbone.
-            overrides: settings of the contrastive stage that differ from the preset's.
+            folder (`Path`): Folder for checkpoints.
+            title (`str`): Title of the progress bars.
+            labeled (`Dataset`): Tokenized rows with `labels`.
+            seed (`int`): Random seed of the training.
+            after_pretext (`bool`): Whether to start from the encoder of the pretext stage.
+            overrides (`Mapping[str, Any]`, *optional*): Settings of the contrastive stage that differ from the
+                preset's.
 
-        Returns the trainers by the name of their step, in order; `"supervised"` is the last.
+        Returns:
+            Trainers by the name of their method, in the order of training; `"supervised"` is the last.
         """
         trainers: dict[str, SSLTrainer] = {}
-        model = self.classifier(seed, adapted=adapted)
+        model = self.classifier(seed, after_pretext=after_pretext)
         peft_config = self.peft_config(model, "sequence_classification")
         preset = self.preset.at(len(labeled))
         if preset.contrastive is not None:
@@ -141,8 +144,7 @@ class ModelMaker:
             peft_config=peft_config,
             title=title,
         )
-        if trainers["supervised"].args.max_steps != 0:  # else the head's start is all
-            trainers["supervised"].train(resume_from_checkpoint=True)
+        trainers["supervised"].train(resume_from_checkpoint=True)
         return trainers
 
     def teacher(
@@ -151,18 +153,26 @@ class ModelMaker:
         title: str,
         labeled: Dataset,
         *,
-        adapted: bool,
+        stream: str,
+        after_pretext: bool,
         overrides: Mapping[str, Any] | None = None,
     ) -> PreTrainedModel:
-        """A labels-only model of another seed, which goes by the name of the folder `place` that keeps it.
+        """Returns a labels-only model with a seed of its own.
 
         Args:
-            place: gets `model/`; what lies there already is not trained again.
-            title, labeled, adapted, overrides: as in `supervised`.
+            place (`Path`): Folder that keeps `model/`; what lies there already is not trained again.
+            stream (`str`): Name of the random stream that the seed comes from.
+            title, labeled, after_pretext, overrides: as in `labels_only`.
         """
         if not (place / "model").exists():
-            seed = self.seed(place.name)
-            trainers = self.supervised(place, title, labeled, seed=seed, adapted=adapted, overrides=overrides)
+            trainers = self.labels_only(
+                place,
+                title,
+                labeled,
+                seed=derive_seed(self.arguments.seed, stream) % 2**31,
+                after_pretext=after_pretext,
+                overrides=overrides,
+            )
             save_checkpoint(trainers["supervised"].model, self.tokenizer, place / "model", self.label_names)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return from_pretrained(place / "model")

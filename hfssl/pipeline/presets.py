@@ -1,46 +1,23 @@
 """What `--preset` means: the settings of each stage, the same for every data set.
 
-Chosen on development data only: rows cut off the *training* parts of trec6, sst2, emotion and ag_news (800 held-out
-rows); the runs are in `benchmarks/NOTES.md`. Departures from UST's settings that these runs, or their cost, speak for:
+Chosen on development data only; `benchmarks/NOTES.md` has the runs, and under "Why the presets are as they are" what
+they gained. Departures from the settings of UST (Mukherjee & Awadallah 2020):
 
 * Every model that learns from the labels starts with a supervised-contrastive stage on the same labels, and ends with
-  logistic regression on its features: fine-tuning after it gained nothing in six of six runs.
-* That stage ends half way back to the pretrained weights (`wise_ft_alpha`), and so may go twice as far: worth 0 to 5
-  points, 2 on average, for nothing. Logistic regression on the means over its tokens speaks for a teacher
-  (`teacher_probe`): 2 points more than its stock head, and 5 where classes are many.
-* All steps that learn from labels grow with their root, from 100 labels on (`Preset.at`): 60 of that stage looked at
-  each of 400 rows twice. 120 gained 5 points with 384 labels of emotion, 3 with 192 of trec6, 1 with 385 of banking77
-  and nothing with 400 of sst2; 100 steps of a student instead of 50 gained 1 point on emotion and sst2, and nothing on
-  banking77.
-* The untrained backbone (three of its layers) and the classes' names have a say in the first pseudo-labels, as far as
-  labels speak for them.
-* `draw="all"` and `soft_targets=True` instead of a class-balanced draw of hard labels. Where the pool is not balanced
-  (trec6 has 1.6 % abbreviations), asking for the same number of rows of each class fills the rare class's share with
-  mistakes.
-* The soft labels are brought to the class prior of the most probable ones before they are taught
-  (`alignment="predicted"`): doubt spreads over all classes, and evens out the shares of a pool that is not even. The
-  more classes, the more the labels' own shares count.
-  `quick` leaves them: what a lone teacher favours is its own bias as often as the pool's, and is only made worse.
-  Every row counts the same (`weighting="uniform"`).
-* A student's step has 8 labeled and 32 pseudo-labeled rows: as good as 16 and 48, at 0.6 of the time.
-* Students end with the moving average of their weights: 0.1 to 0.5 points in five of five runs, for nothing.
-* When a student's steps are over, its head is fitted anew to all that it was taught (`retrain_head`): on rows that
-  it has not seen 0.6 points after 120 steps and 1.3 after 60, most where classes are many, for one more look.
-* Word embeddings stay as they are: on a few labels that costs no accuracy, and it saves a sixth of a step's time.
-* Several teachers of different seeds in the first round (`num_teachers`) instead of 30 stochastic passes of one.
-  They are labels-only models like the first, and what they disagree on is the record's BALD. Neither selection
-  nor weights go by doubt, so passes would be a quarter of each look at the pool, for nothing.
-* What the verdict keeps is trained anew on all labels (`refit`), with as many new teachers: the fifth of the labels
-  that was held back is worth 3 points, more than the pool. Two teachers in both places have 0.8 points more of the
-  pool right in the end than three in the first and one beside them in the second, which cost the same.
-* Students start from their first teacher's weights (`student_init`), not from the pretrained ones: 60 steps do not
-  teach a fresh head 77 classes (40 where it has 74 so), and elsewhere it gained 0.4 to 1.7 points.
-* One round instead of 25.
-* `thorough` learns as `standard` does: longer students, five teachers and a second round gained 0.0, 0.1 and 0.2
-  points on average over eight runs, a longer contrastive stage nothing in two. Its time goes into what else there is
-  to know: whether a pretext stage pays and, by cross-fitting, whether the pool does.
-* No pretext stage below `thorough`: 300 steps from a fresh masked-language head cost more than all the rest of a run
-  and changed nothing.
+  logistic regression on its features instead of fine-tuning.
+* That stage ends half way back to the pretrained weights (`wise_ft_alpha`). Teachers predict by logistic regression
+  on the means over their tokens (`teacher_probe`).
+* All steps that learn from labels grow with the root of the number of labels, from 100 labels on (`Preset.at`).
+* The untrained backbone and the names of the classes take part in the first pseudo-labels, weighted on the labels.
+* Pseudo-labels are soft, for the whole pool, with equal weights (`selection_strategy="all"`, `soft_targets=True`,
+  `weighting="uniform"`): where the pool is not balanced, a class-balanced selection fills rare classes with mistakes.
+* They are aligned to the class prior of the most probable ones (`distribution_alignment="predicted"`), except in
+  `quick`, whose lone teacher has a bias of its own.
+* Students start from the weights of their first teacher, end with the moving average of their weights, and have
+  their head fitted again to all that they were trained on (`retrain_head`). Word embeddings stay as they are.
+* Several teachers of different seeds instead of many stochastic passes of one; one round instead of 25.
+* The selected stage is trained once more on all labels (`refit`), with as many new teachers.
+* `thorough` learns as `standard` does; its time goes into a pretext stage and into cross-fitting.
 """
 
 from __future__ import annotations
@@ -70,6 +47,8 @@ class Preset:
         self_training: Fields of `SelfTrainingConfig`; `rounds=0` for none.
         max_pool_rows: Self-training looks at so many unlabeled rows, drawn at random (UST: 16,384 a round), so that
             a larger pool costs no more; `None` for all.
+        methods: Stage -> fields of its method's configuration, for other pool stages
+            (`hfssl.pipeline.stages.pool_method`); the defaults of the method without an entry.
         refit: Whether the approach that the verdict keeps is trained once more on all labels, held-out ones included.
         cross_fit: Folds of the labeled rows that are used for the verdict (`hfssl.evaluation.cross_fitting`); 0 for
             none: every fold costs a labels-only model and a student.
@@ -81,6 +60,7 @@ class Preset:
     pretext: dict[str, Any] | None = None
     self_training: dict[str, Any] = field(default_factory=dict)
     max_pool_rows: int | None = None
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     refit: bool = False
     cross_fit: int = 0
 

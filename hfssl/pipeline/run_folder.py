@@ -6,10 +6,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hfssl.errors import ConfigurationError, ModelError
+from hfssl.pipeline.stage_record import StageRecord
+from hfssl.reporting.results import RESULTS, SCHEMA_VERSION, older_version, read_results
 from hfssl.runtime.files import make_folder, write_json
 
 __all__ = ["RunFolder", "model_and_splits"]
@@ -55,15 +58,21 @@ class RunFolder:
             )
         if not self.splits.exists():
             return  # a run that ended before its data was saved: there is nothing to go on with and nothing to lose
+        before = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
         if overwrite:
             self._replace = True
+        elif before.get("schema_version", 1) != SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"{older_version(self.path, before)} Add --overwrite-output-dir to replace it, or choose another "
+                "folder."
+            )
         elif not resume:
             raise ConfigurationError(
                 f"output_dir '{self.path}' already holds a run; add --resume to go on with it, "
                 "--overwrite-output-dir to delete it, or choose another folder."
             )
         else:
-            settings, before = self._settings, json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+            settings = {"schema_version": SCHEMA_VERSION, **self._settings}
             differing = sorted(name for name in settings.keys() | before if settings.get(name) != before.get(name))
             if differing:
                 raise ConfigurationError(
@@ -83,7 +92,7 @@ class RunFolder:
         if not self.resumed:
             for leftover in self.path.glob(".*.tmp"):  # of a run that was killed while it saved its splits
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            write_json(self.path / SETTINGS, self._settings)
+            write_json(self.path / SETTINGS, {"schema_version": SCHEMA_VERSION, **self._settings})
 
     @property
     def splits(self) -> Path:
@@ -94,12 +103,12 @@ class RunFolder:
         """The folder of a stage."""
         return self.path / "stages" / name
 
-    def done(self, name: str) -> dict[str, Any] | None:
-        """What a finished stage recorded, or `None`."""
+    def done(self, name: str) -> StageRecord | None:
+        """Returns the record of a finished stage, or `None`."""
         marker = self.stage(name) / DONE
-        return json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else None
+        return StageRecord.from_dict(json.loads(marker.read_text(encoding="utf-8"))) if marker.exists() else None
 
-    def run_once(self, name: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    def run_once(self, name: str, work: Callable[[Path], StageRecord]) -> StageRecord:
         """Runs `work(folder)` unless the stage is done, and records its result with the seconds that it took.
 
         The marker is written last: a stage that was killed is run again, and its trainers go on from their newest
@@ -114,25 +123,26 @@ class RunFolder:
         count = int(attempts.read_text()) + 1 if attempts.exists() else 1
         attempts.write_text(str(count))
         started = time.perf_counter()
-        result = work(folder)
-        result = {**result, "seconds": time.perf_counter() - started, "attempts": count}
-        write_json(folder / DONE, result)
+        record = work(folder)
+        record = replace(record, seconds=time.perf_counter() - started, attempts=count)
+        write_json(folder / DONE, record.as_dict())
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the stage's model is saved; these are 3x its size
-        return result
+        return record
 
 
 def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
     """The folder of the model or adapter, and that of the splits if `folder` is a run.
 
     Raises:
-        ModelError: There is no such folder, it holds neither, or the run in it is not finished.
+        ModelError: There is no such folder, it holds neither, or the run in it is not finished or of an older hfssl.
     """
     if not folder.is_dir():
         raise ModelError(
             f"Expected a finished run of hfssl fit, a model or an adapter in '{folder}', but there is no such folder: "
             "give the --output-dir of the run."
         )
-    if (folder / "results.json").is_file():
+    if (folder / RESULTS).is_file():
+        read_results(folder)  # raises where an older hfssl has written it
         return folder / "model", folder / "splits"
     if (folder / SETTINGS).is_file() and (folder / "splits").is_dir():
         raise ModelError(

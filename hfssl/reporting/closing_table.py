@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hfssl.reporting.results import kept_stage
+from hfssl.config.stages import stage_row
+from hfssl.reporting.results import final_stage
 
 __all__ = ["closing_table"]
-
-
-STAGE_TITLES = {
-    "labels_only": "labels only",
-    "pretext": "pretext",
-    "self_training": "self-trained",
-    "refit": "refit, all labels",
-}
 
 
 def closing_table(results: Mapping[str, Any]) -> str:
@@ -31,9 +24,8 @@ def closing_table(results: Mapping[str, Any]) -> str:
     for stage in results["stages"]:
         metrics = (stage["metrics"][measured] if measured else None) or {}
         numbers = [f"{100 * metrics[key]:.1f}" if key in metrics else "-" for key in ("accuracy", "macro_f1", "ece")]
-        kept = "<- kept" if stage["name"] == kept_stage(results) else ""
-        name = STAGE_TITLES.get(stage["name"], stage["name"].replace("_", " "))
-        table.append([name, *numbers, f"{stage['seconds']:.0f}", kept])
+        kept = "<- kept" if stage["name"] == final_stage(results) else ""
+        table.append([stage_row(stage["name"]).model, *numbers, f"{stage['seconds']:.0f}", kept])
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = []
     for name, *numbers, kept in table:

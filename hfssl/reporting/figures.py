@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
+from hfssl.config.stages import stage_color
 from hfssl.metrics.calibration import ReliabilityBin
 
 __all__ = [
@@ -43,8 +44,6 @@ MAX_NAMED_CLASSES = 30  # past this many, names would be too small to read
 MAX_ANNOTATED_CLASSES = 12
 INK, MUTED, RULE, PALE = "#1f2933", "#66707c", "#dfe3e8", "#eef1f4"
 ACCENT, GREEN, AMBER, QUIET = "#27598c", "#3b8272", "#b7791f", "#a9bacb"
-STAGE_COLORS = {"labels_only": "#8b95a1", "adapted_backbone": GREEN, "pretext": GREEN, "self_training": ACCENT}
-OTHER_COLORS = (AMBER, "#8a5a83", "#a1553f")
 # `bad`: a class without a true row has no shares to show.
 BLUES = LinearSegmentedColormap.from_list(
     "hfssl_blues", ["#f7f9fb", "#c3d4e6", "#6d97c1", ACCENT, "#173a5e"], bad=PALE
@@ -131,10 +130,6 @@ def drawable_names(names: Sequence[str], longest: int = 24) -> list[str]:
         drawable.append(line if line and known else f"#{index}")
     uses = Counter(drawable)
     return [line if uses[line] == 1 else f"#{index}" for index, line in enumerate(drawable)]
-
-
-def stage_color(stage: str) -> str:
-    return STAGE_COLORS.get(stage) or OTHER_COLORS[sum(stage.encode()) % len(OTHER_COLORS)]
 
 
 def _tint(color: str) -> tuple[float, float, float]:
@@ -229,8 +224,8 @@ def _draw_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str
     axes.plot(steps, smooth, color=color, linewidth=1.8, label=name)
 
 
-def accuracy_by_stage(rows: Sequence[AccuracyRow], chosen: str) -> Picture:
-    """A dot and a 95% interval for each stage; the kept stage is drawn filled."""
+def accuracy_by_stage(rows: Sequence[AccuracyRow], final_stage: str) -> Picture:
+    """A dot and a 95% interval for each stage; the final stage is drawn filled."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -238,7 +233,7 @@ def accuracy_by_stage(rows: Sequence[AccuracyRow], chosen: str) -> Picture:
             color, value = stage_color(row.stage), 100 * row.accuracy
             if row.low is not None and row.high is not None:
                 axes.plot([100 * row.low, 100 * row.high], [position] * 2, color=color, linewidth=2.2, alpha=0.45)
-            face = color if row.stage == chosen else "white"
+            face = color if row.stage == final_stage else "white"
             axes.plot([value], [position], "o", markersize=8, color=color, markerfacecolor=face, markeredgewidth=1.8)
             axes.annotate(
                 f"{value:.1f}", (value, position), (0, 8), textcoords="offset points", ha="center", color=INK

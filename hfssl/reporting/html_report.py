@@ -10,9 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hfssl.config.stages import stage_row
 from hfssl.reporting import sections
 from hfssl.reporting.formatting import percent, signed_interval, signed_points
-from hfssl.reporting.results import kept_stage, primary_split, rows_of, stage_title
+from hfssl.reporting.results import final_stage, primary_split, rows_of, stage_title
 from hfssl.reporting.sections import Section, Table
 from hfssl.runtime.files import atomic_file
 
@@ -62,14 +63,14 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     verdict, split = results["verdict"], primary_split(results)
     labels = rows_of(results, "labeled")
     classes = len(results["data"]["label_names"])
-    refitted = kept_stage(results) != results["chosen"]
-    facts = [("Kept model", stage_title(results["chosen"]), "refit on all labels" if refitted else "")]
-    kept = next((s for s in results["stages"] if s["name"] == kept_stage(results, split)), None)
-    metrics = (kept["metrics"].get(split) if kept and split else None) or {}
+    selected, final = results["selected_stage"], final_stage(results)
+    facts = [("Kept model", stage_title(selected), stage_row(final).lower_title if final != selected else "")]
+    shown = next((s for s in results["stages"] if s["name"] == final_stage(results, split)), None)
+    metrics = (shown["metrics"].get(split) if shown and split else None) or {}
     if metrics:
         remark = f"{split}, {rows_of(results, split):,} rows"
         facts.append(("Accuracy", percent(metrics["accuracy"]) + "%", remark))
-    measured = results.get("test_gains", {}).get(results["chosen"])
+    measured = results.get("test_gains", {}).get(selected)
     if measured is not None:
         facts.append(_gain(measured["gain"], measured["interval"], "on the test part"))
     elif (expected := verdict.get("expected_gain")) is not None:

@@ -14,7 +14,7 @@ from hfssl.citations import GUO_2017, LORA, papers_and_citations
 from hfssl.metrics.significance import accuracy_interval
 from hfssl.reporting.formatting import duration, percent, signed_interval, signed_points
 from hfssl.reporting.markdown import environment, hub_id, private, private_command, shown_base_model, slug
-from hfssl.reporting.results import gains_row_by_row, kept_stage, primary_split, rows_of, stage_title
+from hfssl.reporting.results import final_stage, gains_row_by_row, primary_split, rows_of, stage_title
 
 __all__ = ["build_model_card", "run_card"]
 
@@ -78,7 +78,7 @@ def build_model_card(
     """Renders the card (`README.md`). Its metadata holds the kept model's evaluation as a `model-index`.
 
     Args:
-        results: what `results.json` holds; where it has `calibrated` (split -> metrics), these are the saved model's.
+        results: what `results.json` holds.
         base_model: Hub id or folder of the backbone; a folder is named in the text, not in the metadata.
         license: a Hub license id such as `"apache-2.0"`; `None` leaves it open and the card says so.
         dataset_name: Hub id or file name of the data.
@@ -116,7 +116,8 @@ def build_model_card(
             split=split,
             split_rows=rows_of(results, split) if split else 0,
             labels_used=rows_of(results, "labeled"),
-            kept=kept_stage(results),
+            final_stage=final_stage(results),
+            refitted=final_stage(results) != results["selected_stage"],
             validation_rows=rows_of(results, "validation"),
             pool=rows_of(results, "unlabeled", labeled_only=False),
             saved_metrics=_saved_metrics(results, split),
@@ -186,9 +187,10 @@ def _eval_results(results: Mapping[str, Any], dataset_name: str) -> list[EvalRes
 
 def _saved_metrics(results: Mapping[str, Any], split: str | None) -> Mapping[str, float] | None:
     """Metrics of what lies in `model/`: with its temperature where known, else those of the kept stage."""
-    calibrated = results.get("calibrated", {}).get(split)
-    kept = [stage["metrics"].get(split) for stage in results["stages"] if stage["name"] == kept_stage(results, split)]
-    return calibrated or (kept[0] if kept else None)
+    saved = results["final_metrics"].get(split)
+    final = final_stage(results, split)
+    measured = [stage["metrics"].get(split) for stage in results["stages"] if stage["name"] == final]
+    return saved or (measured[0] if measured else None)
 
 
 def _gain(verdict: Mapping[str, Any]) -> str | None:

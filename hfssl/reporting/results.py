@@ -1,30 +1,78 @@
-"""Reading `results.json`."""
+"""Reading `results.json`; `results.schema.json` describes it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+from hfssl.config.stages import stage_row
+from hfssl.errors import ModelError
 from hfssl.reporting.formatting import signed_interval, signed_points
 
-__all__ = ["gains_row_by_row", "kept_stage", "primary_split", "rows_of", "stage_title"]
+__all__ = [
+    "RESULTS",
+    "SCHEMA_VERSION",
+    "final_stage",
+    "gains_row_by_row",
+    "older_version",
+    "primary_split",
+    "read_results",
+    "results_schema",
+    "rows_of",
+    "stage_title",
+]
 
 
-STAGE_TITLES = {
-    "labels_only": "Labels only",
-    "adapted_backbone": "Pretext task",
-    "pretext": "Pretext, then labels",
-    "self_training": "Self-training",
-    "refit": "Refit on all labels",
-}
-
-
+RESULTS, SCHEMA_VERSION = "results.json", 2
 UNLABELED = "(unlabeled)"
 
 
 def stage_title(stage: str) -> str:
-    """`"self_training"` -> `"Self-training"`; names that we do not know are made readable."""
-    return STAGE_TITLES.get(stage) or stage.replace("_", " ").capitalize()
+    """`"self_training"` -> `"Self-training"`; names that are not in `STAGES` are made readable."""
+    return stage_row(stage).title
+
+
+def read_results(folder: str | Path) -> dict[str, Any]:
+    """Returns the content of `results.json` in the folder of a finished run of `fit`.
+
+    Raises:
+        ModelError: The file cannot be read, or an older hfssl has written it.
+    """
+    path = Path(folder) / RESULTS
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Expected '{path}' of a finished run, but it cannot be read: {error}.") from error
+    if "stages" in results and results.get("schema_version") != SCHEMA_VERSION:
+        raise ModelError(
+            f"{older_version(folder, results)} Run hfssl fit again, or give '{Path(folder) / 'model'}' to use its "
+            "model alone."
+        )
+    return results
+
+
+def older_version(folder: str | Path, values: Mapping[str, Any]) -> str:
+    """Returns the sentence on a run folder whose files have another schema version than this hfssl writes."""
+    found = values.get("schema_version", 1)
+    made_by = "an older" if found < SCHEMA_VERSION else "a newer"
+    return (
+        f"Expected a run of schema version {SCHEMA_VERSION} in '{folder}', but found version {found}, which {made_by} "
+        "hfssl has written."
+    )
+
+
+def results_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of `results.json`.
+
+    Example:
+        >>> results_schema()["properties"]["schema_version"]["const"]
+        2
+    """
+    path = files("hfssl.reporting").joinpath("results.schema.json")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def primary_split(results: Mapping[str, Any]) -> str | None:
@@ -45,13 +93,13 @@ def gains_row_by_row(results: Mapping[str, Any]) -> str | None:
     return f"Row by row on the test part, over labels only: {', '.join(gains)}." if gains else None
 
 
-def kept_stage(results: Mapping[str, Any], split: str | None = None) -> str:
+def final_stage(results: Mapping[str, Any], split: str | None = None) -> str:
     """Stage of the model in `model/`; on a split whose rows a refit has learned from, the stage that it repeats."""
-    kept = results.get("kept", results["chosen"])
+    final = results["final_stage"]
     if split is None:
-        return kept
-    measured = any(stage["name"] == kept and stage["metrics"].get(split) for stage in results["stages"])
-    return kept if measured else results["chosen"]
+        return final
+    measured = any(stage["name"] == final and stage["metrics"].get(split) for stage in results["stages"])
+    return final if measured else results["selected_stage"]
 
 
 def rows_of(results: Mapping[str, Any], split: str, labeled_only: bool = True) -> int:

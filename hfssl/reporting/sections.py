@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from hfssl.config.stages import LABELS_ONLY
 from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
 from hfssl.metrics.classification import class_scores, confusion_matrix
 from hfssl.metrics.significance import accuracy_interval
 from hfssl.reporting import figures
 from hfssl.reporting.formatting import duration, percent
-from hfssl.reporting.results import gains_row_by_row, kept_stage, primary_split, rows_of, stage_title
+from hfssl.reporting.results import final_stage, gains_row_by_row, primary_split, rows_of, stage_title
 
 __all__ = [
     "Example",
@@ -86,7 +87,7 @@ def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.n
 def stages_section(results: Mapping[str, Any]) -> Section:
     """The closing table and accuracy by stage."""
     title = "What each stage reached"
-    stages, kept = results["stages"], kept_stage(results)
+    stages, final = results["stages"], final_stage(results)
     measured = [s for s in ("test", "validation") if any(stage["metrics"].get(s) for stage in stages)]
     header, groups = ["stage"], [("", 1)]
     for split in measured:
@@ -99,7 +100,7 @@ def stages_section(results: Mapping[str, Any]) -> Section:
             metrics = stage["metrics"].get(split) or {}
             row += [percent(metrics.get(name)) for name in ("accuracy", "macro_f1", "ece")]
         rows.append([*row, duration(stage["seconds"])])
-        highlighted = number if stage["name"] == kept else highlighted
+        highlighted = number if stage["name"] == final else highlighted
     table = Table([*header, "time"], rows, highlighted=highlighted, groups=[*groups, ("", 1)])
     if not measured:
         return Section(title, tables=[table], missing="No labels were set aside, so no accuracy could be measured.")
@@ -118,7 +119,7 @@ def stages_section(results: Mapping[str, Any]) -> Section:
         f"the same rows. {row_by_row} All numbers but the time are in percent; ECE is the gap between confidence and "
         "accuracy, lower is better."
     )
-    return Section(title, figures.accuracy_by_stage(points, kept_stage(results, split)), caption, tables=[table])
+    return Section(title, figures.accuracy_by_stage(points, final_stage(results, split)), caption, tables=[table])
 
 
 def data_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
@@ -213,21 +214,21 @@ def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any])
     """Reliability diagrams: the kept model before and after its temperature, or beside labels only if it has none."""
     title, split, temperature = "Can the probabilities be trusted?", primary_split(results), results.get("temperature")
     labels, probs = predictions_of(evidence, split)
-    chosen = kept_stage(results, split)
-    if not len(labels) or chosen not in probs:
+    final = final_stage(results, split)
+    if not len(labels) or final not in probs:
         return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
     if temperature:
-        kept = _with_temperature(probs[chosen], temperature)
-        shown = [(chosen, "As trained", probs[chosen]), (chosen, "As saved, with its temperature", kept)]
+        saved = _with_temperature(probs[final], temperature)
+        shown = [(final, "As trained", probs[final]), (final, "As saved, with its temperature", saved)]
     else:
-        kept = probs[chosen]
-        names = [stage for stage in dict.fromkeys(["labels_only", chosen]) if stage in probs]
+        saved = probs[final]
+        names = [stage for stage in dict.fromkeys([LABELS_ONLY, final]) if stage in probs]
         shown = [(stage, stage_title(stage), probs[stage]) for stage in names]
     panels = [
         (stage, f"{name}: ECE {percent(expected_calibration_error(p, labels))}%", reliability_bins(p, labels))
         for stage, name, p in shown
     ]
-    confidence, accuracy = float(kept.max(axis=1).mean()), float((kept.argmax(axis=1) == labels).mean())
+    confidence, accuracy = float(saved.max(axis=1).mean()), float((saved.argmax(axis=1) == labels).mean())
     gap = 100 * (confidence - accuracy)
     tendency = "about right" if abs(gap) < 1 else f"{abs(gap):.1f} points too {'high' if gap > 0 else 'low'}"
     caption = (
@@ -254,10 +255,10 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
     """Confusion matrix of the kept stage, the most frequent confusions, and scores class by class."""
     title, split = "What gets mixed up", primary_split(results)
     labels, probs = predictions_of(evidence, split)
-    names, chosen = results["data"]["label_names"], kept_stage(results, split)
-    if not len(labels) or chosen not in probs:
+    names, final = results["data"]["label_names"], final_stage(results, split)
+    if not len(labels) or final not in probs:
         return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
-    matrix = confusion_matrix(probs[chosen].argmax(axis=1), labels, len(names))
+    matrix = confusion_matrix(probs[final].argmax(axis=1), labels, len(names))
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     totals = matrix.sum(axis=1)
@@ -269,7 +270,7 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
     tables = [Table(["true class", "taken for", "rows", "% of the class"], confused, 2)] if confused else []
     tables.append(_class_table(matrix, names))
     caption = (
-        f"{stage_title(chosen)} on the {len(labels):,} {split} rows: each line is a true class, shaded by where its "
+        f"{stage_title(final)} on the {len(labels):,} {split} rows: each line is a true class, shaded by where its "
         "rows went; a perfect model has only the diagonal."
     )
     if len(names) > figures.MAX_NAMED_CLASSES:

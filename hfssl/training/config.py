@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from transformers import TrainingArguments
 from hfssl.config.arguments import missing_trackers
 from hfssl.errors import ConfigurationError
 from hfssl.runtime.precision import keep_few_kernels
+from hfssl.tasks.registry import DEFAULT_TASK, TASKS, unknown_task
 
 __all__ = ["SSLConfig", "changed_settings"]
 
@@ -32,6 +34,12 @@ class SSLConfig(TrainingArguments):
     `logging_steps=10`, `save_steps=100`, `save_total_limit=2`, `logging_nan_inf_filter=False` (the stock default
     hides a loss that is not finite; ours stops the run), and `trackio_static_space_id=False` (with the stock default a
     push that is tracked by trackio makes a public Space).
+
+    Example:
+        >>> import hfssl
+        >>> config = hfssl.SSLConfig(output_dir=str(folder), max_steps=20, unlabeled_ratio=4)
+        >>> config.max_steps
+        20
     """
 
     max_steps: int = field(
@@ -64,6 +72,10 @@ class SSLConfig(TrainingArguments):
         default=4, metadata={"help": "Unlabeled rows per labeled row in a batch (mu in the papers); at least 1."}
     )
     max_length: int = field(default=128, metadata={"help": "Tokens kept of each text."})
+    task: str = field(
+        default=DEFAULT_TASK,
+        metadata={"help": "Kind of prediction, such as 'sequence_classification': one label per text."},
+    )
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the fresh classification head; default: `learning_rate`."}
     )
@@ -104,11 +116,13 @@ class SSLConfig(TrainingArguments):
 
     def problems(self) -> list[str]:
         """Everything that is wrong with the values, one sentence each; subclasses add their own."""
-        found = missing_trackers(self.report_to)
+        found = missing_trackers(self.report_to or [])
         if self.unlabeled_ratio < 1:
             found.append(
                 f"unlabeled_ratio must be at least 1, got {self.unlabeled_ratio}; set lambda_u=0 to use no pool."
             )
+        if self.task not in TASKS:
+            found.append(unknown_task(self.task))
         if self.max_length < 4:
             found.append(f"max_length must be at least 4 tokens, got {self.max_length}.")
         if self.head_learning_rate is not None and self.head_learning_rate <= 0:
@@ -126,6 +140,9 @@ class SSLConfig(TrainingArguments):
         if not 0 < self.wise_ft_alpha <= 1:
             found.append(f"wise_ft_alpha must be above 0 and at most 1, got {self.wise_ft_alpha}.")
         return found
+
+    def check_classes(self, label_names: Sequence[str]) -> None:
+        """Raises `ConfigurationError` where a setting does not fit the classes of the data; subclasses look."""
 
 
 def changed_settings(config: SSLConfig) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import nn
@@ -19,30 +21,46 @@ __all__ = [
     "length_groups",
     "mean_features",
     "model_inputs",
+    "passes_in_bf16",
 ]
 
 
 Batch = Mapping[str, torch.Tensor]
 
 
-# Tokens' worth of a pass: the training times of trec6 and sst2 by numbers of passes and tokens, MiniLM on two cores
-# (benchmarks/NOTES.md, 2026-11-28, third part).
+# What one more forward and backward pass costs on a CPU in addition to its tokens, in tokens (benchmarks/NOTES.md,
+# 2026-11-28, third part).
 FP32_PASS, BF16_PASS = 64, 400
+_pass_cost: ContextVar[int] = ContextVar("pass_cost", default=FP32_PASS)
+
+
+@contextmanager
+def passes_in_bf16(enabled: bool = True) -> Iterator[None]:
+    """Within the block rows are cut into passes as pays for a model that computes in bf16 (or, if not, in fp32).
+
+    In bf16 the tokens are cheap, but every pass casts all weights, and their gradients back, and oneDNN compiles
+    kernels for its shapes.
+    """
+    before = _pass_cost.set(BF16_PASS if enabled else FP32_PASS)
+    try:
+        yield
+    finally:
+        _pass_cost.reset(before)
 
 
 def model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
-    """What of a batch goes into `forward`."""
+    """Returns the columns of a batch that `forward` takes."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     return {name: batch[name] for name in names if name in batch}
 
 
 def classification_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Logits `[B, K]` of one batch; see `joint_logits`."""
+    """Returns the logits `[B, K]` of one batch; see `joint_logits`."""
     return joint_logits(model, batch)[0]
 
 
 def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
-    """Logits of several batches, `[B, K]` each, from as few padded tokens as pays.
+    """Returns the logits of several batches, `[B, K]` each, from as few padded tokens as pays.
 
     On accelerators and under several ranks that is *one* forward pass over all rows, padded to a common length:
     padding is cheap there, lengths lie on the device, and the ranks must agree on the number of passes. In one process
@@ -60,11 +78,11 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
         name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
         for name in inputs[0]
     }
-    return by_length(model, rows, lambda part: model(**part).logits).split(sizes)
+    return by_length(rows, lambda part: model(**part).logits).split(sizes)
 
 
 def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Mean of the last layer's vectors over the tokens of each row, `[B, D]`; the head is passed through for nothing.
+    """Returns the mean of the last layer's vectors over the tokens of each row, `[B, D]`; the logits are not used.
 
     Through the model's own `forward`, because DDP sees no other; there the unused head takes part with weight 0, so
     that every parameter has a gradient.
@@ -75,21 +93,20 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
         pooled = mean_over_tokens(output.hidden_states[-1].float(), rows["attention_mask"])
         return pooled + 0 * output.logits.sum() if rank_and_world()[1] > 1 else pooled
 
-    return by_length(model, model_inputs(batch), features)
+    return by_length(model_inputs(batch), features)
 
 
-def by_length(model: nn.Module, rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-    """`forward(rows)`, `[B, ...]`, in one pass; in one process on a CPU, in a few passes over rows of like length.
+def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+    """Returns `forward(rows)`, `[B, ...]`: one pass, or, in one process on a CPU, a few over rows of similar length.
 
     Args:
-        model: Computes the passes; in bf16 each costs more tokens' worth than in fp32.
-        rows: Model inputs, `[B, L]` each.
-        forward: What to compute of a part of the rows.
+        rows (`Batch`): Model inputs, `[B, L]` each.
+        forward (`Callable`): Computes a part of the rows.
     """
     mask = rows.get("attention_mask")
     if mask is None or mask.device.type != "cpu" or rank_and_world()[1] > 1:
         return forward(rows)
-    groups = length_groups(_last_token(mask), overhead=_pass_overhead(model))
+    groups = length_groups(_last_token(mask), overhead=_pass_cost.get())
     outputs = [forward({name: rows[name][group, :width] for name in rows}) for group, width in groups]
     order = torch.cat([group for group, _ in groups]).argsort()
     return torch.cat(outputs)[order]
@@ -99,9 +116,9 @@ def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> lis
     """Cuts rows, sorted by length, into groups that cost the fewest padded tokens.
 
     Args:
-        lengths: `[N]` tokens of each row.
-        most: Groups at most.
-        overhead: What one more forward and backward pass costs, in tokens.
+        lengths (`torch.Tensor`): `[N]` tokens of each row.
+        most (`int`, defaults to 3): Largest number of groups.
+        overhead (`int`): Cost of one more forward and backward pass, in tokens.
 
     Returns:
         Row numbers `[G]` and width of each group: all rows in their order where cutting does not pay.
@@ -130,17 +147,7 @@ def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> lis
     ]
 
 
-def _pass_overhead(model: nn.Module) -> int:
-    """What one more forward and backward pass of `model` costs on a CPU beside its tokens, in tokens.
-
-    In bf16 the tokens are cheap, but every pass casts all weights, and their gradients back, and oneDNN compiles
-    kernels for its shapes.
-    """
-    # `Accelerator.prepare` keeps the forward of a model that it computes in mixed precision under this name.
-    return BF16_PASS if hasattr(model, "_original_forward") else FP32_PASS
-
-
 def _last_token(mask: torch.Tensor) -> torch.Tensor:
-    """`[N]` columns of each row that reach to its last token, wherever the padding is."""
+    """Returns the columns `[N]` up to each row's last token, wherever the padding is."""
     positions = torch.arange(1, mask.shape[1] + 1)
     return (mask * positions).amax(dim=1).clamp(min=1)

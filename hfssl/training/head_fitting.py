@@ -1,4 +1,4 @@
-"""Fitting the logit layer to what it is given: to the labels at the start, to all that was taught at the end."""
+"""Fits the logit layer to its inputs: to the labels before training, to labels and pseudo-labels after it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from hfssl.runtime.distributed import broadcast
 
 __all__ = ["HEAD_INITS", "class_mean_weights", "confidence_scale", "init_head", "retrain_head"]
 
-MAX_EXPONENT = 10.0  # of the factors that are tried: a head of next to no steps is next to not sure at all
+MAX_EXPONENT = 10.0  # of the factors that are tried: after few steps a head predicts almost equal probabilities
 
 
 def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the linear layer whose softmax is that of minus the squared distances to the class means.
+    """Returns the linear layer whose softmax is that of minus the squared distances to the class means.
 
     Prototypical networks (Snell et al. 2017, equation 8), w_k = 2 c_k and b_k = -||c_k||^2, both divided by the mean
     squared distance of a row to its own class's mean, which makes the logits free of the features' scale. A class
     without rows gets the mean of all rows.
 
     Args:
-        features: `[B, D]`.
-        labels: `[B]`.
-        num_classes: K.
+        features (`Tensor`): `[B, D]`.
+        labels (`Tensor`): `[B]`.
+        num_classes (`int`): K.
 
     Returns:
-        `[K, D]` and `[K]`.
+        Weight `[K, D]` and bias `[K]`.
     """
     overall = features.mean(dim=0)
     means = torch.stack(
@@ -53,19 +53,19 @@ HEAD_INITS = {"class_means": class_mean_weights, "logistic": logistic_weights}
 def init_head(
     start: str, model: PreTrainedModel, labeled: Dataset, tokenizer: PreTrainedTokenizerBase, *, bf16: bool = False
 ) -> None:
-    """Fits the logit layer to its own input over the labeled rows, as one of `HEAD_INITS` says.
+    """Fits the logit layer to its own input over the labeled rows, by one of `HEAD_INITS`.
 
-    All ranks come here with the same rows.
+    Collective: every rank must call this, with the same rows. No random number is drawn.
 
     Args:
-        start: `"class_means"` or `"logistic"`.
-        model: a classifier; its training flags stay as they are and no random number is drawn.
-        labeled: tokenized rows with `labels`.
-        tokenizer: pads the batches.
-        bf16: whether the model computes in it, as in training.
+        start (`str`): `"class_means"` or `"logistic"`.
+        model (`PreTrainedModel`): A classifier; its training flags stay as they are.
+        labeled (`Dataset`): Tokenized rows with `labels`.
+        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        bf16 (`bool`, defaults to `False`): Whether the model computes in bf16, as in training.
 
     Raises:
-        ModelError: if the layer has no bias, or does not see one vector a row.
+        ModelError: The layer has no bias, or its input is not one vector a row.
     """
     layer = logit_layer(model)
     if layer.bias is None:
@@ -88,19 +88,19 @@ def retrain_head(
     bf16: bool = False,
     progress: Sequence[str | None] = (None, None),
 ) -> None:
-    """Fits a student's logit layer anew to all that it was taught at once, and makes it as sure as it was.
+    """Fits a student's logit layer again, to all labels and pseudo-labels at once, and keeps its mean confidence.
 
-    Kirichenko et al. 2023, "Last Layer Re-Training": a few steps of SGD leave a head that is behind its body. All
-    ranks come here with the same rows.
+    Last-layer retraining (Kirichenko et al. 2023): after a few steps of SGD the head is behind its body.
+    Collective: every rank must call this, with the same rows.
 
     Args:
-        model: a classifier, on the device to use.
-        labeled: tokenized rows with `labels`.
-        pool: tokenized rows with `pseudo_probs` and `weight`.
-        tokenizer: pads the batches.
-        lambda_u: the weight of the pool's rows beside the labeled ones.
-        bf16: whether the model computes in it, as in training.
-        progress: texts beside the progress bars over labeled rows and the pool.
+        model (`PreTrainedModel`): A classifier, on the device to use.
+        labeled (`Dataset`): Tokenized rows with `labels`.
+        pool (`Dataset`): Tokenized rows with `pseudo_probs` and `weight`.
+        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        lambda_u (`float`): Factor on the weights of the pool's rows; labeled rows have weight 1.
+        bf16 (`bool`, defaults to `False`): Whether the model computes in bf16, as in training.
+        progress (`Sequence[str | None]`): Titles of the progress bars over labeled rows and pool; `None` shows none.
     """
     layer = logit_layer(model)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
@@ -110,12 +110,12 @@ def retrain_head(
                 for rows, shown in zip((labeled, pool), progress, strict=True)
             ]
         )
-    taught = np.asarray(pool["pseudo_probs"][:], dtype=np.float64)
-    given = np.eye(taught.shape[1])[np.asarray(labeled["labels"][:])]
-    weights = np.append(np.ones(len(given)), lambda_u * np.asarray(pool["weight"][:], dtype=np.float64))
-    weight, bias = soft_logistic_weights(inputs, np.concatenate([given, taught]), weights)
-    # Averaged labels are less sure than right, and so is what is fitted to them with a penalty. The steps on the
-    # labeled rows had made the head surer; where no label is held out, no temperature will.
+    pseudo_labels = np.asarray(pool["pseudo_probs"][:], dtype=np.float64)
+    labels = np.eye(pseudo_labels.shape[1])[np.asarray(labeled["labels"][:])]
+    weights = np.append(np.ones(len(labels)), lambda_u * np.asarray(pool["weight"][:], dtype=np.float64))
+    weight, bias = soft_logistic_weights(inputs, np.concatenate([labels, pseudo_labels]), weights)
+    # Averaged pseudo-labels are less confident than accurate, and so is what is fitted to them with a penalty. The
+    # steps on the labeled rows had made the head more confident; without held-out labels no temperature can.
     replaced = layer(torch.from_numpy(inputs).to(layer.weight)).double().cpu().numpy()
     scale = confidence_scale(inputs @ weight.T + bias, replaced)
     weight, bias = broadcast((scale * weight, scale * bias))
@@ -124,13 +124,14 @@ def retrain_head(
 
 
 def confidence_scale(logits: np.ndarray, reference: np.ndarray) -> float:
-    """The factor on `logits` by which the most probable classes are, on average, as probable as by `reference`.
+    """Returns the factor on `logits` that makes their mean confidence that of `reference`; it changes no prediction.
 
-    It changes no label. 1 where no factor can do it: logits that are all equal, or a reference that is never unsure.
+    Confidence is the probability of the most probable class. Returns 1 if no factor can do it: logits that are all
+    equal, or a reference whose confidence is 1.
 
     Args:
-        logits: `[N, K]`.
-        reference: `[N, K]` logits.
+        logits (`np.ndarray`): `[N, K]`.
+        reference (`np.ndarray`): `[N, K]` logits.
     """
     wanted = softmax(reference, axis=1).max(axis=1).mean()
 

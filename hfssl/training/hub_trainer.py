@@ -1,4 +1,4 @@
-"""What a trainer pushes to the Hub, at its end and on the way: our files, our card, one commit, our retries.
+"""Saves and pushes a trainer's model, at its end and on the way: our files, our card, one commit, our retries.
 
 The stock trainer copies a fixed list of files that knows nothing of label maps, writes a card that takes an adapter
 for a model trained from scratch, and pushes its arguments as a pickle, with the token in it.
@@ -7,21 +7,19 @@ for a model trained from scratch, and pushes its arguments as a pickle, with the
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
-from transformers import Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import logging
 
-from hfssl.errors import HfsslError, ModelError
+from hfssl.errors import ModelError
 from hfssl.hub.upload import Files, Pushed, commit, make_repository
 from hfssl.models.adapters import LABELS_FILE, label_map
 from hfssl.models.introspection import transformers_model
@@ -29,12 +27,11 @@ from hfssl.models.mean_pooling import MeanPooledForSequenceClassification
 from hfssl.reporting.trainer_card import TrainedModel, training_card
 from hfssl.runtime.distributed import broadcast, failing_together
 from hfssl.runtime.files import write_json
-from hfssl.training.config import changed_settings
+from hfssl.training.checkpoint_pusher import CheckpointPusher
+from hfssl.training.config import SSLConfig, changed_settings
 from hfssl.training.objective import Objective
 
-__all__ = ["PublishingTrainer"]
-
-logger = logging.get_logger(__name__)
+__all__ = ["HubTrainer"]
 
 CARD = "README.md"
 FULL_MODEL = re.compile(r"config\.json|generation_config\.json|model[^/]*\.safetensors(\.index\.json)?")
@@ -42,20 +39,24 @@ ADAPTER = re.compile(rf"adapter_config\.json|adapter_model\.safetensors|{re.esca
 OF_A_TOKENIZER = {"added_tokens.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"}
 
 
-class PublishingTrainer(Trainer):
+class HubTrainer(Trainer):
     """A `Trainer` whose saved folders are complete and whose pushes hold what `hfssl.from_pretrained` needs.
 
-    Pushes in mid-training are sent from a copy of the checkpoint in a thread of their own; one that fails is warned
-    of, and training goes on. Never pushed or saved: the token, and anybody's texts.
+    `CheckpointPusher` sends pushes in mid-training; if one fails, a warning says so and training goes on. The token
+    and the texts are never pushed or saved.
     """
 
+    # Narrower than in the stock trainer, which takes any model, arguments and processor.
+    args: SSLConfig
+    model: PreTrainedModel
     objective: Objective
+    processing_class: PreTrainedTokenizerBase
+    train_dataset: Dataset
     unlabeled_dataset: Dataset | None
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self._sender: ThreadPoolExecutor | None = None
-        self._pushes: list[Future[Pushed]] = []
         super().__init__(*args, **kwargs)
+        self._pusher = CheckpointPusher(self.args.output_dir)
         # Now, while the weights are whole on this process; an adapter's body, whose digest this takes, stays as it is.
         self._label_map = None
         if self.args.should_save and self._is_adapter() and _is_classifier(self.model):
@@ -64,10 +65,10 @@ class PublishingTrainer(Trainer):
     def _is_adapter(self) -> bool:
         return isinstance(self.model, PeftModel)
 
-    # --- saving ------------------------------------------------------------------------------------------------------
+    # --- Saving ---
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """The stock files without the token, and what an adapter needs beside them."""
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # fact 14
+        """Writes the stock files without the token, and what an adapter needs in addition."""
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
         has_card = (folder / CARD).exists()
         token, self.args.hub_token = self.args.hub_token, None  # all arguments are pickled into a file of the folder
@@ -81,13 +82,15 @@ class PublishingTrainer(Trainer):
             if self._label_map is not None:
                 write_json(folder / LABELS_FILE, self._label_map)
 
-    # --- pushing -----------------------------------------------------------------------------------------------------
+    # --- Pushing ---
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Makes the repository if it is not there; all ranks come here, and know its name afterwards.
+        """Makes the repository if it is missing, and gives every rank its name.
+
+        Collective: every rank must call this.
 
         Raises:
-            ModelError: a token that does not do, or no answer: now, and not after hours of training.
+            ModelError: The token is not valid, or the Hub does not answer: now, and not after hours of training.
         """
         args, name = self.args, None
         with failing_together(ModelError):
@@ -107,14 +110,14 @@ class PublishingTrainer(Trainer):
         model_name: str | None = None,
         dataset_tags: str | Sequence[str] | None = None,
     ) -> None:
-        """Writes our card into the output folder: the model's task is known, an adapter is called one.
+        """Writes our card into the output folder; it has the model's task, and says whether it is an adapter.
 
         Args:
-            language: code of the texts' language.
-            license: a Hub license id.
-            tags: further tags.
-            model_name: folder or id that the snippet loads. Default: the repository.
-            dataset_tags: Hub ids of the data.
+            language (`str`, *optional*): Code of the language of the texts.
+            license (`str`, *optional*): Hub license id.
+            tags (`str` or `Sequence[str]`, *optional*): Further tags.
+            model_name (`str`, *optional*): Folder or id that the snippet loads. Default: the repository.
+            dataset_tags (`str` or `Sequence[str]`, *optional*): Hub ids of the data.
         """
         if self.is_world_process_zero():
             card = self._card(model_name, license=license, language=language, tags=tags, datasets=dataset_tags)
@@ -129,21 +132,23 @@ class PublishingTrainer(Trainer):
         private: bool | None = None,
         **card: Any,
     ) -> Pushed | Future[Pushed] | None:
-        """Saves the model in the output folder and pushes it from there, in one commit; all ranks come here.
+        """Saves the model in the output folder and pushes it from there, in one commit.
+
+        Collective: every rank must call this.
 
         Args:
-            commit_message: of the commit.
-            blocking: whether to return only when it is done.
-            token: default: `args.hub_token`, `HF_TOKEN` or what `hf auth login` saved.
-            revision: branch. Default: `args.hub_revision`.
-            private: of a repository that is made. Default: `args.hub_private_repo`.
-            card: see `create_model_card`.
+            commit_message (`str`, *optional*): Title of the commit.
+            blocking (`bool`, defaults to `True`): Whether to return only when the push is done.
+            token (`str`, *optional*): Default: `args.hub_token`, `HF_TOKEN` or what `hf auth login` saved.
+            revision (`str`, *optional*): Branch. Default: `args.hub_revision`.
+            private (`bool`, *optional*): Whether a new repository is private. Default: `args.hub_private_repo`.
+            card: See `create_model_card`.
 
         Returns:
             What was pushed, or a future of it; `None` on other ranks than the first.
 
         Raises:
-            ModelError: see `hfssl.hub.upload.commit`. The model lies in the output folder: call this again.
+            ModelError: See `hfssl.hub.upload.commit`. The model is in the output folder: call this again.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
@@ -156,12 +161,11 @@ class PublishingTrainer(Trainer):
         folder = Path(self.args.output_dir)
         files = {**self._public_files(folder), CARD: folder / CARD}
         message = commit_message or "End of training"
-        if blocking:
-            return self._commit(files, message, token, revision)
-        return self._send_later(files, message, token, revision)
+        send = partial(self._commit, message=message, token=token, revision=revision)
+        return send(files) if blocking else self._pusher.submit(files, send)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Not yet: where the stock loop calls this the checkpoint is not complete. See `push_checkpoint`."""
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:  # fact 4
+        """Does nothing: when the stock loop calls this, the checkpoint is not complete. See `push_checkpoint`."""
 
     def push_checkpoint(self, folder: str | Path) -> None:
         """Pushes the model of a complete checkpoint as `args.hub_strategy` says; returns before it has arrived.
@@ -171,7 +175,7 @@ class PublishingTrainer(Trainer):
         args, folder = self.args, Path(folder)
         if not args.push_to_hub or not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
             return
-        if not args.hub_always_push and not all(push.done() for push in self._pushes):
+        if not args.hub_always_push and not self._pusher.is_idle:
             return
         self.callback_handler.on_push_begin(args, self.state, self.control)
         files: dict[str, Path | bytes] = {**self._public_files(folder), CARD: self._card().encode()}
@@ -180,56 +184,20 @@ class PublishingTrainer(Trainer):
             resumable = [p for p in folder.rglob("*") if p.is_file() and p.name not in (TRAINING_ARGS_NAME, CARD)]
             place = places[args.hub_strategy]
             files |= {f"{place}/{path.relative_to(folder).as_posix()}": path for path in resumable}
-        self._send_later(files, f"Training in progress, step {self.state.global_step}", warn=True)
+        message = f"Training in progress, step {self.state.global_step}"
+        self._pusher.submit(files, partial(self._commit, message=message), warn=True)
 
-    def _finish_current_push(self) -> None:
-        if not all(push.done() for push in self._pushes):
-            logger.info("Waiting for the push of a checkpoint to be finished.")
-        wait(self._pushes)
-        self._pushes = []
+    def _finish_current_push(self) -> None:  # fact 4
+        self._pusher.wait()
 
     def _public_files(self, folder: Path) -> dict[str, Path | bytes]:
-        """The model and its tokenizer, by name: whatever else lies in the folder is nobody's business."""
+        """Returns the files of the model and its tokenizer; other files of the folder are not pushed."""
         model = ADAPTER if self._is_adapter() else FULL_MODEL
         tokenizer = OF_A_TOKENIZER | set(self.processing_class.vocab_files_names.values())
         paths = sorted(path for path in folder.iterdir() if path.is_file())
         return {path.name: path for path in paths if model.fullmatch(path.name) or path.name in tokenizer}
 
-    def _send_later(
-        self,
-        files: Files,
-        message: str,
-        token: str | None = None,
-        revision: str | None = None,
-        *,
-        warn: bool = False,
-    ) -> Future[Pushed]:
-        """Pushes a copy of the files: the originals may be gone, or others, before they are sent.
-
-        A failure is warned of, if it is to be, before the future is done: callbacks may come after who waits for it.
-        """
-        copies = Path(tempfile.mkdtemp(dir=self.args.output_dir, prefix=".push.", suffix=".tmp"))
-        copied: dict[str, Path | bytes] = {}
-        for number, (name, file) in enumerate(files.items()):
-            copied[name] = file if isinstance(file, bytes) else Path(shutil.copy2(file, copies / str(number)))
-
-        def send() -> Pushed:
-            try:
-                return self._commit(copied, message, token, revision)
-            except Exception as error:
-                if warn:
-                    _warn_of_failure(error)
-                raise
-            finally:
-                shutil.rmtree(copies, ignore_errors=True)
-
-        if self._sender is None:
-            self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hfssl-push")  # one after the other
-        push = self._sender.submit(send)
-        self._pushes.append(push)
-        return push
-
-    def _commit(self, files: Files, message: str, token: str | None, revision: str | None) -> Pushed:
+    def _commit(self, files: Files, *, message: str, token: str | None = None, revision: str | None = None) -> Pushed:
         revision = revision or self.args.hub_revision
         token = token or self.args.hub_token
         return commit(files, self.hub_model_id, message=message, revision=revision, token=token)
@@ -270,8 +238,3 @@ def _is_classifier(model: Any) -> bool:
 def _label_names(model: Any) -> list[str]:
     config = transformers_model(model).config
     return [config.id2label[number] for number in range(config.num_labels)]
-
-
-def _warn_of_failure(error: Exception) -> None:
-    reason = str(error) if isinstance(error, HfsslError) else type(error).__name__
-    logger.warning("A push in mid-training failed; training goes on. %s", reason)

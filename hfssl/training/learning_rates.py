@@ -1,4 +1,4 @@
-"""Which parameter learns how fast: a fresh head faster than the body, lower layers slower than upper ones."""
+"""One learning rate for each parameter: a fresh head faster than the body, lower layers slower than upper ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["layer_depths", "parameter_rates", "split_groups"]
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
-    """How far each parameter of the body lies below the head: 0 for the pooler and the top layer, more below.
+    """Returns how far each parameter of the body is below the head: 0 for the pooler and the top layer, more below.
 
     The embeddings lie below the lowest layer. In a body without a stack of layers all get 0.
     """
@@ -32,13 +32,14 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
 def parameter_rates(
     model: nn.Module, learning_rate: float, head_learning_rate: float | None, layerwise_decay: float
 ) -> dict[int, float]:
-    """Peak learning rate of each parameter, by its id.
+    """Returns the peak learning rate of each parameter, by its id.
 
     Args:
-        model: a classifier, plain, with an adapter, or wrapped for several devices.
-        learning_rate: of the top layer.
-        head_learning_rate: of the head; `None` for that of the top layer.
-        layerwise_decay: factor for each layer further down (Howard & Ruder 2018, section 3.2; they take 1/2.6).
+        model (`nn.Module`): A classifier, plain, with an adapter, or wrapped for several devices. What is not in its
+            body belongs to the head.
+        learning_rate (`float`): Rate of the top layer.
+        head_learning_rate (`float`, *optional*): Rate of the head. Default: that of the top layer.
+        layerwise_decay (`float`): Factor for each layer further down (Howard & Ruder 2018, section 3.2: 1/2.6).
     """
     parameters = dict(model.named_parameters())
     _, head = body_and_head_parameters(model)

@@ -1,4 +1,4 @@
-"""What a method is: an object that turns a batch into named loss terms. It owns no model and no parameter."""
+"""`Objective`: turns a batch into named loss terms. It owns no model, and its parameters are `extra_modules`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,33 @@ __all__ = ["Objective"]
 class Objective:
     """Base class of all methods; see `SupervisedObjective` for the smallest one.
 
+    The model is given to each call and never kept: it may be wrapped, and wrapped anew, in between.
+
     Class attributes:
         paper: Where the method comes from, for docs and cards.
         citation: BibTeX entries, for cards.
-        product: What the trained model is good for: a `"classifier"`, an `"encoder"` whose head is not trained, or a
+        product: What the trained model is: a `"classifier"`, an `"encoder"` whose head is not trained, or a
             `"masked_lm"`.
         compares_rows: Whether the loss compares the labeled rows of a batch with each other; batches then hold several
             rows of each class in them (`ClassRowStream`).
     """
 
-    paper: ClassVar[str] = ""
-    citation: ClassVar[str] = ""
+    paper: str = ""
+    citation: str = ""
     product: ClassVar[Literal["classifier", "encoder", "masked_lm"]] = "classifier"
     compares_rows: ClassVar[bool] = False
 
     def setup(self, model: nn.Module, args: SSLConfig) -> None:
         """Called once, before training, with the unwrapped model. Raise here what cannot work."""
+
+    def extra_modules(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """Modules that only training needs, by name: a projection head, a decoder, a discriminator.
+
+        Called once, after `setup`, with a random state of its own. Their parameters are stepped at the head's learning
+        rate; checkpoints hold them; what is exported does not. `loss` gets them with
+        `hfssl.models.extra_modules.extra_modules_of(model)["name"]` and calls them on what the model returns.
+        """
+        return {}
 
     def build_views(self, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> dict[str, View]:
         """The views of an unlabeled row that `loss` reads from `unlabeled`, by name."""
@@ -67,7 +78,7 @@ class Objective:
         """Called after each optimizer step, with the unwrapped model and the steps taken."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the method remembers (tensors and plain values); saved beside the optimizer."""
+        """What the method remembers (tensors and plain values), but for its extra modules; see `Stateful`."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

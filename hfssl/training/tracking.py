@@ -20,7 +20,7 @@ __all__ = ["follow", "run_name"]
 
 
 def run_name(title: str) -> str:
-    """A trainer's title without its place in the run: `"[2/3] self-training"` -> `"self-training"`."""
+    """Returns a trainer's title without its place in the run: `"[2/3] self-training"` -> `"self-training"`."""
     return re.sub(r"^\[\d+/\d+\] ", "", title)
 
 
@@ -28,8 +28,8 @@ def follow(trainer: Trainer, folder: str | Path) -> None:
     """Makes one run of a trainer in each of its trackers.
 
     Args:
-        trainer: its `args.run_name` names the run.
-        folder: gets TensorBoard's files, in a folder of the run's name.
+        trainer (`Trainer`): Its `args.run_name` names the run.
+        folder (`str` or `Path`): Gets TensorBoard's files, in a folder of the run's name.
     """
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:

@@ -1,17 +1,15 @@
-"""`SSLTrainer`: the one room that knows about loaders, loss scaling, logging, checkpoints and interrupts."""
+"""`SSLTrainer`: the only class that handles loaders, loss scaling, logging, checkpoints and interrupts."""
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
-from peft import PeftConfig
+from peft import LoraConfig
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -20,42 +18,39 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
 )
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_pt_utils import nested_gather
-from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hfssl.data.sampler import LABELED, UNLABELED
-from hfssl.data.tokenization import tokenize_dataset
 from hfssl.data.two_stream import TwoStreamCollator, two_stream_loader
 from hfssl.data.views.base import PlainView
-from hfssl.errors import Interrupted, TrainingError
+from hfssl.errors import Interrupted
 from hfssl.models.adapters import add_adapter
 from hfssl.models.checkpoints import COMPLETE_MARKER, last_complete_checkpoint
+from hfssl.models.extra_modules import ExtraModules
+from hfssl.models.introspection import own_random_state
 from hfssl.runtime.cpu_kernels import cheap_operations
 from hfssl.runtime.distributed import any_rank, broadcast
-from hfssl.runtime.files import atomic_file
-from hfssl.runtime.interrupts import InterruptNote
 from hfssl.runtime.progress import NamedProgress
 from hfssl.runtime.seeding import derive_seed, torch_generator
+from hfssl.tasks.registry import get_task
+from hfssl.training.checkpointing import CheckpointTrainer
 from hfssl.training.config import SSLConfig
-from hfssl.training.hub_trainer import PublishingTrainer
+from hfssl.training.forward import passes_in_bf16
 from hfssl.training.learning_rates import parameter_rates, split_groups
+from hfssl.training.loss_log import LossLog
 from hfssl.training.objective import Objective
+from hfssl.training.prepared_model import PreparedModel
 from hfssl.training.tracking import follow, run_name
-from hfssl.training.weight_averaging import StartingPoint, WeightAverage
+from hfssl.training.weight_averaging import FinalWeights
 
-__all__ = ["COMPLETE_MARKER", "SSLTrainer", "last_complete_checkpoint"]
+__all__ = ["COMPLETE_MARKER", "MethodTrainer", "SSLTrainer", "last_complete_checkpoint"]
 
 logger = logging.get_logger(__name__)
 
-OBJECTIVE_STATE, WEIGHT_AVERAGE = "objective.pt", "weight_average.pt"
 
-
-class SSLTrainer(PublishingTrainer):
+class SSLTrainer(CheckpointTrainer):
     """Trains any `Objective` on a labeled and an unlabeled dataset, on a full model or a LoRA adapter.
 
     Args:
@@ -66,8 +61,17 @@ class SSLTrainer(PublishingTrainer):
         unlabeled_dataset (`Dataset`, *optional*): Unlabeled rows: `text`, or already tokenized.
         eval_dataset (`Dataset`, *optional*): Labeled rows to evaluate on, in either form.
         processing_class (`PreTrainedTokenizerBase`): The tokenizer.
-        peft_config (`PeftConfig`, *optional*): Trains a fresh adapter on the frozen model.
+        peft_config (`LoraConfig`, *optional*): Trains a fresh adapter on the frozen model.
         title (`str`): What the progress bar says is being done.
+
+    Attributes:
+        objective (`Objective`): The method.
+        loss_log (`LossLog`): Components of the loss since the last log.
+        extra_modules (`ExtraModules`): What only training needs; see `Objective.extra_modules`.
+        states (`dict[str, Stateful]`): What checkpoints hold of the method, by name; see `register_state`.
+
+    The constructor leaves the model's weights as they are. `train` calls `before_training` unless it resumes, and
+    `after_training` when the last step is over; subclasses override the two.
 
     Same seed, machine and library versions give the same bits, also after kill -9 and
     `train(resume_from_checkpoint=True)`. The first Ctrl-C finishes the step, saves, and raises `Interrupted`.
@@ -75,10 +79,23 @@ class SSLTrainer(PublishingTrainer):
 
     Raises:
         TrainingError: when a loss is not finite. The newest checkpoint on disk is from before that step.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.methods.supervised import SupervisedObjective
+        >>> trainer = hfssl.SSLTrainer(
+        ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
+        ...     hfssl.SupervisedConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     objective=SupervisedObjective(),
+        ...     train_dataset=dataset,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
     """
 
-    # Our losses are means over one micro-batch. The stock guess is wrong for heads that take **kwargs and multiplies
-    # the loss by the accumulation factor (transformers#47688); this also fixes the supervised baseline.
+    # Fact 1 of PLATFORM_FACTS. Our losses are means over one micro-batch; the stock guess is wrong for heads that take
+    # **kwargs and multiplies the loss by the accumulation factor. This also fixes the supervised baseline.
     loss_is_scaled_for_ga = False
 
     def __init__(
@@ -91,14 +108,14 @@ class SSLTrainer(PublishingTrainer):
         train_dataset: Dataset | None = None,
         unlabeled_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
-        peft_config: PeftConfig | None = None,
+        peft_config: LoraConfig | None = None,
         title: str = "training",
         **kwargs: Any,
     ):
         if args.report_to and args.run_name is None:
             args = replace(args, run_name=run_name(title))
         if peft_config is not None:
-            model = add_adapter(model, deepcopy(peft_config), seed=derive_seed(args.seed, "adapter"))
+            model = add_adapter(model, deepcopy(peft_config), seed=derive_seed(args.seed, "adapter"))  # pyright: ignore[reportAssignmentType]
         elif args.freeze_embeddings:
             model.get_input_embeddings().requires_grad_(False)
         train_dataset, unlabeled_dataset, eval_dataset = (
@@ -115,30 +132,33 @@ class SSLTrainer(PublishingTrainer):
         )
         self.objective, self.unlabeled_dataset, self.title = objective, unlabeled_dataset, title
         objective.setup(self.model, args)
-        self.add_callback(_AfterStep(self))
+        self.register_state("objective", objective)
+        with own_random_state(derive_seed(args.seed, "extra modules")):
+            self.extra_modules = ExtraModules(objective.extra_modules(self.model)).to(args.device)
+        if len(self.extra_modules):
+            self.register_state("extra_modules", self.extra_modules)  # pyright: ignore[reportArgumentType]
+        self.add_callback(_Steps(self))
         for stock in (ProgressCallback, PrinterCallback):  # bars without a name, and dicts printed line by line
             self.remove_callback(stock)
         if not args.disable_tqdm:
             self.add_callback(NamedProgress(title))
-        follow(self, args.tensorboard_dir or os.path.join(args.output_dir, "runs"))
-        decay = args.weight_average_decay
-        self._average = WeightAverage(self.model, decay) if decay > 0 else None
-        self._start = StartingPoint(self.model) if args.wise_ft_alpha < 1 else None
-        self._components: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
-        self._component_count = 0
-        self.notes: dict[str, float] = {}  # numbers that go with the first log: what a round was made of
-        self._first_bad_step = torch.tensor(-1, device=args.device)
-        self._note = InterruptNote()  # this rank got a Ctrl-C
-        self.interrupted = False  # all ranks know, and stop after this step
+        follow(self, args.tensorboard_dir or os.path.join(args.output_dir, "runs"))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        self.loss_log = LossLog(args.device, self.accelerator.gather)  # pyright: ignore[reportArgumentType]
+        self._prepared = PreparedModel(self.model)
+
+    @property
+    def notes(self) -> dict[str, float]:
+        """Numbers that go with the first log: for example what a round of self-training is made of."""
+        return self.loss_log.notes
 
     def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
-        """Tokenizes a dataset of texts; subclasses whose views need more columns override this."""
-        return tokenize_dataset(dataset, tokenizer, args.max_length)
+        """Encodes a dataset of raw rows as the task does; subclasses whose views need more columns override this."""
+        return get_task(args.task).encode(dataset, tokenizer, args.max_length)
 
-    # --- batches -----------------------------------------------------------------------------------------------------
+    # --- Batches ---
 
     def get_train_dataloader(self) -> DataLoader:
-        """One loader over both streams: a second, endless loader for the pool would make resuming inexact."""
+        """One loader over both streams (fact 2): a second, endless loader for the pool would make resuming inexact."""
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         loader = two_stream_loader(
@@ -147,10 +167,10 @@ class SSLTrainer(PublishingTrainer):
             TwoStreamCollator(
                 PlainView(self.processing_class), self.objective.build_views(self.processing_class, args)
             ),
-            rows_per_batch=self._train_batch_size,
+            rows_per_batch=self._train_batch_size,  # fact 7
             unlabeled_ratio=args.unlabeled_ratio,
             batches_per_step=args.gradient_accumulation_steps * args.world_size,
-            compares_rows=self.objective.compares_rows,
+            strata=self._strata() if self.objective.compares_rows else None,
             length_bucketing=args.length_bucketing,
             seed=seed,
             num_workers=args.dataloader_num_workers,
@@ -159,19 +179,25 @@ class SSLTrainer(PublishingTrainer):
         )
         sampler = loader.batch_sampler
         loader = self.accelerator.prepare(loader)
-        # On a mid-epoch resume the sampler sits behind SkipBatchSampler(BatchSamplerShard(...)); this is the attribute
-        # through which accelerate's set_epoch reaches it there.
+        # Fact 3: on a mid-epoch resume the sampler sits behind SkipBatchSampler(BatchSamplerShard(...)); this is the
+        # attribute through which accelerate's set_epoch reaches it there.
         loader.batch_sampler.sampler = sampler
         return loader
 
-    def _set_signature_columns_if_needed(self) -> None:
+    def _strata(self) -> list[int] | None:
+        """Stratum of each labeled row, by the task; `None` without labeled rows."""
+        if self.train_dataset is None:
+            return None
+        return get_task(self.args.task).strata(self.train_dataset["labels"][:]).tolist()
+
+    def _set_signature_columns_if_needed(self) -> None:  # fact 8
         super()._set_signature_columns_if_needed()
         # Evaluation batches keep what `forward` takes; our own training loader never drops a column.
         for name in self.processing_class.model_input_names:
-            if name not in self._signature_columns:
-                self._signature_columns.append(name)
+            if name not in self._signature_columns:  # pyright: ignore[reportOperatorIssue]
+                self._signature_columns.append(name)  # pyright: ignore[reportOptionalMemberAccess]
 
-    # --- loss --------------------------------------------------------------------------------------------------------
+    # --- Loss ---
 
     def compute_loss(
         self,
@@ -189,20 +215,18 @@ class SSLTrainer(PublishingTrainer):
         if num_items_in_batch is not None:
             # The trainer divides by the accumulation steps and DDP by the ranks; undo both, then divide by all items.
             batches = self.current_gradient_accumulation_steps * self.args.world_size
-            share = self.objective.num_items(labeled, unlabeled) * batches / num_items_in_batch.clamp(min=1)
-        for name, value in parts.items():
-            self._components[name] = self._components[name] + value.detach() * share
-        self._component_count += 1
-        return sum(value for name, value in parts.items() if name.startswith("loss/")) * share
+            share = self.objective.num_items(labeled, unlabeled) * batches / num_items_in_batch.clamp(min=1)  # pyright: ignore[reportOptionalOperand]
+        self.loss_log.add(parts, share)
+        return sum(value for name, value in parts.items() if name.startswith("loss/")) * share  # pyright: ignore[reportReturnType]
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:  # fact 6
         if not batch_samples or not _is_two_stream(batch_samples[0]):
             return None
         counts = [self.objective.num_items(batch.get(LABELED), batch.get(UNLABELED)) for batch in batch_samples]
         if any(count is None for count in counts):
             return None
-        total = torch.stack(counts).sum().to(device)
-        return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
+        total = torch.stack(counts).sum().to(device)  # pyright: ignore[reportArgumentType]
+        return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total  # pyright: ignore[reportAttributeAccessIssue]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Operations of a forward and backward pass over all streams and views of a batch."""
@@ -216,183 +240,124 @@ class SSLTrainer(PublishingTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
         """One forward and backward pass; remembers, on the device, the first step whose loss was not finite."""
-        with cheap_operations(model):
+        with cheap_operations(model), passes_in_bf16(self.accelerator.native_amp):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
-        self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)
+        if self.accelerator.sync_gradients:
+            self.extra_modules.average_gradients(self.accelerator.reduce)  # pyright: ignore[reportArgumentType]
+        self.loss_log.check(loss, self.state.global_step + 1)
         if loss.device.type == "cpu":  # looking costs nothing here; elsewhere it waits until the next log or save
-            self._raise_if_not_finite()
+            self._stop_if_not_finite()
         return loss
 
-    def _raise_if_not_finite(self) -> None:
-        steps = self.accelerator.gather(self._first_bad_step.view(1))  # [ranks]
-        bad = steps[steps >= 0]
-        if not len(bad):
-            return
-        step = int(bad.min())
-        kept = last_complete_checkpoint(self.args.output_dir)
-        where = f"the last good state is in {kept}" if kept else "no checkpoint had been written yet"
-        raise TrainingError(
-            f"Expected a finite loss, got NaN or infinity at step {step} of {self.state.max_steps}; {where}. "
-            "Lower `learning_rate`, set `max_grad_norm`, or train in float32."
-        )
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The stock optimizer, with the head at `head_learning_rate` and layers by `layerwise_lr_decay`."""
-        optimizer = super().create_optimizer(model)
-        if len(optimizer.param_groups) > 2:  # made before
-            return optimizer
-        args = self.args
-        rates = parameter_rates(
-            self.model if model is None else model,
-            args.learning_rate,
-            args.head_learning_rate,
-            args.layerwise_lr_decay,
-        )
-        split_groups(optimizer, rates, args.learning_rate)
+        """The stock optimizer, with the head at `head_learning_rate` and layers by `layerwise_lr_decay`.
+
+        The extra modules take part (fact 9), at the rate of the head.
+        """
+        model, args = self.model if model is None else model, self.args
+        self._prepared.note_before()
+        with self.extra_modules.attached_to(model):
+            optimizer = super().create_optimizer(model)
+            if len(optimizer.param_groups) <= 2:  # else it was made before
+                rates = parameter_rates(model, args.learning_rate, args.head_learning_rate, args.layerwise_lr_decay)
+                split_groups(optimizer, rates, args.learning_rate)
         return optimizer
 
-    # --- logging and evaluation --------------------------------------------------------------------------------------
+    # --- Logging and evaluation ---
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of each component since the last log; the only place where the devices are waited for."""
-        if "loss" in logs and self._component_count:
-            self._raise_if_not_finite()
-            for name, total in self._components.items():
-                gathered = nested_gather(total, self.args.parallel_mode).mean()
-                logs[name] = (gathered / self._component_count).item()
-            logs |= self.notes
-            self.notes = {}
-            self._components.clear()
-            self._component_count = 0
+        if "loss" in logs and self.loss_log:
+            self._stop_if_not_finite()
+            logs |= self.loss_log.means()
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The stock loop, with the global generators as they were before: evaluating must not change training."""
+        self._prepared.note_before()
         devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices):  # fact 5
             return super().evaluation_loop(*args, **kwargs)
 
-    # --- checkpoints -------------------------------------------------------------------------------------------------
+    # --- Training ---
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts without one."""
+    def before_training(self) -> None:
+        """Runs before the first step; not when training goes on from a checkpoint, which holds what this has done."""
+
+    def after_training(self) -> None:
+        """Runs after the last step, and when a run is loaded that had ended; not after an interrupt.
+
+        Here: puts averaged or interpolated weights in the place of the last step's, where that is asked for.
+        """
+        self._final_weights.put_into(self.accelerator.unwrap_model(self.model))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts without one.
+
+        With `max_steps=0` no step is taken: `before_training` and `after_training` are all.
+        """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = broadcast(last_complete_checkpoint(self.args.output_dir))
+            resume_from_checkpoint = broadcast(last_complete_checkpoint(self.args.output_dir))  # pyright: ignore[reportArgumentType]
             if resume_from_checkpoint is None:
                 logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
-        if resume_from_checkpoint and self._is_finished(resume_from_checkpoint):
-            self._load_from_checkpoint(resume_from_checkpoint)
-            self._load_average(resume_from_checkpoint)
-            if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
-                self._load_best_model()
-            self._end_training()
-            return TrainOutput(self.state.global_step, float("nan"), {})
+        if not resume_from_checkpoint:
+            self.before_training()
+        self._final_weights = FinalWeights(self.model, self.args.weight_average_decay, self.args.wise_ft_alpha)
+        if self.args.weight_average_decay > 0:
+            self.register_state("weight_average", self._final_weights)
+        output = None
+        if resume_from_checkpoint and self.is_finished(resume_from_checkpoint):
+            self.load_finished(resume_from_checkpoint)
+        elif self.args.max_steps != 0:
+            output = self._take_steps(resume_from_checkpoint, **kwargs)  # pyright: ignore[reportArgumentType]
+        self.after_training()
+        return output or TrainOutput(self.state.global_step, float("nan"), {})
+
+    def _take_steps(self, checkpoint: str | None, **kwargs: Any) -> TrainOutput:
+        """The stock loop, from the checkpoint on if there is one."""
         with self._note.taking():
-            output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            try:
+                output = super().train(resume_from_checkpoint=checkpoint or None, **kwargs)
+            finally:
+                self.extra_modules.detach(self.model)
+                self._prepared.restore()
             self.interrupted = any_rank(self._note.taken)  # also when it came after the last look
-        # accelerate leaves bf16 in a `forward` of the model's own, and a mark that it need not put it there again. The
-        # model shall be as it will be when loaded: answer in fp32, and a copy that is trained on compute in bf16.
-        model = self.accelerator.unwrap_model(self.model)
-        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
-            model.__dict__.pop(name, None)
         if self.interrupted:
             raise Interrupted(
                 f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
-                f"{last_complete_checkpoint(self.args.output_dir)}."
+                f"{last_complete_checkpoint(self.args.output_dir)}."  # pyright: ignore[reportArgumentType]
             )
-        self._end_training()
         return output
 
-    def update_average(self, model: nn.Module, step: int) -> None:
-        """Takes the weights after an optimizer step into their moving average, if there is one."""
-        if self._average is not None:
-            self._average.update(self.accelerator.unwrap_model(model), step)
+    def after_preparation(self) -> None:
+        """Runs when the optimizer is made and the model is wrapped and, on resuming, loaded; before the first step."""
+        self._prepared.note_after()
+        self.extra_modules.attach(self.model)
 
-    def _end_training(self) -> None:
-        """Puts in place what training shall end with, where that is not the last step's weights."""
-        model = self.accelerator.unwrap_model(self.model)
-        if self._average is not None:
-            self._average.copy_to(model)
-        if self._start is not None:
-            self._start.interpolate(model, self.args.wise_ft_alpha)
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Runs after each optimizer step, with the model as it is without wrappers and the steps taken."""
+        self.objective.after_step(model, step)
+        self._final_weights.update(self.accelerator.unwrap_model(model), step)
 
-    def _load_average(self, checkpoint: str) -> None:
-        if self._average is not None:
-            path = os.path.join(checkpoint, WEIGHT_AVERAGE)
-            self._average.load_state_dict(torch.load(path, map_location=self.args.device, weights_only=True))
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # fact 4
+        self._stop_if_not_finite()
+        super()._save_checkpoint(model, trial)
 
-    def _is_finished(self, checkpoint: str) -> bool:
-        """Whether this run had ended there; the stock loop would go on after an early stop, or take one step more."""
-        state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
-        stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-        finished = stopped or 0 < self.args.max_steps <= state.global_step
-        if finished:
-            self.state = state
-        return finished
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The stock checkpoint, marked complete once every rank has written its part; only then are old ones removed.
-
-        A kill in the middle leaves a folder without the marker, which `last_complete_checkpoint` passes over.
-        """
-        self._raise_if_not_finite()
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        stopping = self.control.should_training_stop
-        if self.interrupted:  # to be resumed, unlike a run that an early stop has ended
-            self.control.should_training_stop = False
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit, self.control.should_training_stop = limit, stopping
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            run_dir = self._get_output_dir(trial=trial)
-            folder = Path(run_dir) / f"checkpoint-{self.state.global_step}"
-            with atomic_file(folder / COMPLETE_MARKER) as temporary:
-                temporary.write_text(f"{self.state.global_step}\n", encoding="utf-8")
-            self.push_checkpoint(folder)
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(output_dir=run_dir, save_total_limit=limit, best_model_checkpoint=best, use_mtime=False)
-        # A rank that stops here (interrupted) must not be gone, and the launcher end the others, before the marker is.
-        self.accelerator.wait_for_everyone()
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        os.makedirs(output_dir, exist_ok=True)  # ranks race here
-        if self.args.should_save:
-            torch.save(self.objective.state_dict(), os.path.join(output_dir, OBJECTIVE_STATE))
-            if self._average is not None:
-                torch.save(self._average.state_dict(), os.path.join(output_dir, WEIGHT_AVERAGE))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            state = torch.load(os.path.join(checkpoint, OBJECTIVE_STATE), map_location="cpu", weights_only=True)
-            self.objective.load_state_dict(state)
-            self._load_average(checkpoint)
-
-    # --- interrupts --------------------------------------------------------------------------------------------------
-
-    def look_for_interrupt(self, control: TrainerControl) -> bool:
-        """Whether any rank was asked to stop; the ranks of several accelerators look only when they log or save."""
-        free = self.args.world_size == 1 or self.args.device.type == "cpu"
-        if free or control.should_log or control.should_save or control.should_training_stop:
-            self.interrupted = any_rank(self._note.taken)
-        return self.interrupted
+    def _stop_if_not_finite(self) -> None:
+        self.loss_log.raise_if_not_finite(self.state.max_steps, self.args.output_dir)  # pyright: ignore[reportArgumentType]
 
 
-class _AfterStep(TrainerCallback):
-    """Passes the end of each optimizer step on to the objective, and an interrupt on to the loop."""
+class _Steps(TrainerCallback):
+    """Passes the events of the stock loop on to the trainer."""
 
     def __init__(self, trainer: SSLTrainer):
         self.trainer = trainer
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.after_preparation()
+
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        self.trainer.objective.after_step(model, state.global_step)
-        self.trainer.update_average(model, state.global_step)
-        if self.trainer.look_for_interrupt(control):
-            control.should_save = control.should_training_stop = True
+        self.trainer.after_step(model, state.global_step)  # pyright: ignore[reportArgumentType]
 
 
 def _is_two_stream(inputs: dict[str, Any]) -> bool:
@@ -400,6 +365,13 @@ def _is_two_stream(inputs: dict[str, Any]) -> bool:
 
 
 class MethodTrainer(SSLTrainer):
+    """The trainer of one method: `SSLTrainer` with the method's objective.
+
+    Class attributes:
+        objective_class: Made without arguments, unless `objective` is given.
+        config_class: Training arguments of the method.
+    """
+
     objective_class: ClassVar[type[Objective]]
     config_class: ClassVar[type[SSLConfig]]
 

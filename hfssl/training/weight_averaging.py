@@ -1,4 +1,4 @@
-"""Weights between and beside those of the last step: EMA, WiSE-FT, L2-SP's start, model soups."""
+"""Weights other than those of the last step: EMA, WiSE-FT, the start of L2-SP, model soups."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from hfssl.models.introspection import body_and_head_parameters
 
-__all__ = ["StartingPoint", "WeightAverage", "mean_of_weights"]
+__all__ = ["FinalWeights", "StartingPoint", "WeightAverage", "mean_of_weights"]
 
 
 class StartingPoint:
-    """The body's trained weights as they were before training, w0. The head has none that is worth keeping.
+    """The body's weights before training, w0. Those of the head are random and are not kept.
 
     Args:
-        model (`nn.Module`): As it is before training; its trained weights are copied.
+        model (`nn.Module`): The model before training; the weights that are trained are copied.
     """
 
     def __init__(self, model: nn.Module):
@@ -27,7 +27,7 @@ class StartingPoint:
         self.start = {name: parameters[name].detach().clone() for name in body if parameters[name].requires_grad}
 
     def penalty(self, model: nn.Module, alpha: float) -> Tensor:
-        """L2-SP: alpha / 2 * ||w - w0||^2 (Li et al. 2018, equation 3), the scalar to add to the loss.
+        """Returns the scalar that L2-SP adds to the loss: alpha / 2 * ||w - w0||^2 (Li et al. 2018, equation 3).
 
         Weight decay draws the head to 0 (the paper's beta). The model may be wrapped for several devices.
         """
@@ -37,7 +37,7 @@ class StartingPoint:
 
     @torch.no_grad()
     def interpolate(self, model: nn.Module, alpha: float) -> None:
-        """WiSE-FT: w <- (1 - alpha) w0 + alpha w (Wortsman et al. 2022, equation 1).
+        """Interpolates as WiSE-FT does: w <- (1 - alpha) w0 + alpha w (Wortsman et al. 2022, equation 1).
 
         Of a LoRA adapter, whose weights are B A with B = 0 to begin with, B alone goes back: that is alpha B A, the
         same interpolation of what they are merged into. Both factors half way would leave a quarter.
@@ -50,10 +50,10 @@ class StartingPoint:
 
 @torch.no_grad()
 def mean_of_weights(models: Sequence[nn.Module]) -> nn.Module:
-    """A model soup: the mean of the weights of models that started from the same ones (Wortsman et al. 2022).
+    """Returns a model soup: the mean of the weights of models with the same start (Wortsman et al. 2022).
 
     Args:
-        models: At least one, of one architecture; they are left as they are. Buffers are those of the first.
+        models (`Sequence[nn.Module]`): At least one, of one architecture. Buffers are those of the first.
     """
     soup = deepcopy(models[0])
     others = [dict(model.named_parameters()) for model in models]
@@ -63,13 +63,13 @@ def mean_of_weights(models: Sequence[nn.Module]) -> nn.Module:
 
 
 class WeightAverage:
-    """Exponential moving average of the trained weights: a steadier model than the last step's.
+    """Exponential moving average (EMA) of the trained weights.
 
     After t steps each average is decayed by min(decay, t / (t + 9)), so that the first steps, far from where training
-    ends, are soon forgotten (Tarvainen & Valpola 2017 ramp their decay for the same reason).
+    ends, soon count for little (Tarvainen & Valpola 2017 ramp their decay for the same reason).
 
     Args:
-        model (`nn.Module`): As it is before training.
+        model (`nn.Module`): The model before training.
         decay (`float`): At least 0, below 1.
     """
 
@@ -89,15 +89,51 @@ class WeightAverage:
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Puts the averages in the place of the weights."""
+        """Replaces the weights by the averages."""
         parameters = dict(model.named_parameters())
         for name, average in self.average.items():
             parameters[name].copy_(average)
 
     def state_dict(self) -> dict[str, Any]:
-        """Name -> average."""
+        """Returns name -> average."""
         return {name: average.clone() for name, average in self.average.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict()`."""
-        self.average = deepcopy(state)
+        self.average = {name: state[name].to(average.device, copy=True) for name, average in self.average.items()}
+
+
+class FinalWeights:
+    """The weights that training ends with, where they are not those of the last step: averaged, interpolated or both.
+
+    Args:
+        model (`nn.Module`): The model before the first step.
+        average_decay (`float`): Decay of `WeightAverage`; 0 averages nothing.
+        wise_ft_alpha (`float`): Factor of `StartingPoint.interpolate`; 1 interpolates nothing.
+    """
+
+    def __init__(self, model: nn.Module, average_decay: float, wise_ft_alpha: float):
+        self._average = WeightAverage(model, average_decay) if average_decay > 0 else None
+        self._start = StartingPoint(model) if wise_ft_alpha < 1 else None
+        self._alpha = wise_ft_alpha
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Takes in the weights after `step` steps, counted from 1."""
+        if self._average is not None:
+            self._average.update(model, step)
+
+    def put_into(self, model: nn.Module) -> None:
+        """Replaces the weights of the last step."""
+        if self._average is not None:
+            self._average.copy_to(model)
+        if self._start is not None:
+            self._start.interpolate(model, self._alpha)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the averages. Where interpolation starts from are the weights that the model was made with."""
+        return {} if self._average is None else self._average.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict()`."""
+        if self._average is not None:
+            self._average.load_state_dict(state)

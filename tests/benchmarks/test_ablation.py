@@ -47,13 +47,13 @@ def test_variants_share_what_learns_from_labels_alone_and_nothing_else(tmp_path,
     write_two_classes(tmp_path / "data" / "train.parquet", 120, seed=1)
     write_two_classes(tmp_path / "data" / "test.parquet", 40, seed=2)
     trained = []
-    supervised = hfssl.pipeline.model_factory.ModelMaker.supervised
+    labels_only = hfssl.pipeline.model_factory.ModelFactory.labels_only
 
     def counted(self, folder, *args, **kwargs):
         trained.append(folder.name)
-        return supervised(self, folder, *args, **kwargs)
+        return labels_only(self, folder, *args, **kwargs)
 
-    monkeypatch.setattr(hfssl.pipeline.model_factory.ModelMaker, "supervised", counted)
+    monkeypatch.setattr(hfssl.pipeline.model_factory.ModelFactory, "labels_only", counted)
     preset = replace(TINY, pretext=None)
     variant = replace(preset, self_training=preset.self_training | {"weighting": "uniform", "lambda_u": 4.0})
     other = replace(preset, supervised=preset.supervised | {"max_steps": 6})

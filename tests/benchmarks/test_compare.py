@@ -246,12 +246,12 @@ def test_a_peer_that_lacks_a_cell_is_still_the_best_one():
 
 def test_regret_of_the_verdict_by_hand():
     kept = []
-    for seed, (labels_only, student, chosen) in enumerate(
+    for seed, (labels_only, student, selected) in enumerate(
         [(0.80, 0.83, "self_training"), (0.80, 0.77, "self_training"), (0.80, 0.81, "labels_only")]
     ):
         accuracy = {"labels_only": labels_only, "self_training": student, "refit": 0.99}
         stages = {name: fake_cell("", "sst2", seed, value) for name, value in accuracy.items()}
-        kept.append(fake_cell("hfssl_standard", "sst2", seed, 0.99, stages=stages, chosen=chosen))
+        kept.append(fake_cell("hfssl_standard", "sst2", seed, 0.99, stages=stages, selected_stage=selected))
     goals = compare.goals(compare.by_method(kept))
     # 0, 3 and 1 points behind the better of the two; the second is 3 points below labels only
     assert "  MISSED        standard, mean regret of the verdict: 1.3 points (goal at most 0.5; 3 cells)" in goals

@@ -10,15 +10,14 @@ import time
 import pytest
 
 from hfssl import __version__
-from hfssl.cli.command import Verb
-from hfssl.cli.command import main as run_main
-from hfssl.cli.main import main
+from hfssl.cli.command import Command, run_command
+from hfssl.cli.main import COMMANDS, main
 from hfssl.config.arguments import FitArguments
 from hfssl.errors import DataError, Interrupted
 from hfssl.reporting.closing_table import closing_table
 
 HELP_SECONDS = 2.0
-HELPS = [["--help"], ["fit", "--help"], ["predict", "--help"], ["export", "--help"], ["demo", "--help"]]
+HELPS = [["--help"], *([name, "--help"] for name in COMMANDS)]
 SLOW_MACHINE = 3  # the machine may be busy with other things
 
 
@@ -53,9 +52,9 @@ def test_version():
     assert hfssl("--version", check=True).stdout == f"hfssl {__version__}\n"
 
 
-def test_unknown_verb(capsys):
+def test_unknown_command(capsys):
     assert main(["fti"]) == 2
-    expected = "hfssl: error: expected one of fit, predict, push, export, demo; got 'fti'. Did you mean 'fit'?\n"
+    expected = f"hfssl: error: expected one of {', '.join(COMMANDS)}; got 'fti'. Did you mean 'fit'?\n"
     assert capsys.readouterr().err == expected
 
 
@@ -76,12 +75,12 @@ def test_missing_table_is_one_sentence_without_traceback(tmp_path, tiny_backbone
 
 
 def outcome(error, capsys):
-    """Exit status and stderr of a verb that ends with `error`."""
+    """Exit status and stderr of a command that ends with `error`."""
 
     def fail(argv):
         raise error
 
-    status = run_main(Verb("", fail, "Go on with --resume."), [])
+    status = run_command(Command("", fail, "Go on with --resume."), [])
     return status, capsys.readouterr().err
 
 
@@ -150,7 +149,8 @@ RESULTS = {
             "seconds": 120.2,
         },
     ],
-    "chosen": "self_training",
+    "selected_stage": "self_training",
+    "final_stage": "self_training",
 }
 
 

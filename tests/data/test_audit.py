@@ -145,7 +145,7 @@ def test_inspection_of_scripts(labeled, unlabeled, named):
     assert [named in warning for warning in warnings] == ([True] if named else [])
 
 
-def test_a_few_foreign_texts_are_no_reason_to_warn():
+def test_a_few_texts_in_another_script_are_no_reason_to_warn():
     data = table(["a good film"] * 14 + ["\u0444\u0438\u043b\u044c\u043c"] * 2, [0, 0, 1, 1] + [-1] * 12)
     assert inspect_texts(data, ["x", "y"]) == []
 

@@ -120,7 +120,7 @@ def test_a_labeled_copy_wins_and_conflicts_are_reported():
 
 
 def test_copies_of_test_rows_leave_training_and_validation():
-    data = random_table(0, rows=60, shares=(0.5, 0.5, 0.0))
+    data = random_table(0, rows=60, class_prior=(0.5, 0.5, 0.0))
     test = table([data["text"][0].upper(), data["text"][1] + " s"], [0, 1])
     validation = table([data["text"][0], data["text"][2], data["text"][3]], [0, 1, 0])
     splits = few_label_splits(data, test=test, validation=validation)
@@ -131,7 +131,7 @@ def test_copies_of_test_rows_leave_training_and_validation():
 
 
 def test_losing_much_of_the_training_table_is_a_warning():
-    data = random_table(0, rows=60, shares=(0.5, 0.5, 0.0))
+    data = random_table(0, rows=60, class_prior=(0.5, 0.5, 0.0))
     splits = few_label_splits(data, test=data.select(range(20)))
     assert any("20 rows were left out because they repeat held-out rows" in w for w in splits.manifest["warnings"])
 

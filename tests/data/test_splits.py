@@ -268,13 +268,13 @@ def test_a_class_with_one_label_is_trained_on_with_a_warning():
 
 
 def test_a_class_without_labels_is_a_warning():
-    splits = few_label_splits(random_table(0, shares=(0.5, 0.5, 0.0)))
+    splits = few_label_splits(random_table(0, class_prior=(0.5, 0.5, 0.0)))
     assert any("the class 'c' has no labeled row" in w for w in splits.manifest["warnings"])
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_a_label_that_was_never_labeled(part):
-    data = random_table(0, shares=(0.5, 0.5, 0.0))
+    data = random_table(0, class_prior=(0.5, 0.5, 0.0))
     strange = table(["x y z", "u v w"], [0, 1], names=("a", "bb"))
     message = refusal(few_label_splits, data, **{part: strange})
     assert f"expected `{part}` to hold only labels that training rows have, got 'bb' in 1 of its rows" in message

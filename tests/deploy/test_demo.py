@@ -54,7 +54,7 @@ def test_bad_addresses_and_folders_are_one_sentence(tmp_path, capsys):
 
 def test_without_gradio_the_command_says_how_to_get_it(tmp_path):
     code = (
-        "import sys; import hfssl.cli.command; hfssl.cli.command.find_spec = lambda name: None\n"
+        "import sys; import hfssl.cli.commands.demo as demo; demo.find_spec = lambda name: None\n"
         "from hfssl.cli.main import main; sys.exit(main(['demo', sys.argv[1]]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)

@@ -227,7 +227,7 @@ def test_the_command_exports_a_run_and_prints_what_int8_costs(finished_run, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     results = json.loads((finished_run / "results.json").read_text(encoding="utf-8"))
-    kept = next(stage for stage in results["stages"] if stage["name"] == results["kept"])["metrics"]["test"]
+    kept = next(stage for stage in results["stages"] if stage["name"] == results["final_stage"])["metrics"]["test"]
     count = sum(results["data"]["counts"]["test"].values())
     assert f"Measured on {count} labeled rows of {finished_run / 'splits'} (test)" in done.stdout
     lines = {words[0]: words[1:] for line in done.stdout.splitlines() if (words := line.split())}
@@ -243,7 +243,7 @@ def test_without_labeled_rows_the_command_says_so_and_an_export_is_replaced(mini
     words = ["export", "--folder", str(minilm), "--output", str(tmp_path / "onnx")]
     assert main([*words, "--int8"]) == 0
     shown = capsys.readouterr().out
-    assert "was not measured, for want of labeled rows: give a table with --data" in shown
+    assert "was not measured: there are no labeled rows. Give a table with --data" in shown
     assert "accuracy  labels changed" not in shown
     assert main(words) == 0
     assert "not measured" not in capsys.readouterr().out

@@ -38,13 +38,13 @@ def test_a_student_that_does_not_say_what_it_was_taught_is_an_alarm():
     assert unlearned_labels(other[:20], taught[:20], taught[:20]) == []  # too few rows
 
 
-def test_a_strange_pool_is_an_alarm_unless_its_rows_lost_their_weight():
+def test_a_pool_out_of_distribution_is_an_alarm_unless_its_rows_lost_their_weight():
     mostly, hardly = np.arange(100) < 90, np.arange(100) < 10
     assert "90% of the pool" in ood_pool(mostly, filtered=False)[0]
     assert ood_pool(mostly, filtered=True) == ood_pool(hardly, filtered=False) == []
 
 
-def test_what_was_left_out_is_noted_but_a_pool_that_is_all_strange_is_an_alarm():
+def test_what_was_left_out_is_noted_but_a_pool_that_is_all_out_of_distribution_is_an_alarm():
     mostly, hardly, all_of_it = np.arange(100) < 90, np.arange(100) < 10, np.ones(100, dtype=bool)
     assert "90% of the pool" in ood_rows_left_out(mostly)[0]
     assert ood_rows_left_out(hardly) == ood_rows_left_out(all_of_it) == []  # all of it: nothing would be left

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 import hfssl.evaluation.cross_fitting
 from hfssl.evaluation.cross_fitting import CrossFit, cross_fit, fold_numbers
+from hfssl.tasks.registry import get_task
 
 LABELS = np.repeat([0, 1], 6)
 
@@ -53,7 +54,7 @@ def test_each_row_is_judged_by_the_models_that_have_not_seen_it(tmp_path, monkey
 
     monkeypatch.setattr(hfssl.evaluation.cross_fitting, "predict_logits", logits)
     numbers = fold_numbers(LABELS, None, 3, seed=0)
-    cross_fit(tmp_path, labeled, proxy, numbers, models, None)
+    cross_fit(tmp_path, labeled, proxy, numbers, models, None, get_task())
     found = CrossFit(tmp_path)
     assert found.folds == 3
     for name in ("labels_only", "self_training"):
@@ -62,7 +63,7 @@ def test_each_row_is_judged_by_the_models_that_have_not_seen_it(tmp_path, monkey
         assert found.agreement[name] == pytest.approx(1 / 3)
     assert not list(tmp_path.glob("fold-*/rounds"))  # models are large
     (tmp_path / "fold-1" / "cross_fit.npz").unlink()  # as if killed there
-    cross_fit(tmp_path, labeled, proxy, numbers, models, None)
+    cross_fit(tmp_path, labeled, proxy, numbers, models, None, get_task())
     assert trained == [0, 1, 2, 1]
 
 

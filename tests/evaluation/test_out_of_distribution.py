@@ -33,7 +33,7 @@ def test_a_pool_of_which_nine_tenths_come_from_elsewhere_is_flagged():
     assert found[:100].mean() < 0.2
 
 
-def test_equal_embeddings_and_few_labels_are_not_novel():
+def test_equal_embeddings_and_few_labels_are_not_out_of_distribution():
     assert not ood_rows(np.ones((30, 4)), np.ones((50, 4))).any()
     assert not ood_rows(np.ones((3, 4)), -np.ones((50, 4))).any()
     assert ood_rows(np.ones((30, 4)), np.ones((0, 4))).shape == (0,)

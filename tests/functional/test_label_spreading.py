@@ -197,7 +197,7 @@ def test_rows_that_no_label_reaches_are_uniform_and_certainty_0():
     assert result.certainty[1] == 1
 
 
-def test_mass_too_small_to_compute_is_no_opinion_rather_than_noise():
+def test_mass_too_small_to_compute_is_no_prediction_rather_than_noise():
     # At alpha = 1/2 mass falls by 3.7 a step along a line of equal edges: below 1e-8 from about row 15 on.
     line = edges(60, {(i, i + 1): 1.0 for i in range(59)})
     labels = np.full(60, -1)
@@ -209,10 +209,10 @@ def test_mass_too_small_to_compute_is_no_opinion_rather_than_noise():
     assert np.array_equal(result.probs[20:], np.full((40, 2), 0.5))
 
 
-@pytest.mark.parametrize("prior", [None, [0.2, 0.3, 0.5]])
-def test_a_class_without_labeled_rows_gets_nothing(prior):
+@pytest.mark.parametrize("class_prior", [None, [0.2, 0.3, 0.5]])
+def test_a_class_without_labeled_rows_gets_nothing(class_prior):
     vectors, classes = blobs(100, 2)
-    result = spread_labels(knn_graph(vectors, 5), some_labeled(classes, 3), 3, class_prior=prior)
+    result = spread_labels(knn_graph(vectors, 5), some_labeled(classes, 3), 3, class_prior=class_prior)
     assert not result.probs[result.reached, 2].any()
     assert np.allclose(result.probs.sum(axis=1), 1)
     assert np.isfinite(result.certainty).all()
@@ -268,7 +268,7 @@ def test_held_out_rows_do_not_see_their_own_label():
 
 
 @pytest.mark.parametrize("folds", [2, 5, 50])
-def test_a_graph_without_edges_is_right_by_chance_and_gets_no_say(folds):
+def test_a_graph_without_edges_is_right_by_chance_and_gets_no_weight(folds):
     trust = graph_trust(edges(20, {}), np.arange(20) % 4, 4, folds=folds)
     assert np.allclose(trust.correct, 0.25)
     assert trust.weight() == 0
@@ -293,7 +293,7 @@ def test_agreement_by_hand():
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_equal_embeddings_are_called_out_and_get_no_say(search, caplog):
+def test_equal_embeddings_are_called_out_and_get_no_weight(search, caplog):
     classes = np.sort(np.arange(1200) % 3)  # sorted by class, as tables often are
     with caplog.at_level(logging.WARNING):
         graph = knn_graph(np.full((1200, 8), 0.7), 5, search=search)

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-import hfssl.methods.self_training.rounds
+import hfssl.methods.self_training.round_store
 from hfssl.data.tokenization import tokenize_dataset
 from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.round_store import RoundStore
 from hfssl.methods.self_training.rounds import SelfTraining
 from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
 from hfssl.models.adapters import build_lora_config
@@ -202,11 +203,12 @@ def _after_pseudo_labels(number: int) -> None:
 
 
 def _before_the_line(number: int) -> None:
-    _before(hfssl.methods.self_training.rounds, "append_json_line", lambda path, record: record["round"] == number)
+    store = hfssl.methods.self_training.round_store
+    _before(store, "append_json_line", lambda path, record: record["round"] == number)
 
 
 def _after_the_line(number: int) -> None:
-    _before(SelfTraining, "_tidy", lambda rounds, current: current == number)
+    _before(RoundStore, "tidy", lambda store, current: current == number)
 
 
 PLACES = {

@@ -21,9 +21,9 @@ def table(texts, labels, names=("a", "b", "c"), **columns):
     return Dataset.from_dict({"text": texts, "label": labels, **columns}, features=Features(features))
 
 
-def random_table(seed, rows=240, shares=(0.5, 0.3, 0.2), unlabeled=0.0, groups=None):
+def random_table(seed, rows=240, class_prior=(0.5, 0.3, 0.2), unlabeled=0.0, groups=None):
     generator = np.random.default_rng(seed)
-    labels = generator.choice(len(shares), rows, p=shares)
+    labels = generator.choice(len(class_prior), rows, p=class_prior)
     labels = np.where(generator.random(rows) < unlabeled, -1, labels)
     columns = {} if groups is None else {"group": [f"g{g}" for g in generator.integers(groups, size=rows)]}
     return table([sentence(generator) for _ in range(rows)], labels.tolist(), **columns)

@@ -1,7 +1,7 @@
 """A training run in a process of its own, for tests that kill it or start it on two ranks; not a test itself.
 
 Usage: python train_tiny.py BACKBONE OUTPUT_DIR '{"method": ..., "kill_at_step": ..., any training argument: ...}'
-Writes OUTPUT_DIR/digest: a hash of the final weights, bit for bit.
+Writes OUTPUT_DIR/digest: a hash of the final weights, bit for bit; and the log and the weights.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 
-from hfssl.config.methods import METHODS
+from hfssl.config.methods import METHODS, Method
 from hfssl.models.adapters import build_lora_config
 from hfssl.models.backbones import load_tokenizer
 from hfssl.models.loading import load_classifier, load_masked_lm
@@ -70,28 +71,30 @@ def make_trainer(
     **settings,
 ):
     """A trainer on the tiny backbone; `settings` are training arguments."""
-    trainer_class = METHODS[method].trainer_class
+    row = METHODS[method]
     dropout = settings.pop("dropout", True)
     defaults = {"max_steps": 8, "save_steps": 3, "logging_steps": 2, "per_device_train_batch_size": 4, "seed": 7}
-    args = trainer_class.config_class(
+    args = row.config_class(
         output_dir=str(output_dir), use_cpu=True, disable_tqdm=True, max_length=32, **(defaults | settings)
     )
-    masked = method == "masked_span"
+    masked = row.product == "masked_lm"
     model = load_masked_lm(backbone, seed=1) if masked else load_classifier(backbone, LABEL_NAMES, seed=1)
     if not dropout:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         model.config.attention_probs_dropout_prob = 0.0
-    task = "masked_lm" if masked else "sequence_classification"
-    return trainer_class(
+    adapter = {"dropout": 0.1 if dropout else 0.0, "task": "masked_lm" if masked else "sequence_classification"}
+    # The texts come with the columns that a driver adds; trainers that learn from texts alone leave them out.
+    pool = make_pool(30) if "labeled" in row.streams else make_dataset(40, labels=False)
+    return row.trainer_class(
         model,
         args,
-        train_dataset=None if masked else make_dataset(11, labels=True),
-        unlabeled_dataset={"masked_span": make_dataset(40, labels=False), "self_training": make_pool(30)}.get(method),
+        train_dataset=make_dataset(11, labels=True) if "labeled" in row.streams else None,
+        unlabeled_dataset=pool if "unlabeled" in row.streams else None,
         eval_dataset=eval_dataset,
         processing_class=load_tokenizer(backbone),
-        peft_config=build_lora_config(model, r=2, alpha=4, dropout=0.1, task=task) if lora else None,
+        peft_config=build_lora_config(model, r=2, alpha=4, **adapter) if lora else None,
     )
 
 
@@ -104,10 +107,21 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def run(backbone: str, output_dir: Path, settings: dict) -> None:
-    """What the usage says, in this process."""
+def flat_weights(model: torch.nn.Module) -> torch.Tensor:
+    """All parameters of the model in one vector."""
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def train_in_rank(backbone: str, output_dir: str, settings: dict[str, Any], row: Method | None = None) -> None:
+    """Trains, or goes on from the newest checkpoint; kills this process in step `kill_at_step` of `settings`.
+
+    `row` is the method's row where `METHODS` does not hold it yet. Writes `digest`, `history.json` and `weights.pt`.
+    """
     gc.freeze()  # as in conftest.py
+    settings = dict(settings)
     kill_at = settings.pop("kill_at_step", None)
+    if row is not None:
+        METHODS.setdefault(settings["method"], row)
     trainer = make_trainer(backbone, output_dir, **settings)
     if kill_at is not None:
         loss = trainer.objective.loss
@@ -121,15 +135,13 @@ def run(backbone: str, output_dir: Path, settings: dict) -> None:
         trainer.objective.loss = deadly
     trainer.train(resume_from_checkpoint=True)
     if trainer.args.process_index == 0:
-        (output_dir / "digest").write_text(weights_digest(trainer.model))
-        (output_dir / "history.json").write_text(json.dumps(trainer.state.log_history))
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    run(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
+        folder = Path(output_dir)
+        torch.save(flat_weights(trainer.model), folder / "weights.pt")
+        (folder / "digest").write_text(weights_digest(trainer.model))
+        (folder / "history.json").write_text(json.dumps(trainer.state.log_history))
+    leave_group()
 
 
 if __name__ == "__main__":
-    main()
-    leave_group()
+    torch.set_num_threads(1)
+    train_in_rank(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

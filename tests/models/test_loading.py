@@ -26,7 +26,7 @@ from hfssl.errors import ModelError
 from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import check_backbone, load_tokenizer
 from hfssl.models.introspection import body_and_head_parameters
-from hfssl.models.loading import load_classifier, load_encoder, load_masked_lm, transfer_encoder
+from hfssl.models.loading import load_classifier, load_masked_lm, transfer_encoder
 from hfssl.models.mean_pooling import mean_over_tokens
 from tests.helpers.encoders import ENCODERS, make_encoder, tiny_bert_config
 
@@ -186,7 +186,8 @@ def test_the_adapted_encoder_goes_on_to_the_classifier(tiny_backbone, pooling):
 
 
 def test_the_adapted_encoder_can_be_kept_as_a_backbone_like_the_one_it_came_from(tiny_backbone, tmp_path):
-    language_model, encoder = load_masked_lm(tiny_backbone, seed=0), load_encoder(tiny_backbone)
+    language_model = load_masked_lm(tiny_backbone, seed=0)
+    encoder = load_classifier(tiny_backbone, NAMES, seed=0).base_model
     pooler = encoder.pooler.dense.weight.clone()
     with torch.no_grad():
         language_model.bert.encoder.layer[0].output.dense.weight.add_(0.01)

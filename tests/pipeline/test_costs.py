@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hfssl.pipeline.costs import StageCost, cost_table, plan, scoring_tokens
+from hfssl.pipeline.costs import RunSizes, StageCost, cost_table, estimate_costs, scoring_tokens
 from hfssl.pipeline.presets import Preset
 
 
@@ -17,8 +17,8 @@ def test_trunk_reuse_costs_a_share_of_each_pass():
     assert scoring_tokens(100, 10, models=3, passes=6, share_of_layers=1 / 3) == pytest.approx(5000)
 
 
-def test_the_table_gives_shares_of_the_whole():
-    lines = cost_table([StageCost("labels only", 1_000_000), StageCost("self-training", 2_500_000, 1_500)]).split("\n")
+def test_the_table_gives_percentages_of_the_whole():
+    lines = cost_table([StageCost("labels_only", 1_000_000), StageCost("self_training", 2_500_000, 1_500)]).split("\n")
     assert lines[1] == "  labels only     29%       1M tokens trained"
     assert lines[2] == "  self-training   71%     2.5M tokens trained, 1.5k scored"
 
@@ -29,32 +29,40 @@ def test_the_plan_of_a_run():
         contrastive={"max_steps": 50, "per_device_train_batch_size": 8},
         self_training={"max_steps": 200, "unlabeled_ratio": 3, "mc_passes": 4, "mc_top_layers": 3, "num_teachers": 2},
     )
-    sizes = {"lengths": {"labeled": 10.0, "unlabeled": 20.0}, "labels": 80, "held_out": 20, "pool": 1000, "layers": 6}
-    costs = plan(preset, **sizes, pretext=False, rounds=2, refit=True)
+    numbers = {"lengths": {"labeled": 10.0, "unlabeled": 20.0}, "pool": 1000, "layers": 6}
+    sizes = {"labels": 80, "held_out": 20, **numbers}
+
+    def costs_of(*stages: str, **more) -> list[StageCost]:
+        return estimate_costs(RunSizes(preset, stages, **sizes | more))
+
+    costs = costs_of("labels_only", "self_training", "refit", rounds=2)
     one = 100 * 16 * 10 + 50 * 8 * 2 * 10  # 16 rows is the default; each row of the contrastive stage enters twice
     student = 200 * 16 * (10 + 3 * 20)
     # Two teachers, then one: full passes, and four through half of the layers..
     scored = 1000 * 20 * ((2 + 4 / 2) + (1 + 4 / 2))
     assert costs == [
-        StageCost("labels only", one),
-        StageCost("self-training", one + 2 * student, scored),
+        StageCost("labels_only", one),
+        StageCost("self_training", one + 2 * student, scored),
         StageCost("refit", 2 * one + student, 1000 * 20 * (2 + 4 / 2)),
     ]
-    folded = plan(preset, **sizes, pretext=True, rounds=2, refit=False, folds=3)
+    stages = ("pretext", "labels_only", "labels_only_after_pretext", "self_training", "cross_fitting")
+    folded = costs_of(*stages, rounds=2, folds=3)
+    assert folded[0] == StageCost("pretext", 300 * 32 * 20)  # 32 rows is the default
+    assert folded[2] == StageCost("labels_only_after_pretext", one)
     scored = 3 * 1000 * 20 * (1 + 4 / 2)  # one model of each fold looks at the pool
-    assert folded[-1] == StageCost("cross-fitting", 3 * (2 * one + student), scored)
+    assert folded[-1] == StageCost("cross_fitting", 3 * (2 * one + student), scored)
     preset.self_training["retrain_head"] = True  # each student looks at the pool once more
-    fitted = plan(preset, **sizes, pretext=True, rounds=2, refit=True, folds=3)
+    fitted = costs_of(*stages, "refit", rounds=2, folds=3)
     scored = [cost.scored for cost in fitted]
-    assert scored == [0, 0, 20_000 * (4 + 3 + 2), 20_000 * 3 * (3 + 1), 20_000 * (4 + 1)]
-    preset.self_training["model_soup"] = True  # speaks beside the two that it is made of
-    with_soup = plan(preset, **sizes, pretext=True, rounds=2, refit=True, folds=3)
-    assert [cost.scored - few for cost, few in zip(with_soup, scored, strict=True)] == [0, 0, 20_000, 0, 20_000]
+    assert scored == [0, 0, 0, 20_000 * (4 + 3 + 2), 20_000 * 3 * (3 + 1), 20_000 * (4 + 1)]
+    preset.self_training["model_soup"] = True  # one more model that labels the pool, made of the two
+    with_soup = costs_of(*stages, "refit", rounds=2, folds=3)
+    assert [cost.scored - few for cost, few in zip(with_soup, scored, strict=True)] == [0, 0, 0, 20_000, 0, 20_000]
     assert [cost.trained for cost in with_soup] == [cost.trained for cost in fitted]
-    shorter = plan(preset, **sizes, pretext=False, rounds=0, refit=True, max_steps=10)
+    shorter = costs_of("labels_only", "refit", max_steps=10)
     assert [cost.trained for cost in shorter] == [10 * 16 * 10 + 50 * 8 * 2 * 10] * 2
-    sizes |= {"labels": 225, "held_out": 175}  # 1.5 and 2 times the steps of 100 labels
-    more = plan(preset, **sizes, pretext=False, rounds=1, refit=True)
+    # 1.5 and 2 times the steps of 100 labels
+    more = costs_of("labels_only", "self_training", "refit", rounds=1, labels=225, held_out=175)
     student = 16 * (10 + 3 * 20)
     assert [cost.trained for cost in more] == [
         150 * 160 + 75 * 160,

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from datasets import load_from_disk
@@ -17,14 +18,15 @@ from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import hfssl.pipeline.fit
-import hfssl.pipeline.held_out
 import hfssl.pipeline.presets
+import hfssl.pipeline.stages.self_training
 from hfssl.errors import ConfigurationError
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.evaluation.verdict import Verdict
 from hfssl.metrics.classification import evaluate_probs
 from hfssl.pipeline.fit import fit
 from hfssl.reporting.closing_table import closing_table
+from hfssl.reporting.results import results_schema
 from hfssl.runtime.files import sha256_of
 from tests.helpers.fit_tiny import TINY, run
 from tests.helpers.ranks import logs, run_ranks
@@ -58,14 +60,18 @@ def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(request, adapter):
     folder = request.getfixturevalue("finished_run" if adapter == "none" else "finished_lora_run")
     results = json.loads((folder / "results.json").read_text())
     assert results == json.loads((folder.parent / "returned.json").read_text())
-    assert results["schema_version"] == 1
-    assert [stage["name"] for stage in results["stages"]] == ["labels_only", "pretext", "self_training"]
+    jsonschema.Draft202012Validator(results_schema()).validate(results)
+    assert [stage["name"] for stage in results["stages"]] == [
+        "labels_only",
+        "labels_only_after_pretext",
+        "self_training",
+    ]
     for stage in results["stages"]:
         assert set(stage["metrics"]["test"]) == {"accuracy", "macro_f1", "nll", "ece"}
         assert stage["seconds"] > 0
     assert set(results["verdict"]) >= {"use_unlabeled", "gain", "interval", "reasons"}
-    assert results["chosen"] in {"labels_only", "pretext", "self_training"}
-    assert results["verdict"]["use_unlabeled"] == (results["chosen"] != "labels_only")
+    assert results["selected_stage"] in {"labels_only", "labels_only_after_pretext", "self_training"}
+    assert results["verdict"]["use_unlabeled"] == (results["selected_stage"] != "labels_only")
     counts = results["data"]["counts"]
     assert sum(counts["labeled"].values()) + sum(counts["validation"].values()) == 30
     assert (folder / "report.html").stat().st_size > 10_000
@@ -84,7 +90,7 @@ def test_plain_transformers_loads_the_model_and_gets_label_names_and_calibrated_
     classify = pipeline("text-classification", model=str(folder), tokenizer=str(folder))
     answer = classify("the film was great fun")[0]
     assert answer["label"] in CUES
-    with np.load(finished_run / "stages" / results["chosen"] / "logits.npz") as saved:
+    with np.load(finished_run / "stages" / results["selected_stage"] / "logits.npz") as saved:
         logits = saved["test"]
     texts = load_from_disk(str(finished_run / "splits"))["test"]["text"][:5]
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -130,7 +136,7 @@ def test_a_rare_class_does_not_keep_the_others_from_being_held_out(options, tmp_
     assert sum(counts["validation"].values()) >= 10
     assert results["verdict"]["gain"] is not None
     assert results["temperature"] is not None
-    assert results["kept"] == "refit"
+    assert results["final_stage"] == "refit"
 
 
 def without_times(value):
@@ -209,7 +215,7 @@ def test_without_unlabeled_rows_fit_trains_on_labels_only_and_says_so(options, t
     assert "What this run will do" in costs
     assert "labels only  100%" in costs
     assert [stage["name"] for stage in result.results["stages"]] == ["labels_only"]
-    assert result.results["chosen"] == "labels_only"
+    assert result.results["selected_stage"] == "labels_only"
     assert result.results["verdict"]["use_unlabeled"] is False
     assert result.results["stages"][0]["metrics"]["test"] is None
 
@@ -227,12 +233,12 @@ def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
 
 @pytest.mark.usefixtures("tiny_preset")
 def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeypatch):
-    monkeypatch.setattr(hfssl.pipeline.held_out, "MIN_HELD_OUT", 6)
+    monkeypatch.setattr(hfssl.pipeline.stages.self_training, "MIN_HELD_OUT", 6)
     reasons = fit(**options, pretext=False, rounds=1).results["verdict"]["reasons"]
     note = next(reason for reason in reasons if "estimated without their labels" in reason)
     validation = load_from_disk(str(Path(options["output_dir"]) / "splits"))["validation"]["label"]
     assert f"the {len(validation)} held-out labels" in note
-    monkeypatch.setattr(hfssl.pipeline.held_out, "MIN_HELD_OUT", len(validation) + 1)
+    monkeypatch.setattr(hfssl.pipeline.stages.self_training, "MIN_HELD_OUT", len(validation) + 1)
     reasons = fit(**options, pretext=False, rounds=1, overwrite_output_dir=True).results["verdict"]["reasons"]
     assert not any("estimated without" in reason for reason in reasons)
 
@@ -250,12 +256,14 @@ def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, 
     )
     assert "on which models of different folds agree: labels only " in reasons
     assert ("pretext-adapted" in reasons) == pretext
-    assert "cross_fit" not in [stage["name"] for stage in results["stages"]]  # it makes no model that could be kept
-    assert not list((Path(options["output_dir"]) / "stages" / "cross_fit").rglob("*.safetensors"))
+    assert "cross_fitting" not in [
+        stage["name"] for stage in results["stages"]
+    ]  # it makes no model that could be kept
+    assert not list((Path(options["output_dir"]) / "stages" / "cross_fitting").rglob("*.safetensors"))
 
 
 @pytest.mark.usefixtures("tiny_preset")
-def test_class_shares_that_the_user_knows_are_taught_and_told(options):
+def test_a_class_prior_that_the_user_knows_is_trained_on_and_reported(options):
     shares = "plot=1, good=1, bad=2"
     results = fit(**options, pretext=False, rounds=1, class_prior=shares).results
     assert results["stages"][-1]["config"]["self_training"]["class_prior"] == shares
@@ -297,15 +305,17 @@ def up_to_the_verdict(table, tiny_backbone, tmp_path_factory) -> Path:
 
 
 @pytest.mark.usefixtures("tiny_preset")
-@pytest.mark.parametrize("chosen", ["labels_only", "pretext", "self_training"])
-def test_what_the_verdict_keeps_is_refit_on_all_labels(options, up_to_the_verdict, monkeypatch, chosen):
+@pytest.mark.parametrize("selected", ["labels_only", "labels_only_after_pretext", "self_training"])
+def test_what_the_verdict_keeps_is_refit_on_all_labels(options, up_to_the_verdict, monkeypatch, selected):
     def verdict(probs, labels, **others):
-        return Verdict(chosen, chosen != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up.")
+        return Verdict(
+            selected, selected != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up."
+        )
 
     shutil.copytree(up_to_the_verdict, options["output_dir"])
     monkeypatch.setattr(hfssl.pipeline.fit, "judge", verdict)
     results = fit(**options, refit=True, resume=True).results
-    assert (results["chosen"], results["kept"]) == (chosen, "refit")
+    assert (results["selected_stage"], results["final_stage"]) == (selected, "refit")
     stage = results["stages"][-1]
     assert stage["name"] == "refit"
     assert stage["metrics"]["validation"] is None  # it has learned from these rows
@@ -319,7 +329,7 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, up_to_the_verdic
     # How much better than labels only each stage is on the test part, counted on the same rows.
     accuracies = {stage["name"]: stage["metrics"]["test"]["accuracy"] for stage in results["stages"]}
     baseline = accuracies.pop("labels_only")
-    assert set(results["test_gains"]) == set(accuracies) == {"pretext", "self_training", "refit"}
+    assert set(results["test_gains"]) == set(accuracies) == {"labels_only_after_pretext", "self_training", "refit"}
     for name, found in results["test_gains"].items():
         assert found["gain"] == pytest.approx(accuracies[name] - baseline)
         assert found["interval"][0] < found["gain"] < found["interval"][1]
@@ -329,11 +339,11 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, up_to_the_verdic
         softmax(logits_of(folder, "refit")["test"] / results["temperature"], axis=-1),
         np.asarray(load_from_disk(str(Path(folder) / "splits"))["test"]["label"]),
     )
-    assert results["calibrated"] == {"test": expected}
-    before = logits_of(folder, chosen)
+    assert results["final_metrics"] == {"test": expected}
+    before = logits_of(folder, selected)
     validation = np.asarray(load_from_disk(str(Path(folder) / "splits"))["validation"]["label"])
     assert results["temperature"] == pytest.approx(fit_temperature(before["validation"], validation))
-    new_teachers = TINY.self_training["num_teachers"] if chosen == "self_training" else 0
+    new_teachers = TINY.self_training["num_teachers"] if selected == "self_training" else 0
     assert len(list(Path(folder, "stages/refit").glob("teacher-*/model"))) == new_teachers
     assert "refit, all labels" in closing_table(results)
     assert "Refit on all labels (kept)" in (Path(folder) / "README.md").read_text()
@@ -346,7 +356,7 @@ def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_pa
     with pytest.raises(ConfigurationError, match="leave out one of the two"):
         fit(**options, refit=True)
     results = fit(**options, rounds=0, pretext=False).results
-    assert results["kept"] == results["chosen"] == "labels_only"
+    assert results["final_stage"] == results["selected_stage"] == "labels_only"
 
 
 @pytest.mark.usefixtures("tiny_preset")

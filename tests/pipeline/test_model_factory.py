@@ -9,7 +9,7 @@ from hfssl.methods.contrastive import ContrastiveConfig
 from hfssl.methods.pretext.masked_span import MaskedSpanConfig
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.supervised import SupervisedConfig
-from hfssl.pipeline.model_factory import LORA_RATE, LORA_STUDENT_RATE, ModelMaker
+from hfssl.pipeline.model_factory import LORA_RATE, LORA_STUDENT_RATE, ModelFactory
 from hfssl.pipeline.presets import CONTRASTIVE, PRESETS, SELF_TRAINING, SUPERVISED
 
 
@@ -21,7 +21,7 @@ def rates(tmp_path):
         arguments = FitArguments(
             train="train.csv", backbone="backbone", output_dir=str(tmp_path), precision="fp32", **options
         )
-        make = ModelMaker(arguments, PRESETS["quick"], None, ["a", "b"], tmp_path)
+        make = ModelFactory(arguments, PRESETS["quick"], None, ["a", "b"], tmp_path)
         kinds = [
             (ContrastiveConfig, CONTRASTIVE),
             (SupervisedConfig, SUPERVISED),

@@ -176,19 +176,19 @@ def test_a_long_text_in_the_test_table_is_counted_too(fit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shares", "unlabeled", "expected"),
+    ("class_prior", "unlabeled", "expected"),
     [
         ("yes=1", 24, "expected one number above 0 for each class, such as 'no=1, yes=1'"),
         ("yes=1, no=1", 0, "class_prior are those of the unlabeled rows, of which there are none"),
     ],
 )
-def test_class_shares_that_cannot_be_meant(refused, tmp_path, shares, unlabeled, expected):
+def test_a_class_prior_that_cannot_be_meant(refused, tmp_path, class_prior, unlabeled, expected):
     table = write(tmp_path / "train.csv", rows(unlabeled=unlabeled))
-    assert expected in refused(table, "--rounds", "1", "--class-shares", shares)
+    assert expected in refused(table, "--rounds", "1", "--class-prior", class_prior)
 
 
-def test_class_shares_without_self_training(refused, tmp_path):
-    sentence = refused(write(tmp_path / "train.csv", rows(unlabeled=24)), "--class-shares", "yes=1, no=1")
+def test_a_class_prior_without_self_training(refused, tmp_path):
+    sentence = refused(write(tmp_path / "train.csv", rows(unlabeled=24)), "--class-prior", "yes=1, no=1")
     assert "class_prior count for self-training only, and rounds is 0" in sentence
 
 

@@ -66,7 +66,7 @@ def make_results(names, rows: int = 60, seed: int = 0):
         probs[stage] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     metrics = {"accuracy": 0.8125, "macro_f1": 0.75, "nll": 0.5, "ece": 0.0625}
     results = {
-        "schema_version": 1,
+        "schema_version": 2,
         "seed": 7,
         "command": "hfssl fit --train a.csv",
         "versions": {"torch": "2.13.0"},
@@ -97,7 +97,8 @@ def make_results(names, rows: int = 60, seed: int = 0):
             "reasons": ["It helped on the proxy."],
             "sentence": "The unlabeled rows helped by 6.3 points.",
         },
-        "chosen": "self_training",
+        "selected_stage": "self_training",
+        "final_stage": "self_training",
         "temperature": 1.25,
     }
     evidence = {

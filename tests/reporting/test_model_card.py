@@ -24,7 +24,7 @@ METRICS = {"accuracy": 0.8, "macro_f1": 0.7, "nll": 0.6, "ece": 0.1}
 
 def make_results(**changes):
     results = {
-        "schema_version": 1,
+        "schema_version": 2,
         "seed": 3,
         "command": "hfssl fit --train /home/alice/secret/reviews.csv --text-column text",
         "versions": {"hfssl": "0.1.0", "torch": "2.13.0"},
@@ -56,9 +56,10 @@ def make_results(**changes):
             "reasons": ["Right on 9 of 10."],
             "sentence": "The unlabeled data helped.",
         },
-        "chosen": "self_training",
+        "selected_stage": "self_training",
+        "final_stage": "self_training",
         "temperature": 1.5,
-        "calibrated": {"validation": METRICS, "test": METRICS | {"accuracy": 0.9, "ece": 0.03}},
+        "final_metrics": {"validation": METRICS, "test": METRICS | {"accuracy": 0.9, "ece": 0.03}},
     }
     return results | changes
 
@@ -179,14 +180,16 @@ def test_the_license_of_a_base_model_is_taken_from_its_own_card(tmp_path):
 
 def test_labels_only_kept_says_that_the_pool_was_tried():
     verdict = make_results()["verdict"] | {"use_unlabeled": False, "sentence": "It did not help."}
-    card = make_card(make_results(chosen="labels_only", verdict=verdict, calibrated={}))
+    card = make_card(
+        make_results(selected_stage="labels_only", final_stage="labels_only", verdict=verdict, final_metrics={})
+    )
     assert "The 3,000 unlabeled texts at hand were tried and not used in this model." in card
     assert "Labels only (kept)" in card
     assert ModelCard(card).data.eval_results[0].metric_value == 0.8
 
 
 def test_a_run_without_held_out_labels_admits_it():
-    results = make_results(temperature=None, calibrated={"validation": None, "test": None})
+    results = make_results(temperature=None, final_metrics={"validation": None, "test": None})
     for stage in results["stages"]:
         stage["metrics"] = {"validation": None, "test": None}
     results["verdict"] |= {"gain": None, "interval": None, "reasons": []}
@@ -212,7 +215,7 @@ def test_validation_numbers_come_with_their_caveat():
     results = make_results()
     for stage in results["stages"]:
         stage["metrics"]["test"] = None
-    results["calibrated"]["test"] = None
+    results["final_metrics"]["test"] = None
     card = make_card(results)
     assert "somewhat too good" in card
     assert {r.dataset_split for r in ModelCard(card).data.eval_results} == {"validation"}

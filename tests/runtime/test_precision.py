@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
 import hfssl.runtime.precision
-import hfssl.training.objective
+import hfssl.training.forward
 from hfssl.data.tokenization import tokenize_dataset
 from hfssl.inference.scoring import predict_logits
 from hfssl.methods.supervised import SupervisedConfig, SupervisedTrainer
@@ -69,7 +69,7 @@ def test_a_step_in_bf16_is_cut_into_fewer_passes(
         seen.append(overhead)
         return length_groups(lengths, overhead=overhead)
 
-    monkeypatch.setattr(hfssl.training.objective, "length_groups", watched)
+    monkeypatch.setattr(hfssl.training.forward, "length_groups", watched)
     rows = Dataset.from_dict({"text": ["good film", "bad film"], "label": [0, 1]})
     arguments = {"max_steps": 2, "disable_tqdm": True, "report_to": "none"}
     args = SupervisedConfig(output_dir=str(tmp_path), **arguments, **precision_arguments(precision))

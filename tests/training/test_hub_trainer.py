@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 
 import hfssl
 from hfssl.cli.recipe import parse_recipe, train_recipe
+from hfssl.config.methods import METHODS
 from hfssl.errors import ModelError
 from tests.helpers import ROOT
 from tests.helpers.hub_server import REPO, Fault, HubServer, files
@@ -97,13 +98,13 @@ def test_what_is_pushed_is_the_model_its_label_map_its_tokenizer_and_its_card(hu
     exec(compile(card.text.split("```python\n")[1].split("```")[0], "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("method", ["masked_span", "contrastive"])
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.product != "classifier"])
 def test_a_backbone_is_not_called_a_classifier(hub, tiny_backbone, tmp_path, method):
     trainer = pushing_trainer(tiny_backbone, tmp_path / "run", method=method, max_steps=2, hub_strategy="end")
     trainer.train()
     trainer.push_to_hub()
     card = ModelCard(files(hub)["README.md"].content.decode())
-    masked = method == "masked_span"
+    masked = METHODS[method].product == "masked_lm"
     assert card.data.pipeline_tag == ("fill-mask" if masked else "feature-extraction")
     assert "Classes:" not in card.text
     assert ("head, if it has one, is not trained" in card.text) != masked
@@ -126,7 +127,7 @@ def test_a_checkpoint_is_pushed_whole_in_the_same_commit_and_resumes(hub, tiny_b
             here = place / path.removeprefix(f"{name}/")
             here.parent.mkdir(parents=True, exist_ok=True)
             here.write_bytes(file.content)
-    assert {"optimizer.pt", "trainer_state.json", "objective.pt"} <= {path.name for path in place.iterdir()}
+    assert {"optimizer.pt", "trainer_state.json", "method_state.pt"} <= {path.name for path in place.iterdir()}
     assert not [name for name in pushed if "training_args" in name]
     resumed = make_trainer(tiny_backbone, tmp_path / "elsewhere", max_steps=5)
     resumed.train(resume_from_checkpoint=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hfssl.errors import ConfigurationError
-from hfssl.functional.regularization import draw_mixup, mixup_cross_entropy, r_drop_loss
+from hfssl.functional.regularization import draw_mixup, mixup_loss, r_drop_loss
 from hfssl.training.weight_averaging import StartingPoint, WeightAverage, mean_of_weights
 from tests.helpers.train_tiny import make_trainer, weights_digest
 
@@ -45,7 +45,7 @@ def test_mixup_is_the_mean_of_two_cross_entropies():
     labels, partners = torch.tensor([0, 1]), torch.tensor([1, 0])
     own = (math.log(1 / 0.9) + math.log(1 / 0.6)) / 2
     other = (math.log(1 / 0.1) + math.log(1 / 0.4)) / 2
-    loss = mixup_cross_entropy(logits, labels, partners, 0.7)
+    loss = mixup_loss(logits, labels, partners, 0.7)
     assert loss.item() == pytest.approx(0.7 * own + 0.3 * other)
 
 

@@ -1,8 +1,7 @@
-"""The engine's invariants, each by real training runs of a tiny model."""
+"""The engine's invariants, each by real training runs of a tiny model; `tests/methods/test_matrix.py` has more."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -13,52 +12,13 @@ import torch
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.runtime import cpu_kernels
 from hfssl.training.trainer import COMPLETE_MARKER, last_complete_checkpoint
-from tests.helpers.ranks import logs, run_ranks
-from tests.helpers.train_tiny import make_dataset, make_trainer, run, weights_digest
-
-METHODS = ["supervised", "self_training", "masked_span"]
+from tests.helpers.train_tiny import make_dataset, make_trainer, weights_digest
 
 
 def train(backbone, folder, **settings):
     trainer = make_trainer(backbone, folder, **settings)
     trainer.train()
     return trainer
-
-
-def weights(trainer) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
-
-
-def in_processes(backbone, folder, ranks: int = 1, **settings) -> list[int]:
-    """Trains in fresh processes; returns their exit codes. What they say lies beside the folder."""
-    return run_ranks(run, str(backbone), folder, settings, log_dir=folder.with_suffix(".logs"), ranks=ranks)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_accumulating_small_batches_equals_one_large_batch(tiny_backbone, tmp_path, method):
-    """Batch 8 x accumulation 1 = batch 1 x accumulation 8, loss, gradient norm and weights."""
-    common = {"method": method, "dropout": False, "max_steps": 5, "logging_steps": 1, "save_strategy": "no"}
-    whole = train(tiny_backbone, tmp_path / "a", per_device_train_batch_size=8, **common)
-    parts = train(
-        tiny_backbone, tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=8, **common
-    )
-    for key in ("loss", "grad_norm"):
-        first, second = ([log[key] for log in run.state.log_history if key in log] for run in (whole, parts))
-        assert len(first) == 5
-        assert first == pytest.approx(second, rel=2e-4)
-    torch.testing.assert_close(weights(whole), weights(parts), rtol=0, atol=2e-5)
-
-
-def test_lambda_u_zero_is_supervised_to_the_last_bit(tiny_backbone, tmp_path):
-    supervised = train(tiny_backbone, tmp_path / "a", method="supervised", max_steps=12, save_strategy="no")
-    without = train(
-        tiny_backbone, tmp_path / "b", method="self_training", lambda_u=0.0, max_steps=12, save_strategy="no"
-    )
-    with_pool = train(
-        tiny_backbone, tmp_path / "c", method="self_training", lambda_u=0.5, max_steps=12, save_strategy="no"
-    )
-    assert weights_digest(without.model) == weights_digest(supervised.model)
-    assert weights_digest(with_pool.model) != weights_digest(supervised.model)
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -175,52 +135,6 @@ def test_progress_says_what_is_being_done(tiny_backbone, tmp_path, capfd):
     trainer.add_callback(NamedProgress("labels only"))
     trainer.train()
     assert "labels only: 100%" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("method", "lora"),
-    [
-        ("supervised", False),
-        ("self_training", False),
-        ("self_training", True),
-        ("masked_span", False),
-        ("contrastive", True),
-    ],
-)
-def test_kill_in_the_middle_of_a_step_and_resume_gives_the_same_bits(tiny_backbone, tmp_path, method, lora):
-    settings = {"method": method, "lora": lora, "gradient_accumulation_steps": 2}
-    undisturbed = train(tiny_backbone, tmp_path / "a", **settings)
-    codes = in_processes(tiny_backbone, tmp_path / "b", kill_at_step=5, **settings)
-    assert codes == [-signal.SIGKILL], logs(tmp_path / "b.logs")
-    assert last_complete_checkpoint(tmp_path / "b").endswith("checkpoint-3")
-    resumed = make_trainer(tiny_backbone, tmp_path / "b", **settings)
-    resumed.train(resume_from_checkpoint=True)
-    assert weights_digest(resumed.model) == weights_digest(undisturbed.model)
-
-
-@pytest.mark.distributed
-@pytest.mark.parametrize("method", METHODS)
-def test_two_ranks_equal_one_rank(tiny_backbone, tmp_path, method):
-    """Batch 4 on two ranks sees the rows of batch 8 on one, and ends with the same weights up to summation order."""
-    settings = {"method": method, "dropout": False, "max_steps": 6, "logging_steps": 1, "save_strategy": "no"}
-    one = train(tiny_backbone, tmp_path / "one", per_device_train_batch_size=4, **settings)
-    codes = in_processes(tiny_backbone, tmp_path / "two", ranks=2, per_device_train_batch_size=2, **settings)
-    assert codes == [0, 0], logs(tmp_path / "two.logs")
-    history = json.loads((tmp_path / "two" / "history.json").read_text())
-    for key in ("loss", "grad_norm"):
-        first = [log[key] for log in one.state.log_history if key in log]
-        assert first == pytest.approx([log[key] for log in history if key in log], rel=2e-4)
-
-
-@pytest.mark.distributed
-@pytest.mark.parametrize("method", ["self_training", "masked_span"])
-def test_two_ranks_killed_and_resumed_give_the_same_bits(tiny_backbone, tmp_path, method):
-    settings = {"method": method, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
-    assert in_processes(tiny_backbone, tmp_path / "a", ranks=2, **settings) == [0, 0], logs(tmp_path / "a.logs")
-    assert -signal.SIGKILL in in_processes(tiny_backbone, tmp_path / "b", ranks=2, kill_at_step=5, **settings)
-    assert not (tmp_path / "b" / "digest").exists()
-    assert in_processes(tiny_backbone, tmp_path / "b", ranks=2, **settings) == [0, 0], logs(tmp_path / "b.logs")
-    assert (tmp_path / "b" / "digest").read_text() == (tmp_path / "a" / "digest").read_text()
 
 
 def test_dropout_s_masks_are_the_cheap_ones(tiny_backbone, tmp_path, monkeypatch):

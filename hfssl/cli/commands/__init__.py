@@ -1,1 +1,1 @@
-"""One file a verb: its options, the one call, its summary."""
+"""One file a command: `COMMAND`, with its options, the one call and its summary."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 
-from hfssl.cli.command import Verb, folder_first, silence_libraries
+from hfssl.cli.command import Command, folder_first, silence_libraries
 from hfssl.config.arguments import DemoArguments
 from hfssl.config.parsing import dataclass_parser, parse
 from hfssl.errors import ConfigurationError
 
-__all__ = ["DEMO"]
+__all__ = ["COMMAND"]
 
 
 def run_demo(argv: Sequence[str]) -> None:
@@ -30,4 +30,4 @@ def run_demo(argv: Sequence[str]) -> None:
     serve(**asdict(arguments), ready=lambda url: print(f"Page:  {url}  (Ctrl-C closes it)", flush=True))
 
 
-DEMO = Verb("open a page on which to try a model", run_demo, "The page was not opened.")
+COMMAND = Command("open a page on which to try a model", run_demo, "The page was not opened.")

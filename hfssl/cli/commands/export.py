@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from hfssl.cli.command import Verb, folder_first, silence_libraries
+from hfssl.cli.command import Command, folder_first, silence_libraries
 from hfssl.config.arguments import ExportArguments
 from hfssl.config.parsing import dataclass_parser, parse
 
-__all__ = ["EXPORT"]
+__all__ = ["COMMAND"]
 
 
 def run_export(argv: Sequence[str]) -> None:
@@ -35,10 +35,10 @@ def run_export(argv: Sequence[str]) -> None:
             changed = f"{100 * cost.changed[name]:.1f}" if name in cost.changed else "-"
             print(f"  {name:<7}  {100 * value:>8.1f}  {changed:>14}")
     elif arguments.int8:
-        print("What int8 costs in accuracy was not measured, for want of labeled rows: give a table with --data.")
+        print("What int8 costs in accuracy was not measured: there are no labeled rows. Give a table with --data.")
 
 
-EXPORT = Verb(
+COMMAND = Command(
     "write a model as ONNX and int8, checked against PyTorch",
     run_export,
     "Nothing was written; run the same command again.",

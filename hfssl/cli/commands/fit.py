@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfssl.cli.command import Verb, silence_libraries
+from hfssl.cli.command import Command, silence_libraries
 from hfssl.config.arguments import FitArguments
 from hfssl.config.parsing import dataclass_parser, parse
 from hfssl.reporting.closing_table import closing_table
 from hfssl.reporting.results import gains_row_by_row
 
-__all__ = ["FIT"]
+__all__ = ["COMMAND"]
 
 
 def run_fit(argv: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ def _predict_command(arguments: FitArguments) -> str:
     return f"hfssl predict --model {Path(arguments.output_dir) / 'model'} --input new.csv --output out.csv{column}"
 
 
-FIT = Verb(
+COMMAND = Command(
     "from a table with a few labels to a trained, explained model",
     run_fit,
     "Finished work is kept: run the same command with --resume to go on.",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from hfssl.cli.command import Verb, silence_libraries
+from hfssl.cli.command import Command, silence_libraries
 from hfssl.config.arguments import PredictArguments
 from hfssl.config.parsing import dataclass_parser, parse
 
-__all__ = ["PREDICT"]
+__all__ = ["COMMAND"]
 
 
 def run_predict(argv: Sequence[str]) -> None:
@@ -27,4 +27,4 @@ def run_predict(argv: Sequence[str]) -> None:
         print(f"{summary.empty:,} {have} no text; the prediction is left empty there.")
 
 
-PREDICT = Verb("label new rows with a trained model", run_predict, "No output was written.")
+COMMAND = Command("label new rows with a trained model", run_predict, "No output was written.")

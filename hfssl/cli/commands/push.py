@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from hfssl.cli.command import Verb, folder_first
+from hfssl.cli.command import Command, folder_first
 from hfssl.config.arguments import PushArguments
 from hfssl.config.parsing import dataclass_parser, parse
 
-__all__ = ["PUSH"]
+__all__ = ["COMMAND"]
 
 
 def run_push(argv: Sequence[str]) -> None:
@@ -29,7 +29,7 @@ def run_push(argv: Sequence[str]) -> None:
         print(f"{len(done.files)} files pushed: {done.url}")
 
 
-PUSH = Verb(
+COMMAND = Command(
     "put a run's model, adapter, card and results on the Hub",
     run_push,
     "A push is one commit: it is there as a whole or not at all; run the same command again.",

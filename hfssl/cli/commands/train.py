@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfssl.cli.command import Verb, silence_libraries
+from hfssl.cli.command import Command, run_command, silence_libraries
+from hfssl.config.methods import METHODS
+from hfssl.config.parsing import early_value
 
-__all__ = ["TRAIN"]
+__all__ = ["COMMAND", "main"]
+
+HELP = """\
+usage: python recipes/train.py --config YAML [options]
+       accelerate launch recipes/train.py --config YAML [options]
+
+Trains one method with the settings of a YAML file; options on the command line win over the file.
+
+methods (`method: NAME` in the file, or --method NAME):
+{methods}
+
+  --method NAME --help  all options of a method: its data, model, adapter and training arguments"""
 
 
-def run_method(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """The `main()` of `recipes/train.py`; returns the exit status: 0 done, 2 user error, 130 interrupted."""
+    return run_command(COMMAND, sys.argv[1:] if argv is None else argv)
+
+
+def run_train(argv: Sequence[str]) -> None:
     """`recipes/train.py`: trains one method as a YAML file and the flags say."""
+    if {"-h", "--help"} & set(argv) and early_value(argv, "method") is None:
+        width = max(map(len, METHODS))
+        print(HELP.format(methods="\n".join(f"  {name:<{width}}  {row.summary}" for name, row in METHODS.items())))
+        return
+
     from hfssl.cli.recipe import parse_recipe, train_recipe
     from hfssl.runtime.distributed import leave_group
 
@@ -28,8 +52,8 @@ def run_method(argv: Sequence[str]) -> None:
     print(f"Model:   {Path(recipe.config.output_dir) / 'model'}")
 
 
-TRAIN = Verb(
-    "train one method as a recipe says",
-    run_method,
+COMMAND = Command(
+    "train one method with the settings of a YAML file",
+    run_train,
     "Checkpoints are kept: run the same command with --resume_from_checkpoint true to go on.",
 )

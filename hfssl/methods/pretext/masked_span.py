@@ -87,7 +87,7 @@ class MaskedSpanObjective(Objective):
         )
 
     def loss(
-        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch], step: int
     ) -> dict[str, torch.Tensor]:
         """Cross-entropy of the tokens that were chosen to be predicted."""
         batch = unlabeled["masked"]
@@ -103,7 +103,7 @@ class MaskedSpanObjective(Objective):
             "masked_accuracy": hits / count,
         }
 
-    def num_items(self, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None) -> torch.Tensor | None:
+    def num_items(self, labeled: Batch | None, unlabeled: Mapping[str, Batch]) -> torch.Tensor:
         return (unlabeled["masked"]["labels"] != IGNORE_INDEX).sum()
 
     def describe(self) -> dict[str, Any]:
@@ -162,6 +162,11 @@ class MaskedSpanConfig(SSLConfig):
 
     `learning_rate`, `warmup_steps` and `adam_beta2` follow the task-adaptive pretraining recipe of Gururangan et al.
     (2020); the masking follows SpanBERT (Joshi et al. 2020, section 3.1).
+
+    Example:
+        >>> import hfssl
+        >>> hfssl.MaskedSpanConfig(output_dir=str(folder), mask_probability=0.2).mask_probability
+        0.2
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
@@ -186,7 +191,7 @@ class MaskedSpanConfig(SSLConfig):
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns everything that is wrong with the values, one sentence each."""
         found = super().problems()
         if self.masking not in ("span", "token"):
             found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")
@@ -210,10 +215,25 @@ class MaskedSpanTrainer(MethodTrainer):
 
     With an `eval_dataset` (texts that are not trained on) the span loss on it is measured every `eval_steps`, training
     stops after `early_stopping_patience` evaluations without a lower one, and the best model is what is kept.
+
+    Example:
+        >>> import hfssl
+        >>> from hfssl.models.loading import load_masked_lm
+        >>> trainer = hfssl.MaskedSpanTrainer(
+        ...     load_masked_lm(backbone, seed=0),
+        ...     hfssl.MaskedSpanConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     unlabeled_dataset=pool,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
     """
 
     objective_class = MaskedSpanObjective
     config_class = MaskedSpanConfig
+    args: MaskedSpanConfig
+    objective: MaskedSpanObjective
+    eval_dataset: Dataset
 
     def __init__(
         self, model: PreTrainedModel, args: MaskedSpanConfig, *, eval_dataset: Dataset | None = None, **kwargs: Any

@@ -1,4 +1,4 @@
-"""What is noted down of a round of self-training: a line of `rounds.jsonl`, and whether the rounds end with it."""
+"""What is recorded of a round of self-training (a line of `rounds.jsonl`), and whether the rounds end with it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.inference.scoring import predict_logits
 from hfssl.methods.self_training.config import SelfTrainingConfig
-from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood
-from hfssl.methods.self_training.pseudo_labels import PseudoLabels
+from hfssl.methods.self_training.frozen_encoder.signals import signal_facts
+from hfssl.methods.self_training.pseudo_labeler import LabeledPool
 from hfssl.metrics.classification import evaluate_probs
-from hfssl.metrics.significance import sign_test
+from hfssl.metrics.significance import disagreement, sign_test
 
 __all__ = ["describe_round", "health", "is_kept", "measure_student", "termination_condition"]
 
@@ -24,49 +24,43 @@ NOISE = 0.05  # a student that loses more held-out rows than it would by chance 
 
 def describe_round(
     number: int,
-    labels: PseudoLabels,
+    found: LabeledPool,
     label_names: Sequence[str],
     *,
-    before: np.ndarray | None,
-    hidden_labels: np.ndarray | None,
-    around: Neighborhood | None,
-    class_prior: np.ndarray | None,
-    **more: float | None,
+    before: np.ndarray | None = None,
+    hidden_labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """What a reader wants to know about a round's pseudo-labels; hidden labels are used here only.
+    """Returns what a reader wants to know about the pseudo-labels of a round; hidden labels are used here only.
 
     Args:
-        number: of the round, from 0.
-        labels: those of N rows.
-        label_names: K names.
-        before: `[N]` labels of the round before; `None` for the first one.
-        hidden_labels: `[N]` true classes where known, else -1; or `None`.
-        around: what the backbone's embeddings say of the pool.
-        class_prior: `[K]` that the labels were brought to; `None` for none.
-        more: further numbers to note down.
+        number (`int`): Number of the round, from 0.
+        found (`LabeledPool`): Pseudo-labels of N rows.
+        label_names (`Sequence[str]`): K names.
+        before (`np.ndarray`, *optional*): `[N]` labels of the round before.
+        hidden_labels (`np.ndarray`, *optional*): `[N]` true classes where known, else -1.
     """
-    rows, predicted = labels.rows, labels.predicted
+    rows, predicted = found.labels.rows, found.labels.predicted
     counts = np.bincount(predicted[rows], minlength=len(label_names))
     known = rows[:0] if hidden_labels is None else rows[hidden_labels[rows] >= 0]
-    shares = None if class_prior is None else dict(zip(label_names, class_prior.tolist(), strict=True))
+    prior = found.class_prior
     return {
         "round": number,
         "selected": len(rows),
         "per_class": dict(zip(label_names, counts.tolist(), strict=True)),
-        "ood_fraction": None if around is None else float(around.novel.mean()),
-        "graph_trust": None if around is None else around.trust,
-        "label_name_strength": None if around is None else around.name_strength,
-        "class_prior": shares,
-        "mean_weight": float(labels.weights.mean()) if len(rows) else 0.0,
-        "mean_bald": float(labels.bald.mean()),
+        **signal_facts(found.signals),
+        "class_prior": None if prior is None else dict(zip(label_names, prior.tolist(), strict=True)),
+        "mean_weight": float(found.labels.weights.mean()) if len(rows) else 0.0,
+        "mean_bald": float(found.labels.bald.mean()),
         "pool_agreement": None if before is None else float((before == predicted).mean()),
         "pseudo_label_accuracy": float((predicted[known] == hidden_labels[known]).mean()) if len(known) else None,
-        **more,
+        "probe_weight": found.mixture_weight,
+        "temperature": found.temperature,
+        "teacher_disagreement": disagreement(found.ensemble.teacher_probs.argmax(axis=-1)),
     }
 
 
 def health(record: Mapping[str, Any]) -> dict[str, float]:
-    """What a round's record says in numbers before its student is trained, for whoever watches."""
+    """Returns the numbers of a round's record before its student is trained, for the training log."""
     numbers = {name: value for name, value in record.items() if isinstance(value, int | float) and name != "round"}
     return {f"round/{name}": value for name, value in numbers.items()}
 
@@ -77,15 +71,15 @@ def measure_student(
     validation: Dataset | None,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:
-    """A student's metrics on held-out rows, `None` without any, and how likely it lost so many rows by chance.
+    """Returns a student's metrics on held-out rows, `None` without any, and the probability of its loss by chance.
 
-    All ranks come here.
+    Collective: every rank must call this.
 
     Args:
-        student: the round's.
-        previous: the one of the round before, with which it is compared; itself for no comparison.
-        validation: tokenized rows with `labels`, or `None`.
-        tokenizer: pads the batches.
+        student (`PreTrainedModel`): The round's.
+        previous (`PreTrainedModel`): The one of the round before, with which it is compared; itself for no comparison.
+        validation (`Dataset`, *optional*): Tokenized rows with `labels`.
+        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
     """
     if validation is None or len(validation) == 0:
         return {"validation": None, "lost_by_chance": 1.0}
@@ -97,7 +91,7 @@ def measure_student(
 
 
 def termination_condition(record: Mapping[str, Any], args: SelfTrainingConfig) -> str:
-    """Why the rounds end after this one, or an empty string."""
+    """Returns why the rounds end after this one, or an empty string."""
     if record["selected"] == 0:
         return "nothing_selected"
     if record["lost_by_chance"] <= NOISE:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
-from torch.nn import functional as F
 
-from hfssl.functional.losses import weighted_pseudo_label_loss
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.supervised import SupervisedObjective, SupervisedTrainer
 from hfssl.runtime.distributed import is_main
+from hfssl.tasks.registry import get_task
 from hfssl.training.forward import Batch, joint_logits
 from hfssl.training.head_fitting import retrain_head
 from hfssl.training.objective import Objective
@@ -23,8 +23,8 @@ __all__ = ["SelfTrainingObjective", "SelfTrainingTrainer"]
 class SelfTrainingObjective(Objective):
     """Cross-entropy on the labeled rows plus `lambda_u` times the weighted loss on the pseudo-labeled rows.
 
-    The unlabeled dataset brings two columns beside its tokens: `pseudo_probs` `[K]` (one-hot or soft) and `weight`
-    (a float). Both are fixed for the round; see `hfssl.methods.self_training.rounds` for where they come from.
+    The unlabeled dataset has two more columns: `pseudo_probs` `[K]` (one-hot or soft) and `weight` (a float). Both are
+    fixed for the round, and come from `hfssl.methods.self_training.pseudo_labeler`.
 
     With `lambda_u=0` the pseudo-labeled rows are not even passed through the model, so that the run equals
     `SupervisedObjective` to the last bit (in a joint forward other dropout masks would fall on the labeled rows).
@@ -42,20 +42,24 @@ class SelfTrainingObjective(Objective):
 
     def setup(self, model: nn.Module, args: SelfTrainingConfig) -> None:
         self.lambda_u, self.label_smoothing = args.lambda_u, args.label_smoothing_factor
+        self.task = get_task(args.task)
         self.supervised = SupervisedObjective()
         self.supervised.setup(model, args)
 
     def loss(
-        self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
+        self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch], step: int
     ) -> dict[str, torch.Tensor]:
-        """Cross-entropy of the labeled rows plus lambda_u times that of the pseudo-labeled ones, by their weights."""
+        """The loss of the labeled rows plus lambda_u times that of the pseudo-labeled ones, by their weights."""
         if self.lambda_u == 0:
             return self.supervised.loss(model, labeled, None, step)
         pseudo = unlabeled["plain"]
-        labeled_logits, pseudo_logits = joint_logits(model, labeled, pseudo)
-        supervised = F.cross_entropy(labeled_logits, labeled["labels"], label_smoothing=self.label_smoothing)
-        unsupervised = weighted_pseudo_label_loss(pseudo_logits, pseudo["pseudo_probs"], pseudo["weight"])
-        agreement = (pseudo_logits.argmax(-1) == pseudo["pseudo_probs"].argmax(-1)).float().mean()
+        labeled_logits, pseudo_logits = (
+            self.task.units(logits, batch).logits
+            for logits, batch in zip(joint_logits(model, labeled, pseudo), (labeled, pseudo), strict=True)
+        )
+        supervised = self.task.loss(labeled_logits, labeled["labels"], label_smoothing=self.label_smoothing)
+        unsupervised = self.task.loss(pseudo_logits, pseudo["pseudo_probs"], pseudo["weight"])
+        agreement = self.task.agreement(pseudo_logits, pseudo["pseudo_probs"])
         return {
             "loss/labeled": supervised,
             "loss/pseudo_labeled": self.lambda_u * unsupervised,
@@ -72,13 +76,29 @@ class SelfTrainingTrainer(SupervisedTrainer):
 
     With `retrain_head` its logit layer is fitted anew when training is over (`hfssl.training.head_fitting`). The
     rounds around it are in `hfssl.methods.self_training.rounds`.
+
+    Example:
+        >>> import hfssl
+        >>> taught = pool.add_column("pseudo_probs", [[0.9, 0.1], [0.2, 0.8]] * 4).add_column("weight", [1.0] * 8)
+        >>> trainer = hfssl.SelfTrainingTrainer(
+        ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
+        ...     hfssl.SelfTrainingConfig(output_dir=str(folder), max_steps=2, disable_tqdm=True, use_cpu=True),
+        ...     train_dataset=dataset,
+        ...     unlabeled_dataset=taught,
+        ...     processing_class=tokenizer,
+        ... )
+        >>> trainer.train().global_step
+        2
     """
 
     objective_class = SelfTrainingObjective
     config_class = SelfTrainingConfig
+    args: SelfTrainingConfig
+    unlabeled_dataset: Dataset
 
-    def _end_training(self) -> None:
-        super()._end_training()
+    def after_training(self) -> None:
+        """Also retrains the logit layer, with `retrain_head`."""
+        super().after_training()
         if not self.args.retrain_head or self.args.lambda_u == 0:
             return
         shown = not self.args.disable_tqdm and is_main()

@@ -1,4 +1,4 @@
-"""What a committee of teachers says of the pool: their passes, the probe's say beside theirs, the class prior."""
+"""The ensemble of teachers: models that label a pool, and what they predict on it. M teachers, N rows, K classes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,18 @@ from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hfssl.evaluation.temperature_scaling import fit_temperature
-from hfssl.functional.class_priors import class_prior, consensus_prior, estimate_prior, predicted_prior
 from hfssl.inference.predictions import MCDropoutResult, combine
 from hfssl.inference.scoring import mc_dropout, predict_logits
 from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.embeddings import embed_layers
 from hfssl.methods.self_training.frozen_encoder.layer_probe import LayerProbe, fit_layer_probe
-from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood, embed_layers, probe_say
+from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
 from hfssl.runtime.distributed import broadcast, is_main
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import derive_seed
 from hfssl.training.weight_averaging import mean_of_weights
 
-__all__ = [
-    "Opinions",
-    "Teacher",
-    "find_class_prior",
-    "form_committee",
-    "held_out_temperature",
-    "probe_weight",
-    "score_pool",
-    "with_soup",
-]
+__all__ = ["EnsemblePrediction", "Teacher", "form_ensemble", "mean_probs", "score_pool", "with_soup"]
 
 logger = logging.get_logger(__name__)
 
@@ -46,9 +36,9 @@ class Teacher:
     """A model that labels the pool: by its head, or by logistic regression on the means over its tokens.
 
     Attributes:
-        model: On the device to use.
-        probe: Of its last layer; `None` leaves it to the head.
-        bf16: Whether it computes in it, as in training.
+        model (`PreTrainedModel`): On the device to use.
+        probe (`LayerProbe`, *optional*): Probe of its last layer; `None` leaves the prediction to the head.
+        bf16 (`bool`, defaults to `False`): Whether to compute in bfloat16, as in training.
     """
 
     model: PreTrainedModel
@@ -56,15 +46,15 @@ class Teacher:
     bf16: bool = False
 
     def probs(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, progress: str | None = None) -> np.ndarray:
-        """`[N, K]` without dropout; all ranks come here."""
+        """Returns `[N, K]`, without dropout. Collective: every rank must call this."""
         if self.probe is not None:
-            embedded = embed_layers(self.model, rows, tokenizer, probe=False, bf16=self.bf16, progress=progress)
+            embedded = embed_layers(self.model, rows, tokenizer, upper=False, bf16=self.bf16, progress=progress)
             return self.probe.probs(embedded).astype(np.float32)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
             return softmax(predict_logits(self.model, rows, tokenizer, progress=progress), axis=-1)
 
 
-def form_committee(
+def form_ensemble(
     models: Sequence[PreTrainedModel],
     labeled: Dataset | None,
     tokenizer: PreTrainedTokenizerBase,
@@ -72,19 +62,28 @@ def form_committee(
     num_classes: int,
     bf16: bool,
 ) -> list[Teacher]:
-    """Teachers that speak through a probe of their last layer, fitted to `labeled`, or by their heads without it."""
+    """Makes teachers of models.
+
+    Args:
+        models (`Sequence[PreTrainedModel]`): M models, on the device to use.
+        labeled (`Dataset`, *optional*): Tokenized rows with `labels`, to which a probe of each model's last layer is
+            fitted; `None` lets the models predict by their heads.
+        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        num_classes (`int`): K.
+        bf16 (`bool`): Whether the models compute in bfloat16.
+    """
     if labeled is None:
         return [Teacher(model, bf16=bf16) for model in models]
     labels, teachers = np.asarray(labeled["labels"][:]), []
     for model in models:
-        embedded = embed_layers(model, labeled, tokenizer, probe=False, bf16=bf16)
-        # The seed is of the folds by which several layers would get their say.
+        embedded = embed_layers(model, labeled, tokenizer, upper=False, bf16=bf16)
+        # The seed belongs to the folds that weigh several layers; here is one.
         teachers.append(Teacher(model, broadcast(fit_layer_probe(embedded, labels, num_classes, seed=0)), bf16))
     return teachers
 
 
 def with_soup(models: list[PreTrainedModel]) -> list[PreTrainedModel]:
-    """The models, after the mean of their weights if they are several: students start from the first.
+    """Puts the mean of the models' weights before several models: students start from the first.
 
     Model soups (Wortsman et al. 2022). The factors of two adapters may not be averaged: the product of the means is
     not the mean of the products.
@@ -98,53 +97,52 @@ def with_soup(models: list[PreTrainedModel]) -> list[PreTrainedModel]:
     return [mean_of_weights(models), *models]
 
 
+def mean_probs(teachers: Sequence[Teacher], rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Returns the mean of the teachers' probabilities, `[N, K]`. Collective: every rank must call this."""
+    return np.mean([teacher.probs(rows, tokenizer) for teacher in teachers], axis=0)
+
+
 @dataclass(frozen=True)
-class Opinions:
-    """What M teachers say of N rows and K classes.
+class EnsemblePrediction:
+    """What M teachers predict on N rows.
 
     Attributes:
-        teacher_probs: `[M, N, K]`, of each teacher alone.
-        joined: All their passes; its deterministic probabilities hold what the probe, or the classes' names, add.
+        teacher_probs (`np.ndarray`): `[M, N, K]` of each teacher alone, without dropout.
+        combined (`MCDropoutResult`): Of all passes of all teachers. Embedding signals change its deterministic
+            probabilities and nothing else.
     """
 
     teacher_probs: np.ndarray
-    joined: MCDropoutResult
+    combined: MCDropoutResult
 
     @classmethod
-    def of(
-        cls,
-        results: Sequence[MCDropoutResult],
-        around: Neighborhood | None,
-        probe_weight: float,
-        smoothing: float = 0.0,
-    ) -> Opinions:
-        """Each teacher's passes, joined with what the backbone says of the pool; `around=None` adds nothing.
+    def of(cls, results: Sequence[MCDropoutResult]) -> EnsemblePrediction:
+        """Combines the results of M teachers, each with the same weight."""
+        return cls(np.stack([result.deterministic_probs for result in results]), combine(results))
+
+    def with_signals(self, signals: EmbeddingSignals, mixture_weight: float) -> EnsemblePrediction:
+        """Returns the prediction changed by embedding signals: each teacher's by itself, and then their mean.
 
         Args:
-            results: of M teachers.
-            around: the probe, the classes' names and each row's neighbours.
-            probe_weight: the probe's say.
-            smoothing: the neighbours' say, after the probe's.
+            signals (`EmbeddingSignals`): Signals of the N rows.
+            mixture_weight (`float`): Weight of the backbone's probe in its mixture with each teacher, in [0, 1].
         """
-        teacher_probs, combined = np.stack([result.deterministic_probs for result in results]), combine(results)
-        if around is not None:
-            joined = np.mean([around.joined(probs, probe_weight) for probs in teacher_probs], axis=0)
-            combined = replace(combined, deterministic_probs=around.smoothed(joined, smoothing))
-        return cls(teacher_probs, combined)
+        probs = np.mean([signals.adjust_teacher(probs, mixture_weight) for probs in self.teacher_probs], axis=0)
+        return replace(self, combined=replace(self.combined, deterministic_probs=signals.adjust_ensemble(probs)))
 
-    def beside(self, others: Opinions) -> Opinions:
-        """Two committees as one, in which each as a whole has half of the say."""
-        return Opinions(
-            np.concatenate([self.teacher_probs, others.teacher_probs]), combine([self.joined, others.joined])
+    def merged(self, other: EnsemblePrediction) -> EnsemblePrediction:
+        """Returns the prediction of both ensembles, each of which as a whole has a weight of one half."""
+        return EnsemblePrediction(
+            np.concatenate([self.teacher_probs, other.teacher_probs]), combine([self.combined, other.combined])
         )
 
     def save(self, path: Path) -> None:
         """Writes an `.npz` file, whole or not at all."""
-        write_arrays(path, asdict(self.joined) | {"teacher_probs": self.teacher_probs})
+        write_arrays(path, asdict(self.combined) | {"teacher_probs": self.teacher_probs})
 
     @classmethod
-    def load(cls, path: Path) -> Opinions:
-        """Reads what `save` wrote."""
+    def load(cls, path: Path) -> EnsemblePrediction:
+        """Reads what `save` has written."""
         arrays = read_arrays(path)
         return cls(arrays.pop("teacher_probs"), MCDropoutResult(**arrays))
 
@@ -155,30 +153,29 @@ def score_pool(
     tokenizer: PreTrainedTokenizerBase,
     args: SelfTrainingConfig,
     *,
-    passes: int,
     stream: str | int,
     title: str | None,
 ) -> list[MCDropoutResult]:
-    """What each teacher says of the pool.
+    """Runs each teacher over the pool.
 
-    All ranks come here: each scores a share of the batches.
+    Collective: every rank must call this. Each scores a share of the batches.
 
     Args:
-        teachers: M of them.
-        pool: N tokenized rows.
-        tokenizer: pads the batches.
-        args: `mc_top_layers`, `bf16` and `seed` count here.
-        passes: stochastic passes in all, shared out among the teachers, who show more between them than dropout alone;
-            0 leaves it to them.
-        stream: tells these passes' random numbers from those of other calls.
-        title: beside the progress bars; `None` shows none.
+        teachers (`Sequence[Teacher]`): M teachers.
+        pool (`Dataset`): N tokenized rows.
+        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        args (`SelfTrainingConfig`): `mc_passes`, `mc_top_layers`, `bf16` and `seed` count here. The stochastic passes
+            are divided among the teachers, which differ more than the passes of one of them; with 0 passes the
+            uncertainty is what the teachers disagree on.
+        stream (`str` or `int`): Tells the random numbers of these passes from those of other calls.
+        title (`str`, *optional*): Text next to the progress bars; `None` shows none.
     """
-    each = math.ceil(passes / len(teachers))
-    looking = f"{each} passes over" if each else "looking at"
+    each = math.ceil(args.mc_passes / len(teachers))
+    what = f"{each} passes over" if each else "one pass over"
     results = []
     for i, teacher in enumerate(teachers):
         who = f"teacher {i + 1} of {len(teachers)}, " if len(teachers) > 1 else ""
-        progress = None if title is None else f"{title}: {who}{looking} the pool"
+        progress = None if title is None else f"{title}: {who}{what} the pool"
         if each == 0:
             results.append(MCDropoutResult.of_one_pass(teacher.probs(pool, tokenizer, progress)))
             continue
@@ -196,81 +193,3 @@ def score_pool(
             result = replace(result, deterministic_probs=teacher.probs(pool, tokenizer))
         results.append(result)
     return results
-
-
-def probe_weight(
-    around: Neighborhood | None,
-    teachers: Sequence[Teacher],
-    held_out: Dataset | None,
-    tokenizer: PreTrainedTokenizerBase,
-) -> float:
-    """The say of the untrained backbone's probe beside these teachers, by held-out labels; 0 where none was asked."""
-    if around is None or around.probe_probs is None:
-        return 0.0
-    said, labels = np.zeros_like(around.probe_held_out), np.zeros(0, dtype=np.int64)
-    if len(around.probe_held_out):
-        said, labels = _mean_probs(teachers, held_out, tokenizer), np.asarray(held_out["labels"][:])
-    return broadcast(probe_say(around.probe_held_out, said, labels))
-
-
-def held_out_temperature(
-    around: Neighborhood | None,
-    teachers: Sequence[Teacher],
-    held_out: Dataset | None,
-    tokenizer: PreTrainedTokenizerBase,
-    probe_weight: float,
-) -> float:
-    """The temperature of what these teachers, and the probe beside them, say; 1 without held-out labels.
-
-    A model that was trained on a few labels is surer than it is right: before a threshold is put on its confidence,
-    that is brought to how often it is right on labels that it has not seen (Guo et al. 2017; see `fit_temperature`).
-
-    Args:
-        around: whose probe was asked of the same `held_out` rows; `None` for none.
-        teachers: M of them.
-        held_out: tokenized rows with `labels`, or `None`.
-        tokenizer: pads the batches.
-        probe_weight: the probe's say.
-    """
-    if held_out is None or len(held_out) == 0:
-        return 1.0
-    said = _mean_probs(teachers, held_out, tokenizer)
-    if around is not None and around.probe_held_out is not None:
-        said = (1 - probe_weight) * said + probe_weight * around.probe_held_out
-    return broadcast(fit_temperature(np.log(np.maximum(said, 1e-12)), held_out["labels"][:]))
-
-
-def _mean_probs(teachers: Sequence[Teacher], rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    return np.mean([teacher.probs(rows, tokenizer) for teacher in teachers], axis=0)
-
-
-def find_class_prior(
-    opinions: Opinions, labels: Sequence[int], alignment: str, probe_weight: float
-) -> np.ndarray | None:
-    """`[K]`, the shares that `distribution_alignment` asks the pool's labels to be brought to; `None` for none.
-
-    How far the pool is from what a teacher finds at first sight, each says for itself: joined with the opinions that
-    they share, the teachers would seem to agree. The more the probe has to say, the less this counts.
-
-    Args:
-        opinions: of teachers that learned from `labels`, or from a part of them with the same shares.
-        labels: of the labeled rows.
-        alignment: as in `SelfTrainingConfig`.
-        probe_weight: the probe's say in `opinions.joined`.
-    """
-    if alignment == "none":
-        return None
-    prior = class_prior(labels, opinions.teacher_probs.shape[-1])
-    if alignment == "labeled":
-        return prior
-    if alignment == "predicted":
-        return broadcast(predicted_prior(opinions.joined.predicted, prior))
-    as_found = _mean_prior(opinions.joined.deterministic_probs)
-    changes = [estimate_prior(probs, prior) / _mean_prior(probs) for probs in opinions.teacher_probs]
-    estimates = [as_found * change ** (1 - probe_weight) for change in changes]
-    return broadcast(consensus_prior(estimates, as_found, opinions.teacher_probs.shape[1]))
-
-
-def _mean_prior(probs: np.ndarray) -> np.ndarray:
-    """`[N, K]` -> `[K]`, all positive."""
-    return np.maximum(probs.mean(axis=0, dtype=np.float64), 1e-12)

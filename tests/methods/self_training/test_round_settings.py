@@ -16,10 +16,13 @@ from hfssl.data.tokenization import tokenize_dataset
 from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.functional.logistic_regression import soft_logistic_weights
-from hfssl.functional.selection import ACQUISITIONS, SELECTION_STRATEGIES, quotas
+from hfssl.functional.selection import quotas
 from hfssl.inference.scoring import head_inputs, mean_embeddings, predict_logits
-from hfssl.methods.self_training.config import ACQUISITION_NAMES, SELECTION_STRATEGY_NAMES, SelfTrainingConfig
-from hfssl.methods.self_training.pseudo_labels import PseudoLabels, pseudo_label
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.embeddings import embed_layers
+from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
+from hfssl.methods.self_training.pseudo_labeler import PseudoLabeler
+from hfssl.methods.self_training.pseudo_labels import PseudoLabels
 from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import load_tokenizer
 from hfssl.models.checkpoints import save_checkpoint
@@ -37,7 +40,20 @@ def settings(tmp_path):
     return lambda **given: SelfTrainingConfig(output_dir=str(tmp_path), use_cpu=True, **(common | given))
 
 
-def test_the_shares_are_found_once_and_remembered(tiny_backbone, teacher, tmp_path):
+@pytest.fixture
+def selected_from(monkeypatch):
+    """The ensemble predictions from which rows are selected."""
+    found, select = [], PseudoLabeler.select
+
+    def spy(labeler, prediction, **more):
+        found.append(prediction)
+        return select(labeler, prediction, **more)
+
+    monkeypatch.setattr(PseudoLabeler, "select", spy)
+    return found
+
+
+def test_the_prior_is_estimated_once_and_remembered(tiny_backbone, teacher, tmp_path):
     found = run_rounds(tiny_backbone, teacher, tmp_path / "a", distribution_alignment="estimated", soft_targets=True)
     assert found.class_prior_.sum() == pytest.approx(1)
     assert [list(record["class_prior"].values()) for record in found.rounds_] == [found.class_prior_.tolist()] * 2
@@ -48,7 +64,7 @@ def test_the_shares_are_found_once_and_remembered(tiny_backbone, teacher, tmp_pa
     assert run_rounds(tiny_backbone, teacher, tmp_path / "c", rounds=1).rounds_[0]["class_prior"] is None
 
 
-def test_shares_that_are_given_are_those_of_the_labels_that_are_taught(tiny_backbone, teacher, tmp_path):
+def test_a_prior_that_is_given_is_that_of_the_labels_that_are_taught(tiny_backbone, teacher, tmp_path):
     options = {
         "class_prior": "plot=2, bad=1, good=1",
         "soft_targets": True,
@@ -104,25 +120,24 @@ def test_the_curriculum_draws_more_from_round_to_round(tiny_backbone, teacher, t
         assert record["selected"] == np.minimum(np.bincount(candidates, minlength=3), quota).sum()
 
 
-@pytest.mark.parametrize("graph", ["agreement", "certainty", "labels"])
-def test_the_neighbourhood_is_asked_once_and_kept(tiny_backbone, teacher, tmp_path, monkeypatch, graph):
-    rounds = run_rounds(tiny_backbone, teacher, tmp_path, label_spreading=graph, ood_filter=True, soft_targets=True)
-    found = rounds.neighborhood_
-    assert found.probs.shape == (POOL_ROWS, 3)
-    assert found.novel.shape == found.certainty.shape == (POOL_ROWS,)
-    assert [record["graph_trust"] for record in rounds.rounds_] == [found.trust] * rounds.n_iter_
+@pytest.mark.parametrize("mode", ["agreement", "certainty", "labels"])
+def test_signals_are_computed_once_and_kept(tiny_backbone, teacher, tmp_path, monkeypatch, mode):
+    options = {"label_spreading": mode, "ood_filter": True, "soft_targets": True}
+    rounds = run_rounds(tiny_backbone, teacher, tmp_path, **options)
+    graph, ood = rounds.signals_["graph"], rounds.signals_.out_of_distribution
+    assert graph.probs.shape == (POOL_ROWS, 3)
+    assert graph.certainty.shape == ood.rows.shape == (POOL_ROWS,)
+    assert [record["graph_trust"] for record in rounds.rounds_] == [graph.trust] * rounds.n_iter_
+    assert [record["ood_fraction"] for record in rounds.rounds_] == [ood.fraction] * rounds.n_iter_
     (tmp_path / "round-1").rename(tmp_path / "gone")
     lines = (tmp_path / "rounds.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "rounds.jsonl").write_text(lines[0])
-    monkeypatch.setattr(
-        "hfssl.methods.self_training.frozen_encoder.cache.find_neighborhood",
-        lambda *a, **k: pytest.fail("asked a second time"),
-    )
-    again = run_rounds(tiny_backbone, teacher, tmp_path, label_spreading=graph, ood_filter=True, soft_targets=True)
+    monkeypatch.setattr(EmbeddingSignals, "compute", lambda *_: pytest.fail("computed a second time"))
+    again = run_rounds(tiny_backbone, teacher, tmp_path, **options)
     assert digest(again.student_) == digest(rounds.student_)
 
 
-def test_the_first_teachers_may_speak_through_the_means_over_their_tokens(tiny_backbone, teacher, tmp_path):
+def test_the_first_teachers_may_predict_by_the_means_over_their_tokens(tiny_backbone, teacher, tmp_path):
     """In round 1 by logistic regression on these means, in round 2 the student by its own head."""
     run_rounds(
         tiny_backbone,
@@ -142,7 +157,7 @@ def test_the_first_teachers_may_speak_through_the_means_over_their_tokens(tiny_b
     center = known.mean(axis=0)
     scale = np.sqrt(np.square(known - center).sum(axis=1).mean())
     peer = LogisticRegression(C=10.0, max_iter=1000).fit((known - center) / scale, labeled["labels"][:])
-    first, second = (np.load(tmp_path / f"round-{number}" / "opinions.npz")["teacher_probs"][0] for number in (0, 1))
+    first, second = (np.load(tmp_path / f"round-{number}" / "ensemble.npz")["teacher_probs"][0] for number in (0, 1))
     np.testing.assert_allclose(first, peer.predict_proba((unknown - center) / scale), atol=1e-3)
     by_head = softmax(predict_logits(model, pool, tokenizer), axis=-1)
     assert np.abs(first - by_head).max() > 0.01
@@ -151,39 +166,38 @@ def test_the_first_teachers_may_speak_through_the_means_over_their_tokens(tiny_b
 
 
 def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
-    tiny_backbone, teacher, tmp_path, monkeypatch
+    tiny_backbone, teacher, tmp_path, monkeypatch, selected_from
 ):
-    """After one round it learns what new teachers say beside the new probe, and nothing else."""
+    """After one round the student learns what new teachers and the new probe predict, and nothing else."""
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", rounds=1, backbone_probe=True, soft_targets=True)
     more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), load_tokenizer(tiny_backbone), MAX_LENGTH)
-    monkeypatch.setattr(
-        "hfssl.methods.self_training.frozen_encoder.cache.embed_layers",
-        lambda *a, **k: pytest.fail("embedded a second time"),
-    )
-    of_rounds = np.load(tmp_path / "rounds/round-0/opinions.npz")
+
+    def embed(encoder, rows, *args, **more):
+        assert len(rows) < POOL_ROWS, "the pool is embedded a second time"
+        return embed_layers(encoder, rows, *args, **more)
+
+    monkeypatch.setattr("hfssl.methods.self_training.frozen_encoder.cache.embed_layers", embed)
+    of_rounds = np.load(tmp_path / "rounds/round-0/ensemble.npz")
     new_teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
-    opinions = []
-    monkeypatch.setattr(
-        "hfssl.methods.self_training.rounds.pseudo_label",
-        lambda joined, *a, **k: opinions.append(joined) or pseudo_label(joined, *a, **k),
-    )
+    selected_from.clear()
     student, curve = rounds.refit(new_teachers, more, pool, tmp_path / "refit")
     assert (tmp_path / "refit/pseudo_labels.npz").exists()
     assert curve
     logits = [predict_logits(model, pool, load_tokenizer(tiny_backbone)) for model in new_teachers]
-    said = np.mean([softmax(values, axis=-1) for values in logits], axis=0)
-    probe = np.load(tmp_path / "refit/neighborhood.npz")["probe_probs"]
-    expected = (1 - rounds.probe_weight_) * said + rounds.probe_weight_ * probe
-    np.testing.assert_allclose(opinions[0].deterministic_probs, expected, atol=1e-5)
+    by_teachers = np.mean([softmax(values, axis=-1) for values in logits], axis=0)
+    by_probe = np.load(tmp_path / "refit/signals.npz")["backbone_probe.probs"]
+    weight = rounds.rounds_[0]["probe_weight"]
+    expected = (1 - weight) * by_teachers + weight * by_probe
+    np.testing.assert_allclose(selected_from[0].deterministic_probs, expected, atol=1e-5)
     assert np.abs(of_rounds["deterministic_probs"] - expected).max() > 0.01
     assert digest(student) != digest(rounds.student_)
     with pytest.raises(TrainingError, match="Expected the pool of 40 rows that .* was begun with, got 39 rows"):
         rounds.refit(new_teachers, more, pool.select(range(39)), tmp_path / "other")
 
 
-def opinion(model) -> list[float]:
-    """What a model says of one text."""
+def logits_of(model) -> list[float]:
+    """Logits of one text."""
     ids = torch.tensor([[2, 5, 6, 7, 3]])
     with torch.inference_mode():
         return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].tolist()
@@ -205,15 +219,15 @@ def test_a_student_may_start_from_its_teacher(tiny_backbone, teacher, tmp_path, 
         "selection_strategy": "all",
     }
     follower = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_init="teacher", **still)
-    assert opinion(follower.student_) == pytest.approx(opinion(from_pretrained(teacher)), abs=1e-5)
+    assert logits_of(follower.student_) == pytest.approx(logits_of(from_pretrained(teacher)), abs=1e-5)
     fresh = run_rounds(tiny_backbone, teacher, tmp_path / "b", student_init="pretrained", **still)
-    assert opinion(fresh.student_) != opinion(follower.student_)
+    assert logits_of(fresh.student_) != logits_of(follower.student_)
     again = run_rounds(tiny_backbone, teacher, tmp_path / "a", student_init="teacher", **still)
     assert digest(again.student_) == digest(follower.student_)
 
 
 def test_the_mean_of_the_teachers_weights_teaches_and_is_where_students_start(
-    tiny_backbone, teacher, tmp_path, monkeypatch
+    tiny_backbone, teacher, tmp_path, selected_from
 ):
     still = {
         "learning_rate": 1e-12,
@@ -224,20 +238,17 @@ def test_the_mean_of_the_teachers_weights_teaches_and_is_where_students_start(
     }
     settings = still | {"student_init": "teacher", "model_soup": True, "num_teachers": 2, "weighting": "uniform"}
     rounds = run_rounds(tiny_backbone, teacher, tmp_path / "rounds", **settings)  # with the one that is there
-    assert len(np.load(tmp_path / "rounds/round-0/opinions.npz")["teacher_probs"]) == 1
+    assert len(np.load(tmp_path / "rounds/round-0/ensemble.npz")["teacher_probs"]) == 1
     tokenizer = load_tokenizer(tiny_backbone)
     more = tokenize_dataset(make_dataset(14, labels=True), tokenizer, MAX_LENGTH)
     pool = tokenize_dataset(make_dataset(POOL_ROWS, labels=False, offset=3), tokenizer, MAX_LENGTH)
     teachers = [load_classifier(tiny_backbone, LABEL_NAMES, seed=seed) for seed in (5, 6)]
-    soup, opinions = mean_of_weights(teachers), []
-    monkeypatch.setattr(
-        "hfssl.methods.self_training.rounds.pseudo_label",
-        lambda joined, *a, **k: opinions.append(joined) or pseudo_label(joined, *a, **k),
-    )
+    soup = mean_of_weights(teachers)
+    selected_from.clear()
     student, _ = rounds.refit(teachers, more, pool, tmp_path / "refit")
-    assert opinion(student) == pytest.approx(opinion(soup), abs=1e-5)
-    said = [softmax(predict_logits(model, pool, tokenizer), axis=-1) for model in (soup, *teachers)]
-    np.testing.assert_allclose(opinions[0].deterministic_probs, np.mean(said, axis=0), atol=1e-5)
+    assert logits_of(student) == pytest.approx(logits_of(soup), abs=1e-5)
+    predicted = [softmax(predict_logits(model, pool, tokenizer), axis=-1) for model in (soup, *teachers)]
+    np.testing.assert_allclose(selected_from[0].deterministic_probs, np.mean(predicted, axis=0), atol=1e-5)
 
 
 def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_path, monkeypatch):
@@ -257,7 +268,7 @@ def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_pa
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_the_head_may_be_fitted_anew_to_all_that_was_taught(tiny_backbone, teacher, tmp_path, lora):
+def test_the_head_may_be_retrained_on_all_targets(tiny_backbone, teacher, tmp_path, lora):
     options = {"rounds": 1, "lora": lora, "selection_strategy": "all", "soft_targets": True, "lambda_u": 0.5}
     plain = run_rounds(tiny_backbone, teacher, tmp_path / "a", **options)
     fitted = run_rounds(tiny_backbone, teacher, tmp_path / "b", retrain_head=True, **options)
@@ -298,9 +309,4 @@ def test_settings_that_are_not_known_are_all_named_at_once(settings):
         settings(distribution_alignment="estimate", stop_agreement=2, model_soup=True)
     assert "alignment must be one of none, predicted, estimated, labeled, got 'estimate'" in str(error.value)
     assert "stop_agreement" in str(error.value)
-    assert "model_soup is the mean of several teachers: set teachers to 2 or more" in str(error.value)
-
-
-def test_the_settings_know_every_draw_and_acquisition():
-    assert SELECTION_STRATEGY_NAMES == tuple(SELECTION_STRATEGIES)
-    assert ACQUISITION_NAMES == tuple(ACQUISITIONS)
+    assert "model_soup is the mean of several teachers: set num_teachers to 2 or more" in str(error.value)

@@ -1,8 +1,9 @@
-"""What the backbone's embeddings say of the pool, found once for all rounds and for a refit, and kept on disk."""
+"""Embedding signals, computed once for all rounds and once for a refit, and kept on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,108 +13,132 @@ from transformers.utils import logging
 
 from hfssl.errors import TrainingError
 from hfssl.methods.self_training.config import SelfTrainingConfig
-from hfssl.methods.self_training.frozen_encoder.signals import (
-    Neighborhood,
-    asks_around,
-    embed_layers,
-    find_neighborhood,
-)
+from hfssl.methods.self_training.frozen_encoder.embeddings import EmbeddedRows, embed_layers
+from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
 from hfssl.runtime.distributed import broadcast, is_main
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import derive_seed
 
-__all__ = ["look_around"]
+__all__ = ["SignalCache"]
 
 logger = logging.get_logger(__name__)
 
-NEIGHBORHOOD, EMBEDDINGS = "neighborhood.npz", "embeddings.npz"
+SIGNALS_FILE, EMBEDDINGS_FILE = "signals.npz", "embeddings.npz"
 
 
-def look_around(
-    make_encoder: Callable[[], PreTrainedModel],
-    labeled: Dataset,
-    pool: Dataset,
-    held_out: Dataset | None,
-    tokenizer: PreTrainedTokenizerBase,
-    args: SelfTrainingConfig,
-    *,
-    label_names: Sequence[str],
-    folder: Path,
-    pool_folder: Path,
-    title: str | None,
-) -> Neighborhood | None:
-    """What the backbone's embeddings say of the pool; `None` where no setting asks for it.
-
-    All ranks come here; each gets what the main process found, which alone writes.
+class SignalCache:
+    """Finds the embedding signals of a pool: on disk, or by the untrained backbone.
 
     Args:
-        make_encoder: returns a model with the backbone's own weights; called only where something is to be embedded.
-        labeled: tokenized rows with `labels`.
-        pool: N tokenized rows.
-        held_out: tokenized rows that the probe is asked of, too.
-        tokenizer: pads the batches.
-        args: what is asked, and the seed of the graph.
-        label_names: K names.
-        folder: keeps what was found for these labels.
-        pool_folder: keeps the pool's embeddings, which other labels leave as they are.
-        title: beside the progress bars; `None` shows none.
-
-    Raises:
-        TrainingError: `pool_folder` was begun with a pool of another size.
+        make_encoder (`Callable[[], PreTrainedModel]`): Returns a model with the backbone's own weights; called only
+            where something has to be embedded.
+        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        args (`SelfTrainingConfig`): Which signals are wanted, and the seed.
+        label_names (`Sequence[str]`): K names.
+        folder (`Path`): Keeps the embeddings of the pool, which do not depend on the labels.
+        title (`str`, *optional*): Text next to the progress bars; `None` shows none.
     """
-    path = folder / NEIGHBORHOOD
-    if not asks_around(args):
-        return None
-    around = broadcast(Neighborhood.load(path))
-    if around is None:
-        encoder = make_encoder().to(args.device)
-        found = find_neighborhood(
-            encoder,
-            labeled,
-            _embedded_pool(encoder, pool, tokenizer, args, pool_folder, title),
-            tokenizer,
-            num_classes=len(label_names),
-            graph=args.label_spreading != "none",
-            label_names=label_names if args.label_name_prior else None,
-            probe=args.backbone_probe,
-            held_out=held_out,
-            neighbors=args.knn_smoothing > 0,
-            bf16=args.bf16,
-            seed=derive_seed(args.seed, "graph") % 2**31,
-            title=title,
-        )
-        around = broadcast(found)
-        if is_main():
-            around.save(path)
-        if around.alarming:
+
+    def __init__(
+        self,
+        make_encoder: Callable[[], PreTrainedModel],
+        tokenizer: PreTrainedTokenizerBase,
+        args: SelfTrainingConfig,
+        *,
+        label_names: Sequence[str],
+        folder: Path,
+        title: str | None,
+    ):
+        self.make_encoder, self.tokenizer, self.args = make_encoder, tokenizer, args
+        self.label_names, self.folder, self.title = label_names, folder, title
+
+    def signals(
+        self, labeled: Dataset, pool: Dataset, held_out: Dataset | None, folder: Path
+    ) -> EmbeddingSignals | None:
+        """Returns the signals of these rows; `None` where no setting asks for any.
+
+        Collective: every rank must call this. Each gets what rank 0 has found, which alone writes files.
+
+        Args:
+            labeled (`Dataset`): Tokenized rows with `labels`.
+            pool (`Dataset`): N tokenized rows.
+            held_out (`Dataset`, *optional*): Tokenized rows on which the probe predicts, too.
+            folder (`Path`): Keeps the signals for these labels.
+
+        Raises:
+            TrainingError: The embeddings on disk are those of a pool of another size.
+        """
+        encoder = _Encoder(self.make_encoder, self.tokenizer, self.args)
+        seed = derive_seed(self.args.seed, "graph") % 2**31
+        signals = EmbeddingSignals.build(self.args, self.label_names, encoder.embed_texts, seed)
+        if signals is None:
+            return None
+        path = folder / SIGNALS_FILE
+        kept = broadcast(read_arrays(path) if path.exists() else None)
+        if kept is None:
+            encoder.upper = any(signal.reads_upper_layers for signal in signals)
+            embedded_pool = EmbeddedRows(self._embed_pool(encoder, pool))
+            known = encoder.embed(labeled, self._text("embedding the labeled rows"))
+            others = encoder.embed(labeled.select([]) if held_out is None else held_out)
+            labels = np.asarray(labeled["labels"][:])
+            signals.compute(EmbeddedRows(known, labels), embedded_pool, EmbeddedRows(others))
+            kept = broadcast(signals.state_dict())
+            if is_main():
+                write_arrays(path, kept)
+            self._warn(signals)
+        signals.load_state_dict(kept)
+        return signals
+
+    def _embed_pool(self, encoder: _Encoder, pool: Dataset) -> np.ndarray:
+        """Returns `[H, N, D]`, from disk where the signals of other labels have left them."""
+        path = self.folder / EMBEDDINGS_FILE
+        kept = broadcast(read_arrays(path)["layers"] if path.exists() else None)
+        if kept is None:
+            kept = broadcast(encoder.embed(pool, self._text("embedding the pool")))
+            if is_main():
+                write_arrays(path, {"layers": kept})
+        if kept.shape[1] != len(pool):
+            raise TrainingError(
+                f"Expected the pool of {kept.shape[1]} rows that {self.folder} was begun with, got {len(pool)} rows: "
+                "give the same pool, or another output_dir."
+            )
+        return kept
+
+    def _text(self, what: str) -> str | None:
+        return None if self.title is None else f"{self.title}: {what}"
+
+    def _warn(self, signals: EmbeddingSignals) -> None:
+        found = signals.out_of_distribution
+        if found.alarming:
             logger.warning(
                 "%.0f%% of the pool is unlike all labeled rows (5%% would be usual): %s.",
-                100 * around.novel.mean(),
-                "these rows get no weight" if args.ood_filter else "check that it is the right pool",
+                100 * found.fraction,
+                "these rows get no weight" if self.args.ood_filter else "check that it is the right pool",
             )
-    return around
 
 
-def _embedded_pool(
-    encoder: PreTrainedModel,
-    pool: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    args: SelfTrainingConfig,
-    folder: Path,
-    title: str | None,
-) -> np.ndarray:
-    """`[H, N, D]` by the backbone, from `folder` where an earlier look has left them."""
-    path = folder / EMBEDDINGS
-    kept = broadcast(read_arrays(path)["layers"] if path.exists() else None)
-    if kept is None:
-        progress = None if title is None else f"{title}: embedding the pool"
-        found = embed_layers(encoder, pool, tokenizer, probe=args.backbone_probe, bf16=args.bf16, progress=progress)
-        kept = broadcast(found)
-        if is_main():
-            write_arrays(path, {"layers": kept})
-    if kept.shape[1] != len(pool):
-        raise TrainingError(
-            f"Expected the pool of {kept.shape[1]} rows that {folder} was begun with, got {len(pool)} rows: give the "
-            "same pool, or another output_dir."
-        )
-    return kept
+class _Encoder:
+    """The untrained backbone, made when something is embedded for the first time.
+
+    Args:
+        make (`Callable[[], PreTrainedModel]`): Returns the model.
+        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        args (`SelfTrainingConfig`): Device and precision.
+    """
+
+    def __init__(
+        self, make: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerBase, args: SelfTrainingConfig
+    ):
+        self.make, self.tokenizer, self.args, self.upper = make, tokenizer, args, False
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        return self.make().to(self.args.device)
+
+    def embed(self, rows: Dataset, progress: str | None = None) -> np.ndarray:
+        """Returns `[H, N, D]`; by the upper layers where `upper` is set."""
+        return embed_layers(self.model, rows, self.tokenizer, upper=self.upper, bf16=self.args.bf16, progress=progress)
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        """Returns `[len(texts), D]` by the last layer."""
+        return self.embed(Dataset.from_dict(dict(self.tokenizer(texts, truncation=True))))[-1]

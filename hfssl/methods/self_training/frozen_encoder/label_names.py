@@ -1,9 +1,9 @@
-"""What the names of the classes say of a text: "joy" lies nearer to happy sentences than "anger" does.
+"""Class names as a signal: "joy" lies nearer to happy sentences than "anger" does.
 
 A sentence encoder compares a class's name with a text before any label is seen (zero-shot classification by
-embeddings; Veeranna et al. 2016, Yin et al. 2019). On few labels that is worth several labels a class where the names
-are words ("positive", "card arrival"), and less than nothing where they are codes ("ABBR"): how far it is trusted is
-chosen on the labeled rows, by cross-validation. N rows, L of them labeled, K classes, D dimensions.
+embeddings; Veeranna et al. 2016, Yin et al. 2019). With few labels that helps where the names are words ("positive",
+"card arrival"), and hurts where they are codes ("ABBR"): how far it is trusted is chosen on the labeled rows, by
+cross-validation. N rows, L of them labeled, K classes, D dimensions.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from hfssl.functional.logistic_regression import softmax_regression
 
 __all__ = ["STRENGTHS", "NamePrior", "choose_strength", "multiplied", "name_texts", "weigh_names"]
 
-# Factors on similarities of standard deviation 1. No more than 0.5: 1 lost 2 points on emotion where 0.5 gained 1.
+# Factors on similarities of standard deviation 1. No more than 0.5: 1 hurts (benchmarks/NOTES.md).
 STRENGTHS = (0.0, 0.25, 0.5)
-# What the labels have to say, in nats, against names at the highest strength before these get none: with two or three
-# labels a class a cross-validation is mostly chance. Worth 1 point at one label a class (of the 9 that the names are
-# worth there), 1.6 at two, 0.6 at three and five and nothing at 16 (benchmarks/NOTES.md, 2026-11-27, fourth part).
+# Evidence of the labels, in nats, that it takes to give names at the highest strength none: with two or three labels a
+# class a cross-validation is mostly chance (benchmarks/NOTES.md, 2026-11-27, fourth part).
 DOUBT = 1.0
 FOLDS = 5
 PENALTY = 10.0  # C of the regression on embeddings of length 1, as benchmarks/peers.py has it for the same purpose
@@ -33,12 +32,12 @@ PENALTY = 10.0  # C of the regression on embeddings of length 1, as benchmarks/p
 
 @dataclass(frozen=True)
 class NamePrior:
-    """What the names say of N rows.
+    """What the class names tell of N rows.
 
     Attributes:
-        strength: How far they are trusted; 0 for not at all.
-        log_odds: `[N, K]`, to be added to the logarithms of a model's probabilities.
-        held_out: `[V, K]`, the same of rows that were held out.
+        strength (`float`): How far the names are trusted; 0 for not at all.
+        log_odds (`np.ndarray`): `[N, K]`, to be added to the logarithms of a model's probabilities.
+        held_out (`np.ndarray`): `[V, K]`, the same for rows that were held out.
     """
 
     strength: float
@@ -47,12 +46,12 @@ class NamePrior:
 
 
 def multiplied(probs: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
-    """The product of a model's opinion and that of the names, normalised: `[N, K]` and `[N, K]` -> `[N, K]`."""
+    """Returns the product of a model's probabilities and the odds of the names, normalised, all `[N, K]`."""
     return softmax(np.log(np.maximum(probs, 1e-30)) + log_odds, axis=-1).astype(probs.dtype)
 
 
 def name_texts(names: Sequence[str]) -> list[str] | None:
-    """The names as words; `None` where one of them has no letters or is what transformers calls a nameless class."""
+    """Returns the names as words; `None` where one has no letters, or is what transformers calls a nameless class."""
     texts = [re.sub(r"[_\W]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip() for name in names]
     nameless = [not re.search(r"[^\W\d]", text) or re.fullmatch(r"(?i)(label|class) ?\d+", text) for text in texts]
     return None if any(nameless) else texts
@@ -61,15 +60,15 @@ def name_texts(names: Sequence[str]) -> list[str] | None:
 def weigh_names(
     known: np.ndarray, labels: np.ndarray, pool: np.ndarray, names: np.ndarray, held_out: np.ndarray, *, seed: int
 ) -> NamePrior:
-    """How far the names are to be trusted, and what they say of the pool.
+    """Chooses how far the names are to be trusted, and computes their odds.
 
     Args:
-        known: `[L, D]` embeddings of the labeled rows by the untrained backbone, of length 1.
-        labels: `[L]` their class numbers.
-        pool: `[N, D]` embeddings of the pool.
-        names: `[K, D]` embeddings of the names.
-        held_out: `[V, D]` embeddings of held-out rows.
-        seed: of the folds.
+        known (`np.ndarray`): `[L, D]` embeddings of the labeled rows by the untrained backbone, of length 1.
+        labels (`np.ndarray`): `[L]` class numbers of these rows.
+        pool (`np.ndarray`): `[N, D]` embeddings of the pool.
+        names (`np.ndarray`): `[K, D]` embeddings of the names.
+        held_out (`np.ndarray`): `[V, D]` embeddings of held-out rows.
+        seed (`int`): Random seed of the folds.
     """
     center = pool.mean(axis=0)
     directions = (names - names.mean(axis=0)).T
@@ -82,17 +81,17 @@ def weigh_names(
 
 
 def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray, *, seed: int) -> float:
-    """The one of `STRENGTHS` that is the most probable, by labels on which no regression was fitted and `DOUBT`.
+    """Returns the one of `STRENGTHS` that is the most probable, by labels held out from a regression, and `DOUBT`.
 
-    What is cross-validated is logistic regression on the embeddings with the names' scores as an offset, so that the
-    names are only asked for what the labels do not say by themselves. With fewer than two labels a class the names are
-    asked alone: they have seen no label.
+    The cross-validation is that of a logistic regression on the embeddings with the names' scores as an offset, so
+    that the names count only for what the labels do not tell by themselves. With fewer than two labels a class the
+    names are judged alone: they have seen no label.
 
     Args:
-        features: `[L, D]`.
-        labels: `[L]`.
-        scores: `[L, K]`.
-        seed: of the folds.
+        features (`np.ndarray`): `[L, D]`.
+        labels (`np.ndarray`): `[L]`.
+        scores (`np.ndarray`): `[L, K]`, similarities with the names.
+        seed (`int`): Random seed of the folds.
     """
     losses = {strength: DOUBT * (1 - strength / max(STRENGTHS)) ** 2 for strength in STRENGTHS}
     for train, held_out in _folds(features, labels, seed):
@@ -115,7 +114,7 @@ def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray
 
 
 def _folds(features: np.ndarray, labels: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to fit and rows held out, fold by fold; a single fold with none to fit where the labels are too few."""
+    """Returns rows to fit and rows held out, fold by fold; one fold with no row to fit where labels are too few."""
     counts = np.bincount(labels)
     if len(labels) < 2 * np.count_nonzero(counts) or np.count_nonzero(counts) < 2:
         return [(np.arange(0), np.arange(len(labels)))]

@@ -1,229 +1,375 @@
-"""What the embeddings of the untrained backbone say of the pool: second opinions on labels, and rows out of place.
+"""Embedding signals: what the embeddings of the untrained backbone tell of the pool.
 
-The backbone's, not the teacher's: in the teacher's space each labeled row lies where its label is, so that neither the
-trust in the graph and in the classes' names nor the p-values of novelty could be measured on these rows.
+The backbone's embeddings and not the teacher's: in the teacher's space each labeled row lies where its label is, so
+that neither the trust in the graph and in the class names nor the p-values of the out-of-distribution test could be
+measured on these rows.
+
+A signal is a small class (see `Signal`): `compute` reads embeddings, and a few methods define what it does to the
+labels of the pool. A new signal is one such class and one entry of `SIGNALS`. N rows of the pool, L labeled rows, V
+held-out rows, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
-import torch
-from datasets import Dataset
 from scipy.special import softmax
-from sklearn.preprocessing import normalize
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.evaluation.out_of_distribution import is_ood, ood_rows
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.functional.label_spreading import agreement_weights, graph_trust, knn_graph, spread_labels
 from hfssl.functional.nearest_neighbors import nearest_neighbors
-from hfssl.inference.scoring import layer_embeddings
 from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.embeddings import EmbeddedRows
 from hfssl.methods.self_training.frozen_encoder.label_names import multiplied, name_texts, weigh_names
-from hfssl.methods.self_training.frozen_encoder.layer_probe import fit_layer_probe, stacking_weights, upper_layers
-from hfssl.runtime.files import read_arrays, write_arrays
+from hfssl.methods.self_training.frozen_encoder.layer_probe import fit_layer_probe, stacking_weights
+from hfssl.methods.self_training.frozen_encoder.signal_base import Signal, SignalSettings
 
-__all__ = ["Neighborhood", "asks_around", "embed_layers", "find_neighborhood", "probe_say"]
+__all__ = [
+    "SIGNALS",
+    "BackboneProbe",
+    "ClassNames",
+    "EmbeddingSignals",
+    "Graph",
+    "Neighbors",
+    "OutOfDistribution",
+    "probe_mixture_weight",
+    "signal_facts",
+]
 
-# Rows that the probe and the teachers are given for a start. On rows cut off the training parts of four data sets, 40%
-# was as good as weights by evidence alone on average, and at its worst far better (benchmarks/NOTES.md, 2026-11-25).
+# Pseudo-counts of the probe and of the teachers in their mixture (benchmarks/NOTES.md, 2026-11-25).
 PRIOR_ROWS = (4.0, 6.0)
-NEIGHBORS = 10  # a row; 5 to 40 do the same
+NEIGHBORS = 10  # of each row; 5 to 40 do the same
 
 
-@dataclass(frozen=True)
-class Neighborhood:
-    """What the embeddings of the untrained backbone say of the pool.
+class OutOfDistribution(Signal):
+    """Rows unlike all labeled ones, by a conformal test on the distance to the nearest labeled row.
 
-    Attributes:
-        probs: `[N, K]` labels spread over the graph; `None` where no graph was asked for.
-        certainty: `[N]`, 0 where no label reaches, 1 for one class only; `None` likewise.
-        trust: The graph's say in [0, 1], from the labeled rows among themselves.
-        novel: `[N]` bool, rows unlike all labeled ones.
-        name_strength: How far the classes' names are trusted; 0 where they say nothing or were not asked.
-        name_log_odds: `[N, K]`, see `NamePrior`; `None` likewise, and where the probe has them in its own say.
-        probe_probs: `[N, K]` by logistic regression on the labeled rows' embeddings (see
-            `layer_probe`); `None` where it was not asked.
-        probe_held_out: `[V, K]`, the same of held-out rows; `None` likewise.
-        neighbors: `[N, k]` rows of the pool that are nearest to each; `None` where they were not asked.
+    Args:
+        active (`bool`): Whether these rows lose their weight where the pool holds many of them.
     """
 
-    probs: np.ndarray | None
-    certainty: np.ndarray | None
-    trust: float
-    novel: np.ndarray
-    name_strength: float = 0.0
-    name_log_odds: np.ndarray | None = None
-    probe_probs: np.ndarray | None = None
-    probe_held_out: np.ndarray | None = None
-    neighbors: np.ndarray | None = None
+    name, computed, facts = "out_of_distribution", ("rows",), {"ood_fraction": "fraction"}
+
+    def __init__(self, active: bool):
+        self.active = active
+
+    @staticmethod
+    def wanted(args: SelfTrainingConfig) -> bool:
+        return args.ood_filter
+
+    @classmethod
+    def build(cls, settings: SignalSettings) -> OutOfDistribution:
+        return cls(settings.args.ood_filter)
+
+    def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
+        """Sets `rows`, `[N]` bool."""
+        self.rows = ood_rows(labeled.last, pool.last)
+
+    @property
+    def fraction(self) -> float:
+        """Fraction of the pool that is out of distribution, in [0, 1]; 0.05 is usual."""
+        return float(self.rows.mean())
 
     @property
     def alarming(self) -> bool:
-        """Whether so many rows are novel that the pool itself is doubtful."""
-        return is_ood(self.novel)
+        """Whether so many rows are out of distribution that the pool itself is doubtful."""
+        return is_ood(self.rows)
 
-    def weights(self, teacher_probs: np.ndarray, args: SelfTrainingConfig) -> torch.Tensor:
-        """`[N]` factors on the weights of the pseudo-labels, by `args.label_spreading` and `args.ood_filter`."""
-        factors = np.ones(len(self.novel))
-        if args.label_spreading == "agreement":
-            factors *= agreement_weights(teacher_probs, self.probs, self.trust)
-        if args.label_spreading == "certainty":
-            factors *= (1 - self.trust) + self.trust * self.certainty
-        if args.ood_filter and self.alarming and not self.novel.all():
-            factors *= ~self.novel
-        return torch.from_numpy(factors)
-
-    def joined(self, teacher_probs: np.ndarray, probe_weight: float) -> np.ndarray:
-        """A teacher's `[N, K]` probabilities, mixed with those of the probe; or multiplied by what the names say.
-
-        The strength of the names is chosen beside the probe. A teacher that has learned far more than the probe would
-        be misled by them: codes as names (ABBR, DESC) took 4 points from teachers on trec6.
-        """
-        if self.probe_probs is not None:
-            return ((1 - probe_weight) * teacher_probs + probe_weight * self.probe_probs).astype(teacher_probs.dtype)
-        return teacher_probs if self.name_log_odds is None else multiplied(teacher_probs, self.name_log_odds)
-
-    def smoothed(self, probs: np.ndarray, share: float) -> np.ndarray:
-        """`[N, K]`, in which a row's nearest neighbours have so large a share of the say.
-
-        One step of label spreading (Zhou et al. 2004, "Learning with local and global consistency", section 2), which
-        starts from labels of all rows and weighs k neighbours alike. To the end it would make topics of everything: on
-        trec6 it took 20 points where one step took none (benchmarks/NOTES.md, 2026-11-25).
-        """
-        if self.neighbors is None or share == 0:
-            return probs
-        return ((1 - share) * probs + share * probs[self.neighbors].mean(axis=1)).astype(probs.dtype)
-
-    def save(self, path: Path) -> None:
-        """Writes an `.npz` file, whole or not at all."""
-        write_arrays(path, vars(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Neighborhood | None:
-        """Reads what `save` wrote; `None` where there is no such file."""
-        if not path.exists():
-            return None
-        found = read_arrays(path)
-        scalars = {name: float(found.pop(name)) for name in ("trust", "name_strength")}
-        return cls(**{"probs": None, "certainty": None} | found | scalars)
+    def weights(self, probs: np.ndarray) -> np.ndarray | None:
+        """0 for these rows, where they are many but not all."""
+        return ~self.rows if self.active and self.alarming and not self.rows.all() else None
 
 
-def asks_around(args: SelfTrainingConfig) -> bool:
-    """Whether any setting asks what the backbone's embeddings say of the pool."""
-    votes = args.label_name_prior or args.backbone_probe or args.knn_smoothing > 0
-    return votes or args.ood_filter or args.label_spreading != "none"
-
-
-def probe_say(probe: np.ndarray, teachers: np.ndarray, labels: np.ndarray) -> float:
-    """The share in the joined labels that the probe gets beside the teachers, in (0, 1), given held-out labels.
-
-    The mixture of the two under which these labels are the likeliest, with `PRIOR_ROWS` to start from (see
-    `stacking_weights`). How likely the probe is the *better* of the two (Bayesian model averaging) is another
-    question, whose answer 18 labels drove to 0.9 where the probe was 9 points worse. Each model gets its own
-    temperature before: one that was trained to set the few labels apart is too sure of itself, which says nothing
-    about whether it is right.
+class Graph(Signal):
+    """Labels spread over a nearest-neighbour graph of the labeled rows and the pool.
 
     Args:
-        probe: `[V, K]` probabilities.
-        teachers: `[V, K]`, their mean.
-        labels: `[V]`; may be empty.
+        mode (`str`): `"agreement"` weighs rows by how far the graph agrees with the label, `"certainty"` by how
+            certain the graph is, and `"labels"` mixes the spread labels in; each as far as the graph is trusted.
+        num_classes (`int`): K.
+        seed (`int`): Random seed of the approximate search of neighbours.
+    """
+
+    name, computed, facts = "graph", ("probs", "certainty", "trust"), {"graph_trust": "trust"}
+
+    def __init__(self, mode: str, num_classes: int, seed: int):
+        self.mode, self.num_classes, self.seed = mode, num_classes, seed
+
+    @staticmethod
+    def wanted(args: SelfTrainingConfig) -> bool:
+        return args.label_spreading != "none"
+
+    @classmethod
+    def build(cls, settings: SignalSettings) -> Graph:
+        return cls(settings.args.label_spreading, len(settings.label_names), settings.seed)
+
+    def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
+        """Sets `probs` `[N, K]`, `certainty` `[N]` in [0, 1] and `trust`, in [0, 1], measured on the labeled rows."""
+        edges = knn_graph(np.concatenate([labeled.last, pool.last]), seed=self.seed)
+        seeds = np.concatenate([labeled.labels, np.full(len(pool), -1)])
+        spread = spread_labels(edges, seeds, self.num_classes)
+        self.probs, self.certainty = spread.probs[len(labeled) :], spread.certainty[len(labeled) :]
+        self.trust = graph_trust(edges, seeds, self.num_classes).weight()
+
+    def adjust_labels(self, probs: np.ndarray) -> np.ndarray:
+        """Mixes the spread labels in, with the trust as their weight."""
+        if self.mode != "labels":
+            return probs
+        return (1 - self.trust) * probs + self.trust * self.probs.astype(probs.dtype)
+
+    def weights(self, probs: np.ndarray) -> np.ndarray | None:
+        """Factors between 1 - trust and 1."""
+        if self.mode == "agreement":
+            return agreement_weights(probs, self.probs, self.trust)
+        return (1 - self.trust) + self.trust * self.certainty if self.mode == "certainty" else None
+
+
+class ClassNames(Signal):
+    """How near the name of each class lies to a text (zero-shot classification; see `label_names`).
+
+    Args:
+        label_names (`Sequence[str]`): K names.
+        embed_texts (`Callable[[list[str]], np.ndarray]`): Embeds texts by the frozen encoder, to `[K, D]`.
+        seed (`int`): Random seed of the folds by which the strength is chosen.
+        votes (`bool`): Whether the names change the teachers' predictions. With a probe of the backbone they do not:
+            their strength was chosen in addition to such a probe, which they change instead.
+    """
+
+    name, computed = "class_names", ("strength", "log_odds", "held_out_log_odds")
+    facts: ClassVar[dict[str, str]] = {"label_name_strength": "strength"}
+
+    def __init__(self, label_names: Sequence[str], embed_texts: Callable, seed: int, *, votes: bool = True):
+        self.label_names, self.embed_texts, self.seed, self.votes = label_names, embed_texts, seed, votes
+
+    @staticmethod
+    def wanted(args: SelfTrainingConfig) -> bool:
+        return args.label_name_prior
+
+    @classmethod
+    def build(cls, settings: SignalSettings) -> ClassNames:
+        votes = not BackboneProbe.wanted(settings.args)
+        return cls(settings.label_names, settings.embed_texts, settings.seed, votes=votes)
+
+    def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
+        """Sets `strength`, 0 for names that are not trusted, and `log_odds` of pool and held-out rows, else `None`."""
+        self.strength, self.log_odds, self.held_out_log_odds = 0.0, None, None
+        texts = name_texts(self.label_names)
+        if texts is None:
+            return
+        names = self.embed_texts(texts)
+        prior = weigh_names(labeled.last, labeled.labels, pool.last, names, held_out.last, seed=self.seed)
+        if prior.strength > 0:
+            self.strength, self.log_odds, self.held_out_log_odds = prior.strength, prior.log_odds, prior.held_out
+
+    def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
+        """Multiplies the odds of the names in."""
+        return multiplied(probs, self.log_odds) if self.votes and self.log_odds is not None else probs
+
+
+class Neighbors(Signal):
+    """Each row's nearest neighbours in the pool.
+
+    Args:
+        share (`float`): Weight of the neighbours' mean in a row's label, in [0, 1).
+        seed (`int`): Random seed of the approximate search.
+    """
+
+    name, computed = "neighbors", ("rows",)
+
+    def __init__(self, share: float, seed: int):
+        self.share, self.seed = share, seed
+
+    @staticmethod
+    def wanted(args: SelfTrainingConfig) -> bool:
+        return args.knn_smoothing > 0
+
+    @classmethod
+    def build(cls, settings: SignalSettings) -> Neighbors:
+        return cls(settings.args.knn_smoothing, settings.seed)
+
+    def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
+        """Sets `rows`, `[N, k]` row numbers; `None` for a pool of one row."""
+        self.rows = nearest_neighbors(pool.last, NEIGHBORS, seed=self.seed)[0] if len(pool) > 1 else None
+
+    def adjust_ensemble(self, probs: np.ndarray) -> np.ndarray:
+        """Takes one step of label spreading (Zhou et al. 2004, section 2), k neighbours with equal weights.
+
+        The step starts from labels of all rows. Spreading to the end would find topics and not classes
+        (benchmarks/NOTES.md, 2026-11-25).
+        """
+        if self.rows is None:
+            return probs
+        return ((1 - self.share) * probs + self.share * probs[self.rows].mean(axis=1)).astype(probs.dtype)
+
+
+class BackboneProbe(Signal):
+    """Logistic regression on the labeled rows' embeddings by several layers (see `layer_probe`).
+
+    Args:
+        num_classes (`int`): K.
+        seed (`int`): Random seed of the folds that weigh the layers.
+        names (`ClassNames`, *optional*): Computed before; their odds are multiplied into the probe's probabilities.
+    """
+
+    name, computed, reads_upper_layers = "backbone_probe", ("probs", "held_out_probs"), True
+
+    def __init__(self, num_classes: int, seed: int, names: ClassNames | None = None):
+        self.num_classes, self.seed, self.names = num_classes, seed, names
+
+    @staticmethod
+    def wanted(args: SelfTrainingConfig) -> bool:
+        return args.backbone_probe
+
+    @classmethod
+    def build(cls, settings: SignalSettings) -> BackboneProbe:
+        return cls(len(settings.label_names), settings.seed, settings.built.get(ClassNames.name))
+
+    def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
+        """Sets `probs` `[N, K]` and `held_out_probs` `[V, K]`."""
+        probe = fit_layer_probe(labeled.layers, labeled.labels, self.num_classes, seed=self.seed)
+        self.probs, self.held_out_probs = probe.probs(pool.layers), probe.probs(held_out.layers)
+        if self.names is not None and self.names.log_odds is not None:
+            self.probs = multiplied(self.probs, self.names.log_odds)
+            self.held_out_probs = multiplied(self.held_out_probs, self.names.held_out_log_odds)
+
+    def mixture_weight(self, predict_held_out: Callable[[], np.ndarray], labels: np.ndarray) -> float:
+        """See `probe_mixture_weight`; the teachers are run only where there are held-out rows."""
+        if not len(self.held_out_probs):
+            return probe_mixture_weight(self.held_out_probs, np.zeros_like(self.held_out_probs), labels[:0])
+        return probe_mixture_weight(self.held_out_probs, predict_held_out(), labels)
+
+    def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
+        """Mixes the probe in."""
+        return ((1 - weight) * probs + weight * self.probs).astype(probs.dtype)
+
+    def adjust_held_out(self, probs: np.ndarray, weight: float) -> np.ndarray:
+        """Mixes the probe in."""
+        return (1 - weight) * probs + weight * self.held_out_probs
+
+
+# In the order in which they are computed and applied: the probe reads the class names.
+SIGNALS: tuple[type[Signal], ...] = (OutOfDistribution, Graph, ClassNames, Neighbors, BackboneProbe)
+
+
+class EmbeddingSignals:
+    """The signals of one pool, applied one after the other.
+
+    Args:
+        signals (`Iterable[Signal]`): In the order of `SIGNALS`.
+    """
+
+    def __init__(self, signals: Sequence[Signal]):
+        self.signals = {signal.name: signal for signal in signals}
+
+    @classmethod
+    def build(
+        cls,
+        args: SelfTrainingConfig,
+        label_names: Sequence[str],
+        embed_texts: Callable[[list[str]], np.ndarray],
+        seed: int,
+    ) -> EmbeddingSignals | None:
+        """Returns the signals that the settings ask for, not computed yet; `None` where they ask for none."""
+        if not any(kind.wanted(args) for kind in SIGNALS):
+            return None
+        settings = SignalSettings(args, label_names, embed_texts, seed)
+        for kind in SIGNALS:
+            # Embedded rows are tested for free, and a pool out of distribution is worth a warning in any case.
+            if kind.wanted(args) or kind is OutOfDistribution:
+                settings.built[kind.name] = kind.build(settings)
+        return cls(list(settings.built.values()))
+
+    def __iter__(self) -> Iterator[Signal]:
+        return iter(self.signals.values())
+
+    def __getitem__(self, name: str) -> Signal:
+        return self.signals[name]
+
+    def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
+        """Computes all signals, in order."""
+        for signal in self:
+            signal.compute(labeled, pool, held_out)
+
+    def state_dict(self) -> dict[str, np.ndarray | float | None]:
+        """Returns what was computed, as `"signal.attribute"` -> value."""
+        return {f"{signal.name}.{key}": getattr(signal, key) for signal in self for key in signal.computed}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray | float | None]) -> None:
+        """Restores what was computed; a value that is missing is `None`, and an array without a shape is a float."""
+        for signal in self:
+            for key in signal.computed:
+                value = state.get(f"{signal.name}.{key}")
+                is_number = value is not None and np.ndim(value) == 0
+                setattr(signal, key, float(value) if is_number else value)
+
+    def mixture_weight(self, predict_held_out: Callable[[], np.ndarray], labels: np.ndarray) -> float:
+        """See `Signal.mixture_weight`."""
+        return sum(signal.mixture_weight(predict_held_out, labels) for signal in self)
+
+    def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
+        """See `Signal.adjust_teacher`."""
+        for signal in self:
+            probs = signal.adjust_teacher(probs, weight)
+        return probs
+
+    def adjust_held_out(self, probs: np.ndarray, weight: float) -> np.ndarray:
+        """See `Signal.adjust_held_out`."""
+        for signal in self:
+            probs = signal.adjust_held_out(probs, weight)
+        return probs
+
+    def adjust_ensemble(self, probs: np.ndarray) -> np.ndarray:
+        """See `Signal.adjust_ensemble`."""
+        for signal in self:
+            probs = signal.adjust_ensemble(probs)
+        return probs
+
+    def adjust_labels(self, probs: np.ndarray) -> np.ndarray:
+        """See `Signal.adjust_labels`."""
+        for signal in self:
+            probs = signal.adjust_labels(probs)
+        return probs
+
+    def weights(self, probs: np.ndarray) -> np.ndarray:
+        """Returns `[N]` float64, the product of the factors of all signals."""
+        factors = np.ones(len(probs))
+        for found in (signal.weights(probs) for signal in self):
+            if found is not None:
+                factors *= found
+        return factors
+
+    @property
+    def out_of_distribution(self) -> OutOfDistribution:
+        """The signal that is always computed."""
+        return self.signals[OutOfDistribution.name]
+
+
+def signal_facts(signals: EmbeddingSignals | None) -> dict[str, float | None]:
+    """Returns what the record of a round holds of the signals; `None` for those that were not computed."""
+    found: dict[str, float | None] = dict.fromkeys(key for kind in SIGNALS for key in kind.facts)
+    for signal in signals or ():
+        found |= {key: getattr(signal, attribute) for key, attribute in signal.facts.items()}
+    return found
+
+
+def probe_mixture_weight(probe: np.ndarray, teachers: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the weight of the probe in its mixture with the teachers, in (0, 1), given held-out labels.
+
+    The mixture under which these labels are the likeliest, with `PRIOR_ROWS` pseudo-counts (see `stacking_weights`).
+    How probable it is that the probe is the *better* of the two (Bayesian model averaging) is another question, which
+    few labels answer too firmly (benchmarks/NOTES.md, 2026-11-25). Each model gets its own temperature first: a model
+    that was trained to separate the few labels is overconfident, which does not make it wrong.
+
+    Args:
+        probe (`np.ndarray`): `[V, K]` probabilities.
+        teachers (`np.ndarray`): `[V, K]`, mean of the teachers' probabilities.
+        labels (`np.ndarray`): `[V]` labels; V may be 0.
     """
     calibrated = np.stack([probe, teachers])
     if len(labels):
         scores = np.log(np.maximum(calibrated, 1e-12))
         calibrated = softmax([rows / fit_temperature(rows, labels) for rows in scores], axis=-1)
     return float(stacking_weights(calibrated, labels, PRIOR_ROWS)[0])
-
-
-def embed_layers(
-    encoder: PreTrainedModel,
-    rows: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    probe: bool,
-    bf16: bool = False,
-    progress: str | None = None,
-) -> np.ndarray:
-    """`[H, N, D]` embeddings of length 1 by the layers that are asked: the last one, for the probe others before it.
-
-    Args:
-        encoder: with the backbone's own weights.
-        rows: N tokenized rows; N may be 0.
-        tokenizer: pads the batches.
-        probe: whether there will be a probe.
-        bf16: whether the encoder computes in it, as in training.
-        progress: text beside a progress bar; `None` shows none.
-    """
-    layers = upper_layers(encoder.config.get_text_config().num_hidden_layers) if probe else [-1]
-    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
-        found = layer_embeddings(encoder, rows, tokenizer, layers, progress=progress)
-    return np.stack([normalize(layer) if len(rows) else layer for layer in found])
-
-
-def find_neighborhood(
-    encoder: PreTrainedModel,
-    labeled: Dataset,
-    pool: np.ndarray,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    num_classes: int,
-    graph: bool,
-    label_names: Sequence[str] | None = None,
-    probe: bool = False,
-    held_out: Dataset | None = None,
-    neighbors: bool = False,
-    bf16: bool = False,
-    seed: int,
-    title: str | None = None,
-) -> Neighborhood:
-    """Embeds the labeled rows, and asks the pool's neighbours and the classes' names.
-
-    Args:
-        encoder: with the backbone's own weights.
-        labeled: tokenized rows with `labels`.
-        pool: `[H, N, D]`, the pool's embeddings by `embed_layers`.
-        tokenizer: pads the batches.
-        num_classes: K.
-        graph: whether to spread labels over a nearest-neighbour graph.
-        label_names: K names to be compared with the texts; `None` leaves them out.
-        probe: whether logistic regression on the labeled rows is asked.
-        held_out: V tokenized rows that the probe is asked of, too.
-        neighbors: whether the nearest rows of the pool are found for each of them.
-        bf16: whether the encoder computes in it, as in training.
-        seed: of the graph.
-        title: beside the progress bars; `None` shows none.
-    """
-
-    def embedded(rows: Dataset, progress: str | None = None) -> np.ndarray:
-        return embed_layers(encoder, rows, tokenizer, probe=probe, bf16=bf16, progress=progress)
-
-    known_layers = embedded(labeled, None if title is None else f"{title}: embedding the labeled rows")
-    others = embedded(labeled.select([]) if held_out is None else held_out)
-    known, unknown = known_layers[-1], pool[-1]
-    labels = np.asarray(labeled["labels"][:])
-    found = {"probs": None, "certainty": None, "trust": 0.0, "novel": ood_rows(known, unknown)}
-    if graph:
-        edges = knn_graph(np.concatenate([known, unknown]), seed=seed)
-        seeds = np.concatenate([labels, np.full(len(unknown), -1)])
-        spread = spread_labels(edges, seeds, num_classes)
-        found |= {"probs": spread.probs[len(known) :], "certainty": spread.certainty[len(known) :]}
-        found["trust"] = graph_trust(edges, seeds, num_classes).weight()
-    if (texts := None if label_names is None else name_texts(label_names)) is not None:
-        names = embedded(Dataset.from_dict(dict(tokenizer(texts, truncation=True))))[-1]
-        prior = weigh_names(known, labels, unknown, names, others[-1], seed=seed)
-        found |= {"name_strength": prior.strength, "name_log_odds": prior.log_odds if prior.strength > 0 else None}
-    if neighbors and len(unknown) > 1:
-        found["neighbors"], _ = nearest_neighbors(unknown, NEIGHBORS, seed=seed)
-    if probe:
-        fitted = fit_layer_probe(known_layers, labels, num_classes, seed=seed)
-        asked = {"probe_probs": fitted.probs(pool), "probe_held_out": fitted.probs(others)}
-        if found.pop("name_log_odds", None) is not None:
-            said = (prior.log_odds, prior.held_out)
-            asked = {name: multiplied(probs, odds) for (name, probs), odds in zip(asked.items(), said, strict=True)}
-        found |= asked
-    return Neighborhood(**found)

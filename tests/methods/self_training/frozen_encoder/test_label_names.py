@@ -28,7 +28,7 @@ def test_a_class_without_a_name_silences_all(name):
     assert name_texts(["joy", name]) is None
 
 
-def test_both_opinions_are_multiplied():
+def test_both_predictions_are_multiplied():
     log_odds = np.log(np.array([[4.0, 1.0], [1.0, 1.0]], dtype=np.float32))
     applied = multiplied(np.array([[0.25, 0.75], [0.25, 0.75]], dtype=np.float32), log_odds)
     np.testing.assert_allclose(applied, [[4 / 7, 3 / 7], [0.25, 0.75]], rtol=1e-6)  # 0.25 * 4 against 0.75 * 1

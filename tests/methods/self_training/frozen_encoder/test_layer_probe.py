@@ -1,4 +1,4 @@
-"""Probes of several layers and how their say is found."""
+"""Probes of several layers and how their weights are found."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hfssl.methods.self_training.frozen_encoder.layer_probe import (
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(6, [4, 5, 6]), (12, [8, 10, 12]), (2, [1, 2]), (1, [1])])
-def test_the_upper_third_is_asked(depth, layers):
+def test_the_upper_third_is_probed(depth, layers):
     assert upper_layers(depth) == layers
 
 
-def test_the_say_is_that_of_the_likeliest_mixture():
-    # Two rows of which each model is sure of one: with one row to start with for each, (1 + 1) / (2 + 2) is the say of
-    # both. If the first model is sure of both, the fixed point of w = (2 w / (w + (1 - w) / 2) + 1) / 4, whose rows
+def test_the_weights_are_those_of_the_likeliest_mixture():
+    # Two rows of which each model is sure of one: with a pseudo-count of 1 for each, (1 + 1) / (2 + 2) is the weight
+    # of both. If the first model is sure of both, the fixed point of w = (2 w / (w + (1 - w) / 2) + 1) / 4, whose rows
     # have likelihoods 1 and 1/2, is the root of 4 w (1 + w) = 4 w + 1 + w, that is of 4 w^2 - w - 1 = 0.
     sure, unsure = [0.9, 0.1], [0.1, 0.9]
     labels = np.array([0, 0])
@@ -31,7 +31,7 @@ def test_the_say_is_that_of_the_likeliest_mixture():
     np.testing.assert_allclose(found, [first, 1 - first], atol=1e-4)
 
 
-def test_without_labels_the_say_is_the_prior():
+def test_without_labels_the_weights_are_the_prior():
     nothing = np.zeros((2, 0, 2))
     np.testing.assert_allclose(stacking_weights(nothing, np.zeros(0, dtype=np.int64), (1.0, 3.0)), [0.25, 0.75])
 
@@ -44,20 +44,20 @@ def test_the_probabilities_of_the_layers_are_mixed():
     np.testing.assert_allclose(probe.probs(np.ones((2, 1, 1))), [[0.625, 0.375]])
 
 
-def test_the_layer_that_knows_the_classes_has_the_larger_say():
+def test_the_layer_that_knows_the_classes_has_the_larger_weight():
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 8)
     noise = generator.normal(size=(2, 24, 5))
     noise[1, np.arange(24), labels] += 5
     noise /= np.linalg.norm(noise, axis=-1, keepdims=True)
     probe = fit_layer_probe(noise.astype(np.float32), labels, 3, seed=0)
-    assert probe.shares[1] > 0.8
-    assert probe.shares.sum() == pytest.approx(1)
+    assert probe.mixture_weights[1] > 0.8
+    assert probe.mixture_weights.sum() == pytest.approx(1)
     assert (probe.probs(noise).argmax(axis=1) == labels).mean() > 0.9
 
 
 def test_one_label_a_class_cannot_be_held_out():
     rows = np.eye(2, dtype=np.float32)[None].repeat(2, axis=0)
     probe = fit_layer_probe(rows, np.array([0, 2]), 3, seed=0)
-    np.testing.assert_allclose(probe.shares, [0.5, 0.5])
+    np.testing.assert_allclose(probe.mixture_weights, [0.5, 0.5])
     assert probe.probs(rows)[:, 1].max() < 1e-6  # a class without labels is never predicted

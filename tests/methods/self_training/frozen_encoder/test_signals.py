@@ -1,117 +1,301 @@
-"""What the untrained backbone says, joined to what teachers say."""
+"""Embedding signals, each by hand-made embeddings, and all together."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
-from datasets import Dataset
 
-import hfssl.methods.self_training.frozen_encoder.label_names
-import hfssl.methods.self_training.frozen_encoder.signals
-from hfssl.data.tokenization import tokenize_dataset
-from hfssl.methods.self_training.frozen_encoder.label_names import multiplied
-from hfssl.methods.self_training.frozen_encoder.signals import Neighborhood, embed_layers, find_neighborhood, probe_say
-from hfssl.models.loading import load_classifier
+import hfssl.methods.self_training.frozen_encoder.signals as signals_module
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.embeddings import EmbeddedRows
+from hfssl.methods.self_training.frozen_encoder.signal_base import Signal
+from hfssl.methods.self_training.frozen_encoder.signals import (
+    SIGNALS,
+    BackboneProbe,
+    ClassNames,
+    EmbeddingSignals,
+    Graph,
+    Neighbors,
+    OutOfDistribution,
+    probe_mixture_weight,
+    signal_facts,
+)
+from tests.helpers.table_model import on_circle
+
+NOTHING = EmbeddedRows(np.zeros((1, 0, 2), dtype=np.float32))
 
 
-def test_the_probes_say_is_that_of_the_likeliest_mixture(monkeypatch):
+def rows_at(*degrees: float, labels: list[int] | None = None) -> EmbeddedRows:
+    return EmbeddedRows(on_circle(degrees)[None], None if labels is None else np.array(labels))
+
+
+def names_at(*degrees: float):
+    """Embeds class names at these angles."""
+    return lambda texts: on_circle(degrees)
+
+
+def probs_of(*first: float) -> np.ndarray:
+    """`[N, 2]` probabilities, from those of the first class."""
+    return np.array([[p, 1 - p] for p in first], dtype=np.float32)
+
+
+# --- out of distribution ---------------------------------------------------------------------------------------------
+
+
+def test_rows_out_of_distribution_lose_their_weight_where_they_are_many_but_not_all():
+    # Labeled rows one degree apart; with 20 of them the smallest p-value is 1/21.
+    labeled = rows_at(*range(20), labels=[0] * 20)
+    found = OutOfDistribution(active=True)
+    found.compute(labeled, rows_at(5.5, 120), NOTHING)
+    assert found.rows.tolist() == [False, True]
+    assert found.fraction == 0.5
+    assert found.alarming
+    np.testing.assert_array_equal(found.weights(probs_of(0.5, 0.5)), [1, 0])
+    passive = OutOfDistribution(active=False)
+    passive.compute(labeled, rows_at(5.5, 120), NOTHING)
+    assert passive.weights(probs_of(0.5, 0.5)) is None
+    found.compute(labeled, rows_at(120, 150), NOTHING)
+    assert found.rows.all()
+    assert found.weights(probs_of(0.5, 0.5)) is None  # nothing would be left
+    found.compute(labeled, rows_at(*[5.5] * 9, 120), NOTHING)
+    assert found.fraction == 0.1
+    assert found.weights(probs_of(*[0.5] * 10)) is None  # not many
+
+
+# --- graph -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_graph_spreads_labels_and_is_trusted_by_the_labeled_rows_among_themselves():
+    found = Graph("labels", num_classes=2, seed=0)
+    found.compute(rows_at(0, 5, 90, 95, labels=[0, 0, 1, 1]), rows_at(2, 93), NOTHING)
+    assert found.probs.shape == (2, 2)
+    assert found.probs.argmax(axis=1).tolist() == [0, 1]
+    assert (found.certainty > 0.1).all()
+    # All four are right when held out: Wilson's lower end at z = 1 is 1 / 1.25, and chance is one half.
+    assert found.trust == pytest.approx((0.8 - 0.5) / 0.5)
+    mixed = found.adjust_labels(probs_of(0.5, 0.5))
+    np.testing.assert_allclose(mixed, 0.4 * 0.5 + 0.6 * found.probs, rtol=1e-6)
+    assert mixed.dtype == np.float32
+
+
+def test_the_graph_weighs_rows_as_far_as_it_is_trusted():
+    found = Graph("agreement", num_classes=2, seed=0)
+    found.probs, found.certainty, found.trust = np.array([[0.75, 0.25], [0.25, 0.75]]), np.array([0.9, 0.1]), 0.5
+    np.testing.assert_allclose(found.weights(probs_of(0.9, 0.9)), [0.5 + 0.5 * 0.75, 0.5 + 0.5 * 0.25])
+    found.mode = "certainty"
+    np.testing.assert_allclose(found.weights(probs_of(0.9, 0.9)), [0.5 + 0.5 * 0.9, 0.5 + 0.5 * 0.1])
+    for mode in ("agreement", "certainty"):
+        found.mode = mode
+        np.testing.assert_array_equal(found.adjust_labels(probs_of(0.9, 0.9)), probs_of(0.9, 0.9))
+    found.mode = "labels"
+    assert found.weights(probs_of(0.9, 0.9)) is None
+
+
+# --- class names -----------------------------------------------------------------------------------------------------
+
+
+def test_class_names_that_fit_the_labels_are_multiplied_into_the_predictions():
+    """The pool's scores are 1 and -1; of the two labeled rows the strengths cost 2.39, 1.20 and 0.63 nats."""
+    found = ClassNames(["joy", "anger"], names_at(0, 90), seed=0)
+    found.compute(rows_at(0, 90, labels=[0, 1]), rows_at(0, 90), rows_at(90))
+    assert found.strength == 0.5
+    np.testing.assert_allclose(found.log_odds, [[0.5, -0.5], [-0.5, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(found.held_out_log_odds, [[-0.5, 0.5]], atol=1e-6)
+    adjusted = found.adjust_teacher(probs_of(0.2, 0.2), 0.0)
+    odds = np.e * 0.25
+    np.testing.assert_allclose(adjusted[0, 0], odds / (1 + odds), rtol=1e-6)
+    assert adjusted.dtype == np.float32
+    found.votes = False
+    np.testing.assert_array_equal(found.adjust_teacher(probs_of(0.2, 0.2), 0.0), probs_of(0.2, 0.2))
+
+
+def test_class_names_that_mislead_or_are_no_words_change_nothing():
+    misleading = ClassNames(["joy", "anger"], names_at(90, 0), seed=0)
+    nameless = ClassNames(["joy", "LABEL_1"], lambda texts: pytest.fail("embedded"), seed=0)
+    for found in (misleading, nameless):
+        found.compute(rows_at(0, 0, 90, labels=[0, 0, 1]), rows_at(0, 90), NOTHING)
+        assert (found.strength, found.log_odds, found.held_out_log_odds) == (0.0, None, None)
+        np.testing.assert_array_equal(found.adjust_teacher(probs_of(0.2, 0.2), 0.0), probs_of(0.2, 0.2))
+
+
+# --- neighbours ------------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_the_nearest_rows_of_the_pool_and_count_with_equal_weights():
+    found = Neighbors(0.25, seed=0)
+    found.compute(rows_at(0, labels=[0]), rows_at(0, 10, 20), NOTHING)
+    assert [set(row) for row in found.rows.tolist()] == [{1, 2}, {0, 2}, {0, 1}]
+    adjusted = found.adjust_ensemble(probs_of(0.9, 0.4, 0.2))
+    np.testing.assert_allclose(adjusted[:, 0], [0.75 * 0.9 + 0.25 * 0.3, 0.75 * 0.4 + 0.25 * 0.55, 0.3125], rtol=1e-6)
+    assert adjusted.dtype == np.float32
+    found.compute(rows_at(0, labels=[0]), rows_at(*range(12)), NOTHING)
+    assert found.rows.shape == (12, 10)
+    assert 11 not in found.rows[0]  # the farthest
+    found.compute(rows_at(0, labels=[0]), rows_at(0), NOTHING)
+    assert found.rows is None
+    np.testing.assert_array_equal(found.adjust_ensemble(probs_of(0.9)), probs_of(0.9))
+
+
+# --- probe -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_probe_is_mixed_into_the_predictions_with_its_weight():
+    found = BackboneProbe(num_classes=2, seed=0)
+    found.compute(rows_at(0, 90, labels=[0, 1]), rows_at(0, 45, 90), rows_at(90))
+    first = found.probs[:, 0]
+    assert first[0] > 0.6
+    np.testing.assert_allclose([first[1], first[2]], [0.5, 1 - first[0]], atol=1e-5)  # by symmetry
+    np.testing.assert_allclose(found.held_out_probs, found.probs[2:])
+    found.probs = probs_of(0.9).astype(np.float64)
+    adjusted = found.adjust_teacher(probs_of(0.1), 0.25)
+    np.testing.assert_allclose(adjusted, [[0.3, 0.7]], rtol=1e-6)  # 0.75 * 0.1 + 0.25 * 0.9
+    assert adjusted.dtype == np.float32
+    found.held_out_probs = probs_of(0.9)
+    np.testing.assert_allclose(found.adjust_held_out(probs_of(0.1), 0.25), [[0.3, 0.7]], rtol=1e-6)
+
+
+def test_class_names_change_the_probe_and_not_the_teachers_where_there_is_one():
+    names = ClassNames(["joy", "anger"], names_at(0, 90), seed=0, votes=False)
+    alone, both = BackboneProbe(num_classes=2, seed=0), BackboneProbe(num_classes=2, seed=0, names=names)
+    data = rows_at(0, 90, labels=[0, 1]), rows_at(0, 90), rows_at(90)
+    for signal in (names, alone, both):
+        signal.compute(*data)
+    before, after = (signal.probs[0, 0] / signal.probs[0, 1] for signal in (alone, both))
+    assert after == pytest.approx(before * np.e, rel=1e-4)
+    np.testing.assert_allclose(both.held_out_probs, both.probs[1:], rtol=1e-6)
+
+
+def test_the_teachers_are_run_for_the_mixture_weight_only_where_rows_are_held_out():
+    found = BackboneProbe(num_classes=2, seed=0)
+    found.held_out_probs = np.zeros((0, 2))
+    no_labels = np.zeros(0, dtype=np.int64)
+    assert found.mixture_weight(lambda: pytest.fail("run"), no_labels) == pytest.approx(0.4)
+    found.held_out_probs = probs_of(*[0.9, 0.1] * 9)
+    assert found.mixture_weight(lambda: probs_of(*[0.5] * 18), np.tile([0, 1], 9)) > 0.5
+
+
+def test_the_probes_weight_is_that_of_the_likeliest_mixture(monkeypatch):
     # One row, likelihoods 0.8 and 0.4, and 4 and 6 rows before: the fixed point of w = (2 w / (1 + w) + 4) / 11 is the
     # positive root of 11 w^2 + 5 w - 4 = 0.
-    monkeypatch.setattr(
-        hfssl.methods.self_training.frozen_encoder.signals, "fit_temperature", lambda scores, labels: 1.0
-    )
-    probe, teachers = np.array([[0.8, 0.2]]), np.array([[0.4, 0.6]])
-    assert probe_say(probe, teachers, np.array([0])) == pytest.approx((-5 + np.sqrt(201)) / 22, abs=1e-5)
+    monkeypatch.setattr(signals_module, "fit_temperature", lambda scores, labels: 1.0)
+    found = probe_mixture_weight(np.array([[0.8, 0.2]]), np.array([[0.4, 0.6]]), np.array([0]))
+    assert found == pytest.approx((-5 + np.sqrt(201)) / 22, abs=1e-5)
 
 
-def test_being_too_sure_is_not_held_against_a_model_that_is_right_more_often(monkeypatch):
+def test_overconfidence_does_not_count_against_a_model_that_is_right_more_often():
     labels = np.zeros(40, dtype=np.int64)
     sure = np.tile([[0.999, 0.001]], (40, 1))
     sure[:12] = [0.001, 0.999]  # 28 of 40 right, and sure of all
     unsure = np.tile([[0.55, 0.45]], (40, 1))
     unsure[:20] = [0.45, 0.55]  # 20 of 40 right, and sure of none
-    assert probe_say(sure, unsure, labels) > 0.45 > probe_say(unsure, sure, labels)
+    assert probe_mixture_weight(sure, unsure, labels) > 0.45 > probe_mixture_weight(unsure, sure, labels)
 
 
-def test_a_few_held_out_labels_do_not_silence_either():
+def test_a_few_held_out_labels_leave_both_some_weight():
     """18 labels that are twice as likely by the probe: the teachers, of whom more is expected, keep a third."""
     labels = np.tile([0, 1], 9)
     likely = np.where(labels[:, None] == [0, 1], 0.9, 0.1)
     half = np.full((18, 2), 0.5)
-    assert 0.5 < probe_say(likely, half, labels) < 0.8
-    assert 0.1 < probe_say(half, likely, labels) < 0.4
+    assert 0.5 < probe_mixture_weight(likely, half, labels) < 0.8
+    assert 0.1 < probe_mixture_weight(half, likely, labels) < 0.4
 
 
-def test_without_held_out_rows_the_say_is_that_of_earlier_runs():
-    assert probe_say(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, dtype=np.int64)) == pytest.approx(0.4)
+# --- all together ----------------------------------------------------------------------------------------------------
 
 
-def around(**said) -> Neighborhood:
-    return Neighborhood(None, None, 0.0, np.zeros(1, dtype=bool), **said)
+@pytest.fixture
+def build(tmp_path):
+    """Builds the signals of some settings, at two class names."""
+
+    def run(**settings) -> EmbeddingSignals | None:
+        args = SelfTrainingConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
+        return EmbeddingSignals.build(args, ["joy", "anger"], names_at(0, 90), seed=0)
+
+    return run
 
 
-def test_the_probe_is_mixed_in_and_names_without_a_probe_are_multiplied():
-    teacher = np.array([[0.1, 0.9]], dtype=np.float32)
-    joined = around(probe_probs=np.array([[0.9, 0.1]])).joined(teacher, 0.25)
-    np.testing.assert_allclose(joined, [[0.3, 0.7]], rtol=1e-6)  # 0.75 * 0.1 + 0.25 * 0.9
-    assert joined.dtype == np.float32
-    joined = around(name_strength=0.5, name_log_odds=np.log([[2.0, 1.0]])).joined(teacher, 0.0)
-    np.testing.assert_allclose(joined, [[0.2 / 1.1, 0.9 / 1.1]], rtol=1e-6)
-    assert joined.dtype == np.float32
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"ood_filter": True}, []),
+        ({"label_spreading": "agreement"}, ["graph"]),
+        ({"label_name_prior": True}, ["class_names"]),
+        ({"knn_smoothing": 0.2}, ["neighbors"]),
+        ({"backbone_probe": True, "label_name_prior": True}, ["class_names", "backbone_probe"]),
+    ],
+)
+def test_the_settings_choose_the_signals_and_any_brings_the_out_of_distribution_test(build, settings, names):
+    found = build(**settings)
+    assert [signal.name for signal in found] == ["out_of_distribution", *names]
+    assert found.out_of_distribution.active == settings.get("ood_filter", False)
+    if "backbone_probe" in names:
+        assert found["backbone_probe"].names is found["class_names"]
+        assert not found["class_names"].votes
 
 
-def test_neighbours_are_those_of_the_backbone_in_the_pool(tiny_backbone, tiny_tokenizer):
-    texts = [f"{word} film number {i}" for i in range(8) for word in ("good", "bad")]
-    rows = tokenize_dataset(Dataset.from_dict({"text": texts, "label": [0, 1] * 8}), tiny_tokenizer, 16)
-    model = load_classifier(tiny_backbone, ["good", "bad"], seed=0)
-    pool = embed_layers(model, rows.select(range(12)), tiny_tokenizer, probe=False)
-    found = find_neighborhood(
-        model, rows, pool, tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
-    ).neighbors
-    assert found.shape == (12, 10)
-    assert all(set(near) <= set(range(12)) - {row} and len(set(near)) == 10 for row, near in enumerate(found))
-    alone = find_neighborhood(
-        model, rows, pool[:, :1], tiny_tokenizer, num_classes=2, graph=False, neighbors=True, seed=0
-    )
-    probs = np.array([[0.9, 0.1]], dtype=np.float32)
-    np.testing.assert_array_equal(alone.smoothed(probs, 0.3), probs)  # one row has no neighbours
+def test_settings_that_ask_for_nothing_get_none(build):
+    assert build() is None
+    assert signal_facts(None) == {"ood_fraction": None, "graph_trust": None, "label_name_strength": None}
 
 
-@pytest.mark.parametrize("held_out", [0, 6])
-def test_names_have_their_say_inside_the_probes(monkeypatch, tiny_backbone, tiny_tokenizer, held_out):
-    """What is held out is asked of the same opinion as the pool: of the probe, multiplied by the names."""
-    texts = [f"{word} film number {i}" for i in range(8) for word in ("good", "bad")]
-    rows = tokenize_dataset(Dataset.from_dict({"text": texts, "label": [0, 1] * 8}), tiny_tokenizer, 16)
-    model = load_classifier(tiny_backbone, ["good", "bad"], seed=0)
-    monkeypatch.setattr(
-        hfssl.methods.self_training.frozen_encoder.label_names, "choose_strength", lambda *_, **__: 0.5
-    )
-
-    def found(**asked) -> Neighborhood:
-        arguments = {
-            "num_classes": 2,
-            "graph": False,
-            "held_out": rows.select(range(held_out)),
-            "seed": 0,
-        } | asked
-        pool = embed_layers(model, rows, tiny_tokenizer, probe=arguments.get("probe", False))
-        return find_neighborhood(model, rows, pool, tiny_tokenizer, **arguments)
-
-    names, probe = found(label_names=["good", "bad"]), found(probe=True)
-    both = found(label_names=["good", "bad"], probe=True)
-    assert probe.name_log_odds is both.name_log_odds is None
-    assert both.name_strength == names.name_strength == 0.5
-    np.testing.assert_allclose(both.probe_probs, multiplied(probe.probe_probs, names.name_log_odds), rtol=1e-4)
-    assert np.abs(both.probe_probs - probe.probe_probs).max() > 0.01
-    np.testing.assert_allclose(both.probe_held_out, both.probe_probs[:held_out], rtol=1e-4)
+EVERYTHING = {
+    "label_spreading": "labels",
+    "label_name_prior": True,
+    "knn_smoothing": 0.25,
+    "backbone_probe": True,
+    "ood_filter": True,
+}
 
 
-def test_it_comes_back_from_disk_as_it_was(tmp_path):
-    around = Neighborhood(None, None, 0.0, np.array([True, False]), probe_probs=np.eye(2))
-    around.save(tmp_path / "around.npz")
-    again = Neighborhood.load(tmp_path / "around.npz")
-    assert again.name_log_odds is None
-    assert again.probe_held_out is None
-    assert again.trust == again.name_strength == 0
-    np.testing.assert_array_equal(again.probe_probs, np.eye(2))
-    np.testing.assert_array_equal(again.novel, [True, False])
+def test_what_was_computed_comes_back_from_plain_arrays(build):
+    first, second = build(**EVERYTHING), build(**EVERYTHING)
+    first.compute(rows_at(0, 5, 90, 95, labels=[0, 0, 1, 1]), rows_at(2, 50, 93), rows_at(90))
+    second.load_state_dict({name: np.asarray(value) for name, value in first.state_dict().items()})
+    assert signal_facts(second) == signal_facts(first)
+    assert type(second["graph"].trust) is float
+    probs = probs_of(0.3, 0.6, 0.8)
+    for name in ("adjust_ensemble", "adjust_labels", "weights"):
+        np.testing.assert_array_equal(getattr(second, name)(probs), getattr(first, name)(probs))
+    np.testing.assert_array_equal(second.adjust_teacher(probs, 0.3), first.adjust_teacher(probs, 0.3))
+    labels = np.array([1])
+    assert second.mixture_weight(lambda: probs_of(0.4), labels) == first.mixture_weight(lambda: probs_of(0.4), labels)
+
+
+class FirstClass(Signal):
+    """A signal of a test: all rows near the first axis belong to the first class, and no other row counts."""
+
+    name, computed = "first_class", ("near",)
+    facts: ClassVar[dict[str, str]] = {"near_fraction": "fraction"}
+
+    @staticmethod
+    def wanted(args):
+        return True
+
+    @classmethod
+    def build(cls, settings):
+        return cls()
+
+    def compute(self, labeled, pool, held_out):
+        self.near = pool.last[:, 0] > 0.9
+
+    @property
+    def fraction(self):
+        return float(self.near.mean())
+
+    def adjust_labels(self, probs):
+        return np.where(self.near[:, None], [1.0, 0.0], probs).astype(probs.dtype)
+
+    def weights(self, probs):
+        return self.near
+
+
+def test_a_new_signal_is_one_class_and_one_entry(build, monkeypatch):
+    monkeypatch.setattr(signals_module, "SIGNALS", (*SIGNALS, FirstClass))
+    found, again = build(), build()
+    found.compute(rows_at(0, 90, labels=[0, 1]), rows_at(3, 93), NOTHING)
+    again.load_state_dict(found.state_dict())
+    assert signal_facts(again)["near_fraction"] == 0.5
+    np.testing.assert_allclose(again.adjust_labels(probs_of(0.2, 0.2)), probs_of(1.0, 0.2))
+    np.testing.assert_array_equal(again.weights(probs_of(0.2, 0.2)), [1, 0])

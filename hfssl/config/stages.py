@@ -1,0 +1,175 @@
+"""`STAGES`: the only list of the stages of `fit`. Runner, costs, verdict, reports and figures all read it.
+
+Rows are plain data, so that a report is built and `--help` answers without torch; functions are named by their import
+path and imported when they are used. A new stage is a file below `hfssl/pipeline/stages/` and a row here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["LABELS_ONLY", "NEUTRAL_GAIN_PRIOR", "STAGES", "Stage", "method_stage", "stage_color", "stage_row"]
+
+Product = Literal["encoder", "classifier", "predictions", "final"]
+
+LABELS_ONLY = "labels_only"
+"""The stage that every other one is compared with."""
+
+NEUTRAL_GAIN_PRIOR = (0.0, 0.03)
+"""Mean and standard deviation of the gain of a stage of which no earlier runs are known."""
+
+FALLBACK_COLORS = ("#b7791f", "#8a5a83", "#a1553f")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of `fit`, as plain data.
+
+    Args:
+        title (`str`): Name in the report and the model card; progress bars and the table of costs have it in lower
+            case.
+        run (`str`): Import path `module:function` of `run(context, folder) -> StageRecord`.
+        product (`str`, defaults to `"classifier"`): What the stage makes: an `"encoder"` that later stages start
+            from, a `"classifier"` that the verdict compares with labels only, `"predictions"` that the verdict rests
+            on, or the `"final"` model, trained after the verdict on all labels.
+        reads_pool (`bool`, defaults to `True`): Whether the stage's classifier learns from the unlabeled rows.
+        model_title (`str`, *optional*): What its model is called in the closing table and in the verdict
+            ("the self-trained model"); the title in lower case by default.
+        color (`str`, *optional*): Color of the stage in figures; one of `FALLBACK_COLORS` by default.
+        gain_prior (`tuple[float, float]`, defaults to `NEUTRAL_GAIN_PRIOR`): Mean and standard deviation of the gain
+            in accuracy over labels only that a run is expected to have, in `[-1, 1]`.
+        planned (`str`, *optional*): Import path of `is_planned(plan) -> bool`, which is asked with the plan of the
+            stages before; by default the stage runs where there are unlabeled rows.
+        cost (`str`, *optional*): Import path of `cost(sizes, stage) -> StageCost`; a stage without one is not listed
+            among the costs.
+        train_fold (`str`, *optional*): Import path of `train_fold(context, fold) -> PreTrainedModel`, which trains
+            the stage's model on the labeled rows of a fold. Without it there is no cross-fitting in runs that hold
+            this stage: the verdict compares all stages on the same rows.
+        refit (`str`, *optional*): Import path of `refit(context, folder, labeled) -> Trained`, which trains the
+            stage's model once more, on all labels. Without it the stage is handed over as the verdict selected it.
+        method (`str`, *optional*): Name in `METHODS`, for a stage that runs one method; see `method_stage`.
+        includes (`tuple[str, ...]`): Earlier stages whose time and settings are reported with this one, as they make
+            no classifier of their own.
+
+    Example:
+        >>> from hfssl.config.stages import STAGES
+        >>> STAGES["self_training"].model
+        'self-trained'
+    """
+
+    title: str
+    run: str
+    product: Product = "classifier"
+    reads_pool: bool = True
+    model_title: str | None = None
+    color: str | None = None
+    gain_prior: tuple[float, float] = NEUTRAL_GAIN_PRIOR
+    planned: str | None = None
+    cost: str | None = None
+    train_fold: str | None = None
+    refit: str | None = None
+    method: str | None = None
+    includes: tuple[str, ...] = ()
+
+    @property
+    def lower_title(self) -> str:
+        """The title inside a sentence or a progress bar: `"self-training"`."""
+        return self.title[:1].lower() + self.title[1:]
+
+    @property
+    def model(self) -> str:
+        """What the stage's model is called: `"self-trained"`."""
+        return self.model_title or self.lower_title
+
+
+def method_stage(method: str, title: str, **more: Any) -> Stage:
+    """Returns the row of a stage that trains by one method, on the labeled rows and the pool.
+
+    Args:
+        method (`str`): Name in `METHODS`.
+        title (`str`): Title of the stage.
+        more: Other fields of `Stage`.
+
+    Example:
+        >>> method_stage("fixmatch", "FixMatch").run
+        'hfssl.pipeline.stages.pool_method:run'
+    """
+    functions = {name: f"hfssl.pipeline.stages.pool_method:{name}" for name in ("run", "cost", "train_fold", "refit")}
+    return Stage(**{"title": title, "method": method, **functions, **more})
+
+
+STAGES: dict[str, Stage] = {
+    "pretext": Stage(
+        title="Pretext",
+        run="hfssl.pipeline.stages.adapt_backbone:run",
+        product="encoder",
+        color="#3b8272",
+        planned="hfssl.pipeline.stages.adapt_backbone:is_planned",
+        cost="hfssl.pipeline.stages.adapt_backbone:cost",
+    ),
+    LABELS_ONLY: Stage(
+        title="Labels only",
+        run="hfssl.pipeline.stages.labels_only:run",
+        reads_pool=False,
+        color="#8b95a1",
+        planned="hfssl.pipeline.stages.labels_only:is_planned",
+        cost="hfssl.pipeline.stages.labels_only:cost",
+        train_fold="hfssl.pipeline.stages.labels_only:train_fold",
+        refit="hfssl.pipeline.stages.labels_only:refit",
+    ),
+    "labels_only_after_pretext": Stage(
+        title="Labels only after pretext",
+        run="hfssl.pipeline.stages.labels_only_after_pretext:run",
+        reads_pool=False,
+        model_title="pretext-adapted",
+        color="#3b8272",
+        gain_prior=(0.0, 0.02),
+        planned="hfssl.pipeline.stages.labels_only_after_pretext:is_planned",
+        cost="hfssl.pipeline.stages.labels_only_after_pretext:cost",
+        train_fold="hfssl.pipeline.stages.labels_only_after_pretext:train_fold",
+        refit="hfssl.pipeline.stages.labels_only_after_pretext:refit",
+        includes=("pretext",),
+    ),
+    "self_training": Stage(
+        title="Self-training",
+        run="hfssl.pipeline.stages.self_training:run",
+        model_title="self-trained",
+        color="#27598c",
+        gain_prior=(0.03, 0.03),
+        planned="hfssl.pipeline.stages.self_training:is_planned",
+        cost="hfssl.pipeline.stages.self_training:cost",
+        train_fold="hfssl.pipeline.stages.self_training:train_fold",
+        refit="hfssl.pipeline.stages.self_training:refit",
+    ),
+    "cross_fitting": Stage(
+        title="Cross-fitting",
+        run="hfssl.pipeline.stages.cross_fitting:run",
+        product="predictions",
+        planned="hfssl.pipeline.stages.cross_fitting:is_planned",
+        cost="hfssl.pipeline.stages.cross_fitting:cost",
+    ),
+    "refit": Stage(
+        title="Refit on all labels",
+        run="hfssl.pipeline.stages.refit:run",
+        product="final",
+        model_title="refit, all labels",
+        planned="hfssl.pipeline.stages.refit:is_planned",
+        cost="hfssl.pipeline.stages.refit:cost",
+    ),
+}
+
+
+def stage_row(name: str) -> Stage:
+    """The row of a stage; a neutral one with a readable title for a name that is not listed.
+
+    Example:
+        >>> stage_row("my_stage").title
+        'My stage'
+    """
+    return STAGES.get(name) or Stage(title=name.replace("_", " ").capitalize(), run="")
+
+
+def stage_color(name: str) -> str:
+    """The color of a stage in figures, always the same for the same name."""
+    return stage_row(name).color or FALLBACK_COLORS[sum(name.encode()) % len(FALLBACK_COLORS)]

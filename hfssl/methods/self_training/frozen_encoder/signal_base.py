@@ -1,0 +1,98 @@
+"""The contract of an embedding signal; the signals themselves stand in `signals.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.embeddings import EmbeddedRows
+
+__all__ = ["Signal", "SignalSettings"]
+
+
+@dataclass(frozen=True)
+class SignalSettings:
+    """What signals are made from.
+
+    Attributes:
+        args (`SelfTrainingConfig`): Settings of self-training.
+        label_names (`Sequence[str]`): K names of the classes.
+        embed_texts (`Callable[[list[str]], np.ndarray]`): Embeds texts by the frozen encoder, to `[len(texts), D]`.
+        seed (`int`): Random seed of the graph, the folds and the approximate searches.
+        built (`dict[str, Signal]`): Signals that were built before, by name.
+    """
+
+    args: SelfTrainingConfig
+    label_names: Sequence[str]
+    embed_texts: Callable[[list[str]], np.ndarray]
+    seed: int
+    built: dict[str, Signal] = field(default_factory=dict)
+
+
+class Signal:
+    """Something that embeddings tell of the pool. The methods after `compute` leave everything as it is by default.
+
+    Class attributes:
+        name (`str`): Name of the signal in files.
+        computed (`tuple[str, ...]`): Attributes that `compute` sets: arrays, floats or `None`. They are kept on disk.
+        facts (`dict[str, str]`): Key in the record of a round -> attribute (a float) that is written there.
+        reads_upper_layers (`bool`): Whether `compute` needs the embeddings of upper layers before the last one.
+    """
+
+    name: ClassVar[str]
+    computed: ClassVar[tuple[str, ...]]
+    facts: ClassVar[dict[str, str]] = {}
+    reads_upper_layers: ClassVar[bool] = False
+
+    @staticmethod
+    def wanted(args: SelfTrainingConfig) -> bool:
+        """Whether the settings ask for this signal."""
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, settings: SignalSettings) -> Signal:
+        """Returns the signal, not computed yet."""
+        raise NotImplementedError
+
+    def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
+        """Computes the signal.
+
+        Args:
+            labeled (`EmbeddedRows`): L rows with labels.
+            pool (`EmbeddedRows`): N rows.
+            held_out (`EmbeddedRows`): V rows that no model is trained on; V may be 0.
+        """
+        raise NotImplementedError
+
+    def mixture_weight(self, predict_held_out: Callable[[], np.ndarray], labels: np.ndarray) -> float:
+        """Returns the weight of this signal in a mixture with the first teachers; at most one signal has one.
+
+        Args:
+            predict_held_out (`Callable[[], np.ndarray]`): Returns the teachers' mean probabilities, `[V, K]`.
+            labels (`np.ndarray`): `[V]` labels of the held-out rows.
+        """
+        return 0.0
+
+    def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
+        """Changes the probabilities of one of the first teachers, `[N, K]`; `weight` is the mixture weight."""
+        return probs
+
+    def adjust_held_out(self, probs: np.ndarray, weight: float) -> np.ndarray:
+        """Changes the mean probabilities of the first teachers on held-out rows, `[V, K]`, in the same manner."""
+        return probs
+
+    def adjust_ensemble(self, probs: np.ndarray) -> np.ndarray:
+        """Changes the mean of the first teachers' probabilities, `[N, K]`."""
+        return probs
+
+    def adjust_labels(self, probs: np.ndarray) -> np.ndarray:
+        """Changes the ensemble's probabilities, `[N, K]`, in every round, before the distribution alignment."""
+        return probs
+
+    def weights(self, probs: np.ndarray) -> np.ndarray | None:
+        """Returns `[N]` factors on the weights of the pseudo-labels with probabilities `[N, K]`; `None` for none."""
+        return None

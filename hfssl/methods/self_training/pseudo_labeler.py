@@ -1,0 +1,292 @@
+"""From teachers and a pool to pseudo-labels: the only place where a pool is labeled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.special import softmax
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfssl.evaluation.temperature_scaling import fit_temperature
+from hfssl.functional.class_priors import (
+    align_distribution,
+    consensus_prior,
+    estimate_prior,
+    given_prior,
+    predicted_prior,
+)
+from hfssl.functional.class_priors import class_prior as prior_of_labels
+from hfssl.functional.selection import ACQUISITIONS, SELECTION_STRATEGIES, Candidates
+from hfssl.functional.weighting import normalize_to_mean_one, pseudo_label_weights
+from hfssl.inference.predictions import MCDropoutResult
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.cache import SignalCache
+from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
+from hfssl.methods.self_training.pseudo_labels import PseudoLabels
+from hfssl.methods.self_training.teachers import EnsemblePrediction, Teacher, mean_probs, score_pool
+from hfssl.runtime.distributed import broadcast, is_main
+from hfssl.runtime.seeding import numpy_generator
+
+__all__ = ["LabeledPool", "PseudoLabeler", "find_class_prior", "sharpened"]
+
+
+@dataclass(frozen=True)
+class LabeledPool:
+    """A pool with pseudo-labels, and how it came to them.
+
+    Attributes:
+        labels (`PseudoLabels`): What the student is taught.
+        ensemble (`EnsemblePrediction`): What the teachers predict, after the embedding signals.
+        signals (`EmbeddingSignals`, *optional*): Embedding signals; `None` where no setting asks for any.
+        mixture_weight (`float`): Weight of the backbone's probe in the ensemble prediction, in [0, 1].
+        class_prior (`np.ndarray`, *optional*): `[K]` to which the labels were aligned; `None` for none.
+        temperature (`float`): Temperature of the ensemble's probabilities.
+    """
+
+    labels: PseudoLabels
+    ensemble: EnsemblePrediction
+    signals: EmbeddingSignals | None
+    mixture_weight: float
+    class_prior: np.ndarray | None
+    temperature: float
+
+
+class PseudoLabeler:
+    """Labels a pool, in every round of self-training and in a refit, by these steps in this order.
+
+    1. *Score*: each teacher predicts on the pool, with and without dropout (`score_pool`).
+    2. *Combine*: the passes of all teachers become one ensemble prediction (`EnsemblePrediction`).
+    3. *Embedding signals*: the first teachers' predictions are changed by what the untrained backbone tells of the
+       pool (class names, probe, neighbours). Later teachers have learned that from their pseudo-labels.
+    4. *Class prior*: it is given by the user, kept from an earlier round, or estimated from the ensemble prediction.
+    5. *Temperature*: before a threshold on the confidence, it is fitted on held-out labels.
+    6. *Selection* (`select`): the ensemble's probabilities get the temperature, then the graph's labels, and are then
+       aligned to the class prior; rows are selected, and get targets and weights.
+
+    Embedding signals depend on no teacher: they are computed before the first step and kept on disk. Several ranks
+    share the scoring, and then all use the pseudo-labels of rank 0: if each selected rows for itself, these could
+    differ by a last bit between two machines, and with them the length of the students' epochs.
+
+    Args:
+        make_encoder (`Callable[[], PreTrainedModel]`): Returns a model with the backbone's own weights.
+        args (`SelfTrainingConfig`): Settings.
+        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        label_names (`Sequence[str]`): K names.
+        folder (`Path`): Keeps the pool's embeddings, which do not depend on the labels.
+        title (`str`): Names the progress bars.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[[], PreTrainedModel],
+        args: SelfTrainingConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        label_names: Sequence[str],
+        *,
+        folder: Path,
+        title: str = "self-training",
+    ):
+        self.args, self.tokenizer = args, tokenizer
+        self.given_prior = None if args.class_prior is None else given_prior(args.class_prior, label_names)
+        self.cache = SignalCache(
+            make_encoder, tokenizer, args, label_names=label_names, folder=folder, title=self._shown(title)
+        )
+
+    def label(
+        self,
+        teachers: Sequence[Teacher],
+        labeled: Dataset,
+        pool: Dataset,
+        *,
+        stream: str | int,
+        title: str,
+        fraction: float,
+        folder: Path,
+        held_out: Dataset | None = None,
+        first: bool = True,
+        earlier: EnsemblePrediction | None = None,
+        mixture_weight: float | None = None,
+        class_prior: np.ndarray | None = None,
+        temperature: float | None = None,
+    ) -> LabeledPool:
+        """Labels the pool. Collective: every rank must call this; all get the pseudo-labels of rank 0.
+
+        Args:
+            teachers (`Sequence[Teacher]`): M teachers.
+            labeled (`Dataset`): Tokenized rows with `labels`, from which the first teachers have learned.
+            pool (`Dataset`): N tokenized rows.
+            stream (`str` or `int`): Number of the round, or another name that tells its random numbers from others'.
+            title (`str`): Names the progress bars.
+            fraction (`float`): Fraction of the pool to select, in (0, 1].
+            folder (`Path`): Keeps the embedding signals for these labeled rows.
+            held_out (`Dataset`, *optional*): Tokenized rows with `labels` that nothing is trained on.
+            first (`bool`, defaults to `True`): Whether these are first teachers, which have learned from labels only.
+            earlier (`EnsemblePrediction`, *optional*): An ensemble that gets half of the weight.
+            mixture_weight (`float`, *optional*): Weight of the backbone's probe. Default: by the held-out labels.
+            class_prior (`np.ndarray`, *optional*): `[K]` from an earlier round. Default: as the settings ask for.
+            temperature (`float`, *optional*): Temperature from an earlier round. Default: by the held-out labels.
+        """
+        signals = self.cache.signals(labeled, pool, held_out, folder)
+        results = score_pool(teachers, pool, self.tokenizer, self.args, stream=stream, title=self._shown(title))
+        ensemble = EnsemblePrediction.of(results)
+        voting = signals if first else None
+        if mixture_weight is None:
+            mixture_weight = self._mixture_weight(voting, teachers, held_out)
+        if voting is not None:
+            ensemble = ensemble.with_signals(voting, mixture_weight)
+        if earlier is not None:
+            ensemble = earlier.merged(ensemble)
+        if class_prior is None:
+            class_prior = self._class_prior(ensemble, labeled, mixture_weight)
+        if temperature is None:
+            temperature = self._temperature(voting, teachers, held_out, mixture_weight)
+        selected = self.select(
+            ensemble.combined,
+            stream=stream,
+            fraction=fraction,
+            signals=signals,
+            class_prior=class_prior,
+            temperature=temperature,
+        )
+        return LabeledPool(broadcast(selected), ensemble, signals, mixture_weight, class_prior, temperature)
+
+    def select(
+        self,
+        prediction: MCDropoutResult,
+        *,
+        stream: str | int,
+        fraction: float = 1.0,
+        signals: EmbeddingSignals | None = None,
+        class_prior: np.ndarray | None = None,
+        temperature: float = 1.0,
+    ) -> PseudoLabels:
+        """Selects rows and gives them targets and weights: the last step (UST, sections 3.1 to 3.3).
+
+        Args:
+            prediction (`MCDropoutResult`): The ensemble's, on N rows.
+            stream (`str` or `int`): Names the random numbers of the selection.
+            fraction (`float`, defaults to `1.0`): Fraction of the pool to select.
+            signals (`EmbeddingSignals`, *optional*): Embedding signals of the N rows.
+            class_prior (`np.ndarray`, *optional*): `[K]`, to which the probabilities are aligned.
+            temperature (`float`, defaults to `1.0`): Temperature of the deterministic probabilities.
+        """
+        probs = sharpened(prediction.deterministic_probs, temperature)
+        if signals is not None:
+            probs = signals.adjust_labels(probs)
+        if class_prior is not None:
+            probs = align_distribution(probs, class_prior)
+        prediction = replace(prediction, deterministic_probs=probs)  # the predicted class and its variance follow
+        evidence = (prediction.mean_probs, prediction.predicted_class_variance, prediction.bald)
+        rows = self._rows(prediction, evidence, fraction, stream)
+        if self.args.soft_targets:
+            targets = sharpened(probs[rows], self.args.sharpen_temperature)
+        else:
+            targets = np.eye(probs.shape[1], dtype=np.float32)[prediction.predicted[rows]]
+        weights = np.zeros(0, dtype=np.float32)
+        if len(rows):
+            tensors = [torch.from_numpy(values[rows]) for values in evidence]
+            weights = pseudo_label_weights(self.args.weighting, *tensors, normalize=False)
+            if signals is not None:
+                weights = weights * torch.from_numpy(signals.weights(probs))[rows]
+            weights = normalize_to_mean_one(weights).numpy().astype(np.float32)
+        return PseudoLabels(rows, targets, weights, prediction.predicted, prediction.bald)
+
+    def _rows(
+        self, prediction: MCDropoutResult, evidence: tuple[np.ndarray, ...], fraction: float, stream: str | int
+    ) -> np.ndarray:
+        """Returns the selected row numbers, ascending."""
+        probs, strategy = prediction.deterministic_probs, self.args.selection_strategy
+        num_rows, num_classes = probs.shape
+        candidates = Candidates(
+            predicted=prediction.predicted,
+            confidence=probs[np.arange(num_rows), prediction.predicted],
+            uncertainty=ACQUISITIONS[self.args.acquisition](*evidence),
+            num_classes=num_classes,
+        )
+        size = max(1, round(fraction * num_rows))
+        generator = numpy_generator(self.args.seed, "selection", stream)
+        thresholds = {"threshold": self.args.confidence_threshold} if strategy == "threshold" else {}
+        return SELECTION_STRATEGIES[strategy](candidates, size, generator, **thresholds)
+
+    def _mixture_weight(
+        self, signals: EmbeddingSignals | None, teachers: Sequence[Teacher], held_out: Dataset | None
+    ) -> float:
+        if signals is None:
+            return 0.0
+        labels = np.zeros(0, dtype=np.int64) if held_out is None else np.asarray(held_out["labels"][:])
+        found = signals.mixture_weight(lambda: mean_probs(teachers, held_out, self.tokenizer), labels)
+        return broadcast(found)
+
+    def _class_prior(self, ensemble: EnsemblePrediction, labeled: Dataset, mixture_weight: float) -> np.ndarray | None:
+        if self.given_prior is not None:
+            return self.given_prior
+        return find_class_prior(
+            ensemble, labeled["labels"][:], self.args.distribution_alignment, mixture_weight=mixture_weight
+        )
+
+    def _temperature(
+        self,
+        signals: EmbeddingSignals | None,
+        teachers: Sequence[Teacher],
+        held_out: Dataset | None,
+        mixture_weight: float,
+    ) -> float:
+        """Returns the temperature before a threshold on the confidence; 1 without one, or without held-out labels.
+
+        A model that was trained on a few labels is overconfident: its confidence is brought to its accuracy on labels
+        that it has not seen (Guo et al. 2017; see `fit_temperature`).
+        """
+        if self.args.selection_strategy != "threshold" or held_out is None or len(held_out) == 0:
+            return 1.0
+        probs = mean_probs(teachers, held_out, self.tokenizer)
+        if signals is not None:
+            probs = signals.adjust_held_out(probs, mixture_weight)
+        return broadcast(fit_temperature(np.log(np.maximum(probs, 1e-12)), held_out["labels"][:]))
+
+    def _shown(self, title: str) -> str | None:
+        return None if self.args.disable_tqdm or not is_main() else title
+
+
+def find_class_prior(
+    ensemble: EnsemblePrediction, labels: Sequence[int], alignment: str, *, mixture_weight: float
+) -> np.ndarray | None:
+    """Returns the class prior of the pool that `alignment` asks for, `[K]`; `None` for none.
+
+    How far the pool's prior is from a teacher's first predictions is estimated by each teacher alone: with the signals
+    that they share, the teachers would seem to agree. The larger the probe's weight, the less this counts.
+
+    Args:
+        ensemble (`EnsemblePrediction`): Of teachers that have learned from `labels`, or from a part of them with the
+            same prior.
+        labels (`Sequence[int]`): Labels of the labeled rows.
+        alignment (`str`): As `distribution_alignment` in `SelfTrainingConfig`.
+        mixture_weight (`float`): Weight of the backbone's probe in the ensemble prediction.
+    """
+    if alignment == "none":
+        return None
+    prior = prior_of_labels(labels, ensemble.teacher_probs.shape[-1])
+    if alignment == "labeled":
+        return prior
+    if alignment == "predicted":
+        return broadcast(predicted_prior(ensemble.combined.predicted, prior))
+    as_found = _mean_prior(ensemble.combined.deterministic_probs)
+    changes = [estimate_prior(probs, prior) / _mean_prior(probs) for probs in ensemble.teacher_probs]
+    estimates = [as_found * change ** (1 - mixture_weight) for change in changes]
+    return broadcast(consensus_prior(estimates, as_found, ensemble.teacher_probs.shape[1]))
+
+
+def _mean_prior(probs: np.ndarray) -> np.ndarray:
+    """`[N, K]` -> `[K]`, all positive."""
+    return np.maximum(probs.mean(axis=0, dtype=np.float64), 1e-12)
+
+
+def sharpened(probs: np.ndarray, temperature: float) -> np.ndarray:
+    """p^(1/T), normalised (Berthelot et al. 2019, "MixMatch", equation 7): `[S, K]` -> `[S, K]`."""
+    if temperature == 1.0:
+        return probs
+    return softmax(np.log(np.maximum(probs, 1e-30)) / temperature, axis=-1).astype(probs.dtype)

@@ -1,0 +1,96 @@
+"""`StageContext`: all that a stage of `fit` works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfssl.data.splits import SemiSupervisedSplits
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.pipeline.held_out import HeldOutPredictions
+from hfssl.pipeline.model_factory import ModelFactory
+from hfssl.pipeline.plan import RunPlan
+from hfssl.pipeline.run_folder import RunFolder
+
+__all__ = ["Fold", "StageContext", "make_context"]
+
+
+@dataclass(frozen=True, eq=False)
+class StageContext:
+    """All that a stage works with; `run(context, folder)` of each stage gets it.
+
+    Args:
+        name (`str`): Name of the stage that runs, in `STAGES`.
+        plan (`RunPlan`): What the run does.
+        run_folder (`RunFolder`): Folders and records of the stages.
+        splits (`SemiSupervisedSplits`): The parts of the data, as text.
+        tokens (`dict[str, Dataset]`): The parts, tokenized.
+        tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
+        factory (`ModelFactory`): Makes models, training arguments and labels-only models.
+        held_out (`HeldOutPredictions`): Measures and keeps the model of a stage.
+        selected_stage (`str`, *optional*): What the verdict selected; `None` before it.
+    """
+
+    name: str
+    plan: RunPlan
+    run_folder: RunFolder
+    splits: SemiSupervisedSplits
+    tokens: dict[str, Dataset]
+    tokenizer: PreTrainedTokenizerBase
+    factory: ModelFactory
+    held_out: HeldOutPredictions
+    selected_stage: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Title of the stage's progress bars."""
+        return self.plan.titles[self.name]
+
+    @property
+    def label_names(self) -> list[str]:
+        """K names of the classes."""
+        return self.splits.manifest["label_names"]
+
+    def named(self, name: str, *, selected_stage: str | None = None) -> StageContext:
+        """Returns the context of another stage of this run."""
+        return replace(self, name=name, selected_stage=selected_stage)
+
+    def pool(self) -> Dataset:
+        """Returns the tokenized unlabeled rows that pool stages train on."""
+        return self.tokens["unlabeled"].select(self.plan.pool_rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One fold of cross-fitting: the labeled rows without it.
+
+    Args:
+        folder (`Path`): Folder for checkpoints; it is deleted after the fold.
+        number (`int`): Number of the fold, from 0.
+        title (`str`): Title of the progress bars.
+        labeled (`Dataset`): Tokenized labeled rows outside the fold, to train on.
+        models (`Mapping[str, PreTrainedModel]`): Models of the earlier stages, trained on the same rows.
+    """
+
+    folder: Path
+    number: int
+    title: str
+    labeled: Dataset
+    models: Mapping[str, PreTrainedModel]
+
+
+def make_context(
+    plan: RunPlan, run_folder: RunFolder, splits: SemiSupervisedSplits, tokenizer: PreTrainedTokenizerBase
+) -> StageContext:
+    """Tokenizes the data and returns the context of the first stage."""
+    arguments = plan.arguments
+    tokens = {name: tokenize_dataset(part, tokenizer, arguments.max_length) for name, part in splits.items()}
+    label_names = splits.manifest["label_names"]
+    encoder = run_folder.stage("pretext") / "encoder"
+    factory = ModelFactory(arguments, plan.preset, tokenizer, label_names, encoder)
+    held_out = HeldOutPredictions(run_folder, tokens, tokenizer, label_names)
+    return StageContext(plan.stages[0], plan, run_folder, splits, tokens, tokenizer, factory, held_out)

@@ -1,0 +1,119 @@
+"""`RunPlan`: arguments, preset and data, resolved once: which stages run, on which rows, under which titles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from transformers.utils import logging
+
+from hfssl.config.arguments import FitArguments
+from hfssl.config.methods import resolve
+from hfssl.config.stages import STAGES
+from hfssl.data.splits import SemiSupervisedSplits
+from hfssl.evaluation.cross_fitting import fold_numbers
+from hfssl.pipeline.presets import Preset
+from hfssl.runtime.seeding import derive_seed, numpy_generator
+
+__all__ = ["RunPlan", "make_plan"]
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """What a run of `fit` will do.
+
+    Args:
+        arguments (`FitArguments`): The run's arguments.
+        preset (`Preset`): Settings of the stages.
+        rows (`Mapping[str, int]`): Part of the split -> number of its rows.
+        rounds (`int`): Maximum number of rounds of self-training; 0 for none.
+        pool_rows (`np.ndarray`): `[P]` indices of the unlabeled rows that pool stages train on, ascending.
+        folds (`np.ndarray`, *optional*): `[L]` fold of each labeled row; `None` for no cross-fitting.
+        stages (`tuple[str, ...]`): Names of the stages, in the order in which they run.
+    """
+
+    arguments: FitArguments
+    preset: Preset
+    rows: Mapping[str, int]
+    rounds: int
+    pool_rows: np.ndarray
+    folds: np.ndarray | None = None
+    stages: tuple[str, ...] = ()
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Stage -> title of its progress bars: `"[2/3] self-training"`."""
+        count = len(self.stages)
+        return {name: f"[{i}/{count}] {STAGES[name].lower_title}" for i, name in enumerate(self.stages, start=1)}
+
+    @property
+    def judged(self) -> list[str]:
+        """Stages that the verdict compares, labels only among them."""
+        return [name for name in self.stages if STAGES[name].product == "classifier"]
+
+    @property
+    def pool_stages(self) -> list[str]:
+        """Stages whose classifier learns from the unlabeled rows."""
+        return [name for name in self.judged if STAGES[name].reads_pool]
+
+    @property
+    def num_folds(self) -> int:
+        """Number of folds of cross-fitting; 0 for none."""
+        return 0 if self.folds is None else int(self.folds.max()) + 1
+
+    def seed(self, stream: str) -> int:
+        """Returns the seed of one stage or model, from the run's; 32 bits, as transformers takes no more."""
+        return derive_seed(self.arguments.seed, stream) % 2**31
+
+
+def make_plan(arguments: FitArguments, preset: Preset, splits: SemiSupervisedSplits) -> RunPlan:
+    """Returns the plan of a run: each row of `STAGES` says whether it takes part.
+
+    Encoders and classifiers come first, in the order of `STAGES`; then what the verdict rests on; then what follows.
+    """
+    rows = {name: len(part) for name, part in splits.items()}
+    rounds = preset.self_training.get("rounds", 0) if arguments.rounds is None else arguments.rounds
+    pool_rows = _pool_rows(rows["unlabeled"], preset.max_pool_rows, arguments.seed)
+    plan = RunPlan(arguments, preset, rows, rounds if rows["unlabeled"] else 0, pool_rows)
+    plan = _with_stages(plan, ("encoder", "classifier"))
+    plan = replace(plan, folds=_folds(plan, splits))
+    plan = _with_stages(plan, ("predictions",))
+    return _with_stages(plan, ("final",))
+
+
+def _with_stages(plan: RunPlan, products: tuple[str, ...]) -> RunPlan:
+    for name, stage in STAGES.items():
+        if stage.product in products:
+            if resolve(stage.planned)(plan) if stage.planned else plan.rows["unlabeled"] > 0:
+                plan = replace(plan, stages=(*plan.stages, name))
+    return plan
+
+
+def _pool_rows(count: int, most: int | None, seed: int) -> np.ndarray:
+    """`[P]` ascending: all unlabeled rows, or as many as the preset allows, drawn by the seed."""
+    if most is None or count <= most:
+        return np.arange(count)
+    return np.sort(numpy_generator(seed, "pool").choice(count, size=most, replace=False))
+
+
+def _folds(plan: RunPlan, splits: SemiSupervisedSplits) -> np.ndarray | None:
+    """`[L]` fold of each labeled row; `None` where nobody asked for folds, or where they cannot be made."""
+    wanted = plan.preset.cross_fit if plan.arguments.cross_fit is None else plan.arguments.cross_fit
+    if not wanted or not plan.pool_stages:
+        return None
+    if whole := [name for name in plan.judged if STAGES[name].train_fold is None]:
+        logger.warning(
+            "The stage '%s' cannot be trained on a fold of the labels: there will be no cross-fitting. Give "
+            "--cross-fit 0 to switch this warning off.",
+            whole[0],
+        )
+        return None
+    part = splits["labeled"]
+    groups = np.asarray(part["group"][:]) if "group" in part.column_names else None
+    numbers = fold_numbers(np.asarray(part["label"][:]), groups, wanted, seed=plan.seed("cross_fit"))
+    if numbers is None:
+        logger.warning("A class has a single label, or all of them in one group: there will be no cross-fitting.")
+    return numbers

@@ -1,0 +1,56 @@
+"""The cross-fitting stage: each labeled row is predicted by models of every stage that have not seen it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from hfssl.config.methods import resolve
+from hfssl.config.stages import STAGES
+from hfssl.data.audit import training_manifest
+from hfssl.evaluation.cross_fitting import cross_fit
+from hfssl.pipeline.context import Fold, StageContext
+from hfssl.pipeline.costs import RunSizes, StageCost
+from hfssl.pipeline.plan import RunPlan
+from hfssl.pipeline.stage_record import StageRecord
+from hfssl.tasks.registry import get_task
+
+__all__ = ["cost", "is_planned", "run"]
+
+
+def is_planned(plan: RunPlan) -> bool:
+    """Returns whether there are folds."""
+    return plan.folds is not None
+
+
+def run(context: StageContext, folder: Path) -> StageRecord:
+    """Trains the stages' models without each fold and keeps their predictions of its rows."""
+    plan = context.plan
+
+    def models(place: Path, number: int, labeled: Dataset) -> dict[str, PreTrainedModel]:
+        trained: dict[str, PreTrainedModel] = {}
+        title = f"{context.title}, fold {number + 1} of {plan.num_folds}"
+        for name in plan.judged:
+            fold = Fold(place, number, title, labeled, trained)
+            trained[name] = resolve(STAGES[name].train_fold)(context.named(name), fold)
+        return trained
+
+    cross_fit(
+        folder, context.tokens["labeled"], context.tokens["proxy"], plan.folds, models, context.tokenizer, get_task()
+    )
+    used = context.splits["unlabeled"].select(plan.pool_rows)
+    return StageRecord(
+        manifests=[
+            training_manifest(context.name, context.splits["labeled"], "labeled"),
+            training_manifest(context.name, used, "unlabeled"),
+        ]
+    )
+
+
+def cost(sizes: RunSizes, stage: str) -> StageCost:
+    """Returns the tokens of a labels-only model for each such stage and of one student, times the folds."""
+    trained = sizes.num_labels_only * sizes.labels_only(sizes.labels) + sizes.student(sizes.labels)
+    scored = sizes.scored(1) + sizes.head_scored
+    return StageCost(stage, sizes.folds * trained, sizes.folds * scored)

@@ -1,0 +1,1 @@
+"""What a prediction is: one label per text today; several labels, tokens and images go through the same seam."""

@@ -1,0 +1,208 @@
+"""`Task`: everything that depends on the kind of prediction, in one object without state.
+
+Formulas elsewhere (uncertainty, weights, selection, temperature, verdict) work on units: `[M, K]` predictions, each
+with the row that it belongs to. What a unit is, how it is scored and how it is trained is said here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from hfssl.errors import ConfigurationError
+
+__all__ = ["Metric", "Task", "Units"]
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of an evaluation, as tables and model cards show it.
+
+    Attributes:
+        name: Its key in `Task.evaluate`.
+        title: Its column in tables.
+        hub_type: Its id among the Hub's metrics; empty where the Hub has none.
+        in_points: Whether it lies in [0, 1] and is shown as points (0-100).
+        in_tables: Whether the short tables (closing table, stages of the report) show it.
+    """
+
+    name: str
+    title: str
+    hub_type: str = ""
+    in_points: bool = True
+    in_tables: bool = True
+
+    def shown(self, value: float | None) -> str:
+        """The value in words: points with one digit, or the number with three; `"-"` for none.
+
+        Example:
+            >>> Metric("accuracy", "accuracy").shown(0.915)
+            '91.5'
+        """
+        if value is None:
+            return "-"
+        return f"{100 * value:.1f}" if self.in_points else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class Units:
+    """The predictions in a batch of logits.
+
+    Attributes:
+        logits: `[M, K]`.
+        rows: `[M]` row of the batch that each belongs to.
+    """
+
+    logits: torch.Tensor
+    rows: torch.Tensor
+
+
+class Task:
+    """A kind of prediction. Subclasses fill in what differs; an instance has no state and may be shared.
+
+    Class attributes:
+        name: Its key in `hfssl.tasks.registry.TASKS`.
+        title: What is predicted, in words: "one label per text".
+        auto_class: Name of the transformers class that loads its models.
+        problem_type: What `model.config.problem_type` says; `None` leaves it to transformers.
+        pipeline_tag: The Hub's name of the kind of model.
+        peft_task: peft's `task_type`.
+        metrics: What `evaluate` returns, in the order of tables.
+        prediction_columns: Columns of a table of predictions: name -> `str` or `float`.
+        decision_metric: The metric, higher is better, whose gain the verdict and the reports tell.
+        row_vectors: Whether one embedding stands for a row: graphs, neighbours and probes need that.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    auto_class: ClassVar[str]
+    problem_type: ClassVar[str | None] = None
+    pipeline_tag: ClassVar[str]
+    peft_task: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    prediction_columns: ClassVar[Mapping[str, type]]
+    decision_metric: ClassVar[str] = "accuracy"
+    row_vectors: ClassVar[bool] = True
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+        """Rows as the model takes them: the processor's columns, and `labels` from a column `label`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define encode().")  # abstract
+
+    def strata(self, labels: Sequence[Any]) -> np.ndarray:
+        """`[N]` int64 stratum of each row for splits and folds; -1 for an unlabeled row."""
+        raise NotImplementedError(f"{type(self).__name__} does not define strata().")  # abstract
+
+    # --- predictions -------------------------------------------------------------------------------------------------
+
+    def units(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> Units:
+        """The predictions in a model's logits for a batch."""
+        raise NotImplementedError(f"{type(self).__name__} does not define units().")  # abstract
+
+    def probs(self, logits: Array) -> Array:
+        """Probabilities `[..., K]` from logits `[..., K]`; an array gives an array, a tensor a tensor."""
+        raise NotImplementedError(f"{type(self).__name__} does not define probs().")  # abstract
+
+    def predicted(self, probs: np.ndarray) -> np.ndarray:
+        """The decision of each unit, `[M]`, from its probabilities `[M, K]`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define predicted().")  # abstract
+
+    def right(self, probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """`[M]` bool, whether the decision of each unit is its label; what paired tests compare."""
+        return self.predicted(probs) == np.asarray(labels)
+
+    def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[Any, ...]]:
+        """What a table of predictions says of each row: a tuple with a value for each of `prediction_columns`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define describe().")  # abstract
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def targets(self, labels: np.ndarray, num_classes: int) -> torch.Tensor:
+        """Labels as hard targets of `loss`.
+
+        Raises:
+            ValueError: a label that is missing or not one of the classes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define targets().")  # abstract
+
+    def loss(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> torch.Tensor:
+        """Mean (or sum) of the losses of units, a scalar in nats.
+
+        Args:
+            logits: `[M, K]`.
+            targets: Labels as the rows hold them (hard), or probabilities `[M, K]` (soft).
+            weights: `[M]`, not negative; the mean is over all M units, not over the sum of the weights.
+            label_smoothing: Share of a hard target that is spread over all classes.
+            reduction: `"sum"` adds the units' losses up instead.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define loss().")  # abstract
+
+    def divergence(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """KL(p || q) + KL(q || p) of two predictions of the same units, logits `[M, K]`: mean over units, in nats."""
+        raise NotImplementedError(f"{type(self).__name__} does not define divergence().")  # abstract
+
+    def alike(self, labels: torch.Tensor) -> torch.Tensor:
+        """`[B, B]` bool or weights in [0, 1]: which rows the contrastive stage draws together, by their labels."""
+        raise NotImplementedError(f"{type(self).__name__} does not define alike().")  # abstract
+
+    def agreement(self, logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
+        """Share of units whose decision by logits `[M, K]` is the one by probabilities `[M, K]`, for the log."""
+        raise NotImplementedError(f"{type(self).__name__} does not define agreement().")  # abstract
+
+    # --- measuring ---------------------------------------------------------------------------------------------------
+
+    def evaluate(self, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """The numbers of an evaluation by name, those of `metrics` and others; shapes as in `right`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define evaluate().")  # abstract
+
+    def nll(self, probs: np.ndarray, labels: np.ndarray) -> float:
+        """Mean negative log-likelihood of the labels in nats; it decides ties of the verdict."""
+        raise NotImplementedError(f"{type(self).__name__} does not define nll().")  # abstract
+
+    # --- what not every task can do ----------------------------------------------------------------------------------
+
+    def require_row_vectors(self, operation: str) -> None:
+        """Refuses an operation that needs one embedding per row.
+
+        Raises:
+            ConfigurationError: the task's predictions are not one per row.
+        """
+        if not self.row_vectors:
+            raise ConfigurationError(
+                f"{operation} needs one embedding per row, which the task '{self.name}' ({self.title}) does not have: "
+                "leave it out, or use a task with one prediction per row."
+            )
+
+    def require_method(self, method: str, supported: Mapping[str, Sequence[str]]) -> None:
+        """Refuses a method that is not defined for this task.
+
+        Args:
+            method: Its name.
+            supported: Method -> names of the tasks that it supports.
+
+        Raises:
+            ConfigurationError: the method is not defined for this task; names those that are.
+        """
+        if self.name not in supported[method]:
+            usable = [name for name, tasks in supported.items() if self.name in tasks]
+            raise ConfigurationError(
+                f"method: '{method}' is not defined for the task '{self.name}' ({self.title}); "
+                f"expected one of {', '.join(usable) or 'none'}."
+            )

@@ -1,0 +1,132 @@
+"""One label per text: the label is a class number, a unit is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.special import softmax
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from hfssl.data.tokenization import tokenize_dataset
+from hfssl.functional.losses import same_class, soft_cross_entropy
+from hfssl.functional.regularization import symmetric_divergence
+from hfssl.functional.uncertainty import entropy
+from hfssl.metrics.classification import evaluate_probs, nll
+from hfssl.tasks.base import Array, Metric, Task, Units
+
+__all__ = ["SequenceClassification"]
+
+
+class SequenceClassification(Task):
+    """One label per text, among K classes: softmax, cross-entropy, accuracy.
+
+    Example:
+        >>> import numpy as np
+        >>> task = SequenceClassification()
+        >>> task.predicted(np.array([[0.2, 0.8], [0.6, 0.4]])).tolist()
+        [1, 0]
+    """
+
+    name = "sequence_classification"
+    title = "one label per text"
+    auto_class = "AutoModelForSequenceClassification"
+    pipeline_tag = "text-classification"
+    peft_task = "SEQ_CLS"
+    metrics = (
+        Metric("accuracy", "accuracy", "accuracy"),
+        Metric("macro_f1", "macro-F1", "f1"),
+        Metric("ece", "ECE"),
+    )
+    prediction_columns: ClassVar[Mapping[str, type]] = MappingProxyType(
+        {"predicted_label": str, "probability": float, "entropy": float}
+    )
+
+    def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+        """Tokenized rows; a column `label` becomes `labels`."""
+        return tokenize_dataset(rows, processor, max_length)
+
+    def strata(self, labels: Sequence[Any]) -> np.ndarray:
+        """`[N]` int64: the class of each row, -1 for an unlabeled one."""
+        return np.array([-1 if label is None else int(label) for label in labels], dtype=np.int64)
+
+    def units(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> Units:
+        """A row is a unit: `[B, K]` stays `[B, K]`."""
+        return Units(logits, torch.arange(len(logits), device=logits.device))
+
+    def probs(self, logits: Array) -> Array:
+        """Softmax over the classes, `[..., K]`."""
+        return logits.softmax(dim=-1) if isinstance(logits, torch.Tensor) else softmax(logits, axis=-1)
+
+    def predicted(self, probs: np.ndarray) -> np.ndarray:
+        """`[M]` most probable class."""
+        return np.asarray(probs).argmax(axis=-1)
+
+    def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[str, float, float]]:
+        """The most probable label, its probability, and the entropy in nats of all of them, for each row."""
+        rows = torch.from_numpy(np.asarray(probs))
+        best = rows.max(dim=-1)
+        columns = (best.indices.tolist(), best.values.tolist(), entropy(rows).tolist())
+        return [
+            (label_names[label], round(probability, 6), round(nats, 6))
+            for label, probability, nats in zip(*columns, strict=True)
+        ]
+
+    def targets(self, labels: np.ndarray, num_classes: int) -> torch.Tensor:
+        """`[M]` int64 class numbers from 0 to K - 1."""
+        labels = np.asarray(labels)
+        integers = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+        if not integers or labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
+            raise ValueError(f"Expected class indices from 0 to {num_classes - 1}: leave unlabeled rows (-1) out.")
+        return torch.from_numpy(labels.astype(np.int64))
+
+    def loss(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> torch.Tensor:
+        """Cross-entropy with class numbers `[M]`, or with probabilities `[M, K]` and weights.
+
+        Raises:
+            ValueError: hard targets with weights, or soft ones with label smoothing: neither is used, and each would
+                be read in two ways.
+        """
+        if targets.dim() == 1:
+            if weights is not None:
+                raise ValueError(
+                    "Expected weights with soft targets [M, K] only, got class numbers: give one-hot rows."
+                )
+            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction=reduction)
+        if label_smoothing:
+            raise ValueError("Expected label_smoothing with class numbers only, got probabilities: smooth these.")
+        losses = soft_cross_entropy(logits, targets)
+        return getattr(losses if weights is None else weights * losses, reduction)()
+
+    def divergence(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Of two softmax distributions."""
+        return symmetric_divergence(first, second)
+
+    def alike(self, labels: torch.Tensor) -> torch.Tensor:
+        """`[B, B]` bool, which rows are of one class."""
+        return same_class(labels)
+
+    def agreement(self, logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
+        """Share of rows with the same most probable class."""
+        return (logits.argmax(-1) == target_probs.argmax(-1)).float().mean()
+
+    def evaluate(self, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """`accuracy`, `macro_f1` and `ece` in [0, 1], `nll` in nats."""
+        return evaluate_probs(probs, labels)
+
+    def nll(self, probs: np.ndarray, labels: np.ndarray) -> float:
+        """Mean of -log p(label), in nats."""
+        return nll(probs, labels)

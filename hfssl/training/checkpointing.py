@@ -1,0 +1,134 @@
+"""Stopping and going on: complete checkpoints, the state of the method in them, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
+
+from hfssl.models.checkpoints import COMPLETE_MARKER
+from hfssl.models.extra_modules import ExtraModules
+from hfssl.runtime.distributed import any_rank
+from hfssl.runtime.files import atomic_file
+from hfssl.runtime.interrupts import InterruptNote
+from hfssl.training.hub_trainer import HubTrainer
+from hfssl.training.stateful import Stateful, load_states, save_states
+
+__all__ = ["CheckpointTrainer"]
+
+
+class CheckpointTrainer(HubTrainer):
+    """A `Trainer` whose checkpoints hold all that a run needs to go on to the same bits.
+
+    Attributes:
+        states (`dict[str, Stateful]`): What checkpoints hold of the method, by name; see `register_state`.
+        extra_modules (`ExtraModules`): What only training needs. Checkpoints hold it with the states, so that the
+            model's own file is what is exported.
+        interrupted (`bool`): Whether a rank got a Ctrl-C; all ranks know it, and stop after this step.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.states: dict[str, Stateful] = {}
+        self.extra_modules = ExtraModules()
+        self._note = InterruptNote()  # of this rank
+        self.interrupted = False
+        super().__init__(*args, **kwargs)
+        self.add_callback(_StopWhenInterrupted(self))
+
+    def register_state(self, name: str, part: Stateful) -> None:
+        """Lets checkpoints hold the state of `part`: an EMA teacher, thresholds, a bank of pseudo-labels.
+
+        To be called before `train`. All states lie in one file of the checkpoint, so no method overrides saving.
+        """
+        self.states[name] = part
+
+    # --- Saving ---
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # facts 9, 14
+        with self.extra_modules.attached_to(self.model, attached=False):
+            super()._save(output_dir, state_dict)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # fact 4
+        """The stock checkpoint, marked complete once every rank has written its part; only then are old ones removed.
+
+        A kill in the middle leaves a folder without the marker, which `last_complete_checkpoint` passes over.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        stopping = self.control.should_training_stop
+        if self.interrupted:  # to be resumed, unlike a run that an early stop has ended
+            self.control.should_training_stop = False
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit, self.control.should_training_stop = limit, stopping
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            run_dir = self._get_output_dir(trial=trial)
+            folder = Path(run_dir) / f"checkpoint-{self.state.global_step}"
+            with atomic_file(folder / COMPLETE_MARKER) as temporary:
+                temporary.write_text(f"{self.state.global_step}\n", encoding="utf-8")
+            self.push_checkpoint(folder)
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(output_dir=run_dir, save_total_limit=limit, best_model_checkpoint=best, use_mtime=False)
+        # A rank that stops here (interrupted) must not be gone, and the launcher end the others, before the marker is.
+        self.accelerator.wait_for_everyone()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:  # fact 4
+        super()._save_optimizer_and_scheduler(output_dir)
+        os.makedirs(output_dir, exist_ok=True)  # ranks race here
+        if self.args.should_save:
+            save_states(self.states, output_dir)
+
+    # --- Going on ---
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:  # fact 4
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            load_states(self.states, checkpoint)
+
+    def _load_best_model(self) -> None:  # facts 4, 9
+        with self.extra_modules.attached_to(self.model, attached=False):  # the model's file does not hold them
+            super()._load_best_model()
+
+    def is_finished(self, checkpoint: str) -> bool:
+        """Whether this run had ended there; the stock loop would go on after an early stop, or take one step more."""
+        state = _state_of(checkpoint)
+        stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+        return stopped or 0 < self.args.max_steps <= state.global_step
+
+    def load_finished(self, checkpoint: str) -> None:
+        """Restores what the last step of a run has left."""
+        self.state = _state_of(checkpoint)
+        self._load_from_checkpoint(checkpoint)
+        load_states(self.states, checkpoint)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+
+    # --- Interrupts ---
+
+    def look_for_interrupt(self, control: TrainerControl) -> bool:
+        """Whether any rank was asked to stop; the ranks of several accelerators look only when they log or save."""
+        free = self.args.world_size == 1 or self.args.device.type == "cpu"
+        if free or control.should_log or control.should_save or control.should_training_stop:
+            self.interrupted = any_rank(self._note.taken)
+        return self.interrupted
+
+
+class _StopWhenInterrupted(TrainerCallback):
+    """Passes an interrupt on to the stock loop, which saves and stops after the step."""
+
+    def __init__(self, trainer: CheckpointTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.trainer.look_for_interrupt(control):
+            control.should_save = control.should_training_stop = True
+
+
+def _state_of(checkpoint: str) -> TrainerState:
+    return TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))

@@ -1,0 +1,65 @@
+"""The behaviour matrix: what must hold for every entry of `METHODS`. A new method is tested by its row.
+
+A pairwise selection of the cases runs by default; `--matrix` runs all of them, `--shard I/N` the I-th of N parts.
+A method opts out of a behaviour by a capability (`Method.opt_outs`). Such a case must then fail: an opt-out that is no
+longer needed fails the test.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from hfssl.config.methods import CAPABILITIES, METHODS
+from tests.helpers import ROOT
+from tests.helpers.behaviours import CHECKS, Bench, check
+from tests.helpers.matrix import BEHAVIOURS, Case, all_cases, pairwise, select, shard
+
+
+def pytest_generate_tests(metafunc):
+    if "case" not in metafunc.fixturenames:
+        return
+    options = metafunc.config.option
+    chosen = select(METHODS, whole=options.matrix, part=options.shard)
+    metafunc.parametrize("case", [pytest.param(case, id=case.name, marks=_marks(case)) for case in chosen])
+
+
+def _marks(case: Case) -> list[pytest.MarkDecorator]:
+    reason = case.reason_to_fail(METHODS[case.method])
+    marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
+    return [*marks, pytest.mark.distributed] if case.ranks > 1 else marks
+
+
+def test_behaviour(case, tiny_backbone, tmp_path):
+    recipes = sorted((ROOT / "recipes" / case.method).glob("*.yaml"))
+    check(case, Bench(METHODS[case.method], tiny_backbone, tmp_path, recipes))
+
+
+def test_every_behaviour_has_a_check_and_every_opt_out_a_behaviour():
+    assert set(BEHAVIOURS) == set(CHECKS)
+    assert {kind.opt_out for kind in BEHAVIOURS.values()} - {None} == set(CAPABILITIES)
+
+
+def test_the_selection_covers_all_pairs_with_few_cases():
+    def pairs(cases):
+        found = [sorted(vars(case).items()) for case in cases]
+        return {(first, second) for items in found for first in items for second in items}
+
+    cases = all_cases(METHODS)
+    selection = pairwise(cases)
+    assert pairs(selection) == pairs(cases)
+    assert {(case.method, case.behaviour) for case in selection} == {(case.method, case.behaviour) for case in cases}
+    assert len(selection) < len(cases) / 3
+    assert pairwise(cases) == selection
+
+
+def test_shards_are_the_whole():
+    cases = all_cases(METHODS)
+    parts = [shard(cases, f"{number}/3") for number in (1, 2, 3)]
+    assert sorted((case for part in parts for case in part), key=cases.index) == cases
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", ""])
+def test_a_shard_that_does_not_exist_is_refused(text):
+    with pytest.raises(ValueError, match="expected I/N"):
+        shard(all_cases(METHODS), text)
