@@ -39,7 +39,7 @@ lint: $(INSTALLED)
 	$(MAKE) --no-print-directory docs
 	$(PYTHON) tools/check_types.py
 
-# The documentation site, in build/site/; a broken link or reference is an error. Not with --quiet: then mkdocs counts no
+# The documentation site, in site/; a broken link or reference is an error. Not with --quiet: then mkdocs counts no
 # warnings, and --strict passes whatever is broken.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
@@ -98,5 +98,5 @@ $(REAL_DATA): pyproject.toml constraints.txt | $(INSTALLED)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .matrix .coverage .coverage.* build dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .matrix .coverage .coverage.* site build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

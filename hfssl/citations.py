@@ -53,7 +53,7 @@ ZHOU_2004 = """@inproceedings{zhou2004learning,
 
 # Options that are off by default: a stage whose settings name one has used it.
 OPTIONS = {
-    "alignment": """@article{saerens2002adjusting,
+    "distribution_alignment": """@article{saerens2002adjusting,
   title = {Adjusting the Outputs of a Classifier to New a Priori Probabilities: A Simple Procedure},
   author = {Saerens, Marco and Latinne, Patrice and Decaestecker, Christine},
   journal = {Neural Computation},

@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from datasets import Dataset, concatenate_datasets
 from peft import PeftConfig
-from scipy.special import softmax
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.config.arguments import AdapterArguments, DataArguments, ModelArguments
@@ -18,13 +16,11 @@ from hfssl.config.methods import METHODS, Method, resolve
 from hfssl.config.parsing import early_value, parse
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
-from hfssl.data.tokenization import tokenize_dataset
 from hfssl.deploy.push import files_below
 from hfssl.errors import ConfigurationError, ModelError, near_matches
 from hfssl.hub.upload import commit, make_repository
 from hfssl.inference.scoring import predict_logits
 from hfssl.methods.jobs import TrainedModels, TrainingJob
-from hfssl.metrics.classification import evaluate_probs
 from hfssl.models.adapters import requested_lora_config
 from hfssl.models.backbones import load_tokenizer
 from hfssl.models.checkpoints import plain_model, save_checkpoint
@@ -32,6 +28,7 @@ from hfssl.models.loading import load_classifier, load_masked_lm, transfer_encod
 from hfssl.reporting.trainer_card import TrainedModel, training_card
 from hfssl.runtime.distributed import failing_together
 from hfssl.runtime.files import write_json
+from hfssl.tasks.registry import get_task
 from hfssl.training.config import SSLConfig, changed_settings
 
 __all__ = ["Recipe", "parse_recipe", "train_recipe"]
@@ -83,7 +80,9 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
                 f"output_dir '{folder}' already holds a run; add --resume_from_checkpoint true to go on with it, "
                 "delete it, or choose another folder."
             )
-    splits = make_splits(recipe.data, config.seed)
+    task = get_task(config.task)
+    task.require_method(recipe.method, {name: row.tasks for name, row in METHODS.items()})
+    splits = make_splits(recipe.data, config.seed, label_column=task.label_column)
     config.check_classes(splits.manifest["label_names"])
     run = _Run(recipe, splits)
     if config.push_to_hub:
@@ -121,6 +120,7 @@ def _push(run: _Run, results: dict[str, Any]) -> None:
         labeled=len(run.splits["labeled"]),
         unlabeled=len(run.splits["unlabeled"]) if "unlabeled" in method.streams else 0,
         seed=config.seed,
+        task=run.task.facts(),
         metrics={
             name: {**metrics, "rows": len(run.splits[name])}
             for name, metrics in results["metrics"].items()
@@ -148,6 +148,7 @@ class _Run:
     def __init__(self, recipe: Recipe, splits: SemiSupervisedSplits):
         self.recipe, self.splits, self.config = recipe, splits, recipe.config
         self.method: Method = METHODS[recipe.method]
+        self.task = get_task(recipe.config.task)
         # Where the trainer's own model is not yet what the recipe makes, only that is pushed, in the end.
         final = self.method.product == "classifier" and self.method.driver is None
         self.training = self.config if final else replace(self.config, push_to_hub=False)
@@ -157,7 +158,7 @@ class _Run:
             recipe.model.backbone, max_length=self.config.max_length
         )
         self.tokens = {
-            name: tokenize_dataset(part, self.tokenizer, self.config.max_length) for name, part in splits.items()
+            name: self.task.encode(part, self.tokenizer, self.config.max_length) for name, part in splits.items()
         }
 
     def make_repository(self) -> None:
@@ -225,12 +226,13 @@ class _Run:
     def _classifier(self, seed: int) -> PreTrainedModel:
         """A fresh classifier on the recipe's backbone."""
         model = self.recipe.model
-        return load_classifier(model.backbone, self.label_names, pooling=model.pooling, seed=seed)
+        options = self.task.model_options()
+        return load_classifier(model.backbone, self.label_names, pooling=model.pooling, seed=seed, **options)
 
     def _peft_config(self, model: PreTrainedModel) -> PeftConfig | None:
         """The recipe's adapter settings for `model`."""
-        task = "masked_lm" if self.method.product == "masked_lm" else "sequence_classification"
-        return requested_lora_config(self.recipe.adapter, model, task)
+        task = "masked_lm" if self.method.product == "masked_lm" else self.task.name
+        return requested_lora_config(self.recipe.adapter, model, task, self.task.peft_task)
 
     def _save(self, model: PreTrainedModel) -> None:
         """Writes `model/`, from one rank: the classifier, or the encoder without a head, for `--backbone`."""
@@ -250,9 +252,8 @@ class _Run:
         metrics: dict[str, dict[str, float] | None] = {}
         for name in ("validation", "test"):
             part = self.tokens[name]
-            labels = np.asarray(part["labels"], dtype=np.int64)
-            probs = softmax(predict_logits(model, part, self.tokenizer), axis=-1) if len(part) else None
-            metrics[name] = None if probs is None else evaluate_probs(probs, labels)
+            probs = self.task.probs(predict_logits(model, part, self.tokenizer)) if len(part) else None
+            metrics[name] = None if probs is None else self.task.evaluate(probs, self.task.label_array(part))
         return metrics
 
 

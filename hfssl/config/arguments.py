@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from hfssl.config.tasks import DEFAULT_TASK, TASKS, unknown_task
 from hfssl.errors import ConfigurationError
 
 __all__ = [
@@ -163,6 +164,13 @@ class AdapterArguments(_Checked):
 class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     """The run"""
 
+    task: str = field(
+        default=DEFAULT_TASK,
+        metadata={
+            "metavar": "TASK",
+            "help": "Kind of prediction. Default: 'sequence_classification', one label per text.",
+        },
+    )
     output_dir: str = field(kw_only=True, metadata={"help": "Folder for the model, the report and all evidence."})
     preset: Literal["quick", "standard", "thorough"] = field(
         default="standard", metadata={"help": "How much time to spend: minutes, tens of minutes, or hours."}
@@ -227,6 +235,8 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         """As in the base class, of this class's own values, too."""
         found = super().problems() + self._at_least(0, "seed", "rounds", "cross_fit") + self._at_least(4, "max_length")
         found += self._at_least(1, "max_steps") + missing_trackers([self.report_to])
+        if self.task not in TASKS:
+            found.append(unknown_task(self.task))
         if self.cross_fit == 1:
             found.append("cross_fit must be 0 or at least 2 folds, got 1.")
         if self.learning_rate is not None and not self.learning_rate > 0:

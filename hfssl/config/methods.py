@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
+from hfssl.config.tasks import DEFAULT_TASK
+
 __all__ = ["CAPABILITIES", "METHODS", "Method", "methods_table", "resolve"]
 
 CAPABILITIES: dict[str, str] = {
@@ -34,7 +36,7 @@ class Method:
         product (`str`, defaults to `"classifier"`): What the trained model is good for: a `"classifier"`, an
             `"encoder"` whose head is not trained, or a `"masked_lm"` whose encoder is kept.
         streams (`tuple[str, ...]`): Rows that it reads, among `"labeled"` and `"unlabeled"`.
-        tasks (`tuple[str, ...]`): Kinds of prediction that it supports, names in `hfssl.tasks.registry.TASKS`.
+        tasks (`tuple[str, ...]`): Kinds of prediction that it supports, names in `hfssl.config.tasks.TASKS`.
         opt_outs (`Mapping[str, str]`): Names in `CAPABILITIES` with the reason.
         driver (`str`, *optional*): Import path of a function `(TrainingJob) -> TrainedModels` (`hfssl.methods.jobs`)
             for a method that needs more than one trainer (rounds of self-training); `None` runs the trainer alone.
@@ -51,7 +53,7 @@ class Method:
     paper: str
     product: Literal["classifier", "encoder", "masked_lm"] = "classifier"
     streams: tuple[str, ...] = ("labeled",)
-    tasks: tuple[str, ...] = ("sequence_classification",)
+    tasks: tuple[str, ...] = (DEFAULT_TASK,)
     opt_outs: Mapping[str, str] = field(default_factory=dict)
     driver: str | None = None
 

@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hfssl.data.label_column import UNLABELED
 from hfssl.errors import DataError
 
 __all__ = ["Assignment", "RowTable", "SplitOptions", "assign_roles"]
 
-UNLABELED = -1
 MAIN, EXTRA, VALIDATION_TABLE, TEST_TABLE = range(4)  # where a row came from
 ROLES = ("labeled", "unlabeled", "validation", "proxy", "test")
 LABELED, POOL, VALIDATION, PROXY, TEST = range(5)
@@ -60,12 +60,12 @@ class RowTable:
     """All rows of all given tables, one after the other.
 
     Attributes:
-        label: [N] class, -1 = unlabeled.
+        label: [N] stratum (the class, where a row has one), -1 = unlabeled.
         source: [N] `MAIN`, `EXTRA` (the unlabeled table), `VALIDATION_TABLE` or `TEST_TABLE`.
         exact: [N] number shared by rows with the same normalised text, -1 = no text.
         near: [N] number shared by rows that are linked by near duplicates.
         unit: [N] number shared by rows that may not be split apart.
-        label_names: [K].
+        label_names: [K] names of the strata.
     """
 
     label: Ints

@@ -19,10 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from hfssl.data.duplicates import exact_key
+from hfssl.data.label_column import LabelColumn
 from hfssl.errors import DataError
 
 __all__ = [
@@ -200,12 +200,13 @@ def load_manifest(manifest: Mapping[str, Any] | str | os.PathLike) -> Mapping[st
     return manifest  # pyright: ignore[reportReturnType]
 
 
-def inspect_texts(dataset: Dataset, label_names: Sequence[str]) -> list[str]:
+def inspect_texts(dataset: Dataset, label_names: Sequence[str], label_column: LabelColumn | None = None) -> list[str]:
     """Looks for likely mistakes in a table and says each in one sentence.
 
     Args:
         dataset: Columns `text`, `label` (-1 = unlabeled) and, optionally, `truncated`.
         label_names: [K] names of the classes.
+        label_column: How labels lie in the column `label`. Default: one class per row.
 
     Returns:
         Warnings: classes with no or one label, empty texts, texts that were cut, unlabeled texts in another script
@@ -214,19 +215,20 @@ def inspect_texts(dataset: Dataset, label_names: Sequence[str]) -> list[str]:
     Raises:
         DataError: All texts are empty.
     """
-    texts, labels = dataset["text"][:], np.array(dataset["label"][:], dtype=np.int64)
+    texts, labels = dataset["text"][:], dataset["label"][:]
+    column = LabelColumn() if label_column is None else label_column
     empty = sum(not text.strip() for text in texts)
     if empty == len(texts):
         raise DataError(
             f"expected texts, got {len(texts)} rows whose text is empty: check the name of the text column."
         )
-    warnings = _label_warnings(labels, label_names)
+    warnings = _label_warnings(Counter(c for label in labels for c in column.classes(label)), label_names)
     if empty:
         warnings.append(f"{empty} of {len(texts)} texts are empty; nothing can be learned from them.")
     if "truncated" in dataset.column_names:
         warnings += truncation_warnings(sum(dataset["truncated"][:]), len(texts))
-    labeled = [text for text, label in zip(texts, labels, strict=True) if label >= 0]
-    unlabeled = [text for text, label in zip(texts, labels, strict=True) if label < 0]
+    labeled = [text for text, label in zip(texts, labels, strict=True) if column.is_labeled(label)]
+    unlabeled = [text for text, label in zip(texts, labels, strict=True) if not column.is_labeled(label)]
     return warnings + _script_warnings(labeled, unlabeled)
 
 
@@ -240,11 +242,11 @@ def truncation_warnings(cut: int, total: int) -> list[str]:
     ]
 
 
-def _label_warnings(labels: np.ndarray, label_names: Sequence[str]) -> list[str]:
+def _label_warnings(rows: Counter[int], label_names: Sequence[str]) -> list[str]:
     warnings = []
     for number, name in enumerate(label_names):
-        count = int(np.sum(labels == number))
-        if count == 0 and np.any(labels >= 0):
+        count = rows[number]
+        if count == 0 and rows:
             warnings.append(f"the class '{name}' has no labeled row and will never be predicted rightly; label some.")
         if count == 1:
             warnings.append(

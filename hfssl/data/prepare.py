@@ -7,6 +7,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from hfssl.config.arguments import DataArguments
+from hfssl.data.label_column import LabelColumn
 from hfssl.data.loading import load_table
 from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
 from hfssl.data.tables import read_label_names
@@ -15,10 +16,15 @@ from hfssl.errors import DataError
 __all__ = ["make_splits"]
 
 
-def make_splits(arguments: DataArguments, seed: int) -> SemiSupervisedSplits:
+def make_splits(arguments: DataArguments, seed: int, label_column: LabelColumn | None = None) -> SemiSupervisedSplits:
     """Loads the tables that `arguments` name and splits them; all tables share the label names of the first one.
 
     Only the first table must have the group and the id column: others often come from elsewhere, without them.
+
+    Args:
+        arguments: The tables and their columns.
+        seed: See `few_label_splits`.
+        label_column: How labels lie in their column. Default: one class per row.
 
     Raises:
         DataError: a table, a column or a label that cannot be used as given.
@@ -48,6 +54,7 @@ def make_splits(arguments: DataArguments, seed: int) -> SemiSupervisedSplits:
         max_unlabeled=arguments.max_unlabeled,
         max_test=arguments.max_test,
         seed=seed,
+        label_column=label_column,
     )
 
 

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 from hfssl.data.assignment import (
     EXTRA,
     MAIN,
     ROLES,
     TEST_TABLE,
-    UNLABELED,
     VALIDATION_TABLE,
     Assignment,
     RowTable,
@@ -29,6 +28,7 @@ from hfssl.data.assignment import (
 )
 from hfssl.data.audit import MANIFEST_SCHEMA_VERSION, fingerprints, inspect_texts, load_manifest, truncation_warnings
 from hfssl.data.duplicates import PAIR_SEPARATOR, exact_key, near_duplicate_components
+from hfssl.data.label_column import LabelColumn
 from hfssl.errors import ConfigurationError, DataError, near_matches
 from hfssl.runtime.files import atomic_directory, write_json
 from hfssl.runtime.progress import library_bars
@@ -99,6 +99,7 @@ def few_label_splits(
     max_test: int | None = None,
     group: bool = True,
     seed: int = 0,
+    label_column: LabelColumn | None = None,
 ) -> SemiSupervisedSplits:
     """Makes the five parts from tables that `load_table` returned.
 
@@ -125,6 +126,7 @@ def few_label_splits(
         max_test: Upper bound of `test`, stratified.
         group: Whether to keep rows with the same `group` on one side.
         seed: Same seed, same tables: same parts.
+        label_column: How labels lie in the column `label`, and what its strata are. Default: one class per row.
 
     Raises:
         ConfigurationError: An option is out of range; all such problems are reported at once.
@@ -139,7 +141,10 @@ def few_label_splits(
     """
     options = SplitOptions(labels_per_class, test_fraction, proxy_fraction, max_unlabeled, max_test, seed)
     _check_options(options)
-    tables = _Tables.joined({MAIN: dataset, EXTRA: unlabeled, VALIDATION_TABLE: validation, TEST_TABLE: test})
+    tables = _Tables.joined(
+        {MAIN: dataset, EXTRA: unlabeled, VALIDATION_TABLE: validation, TEST_TABLE: test},
+        LabelColumn() if label_column is None else label_column,
+    )
     _check_labels(tables)
     rows = _row_table(tables, group)
     assignment = assign_roles(rows, options)
@@ -152,7 +157,7 @@ def few_label_splits(
         "seed": seed,
         "options": asdict(options) | {"group": group},
         "label_names": tables.label_names,
-        "counts": {role: _counts(part, tables.label_names) for role, part in parts.items()},
+        "counts": {role: _counts(part, tables) for role, part in parts.items()},
         "roles": {role: {"ids": part["id"][:], "fingerprints": fingerprints(part)} for role, part in parts.items()},
         "removed": dict(sorted(assignment.removed.items())),
         "warnings": warnings,
@@ -167,39 +172,45 @@ class _Tables:
     columns: dict[str, list[Any]]
     source: np.ndarray  # [N]
     label_names: list[str]
+    labels: LabelColumn
 
     @classmethod
-    def joined(cls, tables: Mapping[int, Dataset | None]) -> _Tables:
+    def joined(cls, tables: Mapping[int, Dataset | None], labels: LabelColumn) -> _Tables:
         """The rows of all tables, one after the other; each must fit the main one."""
         given = {source: table for source, table in tables.items() if table is not None}
         for source, table in given.items():  # pyright: ignore[reportAssignmentType]
-            _check_table(table, TABLE_NAMES[source], with_pair="text_pair" in given[MAIN].column_names)  # pyright: ignore[reportArgumentType]
-        label_names = list(given[MAIN].features["label"].names)
+            _check_table(table, TABLE_NAMES[source], labels, with_pair="text_pair" in given[MAIN].column_names)  # pyright: ignore[reportArgumentType]
+        label_names = labels.names(given[MAIN].features["label"])
         grouped = any("group" in table.column_names for table in given.values())
         columns: dict[str, list[Any]] = {}
         source: list[int] = []
         for number, table in given.items():
-            own = _own_columns(table, TABLE_NAMES[number], label_names, grouped)
+            own = _own_columns(table, TABLE_NAMES[number], label_names, grouped, labels)
             if number == EXTRA and not set(own["id"]).isdisjoint(columns["id"]):
                 own["id"] = [f"unlabeled:{name}" for name in own["id"]]  # both were numbered from 0
             for column, values in own.items():
                 columns.setdefault(column, []).extend(values)
             source += [number] * len(table)
-        return cls(columns, np.array(source, dtype=np.int64), label_names)
+        return cls(columns, np.array(source, dtype=np.int64), label_names, labels)
+
+    def classes_of(self, *sources: int) -> Counter[int]:
+        """Class number -> labeled rows of these tables that have it."""
+        labels = zip(self.columns["label"], self.source.tolist(), strict=True)
+        return Counter(c for label, source in labels if source in sources for c in self.labels.classes(label))
 
     def part(self, rows: np.ndarray, role: str) -> Dataset:
         """The rows as a data set; labels hidden where the role demands it."""
         features = {column: Value("string") for column in self.columns}
-        features |= {"label": ClassLabel(names=self.label_names), "truncated": Value("bool")}
+        features |= {"label": self.labels.feature(self.label_names), "truncated": Value("bool")}
         columns = {column: [values[row] for row in rows] for column, values in self.columns.items()}
         if role in HIDDEN:
             columns["hidden_label"], features["hidden_label"] = columns["label"], features["label"]
-            columns["label"] = [UNLABELED] * len(rows)
+            columns["label"] = [self.labels.missing] * len(rows)
         return Dataset.from_dict(columns, features=Features(features))
 
 
-def _check_table(table: Dataset, name: str, with_pair: bool) -> None:
-    if not {"text", "label"} <= set(table.column_names) or not isinstance(table.features["label"], ClassLabel):
+def _check_table(table: Dataset, name: str, labels: LabelColumn, with_pair: bool) -> None:
+    if not {"text", "label"} <= set(table.column_names) or labels.names(table.features["label"]) is None:
         raise DataError(
             f"expected `{name}` to have a column `text` and a `ClassLabel` column `label`, got the columns "
             f"{', '.join(table.column_names)}: load it with load_table."
@@ -211,12 +222,14 @@ def _check_table(table: Dataset, name: str, with_pair: bool) -> None:
         )
 
 
-def _own_columns(table: Dataset, name: str, label_names: list[str], grouped: bool) -> dict[str, list[Any]]:
+def _own_columns(
+    table: Dataset, name: str, label_names: list[str], grouped: bool, labels: LabelColumn
+) -> dict[str, list[Any]]:
     size, known = len(table), set(table.column_names)
     columns = {"text": table["text"][:]}
     if "text_pair" in known:
         columns["text_pair"] = table["text_pair"][:]
-    columns["label"] = _translated(table, name, label_names)
+    columns["label"] = _translated(table, name, label_names, labels)
     if grouped:
         columns["group"] = table["group"][:] if "group" in known else [""] * size
     columns["id"] = list(map(str, table["id"][:] if "id" in known else range(size)))
@@ -224,16 +237,17 @@ def _own_columns(table: Dataset, name: str, label_names: list[str], grouped: boo
     return columns
 
 
-def _translated(table: Dataset, name: str, label_names: list[str]) -> list[int]:
+def _translated(table: Dataset, name: str, label_names: list[str], labels: LabelColumn) -> list[Any]:
     """Labels by name as positions in `label_names`: two files loaded apart may number their classes differently."""
     index = {label: position for position, label in enumerate(label_names)}
-    position = [index.get(label, UNLABELED) for label in table.features["label"].names]
-    labels = [UNLABELED if label is None else label for label in table["label"][:]]
+    own = labels.names(table.features["label"]) or []
+    position = [index.get(label, -1) for label in own]
+    values = table["label"][:]
     if name in (TABLE_NAMES[VALIDATION_TABLE], TABLE_NAMES[TEST_TABLE]):
-        strange = Counter(label for label in labels if label >= 0 and position[label] == UNLABELED)
+        strange = Counter(c for value in values for c in labels.classes(value) if position[c] < 0)
         for label, count in strange.most_common(1):
-            raise _never_labeled(table.features["label"].names[label], count, name, label_names)
-    return [UNLABELED if label < 0 else position[label] for label in labels]
+            raise _never_labeled(own[label], count, name, label_names)
+    return [labels.renumbered(value, position) for value in values]
 
 
 def _never_labeled(label: str, count: int, table: str, known: Sequence[str]) -> DataError:
@@ -260,9 +274,7 @@ def _check_options(options: SplitOptions) -> None:
 
 
 def _check_labels(tables: _Tables) -> None:
-    labels = np.array(tables.columns["label"], dtype=np.int64)
-    labeled = labels[(tables.source == MAIN) & (labels != UNLABELED)]
-    classes = np.unique(labeled)
+    classes = tables.classes_of(MAIN)
     rows = int(np.sum(tables.source == MAIN))
     if len(classes) == 0:
         raise DataError(
@@ -270,21 +282,21 @@ def _check_labels(tables: _Tables) -> None:
             "unlabeled): label a few rows of each class, or check the name of the label column."
         )
     if len(classes) == 1:
+        (only, count) = next(iter(classes.items()))
         raise DataError(
-            f"expected labels of at least two classes, got only '{tables.label_names[classes[0]]}' in {len(labeled)} "
+            f"expected labels of at least two classes, got only '{tables.label_names[only]}' in {count} "
             "rows (missing, empty, null and -1 all mean unlabeled): label rows of another class."
         )
     for source in (VALIDATION_TABLE, TEST_TABLE):
-        held_out = Counter(labels[(tables.source == source) & (labels != UNLABELED)].tolist())
-        for label, count in held_out.most_common():
+        for label, count in tables.classes_of(source).most_common():
             if label not in classes:
-                known = [tables.label_names[c] for c in classes]
+                known = [tables.label_names[c] for c in sorted(classes)]
                 raise _never_labeled(tables.label_names[label], count, TABLE_NAMES[source], known)
 
 
 def _check_trainable(tables: _Tables, labeled: Dataset) -> None:
-    given = {label for label, source in zip(tables.columns["label"], tables.source, strict=True) if source == MAIN}
-    lost = sorted(given - set(labeled["label"][:]) - {UNLABELED})
+    trained = {c for label in labeled["label"][:] for c in tables.labels.classes(label)}
+    lost = sorted(set(tables.classes_of(MAIN)) - trained)
     if lost:
         raise DataError(
             f"expected labeled training rows of every class, got none of '{tables.label_names[lost[0]]}' once rows "
@@ -304,33 +316,35 @@ def _row_table(tables: _Tables, group: bool) -> RowTable:
         groups: dict[str, int] = {}
         numbered = [groups.setdefault(name, len(groups)) if name.strip() else -1 for name in tables.columns["group"]]
         units = np.where(np.array(numbered) >= 0, len(near) + np.array(numbered), near)
+    strata = tables.labels.strata(tables.columns["label"])
     return RowTable(
-        label=np.array(tables.columns["label"], dtype=np.int64),
+        label=strata,
         source=tables.source,
         exact=np.array(exact, dtype=np.int64),
         near=near,
         unit=units,
-        label_names=tables.label_names,
+        label_names=tables.labels.stratum_names(tables.label_names, strata),
     )
 
 
-def _counts(part: Dataset, label_names: list[str]) -> dict[str, int]:
-    counts = Counter(part["label"][:])
-    named = {name: counts[number] for number, name in enumerate(label_names)}
-    return named | {NO_LABEL_NAME: counts[UNLABELED]}
+def _counts(part: Dataset, tables: _Tables) -> dict[str, int]:
+    labels = part["label"][:]
+    counts = Counter(c for label in labels for c in tables.labels.classes(label))
+    named = {name: counts[number] for number, name in enumerate(tables.label_names)}
+    return named | {NO_LABEL_NAME: sum(not tables.labels.is_labeled(label) for label in labels)}
 
 
 def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Mapping[str, Dataset]) -> list[str]:
     looked_at = ["text", "label"]
     training = [part.select_columns(looked_at) for role, part in parts.items() if role != "test"]
-    warnings = inspect_texts(concatenate_datasets(training), tables.label_names)
+    warnings = inspect_texts(concatenate_datasets(training), tables.label_names, tables.labels)
     warnings += truncation_warnings(sum(tables.columns["truncated"]), len(rows.label))
     removed = assignment.removed
     if removed["empty_text"]:
         warnings.append(f"{removed['empty_text']} training rows have an empty text and were left out.")
     if assignment.conflicts:
         same = assignment.conflicts[0]
-        example = " and ".join(f"{tables.columns['id'][r]} ('{tables.label_names[rows.label[r]]}')" for r in same[:3])
+        example = " and ".join(f"{tables.columns['id'][r]} ('{rows.label_names[rows.label[r]]}')" for r in same[:3])
         warnings.append(
             f"{len(assignment.conflicts)} texts occur with different labels, for example in the rows {example}; the "
             "most frequent label of each was kept. Correct them if they are mistakes."
@@ -353,7 +367,9 @@ def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Ma
             "there is no proxy part: the pool is too small, or its groups are too large, to set rows apart."
         )
     if len(parts["test"]):
-        absent = sorted(set(parts["labeled"]["label"][:]) - set(parts["test"]["label"][:]))
+        held_out = {c for label in parts["test"]["label"][:] for c in tables.labels.classes(label)}
+        trained = {c for label in parts["labeled"]["label"][:] for c in tables.labels.classes(label)}
+        absent = sorted(trained - held_out)
         warnings += [f"the class '{tables.label_names[c]}' has no row in the test part." for c in absent]
     return warnings
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfssl.inference.scoring import predict_logits
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 __all__ = ["CrossFit", "cross_fit", "fold_numbers"]
 
@@ -30,6 +31,7 @@ class CrossFit:
 
     Args:
         folder: Where `cross_fit` has kept it.
+        task: What a prediction is. Default: one label per text.
 
     Attributes:
         folds: F.
@@ -39,12 +41,13 @@ class CrossFit:
             Generalization of SGD via Disagreement", theorem 4.2), and no label is needed for it.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, task: Task | None = None):
         arrays = read_arrays(folder / ARRAYS)
         proxy = {name.removeprefix("proxy/"): probs for name, probs in arrays.items() if name.startswith("proxy/")}
+        task = get_task() if task is None else task
         self.folds = len(next(iter(proxy.values())))
         self.probs = {name: arrays[f"labeled/{name}"] for name in proxy}
-        self.agreement = {name: _agreement(probs) for name, probs in proxy.items() if probs.shape[1]}
+        self.agreement = {name: _agreement(task.predicted(probs)) for name, probs in proxy.items() if probs.shape[1]}
 
 
 def fold_numbers(labels: np.ndarray, groups: np.ndarray | None, folds: int, *, seed: int) -> np.ndarray | None:
@@ -118,8 +121,7 @@ def _probs(model: PreTrainedModel, rows: Dataset, tokenizer: PreTrainedTokenizer
     return task.probs(predict_logits(model, rows, tokenizer))
 
 
-def _agreement(probs: np.ndarray) -> float:
-    """`[F, P, K]` -> share of the P rows on which two of the F models agree, mean over the pairs."""
-    votes = probs.argmax(axis=-1)
+def _agreement(votes: np.ndarray) -> float:
+    """`[F, P]` decisions -> share of the P rows on which two of the F models agree, mean over the pairs."""
     pairs = [(votes[i] == votes[j]).mean() for i in range(len(votes)) for j in range(i)]
     return float(np.mean(pairs))

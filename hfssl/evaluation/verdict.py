@@ -17,8 +17,9 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from hfssl.config.stages import LABELS_ONLY, stage_row
-from hfssl.metrics.classification import nll
 from hfssl.metrics.significance import paired_gain
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 __all__ = ["Verdict", "expected_gain", "judge", "mixture_prior"]
 
@@ -104,7 +105,9 @@ def expected_gain(
     return float((shares * means).sum()), quantile(tail), quantile(1 - tail)
 
 
-def judge(probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequence[str] = ()) -> Verdict:
+def judge(
+    probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequence[str] = (), task: Task | None = None
+) -> Verdict:
     """Compares every stage with labels only and keeps the one that is expected to be best on new rows.
 
     What is expected comes from held-out labels, where there are any, and from earlier runs; see `expected_gain`. Equal
@@ -115,13 +118,15 @@ def judge(probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequen
         probs: Stage name -> `[N, K]` probabilities on the held-out rows; must hold `"labels_only"`.
         labels: `[N]`; empty when there are no held-out labels.
         alarms: Sentences that speak against the unlabeled data.
+        task: What a prediction is, and when it is right. Default: one label per text.
     """
     others = [name for name in probs if name != LABELS_ONLY]
     if not others:
         reasons = ["No stage used unlabeled rows."]
         sentence = "No unlabeled data was used: the model rests on the labels."
         return Verdict(LABELS_ONLY, False, None, None, None, None, reasons, sentence)
-    right = {name: table.argmax(axis=1) == labels for name, table in probs.items()}
+    task = get_task() if task is None else task
+    nll, right = task.nll, {name: task.right(table, labels) for name, table in probs.items()}
     expected = {name: expected_gain(right[LABELS_ONLY], right[name], mixture_prior(name)) for name in others}
     merits = {
         name: (round(expected[name][0], 6), -nll(probs[name], labels) if len(labels) else 0.0) for name in others

@@ -40,7 +40,11 @@ class MCDropoutResult:
     @property
     def predicted_class_variance(self) -> np.ndarray:
         """`[N]`, variance over the passes of the predicted class's probability."""
-        return np.take_along_axis(self.predictive_variance, self.predicted[:, None], axis=1)[:, 0]
+        return self.variance_of(self.predicted)
+
+    def variance_of(self, classes: np.ndarray) -> np.ndarray:
+        """`[N]`, variance over the passes of the probability of a class of each row, `[N]` int64."""
+        return np.take_along_axis(self.predictive_variance, classes[:, None], axis=1)[:, 0]
 
     @property
     def entropy(self) -> np.ndarray:

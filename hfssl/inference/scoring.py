@@ -223,9 +223,12 @@ def mc_dropout(
     """
     task = get_task() if task is None else task
     max_tokens = _token_budget(model, max_tokens)
-    count, classes = len(dataset), model.config.num_labels
+    count, outputs = len(dataset), model.config.num_labels
+    units = task.units_per_row(outputs)  # P
+    classes = task.unit_probs(np.zeros((1, outputs), dtype=np.float32)).shape[-1]
+    shapes = {"bald": (count,) if units == 1 else (count, units)}
     results = {
-        field.name: np.zeros(count if field.name == "bald" else (count, classes), dtype=np.float32)
+        field.name: np.zeros(shapes.get(field.name, (count, units * classes)), dtype=np.float32)
         for field in fields(MCDropoutResult)
     }
     trunk = None
@@ -239,11 +242,14 @@ def mc_dropout(
         stochastic = _stochastic_logits(model, batch, passes, (seed, number), max_tokens, trunk)
         if number == 0:
             _check_dropout_acts(stochastic, deterministic)
-        return _reduce(stochastic, deterministic, task)
+        reduced = _reduce(stochastic, deterministic, task)
+        rows = len(deterministic)
+        return {name: value.reshape(rows, *results[name].shape[1:]) for name, value in reduced.items()}
 
     with torch.inference_mode():
         _fill(results, score, model, dataset, tokenizer, max_tokens, progress)
-    return MCDropoutResult(**results)
+    flat = {"bald": (-1,)}
+    return MCDropoutResult(**{n: values.reshape(flat.get(n, (-1, classes))) for n, values in results.items()})
 
 
 def _token_budget(model: PreTrainedModel, max_tokens: int | None) -> int:
@@ -348,11 +354,11 @@ def _check_dropout_acts(stochastic: Tensor, deterministic: Tensor) -> None:
 
 
 def _reduce(stochastic: Tensor, deterministic: Tensor, task: Task) -> dict[str, Tensor]:
-    """The fields of `MCDropoutResult` for one batch, from logits `[T, n, K]` and `[n, K]`."""
-    probs = task.probs(stochastic)
+    """The fields of `MCDropoutResult` for one batch's units, from logits `[T, n, outputs]` and `[n, outputs]`."""
+    probs = task.unit_probs(stochastic)
     return {
         "mean_probs": probs.mean(dim=0),
-        "deterministic_probs": task.probs(deterministic),
+        "deterministic_probs": task.unit_probs(deterministic),
         "predictive_variance": predictive_variance(probs),
         "vote_shares": nn.functional.one_hot(probs.argmax(dim=-1), probs.shape[-1]).float().mean(dim=0),
         "bald": bald(probs),

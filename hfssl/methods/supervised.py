@@ -39,7 +39,7 @@ class SupervisedObjective(Objective):
     paper = "Cross-entropy fine-tuning (Devlin et al. 2019, section 4)"
     citation = BERT
 
-    def setup(self, model: nn.Module, args: SSLConfig) -> None:
+    def setup(self, model: nn.Module, args: SupervisedConfig) -> None:
         self.task = get_task(args.task)
         self.label_smoothing, self.seed = args.label_smoothing_factor, args.seed
         self.r_drop_alpha, self.mixup_alpha = args.r_drop_alpha, args.mixup_alpha
@@ -59,8 +59,8 @@ class SupervisedObjective(Objective):
         labels, task = labeled["labels"], self.task
         loss = partial(task.loss, label_smoothing=self.label_smoothing)
         if self.r_drop_alpha > 0:
-            views = (task.units(logits, labeled).logits for logits in joint_logits(model, labeled, labeled))
-            return r_drop_loss(*views, labels, self.r_drop_alpha, loss=loss, divergence=task.divergence)
+            first, second = (task.units(logits, labeled).logits for logits in joint_logits(model, labeled, labeled))
+            return r_drop_loss(first, second, labels, self.r_drop_alpha, loss=loss, divergence=task.divergence)
         if self.mixup_alpha > 0:
             share, partners = draw_mixup(len(labels), self.mixup_alpha, self.seed, step)
             # One forward pass of all rows: `classification_logits` may cut them into passes by length.

@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from hfssl.config.tasks import DEFAULT_TASK, TASK_KEY
 from hfssl.errors import ConfigurationError, ModelError, near_matches
 from hfssl.models.introspection import own_random_state, transformers_model
 from hfssl.models.loading import CLASSIFIER_DROPOUT, load_classifier
@@ -46,7 +47,6 @@ __all__ = [
 
 LABELS_FILE = "hfssl_labels.json"
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
-Task = Literal["sequence_classification", "masked_lm"]
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +57,8 @@ def build_lora_config(
     alpha: int = 16,
     dropout: float = 0.1,
     target_modules: Sequence[str] | None = None,
-    task: Task = "sequence_classification",
+    task: str = DEFAULT_TASK,
+    peft_task: str = "SEQ_CLS",
 ) -> LoraConfig:
     """LoRA (Hu et al. 2022) on the linear layers of the encoder, with the head trained in full.
 
@@ -68,8 +69,9 @@ def build_lora_config(
         dropout: on the adapter's input; MC dropout draws from it as well as from the body's.
         target_modules: last parts of the names of linear layers, e.g. `("query", "value")`. Default: all linear layers
             of the encoder (attention and feed-forward, as in QLoRA), whatever they are called; never the head.
-        task: for `"sequence_classification"` the head and the pooler are trained in full and saved with the adapter;
-            for `"masked_lm"` the head's transform is, while its decoder stays tied to the frozen embeddings.
+        task: for `"masked_lm"` the head's transform is trained in full and saved with the adapter, while its decoder
+            stays tied to the frozen embeddings; for any kind of prediction the head and the pooler are.
+        peft_task: peft's `task_type` of a kind of prediction.
 
     Raises:
         ConfigurationError: if a target is no linear layer of the encoder.
@@ -93,24 +95,31 @@ def build_lora_config(
                 for name in unknown or [""]
             ]
         )
-    classification = task == "sequence_classification"
+    classification = task != "masked_lm"
     return LoraConfig(
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
         # A pattern and not a list of endings: `dense` also ends layers of BERT's pooler and of its language head.
         target_modules=rf"{re.escape(prefix)}\.(?!pooler\.).*\b({'|'.join(map(re.escape, target_modules))})",
-        task_type="SEQ_CLS" if classification else None,  # peft knows no masked language models
+        task_type=peft_task if classification else None,  # peft knows no masked language models
         modules_to_save=_head_with_pooler(model) if classification else _language_head(model),
     )
 
 
-def requested_lora_config(arguments: AdapterArguments, model: PreTrainedModel, task: Task) -> LoraConfig | None:
+def requested_lora_config(
+    arguments: AdapterArguments, model: PreTrainedModel, task: str, peft_task: str = "SEQ_CLS"
+) -> LoraConfig | None:
     """`build_lora_config` with what the user asked for; `None` where all weights are trained."""
     if arguments.adapter == "none":
         return None
     return build_lora_config(
-        model, r=arguments.lora_r, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout, task=task
+        model,
+        r=arguments.lora_r,
+        alpha=arguments.lora_alpha,
+        dropout=arguments.lora_dropout,
+        task=task,
+        peft_task=peft_task,
     )
 
 
@@ -172,16 +181,22 @@ def label_map(model: PeftModel, label_names: Sequence[str], *, base_model: str |
     config.base_model_name_or_path = base_model
     # peft adds the usual heads' names once more each time that an adapter is put on or loaded.
     config.modules_to_save = list(dict.fromkeys(config.modules_to_save or ())) or None  # pyright: ignore[reportAttributeAccessIssue]
-    return {
+    told = inner.config.to_dict()
+    labels = {
         "schema_version": 1,
         "base_model": base_model,
         "body_digest": _body_digest(inner),
         "num_labels": len(label_names),
         "label_names": list(label_names),
         "pooling": "mean" if isinstance(inner, MeanPooledForSequenceClassification) else "stock",
-        "classifier_dropout": inner.config.to_dict().get(_dropout_name(inner)),
+        "classifier_dropout": told.get(_dropout_name(inner)),
         "dtype": str(inner.dtype),
     }
+    if TASK_KEY in told:
+        head = type(inner).__name__.rpartition("For")[2]
+        task = {"auto_class": f"AutoModelFor{head}", "problem_type": inner.config.problem_type, "task": told[TASK_KEY]}
+        labels["model_options"] = task
+    return labels
 
 
 def load_adapter(
@@ -219,6 +234,7 @@ def load_adapter(
         seed=0,  # of a head that the adapter's own replaces
         classifier_dropout=labels["classifier_dropout"],
         trust_remote_code=trust_remote_code,
+        **labels.get("model_options", {}),
     )
     if _body_digest(model) != labels["body_digest"]:
         raise ModelError(

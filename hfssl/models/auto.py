@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from transformers import (
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-)
+import transformers
+from transformers import PreTrainedModel
 
+from hfssl.config.tasks import TASK_KEY
 from hfssl.errors import ModelError
 from hfssl.hub.download import download
 from hfssl.models.backbones import check_exists, check_files
 from hfssl.models.loading import load_pretrained
 
 __all__ = ["from_pretrained"]
+
+HEADS = ("SequenceClassification", "TokenClassification", "ImageClassification")
 
 
 def from_pretrained(
@@ -64,7 +67,7 @@ def from_pretrained(
     if Path(path).is_dir():
         check_files(Path(path))
     model, missing = load_pretrained(
-        AutoModelForSequenceClassification, path, seed=0, dtype="auto", trust_remote_code=trust_remote_code
+        _auto_class(Path(path)), path, seed=0, dtype="auto", trust_remote_code=trust_remote_code
     )
     if missing:
         raise ModelError(
@@ -72,3 +75,13 @@ def from_pretrained(
             f"'{min(missing)}': give the folder that training saved, not a backbone."
         )
     return model
+
+
+def _auto_class(folder: Path) -> Any:
+    """The transformers class for the kind of head of a model with the mark of a task; else for one label per text."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        head = config["architectures"][0].rpartition("For")[2] if TASK_KEY in config else ""
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        head = ""  # loading will say what is wrong
+    return getattr(transformers, f"AutoModelFor{head}" if head in HEADS else "AutoModelForSequenceClassification")

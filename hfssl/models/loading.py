@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
+from hfssl.config.tasks import DEFAULT_TASK, TASK_KEY
 from hfssl.errors import ModelError
 from hfssl.models.backbones import READING_ERRORS, check_backbone, check_masked_lm, first_line, refuse_remote_code
 from hfssl.models.introspection import names_below, own_random_state
@@ -59,6 +60,9 @@ def load_classifier(
     classifier_dropout: float | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    auto_class: str = "AutoModelForSequenceClassification",
+    problem_type: str | None = "single_label_classification",
+    task: str = DEFAULT_TASK,
 ) -> PreTrainedModel:
     """A classifier with the backbone's body and a fresh head: the same head for the same seed.
 
@@ -72,6 +76,9 @@ def load_classifier(
         classifier_dropout: dropout before the head. Default: the architecture's.
         revision: of a Hub id.
         trust_remote_code: whether code that comes with the model may run.
+        auto_class: name of the transformers class that makes the model; `Task.model_options` gives these three.
+        problem_type: `problem_type` of the model's configuration.
+        task: kind of prediction; any other than the default is noted in the model's configuration.
 
     Raises:
         ModelError: see `check_backbone`; and if body weights are missing or do not fit.
@@ -88,8 +95,10 @@ def load_classifier(
     labels = {
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: index for index, name in enumerate(label_names)},
-        "problem_type": "single_label_classification",
+        "problem_type": problem_type,
     }
+    if task != DEFAULT_TASK:
+        labels[TASK_KEY] = task
     if pooling == "mean":
         dropout = {} if classifier_dropout is None else {"classifier_dropout": classifier_dropout}
         config = MeanPooledConfig(text_config=config.to_dict(), **dropout, **labels)
@@ -100,9 +109,8 @@ def load_classifier(
         if classifier_dropout is not None:
             _set_classifier_dropout(config, classifier_dropout)
     with own_random_state(seed):
-        model = AutoModelForSequenceClassification.from_config(
-            config, dtype=dtype, trust_remote_code=trust_remote_code
-        )
+        factory = getattr(transformers, auto_class)
+        model = factory.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     _copy_body(encoder, model.base_model, keep=missing)
     return model.eval()
 

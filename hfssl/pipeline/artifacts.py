@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 from peft import PeftModel
-from scipy.special import softmax
 
 from hfssl.evaluation.temperature_scaling import fit_temperature, fold_temperature
-from hfssl.metrics.classification import evaluate_probs
 from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import plain_model, save_checkpoint
 from hfssl.pipeline.context import StageContext
@@ -26,6 +24,7 @@ from hfssl.runtime.files import atomic_file, write_json
 __all__ = ["save_outcome"]
 
 EXAMPLES = 8
+KEPT = ("probs", "predicted")  # of each stage
 
 
 def save_outcome(context: StageContext, records: Mapping[str, StageRecord], results: dict[str, Any]) -> None:
@@ -60,7 +59,7 @@ def _calibrate(model: Any, context: StageContext, selected_stage: str) -> float 
     labels = context.held_out.labels("validation")
     if not len(labels):
         return None
-    temperature = fit_temperature(context.held_out.logits(selected_stage)["validation"], labels)
+    temperature = fit_temperature(context.held_out.logits(selected_stage)["validation"], labels, task=context.task)
     fold_temperature(model, temperature)
     return temperature
 
@@ -70,7 +69,7 @@ def _final_metrics(context: StageContext, results: Mapping[str, Any]) -> dict[st
     logits = context.held_out.logits(results["final_stage"])
     temperature = results["temperature"] or 1.0
     return {
-        name: evaluate_probs(softmax(values / temperature, axis=-1), context.held_out.labels(name))
+        name: context.task.evaluate(context.task.probs(values / temperature), context.held_out.labels(name))
         if len(values)
         else None
         for name, values in logits.items()
@@ -78,16 +77,19 @@ def _final_metrics(context: StageContext, results: Mapping[str, Any]) -> dict[st
 
 
 def _evidence(context: StageContext, records: Mapping[str, StageRecord], results: Mapping[str, Any]) -> dict[str, Any]:
-    names = [stage["name"] for stage in results["stages"]]
+    names, task = [stage["name"] for stage in results["stages"]], context.task
     predictions = {}
     for split in ("validation", "test"):
-        labels = context.held_out.labels(split)
+        labels = task.unit_labels(context.held_out.labels(split))
         if len(labels):
-            probs = {name: found[split] for name in names if split in (found := context.held_out.predictions(name))}
-            predictions[split] = {"labels": labels, "probs": probs}
+            logits = {name: found[split] for name in names if split in (found := context.held_out.logits(name))}
+            probs = {name: task.unit_probs(found) for name, found in logits.items()}
+            predicted = {name: task.predicted(found) for name, found in probs.items()}
+            predictions[split] = {"labels": labels, "probs": probs, "predicted": predicted}
     return {
         "curves": {name: record.curves for name, record in records.items() if record.curves},
         "predictions": predictions,
+        "classes": task.unit_classes(context.label_names),
         "rounds": next((record.rounds for record in records.values() if record.rounds), []),
         "examples": _confident_mistakes(context, results, predictions),
         "warnings": results["data"]["warnings"],
@@ -100,17 +102,18 @@ def _confident_mistakes(
     split = next((name for name in ("test", "validation") if name in predictions), None)
     if split is None:
         return []
-    labels, probs = predictions[split]["labels"], predictions[split]["probs"][final_stage(results, split)]
-    predicted = probs.argmax(axis=1)
-    confidence = probs.max(axis=1)
+    final, classes = final_stage(results, split), context.task.unit_classes(context.label_names)
+    labels, probs, predicted = predictions[split]["labels"], *(predictions[split][k][final] for k in KEPT)
+    confidence = np.take_along_axis(probs, predicted[:, None], axis=1)[:, 0]
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:EXAMPLES]
-    texts = context.splits[split].select(wrong)["text"]
+    rows = context.task.unit_rows(len(context.splits[split]), len(context.label_names))[wrong]
+    texts = context.splits[split].select(rows)["text"]
     return [
         {
             "text": text,
-            "label": context.label_names[labels[row]],
-            "predicted": context.label_names[predicted[row]],
+            "label": classes[labels[row]],
+            "predicted": classes[predicted[row]],
             "probability": float(confidence[row]),
         }
         for row, text in zip(wrong.tolist(), texts, strict=True)

@@ -10,11 +10,11 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.data.splits import SemiSupervisedSplits
-from hfssl.data.tokenization import tokenize_dataset
 from hfssl.pipeline.held_out import HeldOutPredictions
 from hfssl.pipeline.model_factory import ModelFactory
 from hfssl.pipeline.plan import RunPlan
 from hfssl.pipeline.run_folder import RunFolder
+from hfssl.tasks.base import Task
 
 __all__ = ["Fold", "StageContext", "make_context"]
 
@@ -49,6 +49,11 @@ class StageContext:
     def title(self) -> str:
         """Title of the stage's progress bars."""
         return self.plan.titles[self.name]
+
+    @property
+    def task(self) -> Task:
+        """What a prediction is."""
+        return self.plan.task
 
     @property
     def label_names(self) -> list[str]:
@@ -88,9 +93,9 @@ def make_context(
 ) -> StageContext:
     """Tokenizes the data and returns the context of the first stage."""
     arguments = plan.arguments
-    tokens = {name: tokenize_dataset(part, tokenizer, arguments.max_length) for name, part in splits.items()}
+    tokens = {name: plan.task.encode(part, tokenizer, arguments.max_length) for name, part in splits.items()}
     label_names = splits.manifest["label_names"]
     encoder = run_folder.stage("pretext") / "encoder"
     factory = ModelFactory(arguments, plan.preset, tokenizer, label_names, encoder)
-    held_out = HeldOutPredictions(run_folder, tokens, tokenizer, label_names)
+    held_out = HeldOutPredictions(run_folder, tokens, tokenizer, label_names, plan.task)
     return StageContext(plan.stages[0], plan, run_folder, splits, tokens, tokenizer, factory, held_out)

@@ -18,7 +18,7 @@ from hfssl.pipeline.plan import RunPlan
 from hfssl.pipeline.presets import Preset
 from hfssl.training.config import SSLConfig
 
-__all__ = ["RunSizes", "StageCost", "cost_table", "estimate_costs", "scoring_tokens", "sizes_of"]
+__all__ = ["RunSizes", "StageCost", "cost_table", "estimate_costs", "method_costs", "scoring_tokens", "sizes_of"]
 
 # A backward pass costs two forward passes (Kaplan et al. 2020, section 2.1).
 TRAINING, SCORING = 3.0, 1.0
@@ -159,9 +159,15 @@ def sizes_of(plan: RunPlan, tokens: Mapping[str, Dataset]) -> RunSizes:
     )
 
 
-def estimate_costs(sizes: RunSizes) -> list[StageCost]:
-    """Returns the cost of each planned stage whose row in `STAGES` names one."""
-    return [resolve(cost)(sizes, name) for name in sizes.stages if (cost := STAGES[name].cost)]
+def estimate_costs(sizes: RunSizes, stages: Sequence[str] | None = None) -> list[StageCost]:
+    """Returns the cost of each planned stage, or of each of `stages`, whose row in `STAGES` names one."""
+    names = sizes.stages if stages is None else stages
+    return [resolve(cost)(sizes, name) for name in names if (cost := STAGES[name].cost)]
+
+
+def method_costs(sizes: RunSizes) -> list[StageCost]:
+    """Returns the cost of each planned stage that trains by one method of `METHODS`."""
+    return estimate_costs(sizes, [name for name in sizes.stages if STAGES[name].method])
 
 
 def scoring_tokens(rows: int, length: float, *, models: int, passes: int, share_of_layers: float = 1.0) -> float:

@@ -30,6 +30,7 @@ from hfssl.pipeline.runner import reported, run_final_stages, run_stages
 from hfssl.pipeline.stage_record import StageRecord
 from hfssl.reporting.results import SCHEMA_VERSION
 from hfssl.reporting.trainer_card import VERSIONED
+from hfssl.tasks.registry import get_task
 
 __all__ = ["FitResult", "fit"]
 
@@ -109,7 +110,8 @@ def _manifests(records: Mapping[str, StageRecord]) -> list[dict[str, Any]]:
 def _judge(context: StageContext, records: Mapping[str, StageRecord]) -> Verdict:
     """The verdict on the stages, with their alarms, and with their notes among its reasons."""
     probs, labels, remarks = context.held_out.for_verdict(context.plan.judged)
-    verdict = judge(probs, labels, alarms=[alarm for record in records.values() for alarm in record.alarms])
+    alarms = [alarm for record in records.values() for alarm in record.alarms]
+    verdict = judge(probs, labels, alarms=alarms, task=context.task)
     notes = [note for record in records.values() for note in record.notes]
     return replace(verdict, reasons=[*verdict.reasons, *remarks, *notes])
 
@@ -121,7 +123,7 @@ def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits
         splits = SemiSupervisedSplits.load(run.splits)
         plan = make_plan(arguments, preset, splits)
     else:
-        splits = make_splits(arguments, arguments.seed)
+        splits = make_splits(arguments, arguments.seed, label_column=get_task(arguments.task).label_column)
         if arguments.class_prior is not None:
             given_prior(arguments.class_prior, splits.manifest["label_names"])
             if not len(splits["unlabeled"]):
@@ -147,6 +149,7 @@ def _results(
     return {
         "schema_version": SCHEMA_VERSION,
         "seed": arguments.seed,
+        "task": context.task.facts().as_dict(),
         "command": fit_command(arguments),
         "versions": {name: version(name) for name in VERSIONED},
         "hardware": {"machine": platform.machine(), "threads": _threads(), "python": platform.python_version()},

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.config.stages import LABELS_ONLY, stage_row
 from hfssl.evaluation.cross_fitting import CrossFit
 from hfssl.inference.scoring import predict_logits
-from hfssl.metrics.classification import evaluate_probs
 from hfssl.metrics.significance import paired_gain
 from hfssl.models.checkpoints import save_checkpoint
 from hfssl.pipeline.run_folder import RunFolder
 from hfssl.runtime.files import read_arrays, write_arrays
+from hfssl.tasks.base import Task
 
 __all__ = ["HeldOutPredictions"]
 
@@ -34,6 +33,7 @@ class HeldOutPredictions:
         tokens (`dict[str, Dataset]`): The parts of the split, tokenized.
         tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
         label_names (`list[str]`): K names.
+        task (`Task`): What a prediction is.
     """
 
     def __init__(
@@ -42,13 +42,14 @@ class HeldOutPredictions:
         tokens: dict[str, Dataset],
         tokenizer: PreTrainedTokenizerBase,
         label_names: list[str],
+        task: Task,
     ):
         self.run_folder, self.tokens = run_folder, tokens
-        self.tokenizer, self.label_names = tokenizer, label_names
+        self.tokenizer, self.label_names, self.task = tokenizer, label_names, task
 
     def labels(self, part: str) -> np.ndarray:
         """`[N]` labels of a part of the split."""
-        return np.asarray(self.tokens[part]["labels"][:], dtype=np.int64)
+        return self.task.label_array(self.tokens[part])
 
     def keep(
         self, folder: Path, model: PreTrainedModel, parts: Sequence[str] = MEASURED
@@ -73,7 +74,7 @@ class HeldOutPredictions:
                 if len(part)
                 else np.zeros((0, len(self.label_names)), np.float32)
             )
-            metrics[name] = evaluate_probs(softmax(logits[name], axis=-1), labels) if len(part) else None
+            metrics[name] = self.task.evaluate(self.task.probs(logits[name]), labels) if len(part) else None
         write_arrays(folder / LOGITS, logits)
         save_checkpoint(model, self.tokenizer, folder / "model", self.label_names)
         return metrics
@@ -84,7 +85,7 @@ class HeldOutPredictions:
 
     def predictions(self, stage: str) -> dict[str, np.ndarray]:
         """Part -> `[N, K]` probabilities of a finished stage."""
-        return {name: softmax(values, axis=-1) for name, values in self.logits(stage).items()}
+        return {name: self.task.probs(values) for name, values in self.logits(stage).items()}
 
     def for_verdict(self, stages: Iterable[str]) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
         """Returns what a verdict on these stages rests on: probabilities on rows with known labels, labels, remarks.
@@ -95,7 +96,7 @@ class HeldOutPredictions:
         labels, known = self.labels("validation"), self.labels("labeled")
         if self.run_folder.done(CROSS_FITTING) is None:
             return probs, labels, []
-        found = CrossFit(self.run_folder.stage(CROSS_FITTING))
+        found = CrossFit(self.run_folder.stage(CROSS_FITTING), self.task)
         remarks = [f"{len(known)} of the held-out rows are the labeled ones, by cross-fitting in {found.folds} folds."]
         if found.agreement:
             shares = ", ".join(f"{stage_row(name).model} {100 * x:.0f}%" for name, x in found.agreement.items())
@@ -111,6 +112,6 @@ class HeldOutPredictions:
         labels = self.labels("test")
         if not len(labels):
             return {}
-        right = {name: self.logits(name)["test"].argmax(axis=-1) == labels for name in stages}
+        right = {name: self.task.right(self.predictions(name)["test"], labels) for name in stages}
         gains = {name: paired_gain(right[LABELS_ONLY], right[name]) for name in right if name != LABELS_ONLY}
         return {name: {"gain": gain, "interval": [low, high]} for name, (gain, low, high) in gains.items()}

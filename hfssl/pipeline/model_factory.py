@@ -24,6 +24,7 @@ from hfssl.pipeline.presets import Preset
 from hfssl.reporting.markdown import slug
 from hfssl.runtime.precision import precision_arguments
 from hfssl.runtime.seeding import derive_seed
+from hfssl.tasks.registry import get_task
 from hfssl.training.config import SSLConfig, changed_settings
 from hfssl.training.trainer import SSLTrainer
 
@@ -56,6 +57,7 @@ class ModelFactory:
     ):
         self.arguments, self.preset, self.tokenizer = arguments, preset, tokenizer
         self.label_names, self.encoder = label_names, encoder
+        self.task = get_task(arguments.task)
         given = {"max_steps": arguments.max_steps, "learning_rate": arguments.learning_rate}
         self.given = {name: value for name, value in given.items() if value is not None}
 
@@ -72,6 +74,7 @@ class ModelFactory:
             output_dir=str(folder / "checkpoints"),
             seed=seed,
             max_length=self.arguments.max_length,
+            task=self.arguments.task,
             report_to=self.arguments.report_to,
             project=slug(output.resolve().name),
             tensorboard_dir=str(output / "tensorboard"),
@@ -90,11 +93,13 @@ class ModelFactory:
             after_pretext (`bool`): Whether to start from the encoder of the pretext stage.
         """
         backbone = self.encoder if after_pretext else self.arguments.backbone
-        return load_classifier(backbone, self.label_names, pooling=self.arguments.pooling, seed=seed)
+        options = self.task.model_options()
+        return load_classifier(backbone, self.label_names, pooling=self.arguments.pooling, seed=seed, **options)
 
-    def peft_config(self, model: PreTrainedModel, task: str) -> PeftConfig | None:
-        """The LoRA settings for `model`; `None` where all weights are trained."""
-        return requested_lora_config(self.arguments, model, task)
+    def peft_config(self, model: PreTrainedModel, *, masked_lm: bool = False) -> PeftConfig | None:
+        """The LoRA settings for a classifier, or for a masked LM; `None` where all weights are trained."""
+        name = "masked_lm" if masked_lm else self.task.name
+        return requested_lora_config(self.arguments, model, name, self.task.peft_task)
 
     def labels_only(
         self,
@@ -122,7 +127,7 @@ class ModelFactory:
         """
         trainers: dict[str, SSLTrainer] = {}
         model = self.classifier(seed, after_pretext=after_pretext)
-        peft_config = self.peft_config(model, "sequence_classification")
+        peft_config = self.peft_config(model)
         preset = self.preset.at(len(labeled))
         if preset.contrastive is not None:
             place = folder / "checkpoints" / "contrastive"

@@ -15,6 +15,8 @@ from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.evaluation.cross_fitting import fold_numbers
 from hfssl.pipeline.presets import Preset
 from hfssl.runtime.seeding import derive_seed, numpy_generator
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 __all__ = ["RunPlan", "make_plan"]
 
@@ -42,6 +44,11 @@ class RunPlan:
     pool_rows: np.ndarray
     folds: np.ndarray | None = None
     stages: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """What a prediction is."""
+        return get_task(self.arguments.task)
 
     @property
     def titles(self) -> dict[str, str]:
@@ -113,7 +120,7 @@ def _folds(plan: RunPlan, splits: SemiSupervisedSplits) -> np.ndarray | None:
         return None
     part = splits["labeled"]
     groups = np.asarray(part["group"][:]) if "group" in part.column_names else None
-    numbers = fold_numbers(np.asarray(part["label"][:]), groups, wanted, seed=plan.seed("cross_fit"))
+    numbers = fold_numbers(plan.task.strata(part["label"][:]), groups, wanted, seed=plan.seed("cross_fit"))
     if numbers is None:
         logger.warning("A class has a single label, or all of them in one group: there will be no cross-fitting.")
     return numbers

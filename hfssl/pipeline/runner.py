@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from hfssl.config.methods import resolve
 from hfssl.config.stages import STAGES
@@ -11,6 +12,8 @@ from hfssl.pipeline.costs import cost_table, estimate_costs, sizes_of
 from hfssl.pipeline.stage_record import StageRecord
 
 __all__ = ["reported", "run_final_stages", "run_stages"]
+
+logger = logging.get_logger(__name__)
 
 
 def run_stages(context: StageContext) -> dict[str, StageRecord]:
@@ -26,9 +29,14 @@ def run_final_stages(context: StageContext, selected_stage: str) -> dict[str, St
 
     There are none where the selected stage has no `refit`: its model is then handed over as it is.
     """
-    if STAGES[selected_stage].refit is None:
-        return {}
     names = [name for name in context.plan.stages if STAGES[name].product == "final"]
+    if names and STAGES[selected_stage].refit is None:
+        logger.warning(
+            "The stage '%s' cannot be trained once more on all labels: its model is handed over as it is. Give "
+            "--no-refit to switch this warning off.",
+            selected_stage,
+        )
+        return {}
     return {name: _run_once(context.named(name, selected_stage=selected_stage)) for name in names}
 
 

@@ -224,7 +224,7 @@ def _draw_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str
     axes.plot(steps, smooth, color=color, linewidth=1.8, label=name)
 
 
-def accuracy_by_stage(rows: Sequence[AccuracyRow], final_stage: str) -> Picture:
+def accuracy_by_stage(rows: Sequence[AccuracyRow], final_stage: str, label: str = "accuracy, %") -> Picture:
     """A dot and a 95% interval for each stage; the final stage is drawn filled."""
 
     def draw(figure: Figure) -> None:
@@ -240,7 +240,7 @@ def accuracy_by_stage(rows: Sequence[AccuracyRow], final_stage: str) -> Picture:
             )
         axes.set_yticks(range(len(rows)), [row.title for row in rows], color=INK)
         axes.set_ylim(len(rows) - 0.4, -0.75)
-        axes.set_xlabel("accuracy, %")
+        axes.set_xlabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.margins(x=0.12)
         _grid(axes, "x")

@@ -12,9 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hfssl.config.stages import stage_row
 from hfssl.reporting import sections
-from hfssl.reporting.formatting import percent, signed_interval, signed_points
+from hfssl.reporting.formatting import signed_interval, signed_points
 from hfssl.reporting.results import final_stage, primary_split, rows_of, stage_title
 from hfssl.reporting.sections import Section, Table
+from hfssl.reporting.task_facts import task_facts
 from hfssl.runtime.files import atomic_file
 
 __all__ = ["build_report"]
@@ -32,6 +33,8 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
             (`"test"` or `"validation"` -> `labels` `[N]` and `probs`, stage -> `[N, K]`, before any temperature),
             `rounds` (the records of `rounds.jsonl`), `examples` (`text`, `label`, `predicted`, `probability`; labels
             as names or indices) and `warnings`. Any part may be missing or empty: its section then says why.
+            `predicted` beside `probs` holds decisions (stage -> `[N]`) that are not the most probable class, and
+            `classes` the K names of what is decided, where these are not the label names.
         path: where to write.
     """
     # Autoescape is what keeps a text like "<script>" in the data a text.
@@ -46,7 +49,7 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
             sections.stages_section(results),
             sections.data_section(results, evidence),
             sections.curves_section(evidence),
-            sections.rounds_section(evidence),
+            sections.rounds_section(results, evidence),
             sections.calibration_section(results, evidence),
             sections.confusion_section(results, evidence),
             sections.examples_section(results, evidence),
@@ -69,7 +72,8 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     metrics = (shown["metrics"].get(split) if shown and split else None) or {}
     if metrics:
         remark = f"{split}, {rows_of(results, split):,} rows"
-        facts.append(("Accuracy", percent(metrics["accuracy"]) + "%", remark))
+        decision = task_facts(results).decision
+        facts.append((decision.long_name or decision.title, decision.with_unit(metrics[decision.name]), remark))
     measured = results.get("test_gains", {}).get(selected)
     if measured is not None:
         facts.append(_gain(measured["gain"], measured["interval"], "on the test part"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,20 +12,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from yaml import YAMLError
 
 from hfssl.citations import GUO_2017, LORA, papers_and_citations
-from hfssl.metrics.significance import accuracy_interval
 from hfssl.reporting.formatting import duration, percent, signed_interval, signed_points
 from hfssl.reporting.markdown import environment, hub_id, private, private_command, shown_base_model, slug
 from hfssl.reporting.results import final_stage, gains_row_by_row, primary_split, rows_of, stage_title
+from hfssl.reporting.task_facts import Metric, TaskFacts, task_facts
 
 __all__ = ["build_model_card", "run_card"]
 
 MAX_NAMED_LABELS = 30
-METRIC_NAMES = {
-    "accuracy": ("accuracy", "Accuracy"),
-    "macro_f1": ("f1", "Macro F1"),
-    "nll": ("nll", "Negative log-likelihood (nats)"),
-    "ece": ("ece", "Expected calibration error"),
-}
 PROSE_KEYS = ("citation", "paper")  # shown elsewhere than among the settings
 
 
@@ -95,12 +90,12 @@ def build_model_card(
     Returns:
         Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
     """
-    split = primary_split(results)
+    split, task = primary_split(results), task_facts(results)
     sources = {stage: papers_and_citations(config) for stage, config in stages_config.items()}
     citations = [citation for _, found in sources.values() for citation in found]
     citations += [LORA] * (uses_adapter or lora) + [GUO_2017] * (results["temperature"] is not None)
     body = (
-        environment(percent=percent, duration=duration, stage=stage_title, interval=_interval)
+        environment(percent=percent, duration=duration, stage=stage_title, interval=partial(_interval, task.decision))
         .get_template("model_card.md")
         .render(
             results=results,
@@ -111,6 +106,10 @@ def build_model_card(
             dataset_name=dataset_name,
             label_names=label_names[:MAX_NAMED_LABELS],
             num_labels=len(label_names),
+            task=task,
+            model_title=task.model_title.format(classes=len(label_names)),
+            limit=task.limit.format(classes=len(label_names)),
+            measured=_measured(task, _saved_metrics(results, split)),
             gain=_gain(results["verdict"]),
             row_by_row=gains_row_by_row(results),
             split=split,
@@ -149,16 +148,16 @@ def _metadata(
     adapter_only: bool,
 ) -> ModelCardData:
     methods = [stage["name"].replace("_", "-") for stage in results["stages"]]
-    base, dataset = hub_id(base_model), hub_id(dataset_name)
+    base, dataset, task = hub_id(base_model), hub_id(dataset_name), task_facts(results)
     return ModelCardData(
         base_model=base,
         base_model_relation=("adapter" if adapter_only else "finetune") if base else None,
         datasets=[dataset] if dataset and "/" in dataset else None,
         library_name="peft" if adapter_only else "transformers",
         license=license,
-        pipeline_tag="text-classification",
-        tags=["text-classification", "semi-supervised-learning", "hfssl", *methods, *(["lora"] * uses_adapter)],
-        metrics=["accuracy", "f1"],
+        pipeline_tag=task.pipeline_tag,
+        tags=[task.pipeline_tag, "semi-supervised-learning", "hfssl", *methods, *(["lora"] * uses_adapter)],
+        metrics=[metric.hub_type for metric in task.metrics if metric.on_hub],
         model_name=f"{slug(shown_base_model(base_model))}-{slug(dataset_name)}",
         eval_results=_eval_results(results, dataset_name),
     )
@@ -167,21 +166,22 @@ def _metadata(
 def _eval_results(results: Mapping[str, Any], dataset_name: str) -> list[EvalResult] | None:
     """The saved model's metrics on `test`, else on `validation`; `None` without any."""
     split = primary_split(results)
-    metrics = _saved_metrics(results, split)
+    metrics, task = _saved_metrics(results, split), task_facts(results)
     if not metrics:
         return None
     return [
         EvalResult(
-            task_type="text-classification",
-            task_name="Text Classification",
+            task_type=task.pipeline_tag,
+            task_name=task.pipeline_tag.replace("-", " ").title(),
             dataset_type=slug(dataset_name),
             dataset_name=" ".join(dataset_name.split()),
             dataset_split=split,
-            metric_type=metric_type,
-            metric_name=name,
-            metric_value=round(metrics[key], 6),
+            metric_type=metric.hub_type,
+            metric_name=metric.long_name or metric.title,
+            metric_value=round(metrics[metric.name], 6),
         )
-        for key, (metric_type, name) in METRIC_NAMES.items()
+        for metric in task.metrics
+        if metric.hub_type
     ]
 
 
@@ -202,12 +202,13 @@ def _gain(verdict: Mapping[str, Any]) -> str | None:
 def _limits(results: Mapping[str, Any], split: str | None) -> list[str]:
     """What follows from these very numbers; the limits of every such model are in the template."""
     metrics, rows = _saved_metrics(results, split), rows_of(results, split) if split else 0
-    limits = []
-    if metrics and rows:
-        low, high = accuracy_interval(metrics["accuracy"], rows)
+    limits, decision = [], task_facts(results).decision
+    interval = decision.interval(metrics[decision.name], rows) if metrics else None
+    if interval is not None:
+        low, high = interval
         limits.append(
-            f"Its accuracy was measured on {rows:,} rows: the 95% interval for rows like these is {percent(low)}% to "
-            f"{percent(high)}%."
+            f"Its {decision.title} was measured on {rows:,} rows: the 95% interval for rows like these is "
+            f"{percent(low)}% to {percent(high)}%."
         )
     if split == "validation":
         limits.append(
@@ -225,12 +226,20 @@ def _limits(results: Mapping[str, Any], split: str | None) -> list[str]:
     return limits
 
 
-def _interval(metrics: Mapping[str, float], rows: int) -> str:
-    """95% interval of an accuracy, in percent; a dash without one."""
-    if not metrics or not rows:
-        return "–"
-    low, high = accuracy_interval(metrics["accuracy"], rows)
-    return f"{percent(low)} to {percent(high)}"
+def _interval(decision: Metric, metrics: Mapping[str, float], rows: int) -> str:
+    """95% interval of the decision metric, in percent; a dash without one."""
+    found = decision.interval(metrics.get(decision.name), rows)
+    return "–" if found is None else f"{percent(found[0])} to {percent(found[1])}"
+
+
+def _measured(task: TaskFacts, metrics: Mapping[str, float] | None) -> str:
+    """The numbers of the short tables in a sentence, the first of them strong."""
+    if not metrics:
+        return ""
+    values = [metric.with_unit(metrics.get(metric.name)) for metric in task.tabled]
+    names = [(metric.long_name.lower() or metric.title) if metric.note else metric.title for metric in task.tabled]
+    first, *others = [f"{name} {value}" for name, value in zip(names, values, strict=True)]
+    return ", ".join([f"**{first}**", *others])
 
 
 def _license_of_backbone(base_model: str) -> str | None:

@@ -15,10 +15,10 @@ import numpy as np
 from hfssl.config.stages import LABELS_ONLY
 from hfssl.metrics.calibration import expected_calibration_error, reliability_bins
 from hfssl.metrics.classification import class_scores, confusion_matrix
-from hfssl.metrics.significance import accuracy_interval
 from hfssl.reporting import figures
 from hfssl.reporting.formatting import duration, percent
 from hfssl.reporting.results import final_stage, gains_row_by_row, primary_split, rows_of, stage_title
+from hfssl.reporting.task_facts import TaskFacts, task_facts
 
 __all__ = [
     "Example",
@@ -86,40 +86,49 @@ def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.n
 
 def stages_section(results: Mapping[str, Any]) -> Section:
     """The closing table and accuracy by stage."""
-    title = "What each stage reached"
+    title, task = "What each stage reached", task_facts(results)
+    decision = task.decision
     stages, final = results["stages"], final_stage(results)
     measured = [s for s in ("test", "validation") if any(stage["metrics"].get(s) for stage in stages)]
     header, groups = ["stage"], [("", 1)]
     for split in measured:
-        header += ["accuracy", "macro-F1", "ECE"]
-        groups.append((f"{split} ({rows_of(results, split):,} rows)", 3))
+        header += [metric.title for metric in task.tabled]
+        groups.append((f"{split} ({rows_of(results, split):,} rows)", len(task.tabled)))
     rows, highlighted = [], None
     for number, stage in enumerate(stages):
         row = [stage_title(stage["name"])]
         for split in measured:
             metrics = stage["metrics"].get(split) or {}
-            row += [percent(metrics.get(name)) for name in ("accuracy", "macro_f1", "ece")]
+            row += [metric.shown(metrics.get(metric.name), "–") for metric in task.tabled]
         rows.append([*row, duration(stage["seconds"])])
         highlighted = number if stage["name"] == final else highlighted
     table = Table([*header, "time"], rows, highlighted=highlighted, groups=[*groups, ("", 1)])
     if not measured:
-        return Section(title, tables=[table], missing="No labels were set aside, so no accuracy could be measured.")
+        missing = f"No labels were set aside, so no {decision.title} could be measured."
+        return Section(title, tables=[table], missing=missing)
     split = measured[0]
     count = rows_of(results, split)
     points = []
     for stage in stages:
         if stage["metrics"].get(split):
-            value = stage["metrics"][split]["accuracy"]
-            interval = accuracy_interval(value, count) if count else (None, None)
+            value = stage["metrics"][split][decision.name]
+            interval = decision.interval(value, count) or (None, None)
             points.append(figures.AccuracyRow(stage["name"], stage_title(stage["name"]), value, *interval))
     row_by_row = gains_row_by_row(results) or "The verdict above compares them row by row."
+    intervals = ", with 95% intervals for that number of rows" if decision.share_of_rows else ""
+    others = [metric.title for metric in task.tabled if not metric.in_points]
     caption = (
-        f"Accuracy on the {count:,} rows of the {split} part, with 95% intervals for that number of rows; the filled "
+        f"{decision.long_name or decision.title} on the {count:,} rows of the {split} part{intervals}; the filled "
         "dot is the stage whose model was kept. Overlapping intervals do not mean equal models: the stages answered "
-        f"the same rows. {row_by_row} All numbers but the time are in percent; ECE is the gap between confidence and "
-        "accuracy, lower is better."
+        f"the same rows. {row_by_row} All numbers but {' and '.join(['the time', *others])} are in percent"
     )
-    return Section(title, figures.accuracy_by_stage(points, final_stage(results, split)), caption, tables=[table])
+    caption += "; ECE is the gap between confidence and accuracy, lower is better." if _has_ece(task) else "."
+    figure = figures.accuracy_by_stage(points, final_stage(results, split), decision.column)
+    return Section(title, figure, caption, tables=[table])
+
+
+def _has_ece(task: TaskFacts) -> bool:
+    return any(metric.name == "ece" for metric in task.tabled)
 
 
 def data_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
@@ -171,17 +180,18 @@ def curves_section(evidence: Mapping[str, Any]) -> Section:
     return Section(title, figures.learning_curves(drawn), caption, notes)
 
 
-def rounds_section(evidence: Mapping[str, Any]) -> Section:
+def rounds_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
     """Pseudo-label quality by round."""
     title = "Pseudo-labels, round by round"
     records: Sequence[Mapping[str, Any]] = evidence.get("rounds", [])
     if not records:
         return Section(title, missing="No self-training rounds were run.")
-    validation = [(r.get("validation") or {}).get("accuracy") for r in records]
+    decision = task_facts(results).decision
+    validation = [(r.get("validation") or {}).get(decision.name) for r in records]
     lines = {
         "pseudo-labels that are right": [r.get("pseudo_label_accuracy") for r in records],
         "pool rows whose label stayed": [r.get("pool_agreement") for r in records],
-        "validation accuracy of the student": validation,
+        f"validation {decision.title} of the student": validation,
     }
     lines = {name: values for name, values in lines.items() if any(v is not None for v in values)}
     figure = figures.rounds([r["round"] + 1 for r in records], [r["selected"] for r in records], lines)
@@ -228,13 +238,13 @@ def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any])
         (stage, f"{name}: ECE {percent(expected_calibration_error(p, labels))}%", reliability_bins(p, labels))
         for stage, name, p in shown
     ]
-    confidence, accuracy = float(saved.max(axis=1).mean()), float((saved.argmax(axis=1) == labels).mean())
-    gap = 100 * (confidence - accuracy)
+    confidence, right = float(saved.max(axis=1).mean()), float((saved.argmax(axis=1) == labels).mean())
+    gap = 100 * (confidence - right)
     tendency = "about right" if abs(gap) < 1 else f"{abs(gap):.1f} points too {'high' if gap > 0 else 'low'}"
     caption = (
         f"Above: accuracy of the {split} rows by confidence, larger dots for more rows; on the dashed line, "
         f"probabilities mean what they say. Below: how many rows have that confidence. The saved model claims "
-        f"{100 * confidence:.1f}% on average and is right on {100 * accuracy:.1f}%: {tendency}."
+        f"{100 * confidence:.1f}% on average and is right on {100 * right:.1f}%: {tendency}."
     )
     if temperature:
         caption += f" It divides its logits by a temperature of {temperature:.3g}, fitted on the validation labels"
@@ -255,10 +265,12 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
     """Confusion matrix of the kept stage, the most frequent confusions, and scores class by class."""
     title, split = "What gets mixed up", primary_split(results)
     labels, probs = predictions_of(evidence, split)
-    names, final = results["data"]["label_names"], final_stage(results, split)
+    names, final = evidence.get("classes") or results["data"]["label_names"], final_stage(results, split)
     if not len(labels) or final not in probs:
         return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
-    matrix = confusion_matrix(probs[final].argmax(axis=1), labels, len(names))
+    decided = evidence["predictions"][split].get("predicted", {}).get(final)
+    predicted = probs[final].argmax(axis=1) if decided is None else np.asarray(decided)
+    matrix = confusion_matrix(predicted, labels, len(names))
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     totals = matrix.sum(axis=1)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from huggingface_hub import EvalResult, ModelCardData
 
 from hfssl.citations import LORA, papers_and_citations
-from hfssl.metrics.significance import accuracy_interval
 from hfssl.reporting.markdown import environment, hub_id, private, shown_base_model
+from hfssl.reporting.task_facts import TaskFacts
 
 __all__ = ["VERSIONED", "TrainedModel", "training_card"]
 
@@ -21,7 +21,7 @@ VERSIONED = ("hfssl", "torch", "transformers", "datasets", "peft", "accelerate")
 CLASSIFY = """\
 from transformers import pipeline
 
-classifier = pipeline("text-classification", model={path})
+classifier = pipeline("{tag}", model={path})
 print(classifier("Put a text of your own here.", truncation=True, top_k=None))"""
 WITH_HFSSL = """\
 import torch
@@ -37,7 +37,7 @@ print({{model.config.id2label[i]: p for i, p in enumerate(probs.tolist())}})"""
 FILL = """\
 from transformers import pipeline
 
-fill = pipeline("fill-mask", model={path})
+fill = pipeline("{tag}", model={path})
 print(fill(f"It was a {{fill.tokenizer.mask_token}} film."))"""
 
 
@@ -59,7 +59,8 @@ class TrainedModel:
         step: optimizer steps taken.
         max_steps: optimizer steps planned.
         seed: of the run.
-        metrics: split -> `accuracy`, `macro_f1`, `ece` in [0, 1] and the number of `rows`.
+        metrics: split -> the metrics of the task, and the number of `rows`.
+        task: kind of prediction; the default is one label per text.
     """
 
     path: str
@@ -76,6 +77,7 @@ class TrainedModel:
     max_steps: int = 0
     seed: int = 0
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    task: TaskFacts = TaskFacts()
 
 
 def training_card(
@@ -111,6 +113,7 @@ def training_card(
             num_labels=len(model.label_names),
             snippet=_snippet(model),
             metrics=_rows(model),
+            task=model.task,
             settings=json.dumps(settings, indent=2, ensure_ascii=False, default=str),
             papers=papers,
             citations=citations + [LORA] * model.adapter,
@@ -130,16 +133,22 @@ def _snippet(model: TrainedModel) -> str | None:
         code = FILL
     else:
         return None
-    return code.format(path=json.dumps(model.path))
+    return code.format(path=json.dumps(model.path), tag=_pipeline_tag(model))
+
+
+def _pipeline_tag(model: TrainedModel) -> str:
+    tags = {"classifier": model.task.pipeline_tag, "masked_lm": "fill-mask", "encoder": "feature-extraction"}
+    return tags[model.product]
 
 
 def _rows(model: TrainedModel) -> list[dict[str, Any]]:
-    found = []
+    found, decision = [], model.task.decision
     for split, values in model.metrics.items():
-        low, high = accuracy_interval(values["accuracy"], int(values["rows"]))
-        shown = {name: f"{100 * values[name]:.1f}" for name in ("accuracy", "macro_f1", "ece")}
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        found.append({"split": split, "rows": int(values["rows"]), "interval": interval, **shown})
+        rows = int(values["rows"])
+        bounds = decision.interval(values[decision.name], rows)
+        interval = "–" if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
+        first, *others = [metric.shown(values[metric.name]) for metric in model.task.tabled]
+        found.append({"split": split, "rows": rows, "cells": [first, interval, *others]})
     return found
 
 
@@ -147,18 +156,18 @@ def _metadata(
     model: TrainedModel, license: str | None, language: str | None, tags: Sequence[str], datasets: Sequence[str]
 ) -> ModelCardData:
     base = hub_id(model.base_model)
-    task = {"classifier": "text-classification", "masked_lm": "fill-mask", "encoder": "feature-extraction"}
     results = [
         EvalResult(
-            task_type="text-classification",
+            task_type=model.task.pipeline_tag,
             dataset_type="user",
             dataset_name="the author's data",
             dataset_split=split,
-            metric_type=kind,
-            metric_value=round(values[key], 6),
+            metric_type=metric.hub_type,
+            metric_value=round(values[metric.name], 6),
         )
         for split, values in model.metrics.items()
-        for key, kind in (("accuracy", "accuracy"), ("macro_f1", "f1"))
+        for metric in model.task.metrics
+        if metric.on_hub
     ]
     return ModelCardData(
         base_model=base,
@@ -167,7 +176,7 @@ def _metadata(
         language=language,
         library_name="peft" if model.adapter else "transformers",
         license=license,
-        pipeline_tag=task[model.product],
+        pipeline_tag=_pipeline_tag(model),
         tags=list(dict.fromkeys(["semi-supervised-learning", "hfssl", *["lora"] * model.adapter, *tags])),
         model_name=model.path.rpartition("/")[2] if results else None,
         eval_results=results or None,

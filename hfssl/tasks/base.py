@@ -15,41 +15,13 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hfssl.data.label_column import LabelColumn
 from hfssl.errors import ConfigurationError
+from hfssl.reporting.task_facts import Metric, TaskFacts
 
 __all__ = ["Metric", "Task", "Units"]
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number of an evaluation, as tables and model cards show it.
-
-    Attributes:
-        name: Its key in `Task.evaluate`.
-        title: Its column in tables.
-        hub_type: Its id among the Hub's metrics; empty where the Hub has none.
-        in_points: Whether it lies in [0, 1] and is shown as points (0-100).
-        in_tables: Whether the short tables (closing table, stages of the report) show it.
-    """
-
-    name: str
-    title: str
-    hub_type: str = ""
-    in_points: bool = True
-    in_tables: bool = True
-
-    def shown(self, value: float | None) -> str:
-        """The value in words: points with one digit, or the number with three; `"-"` for none.
-
-        Example:
-            >>> Metric("accuracy", "accuracy").shown(0.915)
-            '91.5'
-        """
-        if value is None:
-            return "-"
-        return f"{100 * value:.1f}" if self.in_points else f"{value:.3f}"
 
 
 @dataclass(frozen=True)
@@ -69,15 +41,19 @@ class Task:
     """A kind of prediction. Subclasses fill in what differs; an instance has no state and may be shared.
 
     Class attributes:
-        name: Its key in `hfssl.tasks.registry.TASKS`.
+        name: Its key in `hfssl.config.tasks.TASKS`.
         title: What is predicted, in words: "one label per text".
         auto_class: Name of the transformers class that loads its models.
-        problem_type: What `model.config.problem_type` says; `None` leaves it to transformers.
+        problem_type: What `model.config.problem_type` says, which decides transformers' own loss of evaluations;
+            `None` leaves it to transformers.
         pipeline_tag: The Hub's name of the kind of model.
         peft_task: peft's `task_type`.
-        metrics: What `evaluate` returns, in the order of tables.
+        metrics: What `evaluate` returns, in the order of tables (`hfssl.reporting.task_facts.Metric`).
+        model_title: What a model does, for its card, with `{classes}` for their number. Empty: as `TaskFacts` has it.
+        limit: What such a model cannot do, for its card. Empty: as `TaskFacts` has it.
         prediction_columns: Columns of a table of predictions: name -> `str` or `float`.
         decision_metric: The metric, higher is better, whose gain the verdict and the reports tell.
+        label_column: How labels lie in a column of a table.
         row_vectors: Whether one embedding stands for a row: graphs, neighbours and probes need that.
     """
 
@@ -90,7 +66,27 @@ class Task:
     metrics: ClassVar[tuple[Metric, ...]]
     prediction_columns: ClassVar[Mapping[str, type]]
     decision_metric: ClassVar[str] = "accuracy"
+    model_title: ClassVar[str] = ""
+    limit: ClassVar[str] = ""
+    label_column: ClassVar[LabelColumn] = LabelColumn()
     row_vectors: ClassVar[bool] = True
+
+    def facts(self) -> TaskFacts:
+        """What tables, reports and cards say of the task; `results.json` keeps it."""
+        words = {"model_title": self.model_title, "limit": self.limit}
+        return TaskFacts(
+            name=self.name,
+            title=self.title,
+            pipeline_tag=self.pipeline_tag,
+            auto_class=self.auto_class,
+            decision_metric=self.decision_metric,
+            metrics=self.metrics,
+            **{name: text for name, text in words.items() if text},
+        )
+
+    def model_options(self) -> dict[str, Any]:
+        """Keyword arguments of `hfssl.load_classifier` for a model of this task."""
+        return {"auto_class": self.auto_class, "problem_type": self.problem_type, "task": self.name}
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -98,9 +94,13 @@ class Task:
         """Rows as the model takes them: the processor's columns, and `labels` from a column `label`."""
         raise NotImplementedError(f"{type(self).__name__} does not define encode().")  # abstract
 
+    def label_array(self, rows: Dataset, column: str = "labels") -> np.ndarray:
+        """Labels of N encoded rows, as `right`, `evaluate` and `nll` take them."""
+        raise NotImplementedError(f"{type(self).__name__} does not define label_array().")  # abstract
+
     def strata(self, labels: Sequence[Any]) -> np.ndarray:
         """`[N]` int64 stratum of each row for splits and folds; -1 for an unlabeled row."""
-        raise NotImplementedError(f"{type(self).__name__} does not define strata().")  # abstract
+        return self.label_column.strata(labels)
 
     # --- predictions -------------------------------------------------------------------------------------------------
 
@@ -123,6 +123,51 @@ class Task:
     def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[Any, ...]]:
         """What a table of predictions says of each row: a tuple with a value for each of `prediction_columns`."""
         raise NotImplementedError(f"{type(self).__name__} does not define describe().")  # abstract
+
+    # --- a pool, unit by unit ----------------------------------------------------------------------------------------
+    # Here a unit is a row with one of K classes. A task with several units per row (a label, yes or no, for each of L
+    # labels) overrides these; units are numbered row by row.
+
+    def units_per_row(self, num_outputs: int) -> int:
+        """Units of each row, P, of a model with that many outputs per row."""
+        return 1
+
+    def unit_probs(self, logits: Array) -> Array:
+        """Probabilities of units, `[..., N * P, K]`, from the model's outputs for N rows, `[..., N, outputs]`."""
+        return self.probs(logits)
+
+    def unit_labels(self, labels: np.ndarray) -> np.ndarray:
+        """`[N * P]` int64 class of each unit, -1 where it is not known, from what `label_array` returns."""
+        return labels
+
+    def unit_classes(self, label_names: Sequence[str]) -> list[str]:
+        """K names of the classes of a unit."""
+        return list(label_names)
+
+    def unit_rows(self, num_rows: int, num_outputs: int) -> np.ndarray:
+        """`[N * P]` number of the row that each unit belongs to."""
+        return np.repeat(np.arange(num_rows), self.units_per_row(num_outputs))
+
+    def count_pseudo_labels(
+        self, units: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]
+    ) -> dict[str, int]:
+        """Label name -> how many of the selected units have it as their pseudo-label."""
+        counts = np.bincount(predicted[units], minlength=len(label_names))
+        return dict(zip(label_names, counts.tolist(), strict=True))
+
+    def pseudo_labeled(
+        self, pool: Dataset, units: np.ndarray, target_probs: np.ndarray, weights: np.ndarray
+    ) -> Dataset:
+        """The rows of the pool with selected units; `loss` gets the columns `pseudo_probs` and `weight`.
+
+        Args:
+            pool: N encoded rows.
+            units: `[S]` numbers of the selected units, ascending.
+            target_probs: `[S, K]`.
+            weights: `[S]`.
+        """
+        selected = pool.select(units).add_column("pseudo_probs", target_probs.tolist())
+        return selected.add_column("weight", weights.tolist())
 
     # --- training ----------------------------------------------------------------------------------------------------
 

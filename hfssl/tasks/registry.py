@@ -1,22 +1,15 @@
-"""`TASKS`: the kinds of prediction by name, imported when they are used."""
+"""From a name, or a saved model's configuration, to the task; the list itself is `hfssl.config.tasks.TASKS`."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedConfig
 
 from hfssl.config.methods import resolve
-from hfssl.errors import ConfigurationError, near_matches
+from hfssl.config.tasks import DEFAULT_TASK, TASK_KEY, TASKS, unknown_task
+from hfssl.errors import ConfigurationError
 from hfssl.tasks.base import Task
 
-__all__ = ["DEFAULT_TASK", "TASKS", "TASK_KEY", "get_task", "task_of", "unknown_task"]
-
-DEFAULT_TASK = "sequence_classification"
-TASK_KEY = "hfssl_task"  # in `config.json` of a model; models of the default task go without
-
-# Name -> import path of the class. A new kind of prediction is a file in `hfssl/tasks/` and a row here.
-TASKS: dict[str, str] = {
-    "sequence_classification": "hfssl.tasks.sequence_classification:SequenceClassification",
-}
+__all__ = ["get_task", "task_of"]
 
 
 def task_of(config: PreTrainedConfig) -> Task:
@@ -37,8 +30,3 @@ def get_task(name: str = DEFAULT_TASK) -> Task:
     if name not in TASKS:
         raise ConfigurationError(unknown_task(name))
     return resolve(TASKS[name])()
-
-
-def unknown_task(name: str) -> str:
-    """The sentence on a name that no task has."""
-    return f"task: expected one of {', '.join(TASKS)}; got '{name}'.{near_matches(name, list(TASKS))}"

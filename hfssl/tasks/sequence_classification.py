@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from hfssl.functional.losses import same_class, soft_cross_entropy
 from hfssl.functional.regularization import symmetric_divergence
 from hfssl.functional.uncertainty import entropy
 from hfssl.metrics.classification import evaluate_probs, nll
-from hfssl.tasks.base import Array, Metric, Task, Units
+from hfssl.reporting.task_facts import CLASSIFICATION_METRICS
+from hfssl.tasks.base import Array, Task, Units
 
 __all__ = ["SequenceClassification"]
 
@@ -36,13 +37,10 @@ class SequenceClassification(Task):
     name = "sequence_classification"
     title = "one label per text"
     auto_class = "AutoModelForSequenceClassification"
+    problem_type = "single_label_classification"
     pipeline_tag = "text-classification"
     peft_task = "SEQ_CLS"
-    metrics = (
-        Metric("accuracy", "accuracy", "accuracy"),
-        Metric("macro_f1", "macro-F1", "f1"),
-        Metric("ece", "ECE"),
-    )
+    metrics = CLASSIFICATION_METRICS
     prediction_columns: ClassVar[Mapping[str, type]] = MappingProxyType(
         {"predicted_label": str, "probability": float, "entropy": float}
     )
@@ -51,9 +49,9 @@ class SequenceClassification(Task):
         """Tokenized rows; a column `label` becomes `labels`."""
         return tokenize_dataset(rows, processor, max_length)
 
-    def strata(self, labels: Sequence[Any]) -> np.ndarray:
-        """`[N]` int64: the class of each row, -1 for an unlabeled one."""
-        return np.array([-1 if label is None else int(label) for label in labels], dtype=np.int64)
+    def label_array(self, rows: Dataset, column: str = "labels") -> np.ndarray:
+        """`[N]` int64 class of each row, -1 for an unlabeled one."""
+        return np.asarray(rows[column][:], dtype=np.int64)
 
     def units(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> Units:
         """A row is a unit: `[B, K]` stays `[B, K]`."""

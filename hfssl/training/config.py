@@ -10,9 +10,9 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from hfssl.config.arguments import missing_trackers
+from hfssl.config.tasks import DEFAULT_TASK, TASKS, unknown_task
 from hfssl.errors import ConfigurationError
 from hfssl.runtime.precision import keep_few_kernels
-from hfssl.tasks.registry import DEFAULT_TASK, TASKS, unknown_task
 
 __all__ = ["SSLConfig", "changed_settings"]
 

@@ -27,6 +27,7 @@ from hfssl.models.mean_pooling import MeanPooledForSequenceClassification
 from hfssl.reporting.trainer_card import TrainedModel, training_card
 from hfssl.runtime.distributed import broadcast, failing_together
 from hfssl.runtime.files import write_json
+from hfssl.tasks.registry import get_task
 from hfssl.training.checkpoint_pusher import CheckpointPusher
 from hfssl.training.config import SSLConfig, changed_settings
 from hfssl.training.objective import Objective
@@ -226,6 +227,7 @@ class HubTrainer(Trainer):
             step=self.state.global_step,
             max_steps=self.state.max_steps,
             seed=self.args.seed,
+            task=get_task(self.args.task).facts(),
         )
         tags, datasets = ([given] if isinstance(given, str) else list(given or ()) for given in (tags, datasets))
         return training_card(trained, tags=[*tags, *(inner.model_tags or ())], datasets=datasets, **metadata)

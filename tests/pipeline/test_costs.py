@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from hfssl.config.methods import METHODS
+from hfssl.config.stages import STAGES, method_stage
 from hfssl.pipeline.costs import RunSizes, StageCost, cost_table, estimate_costs, scoring_tokens
 from hfssl.pipeline.presets import Preset
+from tests.helpers import toy_method
 
 
 def test_a_trained_token_costs_three_passes_and_a_scored_one_costs_one():
@@ -69,6 +72,19 @@ def test_the_plan_of_a_run():
         150 * 160 + 75 * 160 + 300 * student,
         2 * (200 * 160 + 100 * 160) + 400 * student,
     ]
+
+
+def test_a_stage_of_one_method_costs_its_steps_and_so_do_its_folds_and_its_refit(monkeypatch):
+    monkeypatch.setitem(METHODS, "entropy", toy_method.ROW)
+    monkeypatch.setitem(STAGES, "entropy", method_stage("entropy", "Entropy"))
+    settings = {"max_steps": 10, "per_device_train_batch_size": 4, "unlabeled_ratio": 2}
+    preset = Preset(supervised={"max_steps": 3, "per_device_train_batch_size": 4}, methods={"entropy": settings})
+    stages = ("labels_only", "entropy", "cross_fitting", "refit")
+    lengths = {"labeled": 10.0, "unlabeled": 20.0}
+    costs = estimate_costs(RunSizes(preset, stages, lengths, labels=8, held_out=2, pool=50, layers=2, folds=3))
+    one, method = 3 * 4 * 10, 10 * 4 * (10 + 2 * 20)
+    assert [cost.trained for cost in costs] == [one, method, 3 * (one + method), method]
+    assert [cost.scored for cost in costs] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("labels", "steps"), [(5, 60), (100, 60), (101, 61), (400, 120), (500, 135)])

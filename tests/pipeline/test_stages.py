@@ -93,6 +93,7 @@ def test_a_new_stage_is_one_file_and_one_row(options, monkeypatch, caplog):
     results = fit(**options, refit=True, cross_fit=2, resume=True).results
     assert [stage["name"] for stage in results["stages"]] == ["labels_only", "once"]
     assert (results["selected_stage"], results["final_stage"]) == ("once", "once")
+    assert "'once' cannot be trained once more" in caplog.text
     assert all(stage["attempts"] == 1 for stage in results["stages"])  # nothing was trained a second time
 
 

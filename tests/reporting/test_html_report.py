@@ -340,7 +340,7 @@ def test_rounds_without_hidden_labels_say_so():
     _, evidence = make_results(["fresh", "rotten"])
     for record in evidence["rounds"]:
         record["pseudo_label_accuracy"] = record["pool_agreement"] = None
-    section = rounds_section(evidence)
+    section = rounds_section(make_results(["a", "b"])[0], evidence)
     assert "unknown" in section.caption
     assert section.figure is not None
 

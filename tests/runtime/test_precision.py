@@ -101,7 +101,7 @@ def test_what_was_trained_in_bf16_answers_in_fp32_as_when_loaded(tmp_path, tiny_
 
 MULTIPLY = """
 import torch
-from hfssl.training.config import SupervisedConfig
+from hfssl.methods.supervised import SupervisedConfig
 
 SupervisedConfig(output_dir="{folder}", bf16={bf16}, use_cpu=True, report_to="none")
 layer = torch.nn.Linear(64, 64)

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from hfssl.config.methods import METHODS, resolve
+from hfssl.config.tasks import TASKS
 from hfssl.errors import ConfigurationError
-from hfssl.tasks.base import Metric, Task
-from hfssl.tasks.registry import TASKS, get_task
+from hfssl.reporting.task_facts import Metric
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 TASK = get_task()
 LOGITS = torch.log(torch.tensor([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]]))  # softmax gives these probabilities back

@@ -182,7 +182,7 @@ def test_every_stage_of_fit_leaves_its_events(table, tiny_backbone, tmp_path, mo
     assert {place.parent for place in places} == {tmp_path / "run" / "tensorboard"}
     stages = {
         "labels-only",
-        "labels-only-contrastive",
+        "labels-only-contrastive-stage",
         "pretext-on-the-raw-text",
         "self-training-round-1-of-1-student",
     }

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from hfssl.methods.jobs import TrainedModels, TrainingJob
 from hfssl.methods.self_training.rounds import SelfTraining
 from hfssl.methods.supervised import SupervisedTrainer
+from hfssl.tasks.registry import get_task
 
 __all__ = ["train_rounds"]
 
@@ -36,13 +35,13 @@ def train_rounds(job: TrainingJob) -> TrainedModels:
         output_dir=folder / "rounds",
         peft_config=peft_config,
     )
-    pool = job.tokens["unlabeled"]
+    pool, task = job.tokens["unlabeled"], get_task(args.task)
     rounds.fit(
         teacher.model.eval(),
         job.tokens["labeled"],
         pool,
         validation=job.tokens["validation"],
-        hidden_labels=np.asarray(pool["hidden_label"][:]),
+        hidden_labels=task.unit_labels(task.label_array(pool, "hidden_label")),
     )
     return TrainedModels(
         rounds.student_,

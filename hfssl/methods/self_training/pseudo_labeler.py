@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from hfssl.methods.self_training.pseudo_labels import PseudoLabels
 from hfssl.methods.self_training.teachers import EnsemblePrediction, Teacher, mean_probs, score_pool
 from hfssl.runtime.distributed import broadcast, is_main
 from hfssl.runtime.seeding import numpy_generator
+from hfssl.tasks.registry import get_task
 
 __all__ = ["LabeledPool", "PseudoLabeler", "find_class_prior", "sharpened"]
 
@@ -91,7 +92,7 @@ class PseudoLabeler:
         folder: Path,
         title: str = "self-training",
     ):
-        self.args, self.tokenizer = args, tokenizer
+        self.args, self.tokenizer, self.task = args, tokenizer, get_task(args.task)
         self.given_prior = None if args.class_prior is None else given_prior(args.class_prior, label_names)
         self.cache = SignalCache(
             make_encoder, tokenizer, args, label_names=label_names, folder=folder, title=self._shown(title)
@@ -180,13 +181,13 @@ class PseudoLabeler:
             probs = signals.adjust_labels(probs)
         if class_prior is not None:
             probs = align_distribution(probs, class_prior)
-        prediction = replace(prediction, deterministic_probs=probs)  # the predicted class and its variance follow
-        evidence = (prediction.mean_probs, prediction.predicted_class_variance, prediction.bald)
-        rows = self._rows(prediction, evidence, fraction, stream)
+        predicted = self.task.predicted(probs)
+        evidence = (prediction.mean_probs, prediction.variance_of(predicted), prediction.bald)
+        rows = self._rows(probs, predicted, evidence, fraction, stream)
         if self.args.soft_targets:
             targets = sharpened(probs[rows], self.args.sharpen_temperature)
         else:
-            targets = np.eye(probs.shape[1], dtype=np.float32)[prediction.predicted[rows]]
+            targets = np.eye(probs.shape[1], dtype=np.float32)[predicted[rows]]
         weights = np.zeros(0, dtype=np.float32)
         if len(rows):
             tensors = [torch.from_numpy(values[rows]) for values in evidence]
@@ -194,17 +195,22 @@ class PseudoLabeler:
             if signals is not None:
                 weights = weights * torch.from_numpy(signals.weights(probs))[rows]
             weights = normalize_to_mean_one(weights).numpy().astype(np.float32)
-        return PseudoLabels(rows, targets, weights, prediction.predicted, prediction.bald)
+        return PseudoLabels(rows, targets, weights, predicted, prediction.bald)
 
     def _rows(
-        self, prediction: MCDropoutResult, evidence: tuple[np.ndarray, ...], fraction: float, stream: str | int
+        self,
+        probs: np.ndarray,
+        predicted: np.ndarray,
+        evidence: tuple[np.ndarray, ...],
+        fraction: float,
+        stream: str | int,
     ) -> np.ndarray:
-        """Returns the selected row numbers, ascending."""
-        probs, strategy = prediction.deterministic_probs, self.args.selection_strategy
+        """Returns the numbers of the selected units, ascending."""
+        strategy = self.args.selection_strategy
         num_rows, num_classes = probs.shape
         candidates = Candidates(
-            predicted=prediction.predicted,
-            confidence=probs[np.arange(num_rows), prediction.predicted],
+            predicted=predicted,
+            confidence=probs[np.arange(num_rows), predicted],
             uncertainty=ACQUISITIONS[self.args.acquisition](*evidence),
             num_classes=num_classes,
         )
@@ -218,7 +224,7 @@ class PseudoLabeler:
     ) -> float:
         if signals is None:
             return 0.0
-        labels = np.zeros(0, dtype=np.int64) if held_out is None else np.asarray(held_out["labels"][:])
+        labels = np.zeros(0, dtype=np.int64) if held_out is None else self._labels(held_out)
         found = signals.mixture_weight(lambda: mean_probs(teachers, held_out, self.tokenizer), labels)
         return broadcast(found)
 
@@ -226,8 +232,16 @@ class PseudoLabeler:
         if self.given_prior is not None:
             return self.given_prior
         return find_class_prior(
-            ensemble, labeled["labels"][:], self.args.distribution_alignment, mixture_weight=mixture_weight
+            ensemble,
+            self._labels(labeled),
+            self.args.distribution_alignment,
+            mixture_weight=mixture_weight,
+            predicted=self.task.predicted(ensemble.combined.deterministic_probs),
         )
+
+    def _labels(self, rows: Dataset) -> np.ndarray:
+        """`[N]` classes of the units of encoded rows."""
+        return self.task.unit_labels(self.task.label_array(rows))
 
     def _temperature(
         self,
@@ -246,14 +260,19 @@ class PseudoLabeler:
         probs = mean_probs(teachers, held_out, self.tokenizer)
         if signals is not None:
             probs = signals.adjust_held_out(probs, mixture_weight)
-        return broadcast(fit_temperature(np.log(np.maximum(probs, 1e-12)), held_out["labels"][:]))
+        return broadcast(fit_temperature(np.log(np.maximum(probs, 1e-12)), self._labels(held_out)))
 
     def _shown(self, title: str) -> str | None:
         return None if self.args.disable_tqdm or not is_main() else title
 
 
 def find_class_prior(
-    ensemble: EnsemblePrediction, labels: Sequence[int], alignment: str, *, mixture_weight: float
+    ensemble: EnsemblePrediction,
+    labels: Sequence[int] | np.ndarray,
+    alignment: str,
+    *,
+    mixture_weight: float,
+    predicted: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """Returns the class prior of the pool that `alignment` asks for, `[K]`; `None` for none.
 
@@ -266,6 +285,7 @@ def find_class_prior(
         labels (`Sequence[int]`): Labels of the labeled rows.
         alignment (`str`): As `distribution_alignment` in `SelfTrainingConfig`.
         mixture_weight (`float`): Weight of the backbone's probe in the ensemble prediction.
+        predicted (`np.ndarray`, *optional*): `[N]` classes that the ensemble predicts. Default: the most probable.
     """
     if alignment == "none":
         return None
@@ -273,7 +293,7 @@ def find_class_prior(
     if alignment == "labeled":
         return prior
     if alignment == "predicted":
-        return broadcast(predicted_prior(ensemble.combined.predicted, prior))
+        return broadcast(predicted_prior(ensemble.combined.predicted if predicted is None else predicted, prior))
     as_found = _mean_prior(ensemble.combined.deterministic_probs)
     changes = [estimate_prior(probs, prior) / _mean_prior(probs) for probs in ensemble.teacher_probs]
     estimates = [as_found * change ** (1 - mixture_weight) for change in changes]

@@ -10,19 +10,21 @@ from datasets import Dataset
 
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.progress import library_bars
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 __all__ = ["PseudoLabels"]
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What a teacher hands to its student. N rows of the pool, S of them selected, K classes.
+    """What a teacher hands to its student. N units of the pool (rows, with one label per text), S selected, K classes.
 
     Attributes:
-        rows (`np.ndarray`): `[S]` row numbers in the pool, ascending.
+        rows (`np.ndarray`): `[S]` numbers of units of the pool, ascending.
         target_probs (`np.ndarray`): `[S, K]`, one-hot or soft.
         weights (`np.ndarray`): `[S]` with mean 1.
-        predicted (`np.ndarray`): `[N]` label of *every* row of the pool.
+        predicted (`np.ndarray`): `[N]` label of *every* unit of the pool.
         bald (`np.ndarray`): `[N]`, uncertainty in nats.
     """
 
@@ -32,11 +34,16 @@ class PseudoLabels:
     predicted: np.ndarray
     bald: np.ndarray
 
-    def training_rows(self, pool: Dataset) -> Dataset:
-        """Returns the selected rows of the pool, with their `pseudo_probs` and `weight`."""
+    def training_rows(self, pool: Dataset, task: Task | None = None) -> Dataset:
+        """Returns the selected rows of the pool, with their `pseudo_probs` and `weight`.
+
+        Args:
+            pool (`Dataset`): Encoded rows.
+            task (`Task`, *optional*): What a prediction is. Default: one label per text.
+        """
+        task = get_task() if task is None else task
         with library_bars():
-            selected = pool.select(self.rows).add_column("pseudo_probs", self.target_probs.tolist())
-            return selected.add_column("weight", self.weights.tolist())
+            return task.pseudo_labeled(pool, self.rows, self.target_probs, self.weights)
 
     def save(self, path: Path, **more: np.ndarray | None) -> None:
         """Writes an `.npz` file, whole or not at all, with `more` arrays in it (those that are not `None`)."""

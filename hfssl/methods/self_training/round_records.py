@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.inference.scoring import predict_logits
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.signals import signal_facts
 from hfssl.methods.self_training.pseudo_labeler import LabeledPool
-from hfssl.metrics.classification import evaluate_probs
 from hfssl.metrics.significance import disagreement, sign_test
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 __all__ = ["describe_round", "health", "is_kept", "measure_student", "termination_condition"]
 
@@ -29,6 +29,7 @@ def describe_round(
     *,
     before: np.ndarray | None = None,
     hidden_labels: np.ndarray | None = None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Returns what a reader wants to know about the pseudo-labels of a round; hidden labels are used here only.
 
@@ -38,24 +39,25 @@ def describe_round(
         label_names (`Sequence[str]`): K names.
         before (`np.ndarray`, *optional*): `[N]` labels of the round before.
         hidden_labels (`np.ndarray`, *optional*): `[N]` true classes where known, else -1.
+        task (`Task`, *optional*): What a prediction is. Default: one label per text.
     """
+    task = get_task() if task is None else task
     rows, predicted = found.labels.rows, found.labels.predicted
-    counts = np.bincount(predicted[rows], minlength=len(label_names))
     known = rows[:0] if hidden_labels is None else rows[hidden_labels[rows] >= 0]
-    prior = found.class_prior
+    prior, classes = found.class_prior, task.unit_classes(label_names)
     return {
         "round": number,
         "selected": len(rows),
-        "per_class": dict(zip(label_names, counts.tolist(), strict=True)),
+        "per_class": task.count_pseudo_labels(rows, predicted, label_names),
         **signal_facts(found.signals),
-        "class_prior": None if prior is None else dict(zip(label_names, prior.tolist(), strict=True)),
+        "class_prior": None if prior is None else dict(zip(classes, prior.tolist(), strict=True)),
         "mean_weight": float(found.labels.weights.mean()) if len(rows) else 0.0,
         "mean_bald": float(found.labels.bald.mean()),
         "pool_agreement": None if before is None else float((before == predicted).mean()),
         "pseudo_label_accuracy": float((predicted[known] == hidden_labels[known]).mean()) if len(known) else None,
         "probe_weight": found.mixture_weight,
         "temperature": found.temperature,
-        "teacher_disagreement": disagreement(found.ensemble.teacher_probs.argmax(axis=-1)),
+        "teacher_disagreement": disagreement(task.predicted(found.ensemble.teacher_probs)),
     }
 
 
@@ -70,6 +72,7 @@ def measure_student(
     previous: PreTrainedModel,
     validation: Dataset | None,
     tokenizer: PreTrainedTokenizerBase,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Returns a student's metrics on held-out rows, `None` without any, and the probability of its loss by chance.
 
@@ -80,14 +83,16 @@ def measure_student(
         previous (`PreTrainedModel`): The one of the round before, with which it is compared; itself for no comparison.
         validation (`Dataset`, *optional*): Tokenized rows with `labels`.
         tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        task (`Task`, *optional*): What a prediction is. Default: one label per text.
     """
+    task = get_task() if task is None else task
     if validation is None or len(validation) == 0:
         return {"validation": None, "lost_by_chance": 1.0}
-    labels = np.asarray(validation["labels"][:])
-    probs = softmax(predict_logits(student, validation, tokenizer), axis=-1)
-    was = probs if previous is student else predict_logits(previous, validation, tokenizer)
-    chance = sign_test(was.argmax(axis=-1) == labels, probs.argmax(axis=-1) == labels)
-    return {"validation": evaluate_probs(probs, labels), "lost_by_chance": chance}
+    labels = task.label_array(validation)
+    probs = task.probs(predict_logits(student, validation, tokenizer))
+    was = probs if previous is student else task.probs(predict_logits(previous, validation, tokenizer))
+    chance = sign_test(task.right(was, labels), task.right(probs, labels))
+    return {"validation": task.evaluate(probs, labels), "lost_by_chance": chance}
 
 
 def termination_condition(record: Mapping[str, Any], args: SelfTrainingConfig) -> str:

@@ -35,6 +35,7 @@ from hfssl.methods.self_training.teachers import Teacher, form_ensemble, with_so
 from hfssl.models.adapters import trainable_copy
 from hfssl.runtime.distributed import is_main
 from hfssl.runtime.seeding import derive_seed
+from hfssl.tasks.registry import get_task
 
 __all__ = ["SelfTraining"]
 
@@ -101,6 +102,7 @@ class SelfTraining:
         self.make_student, self.args, self.tokenizer = make_student, args, processing_class
         self.label_names, self.output_dir = label_names, Path(output_dir)
         self.peft_config, self.title = peft_config, title
+        self.task = get_task(args.task)
         self.store = RoundStore(self.output_dir)
         self.labeler = PseudoLabeler(
             lambda: make_student(args.seed), args, processing_class, label_names, folder=self.output_dir, title=title
@@ -136,10 +138,11 @@ class SelfTraining:
         self.rounds_ = self.store.records()
         self.class_prior_: np.ndarray | None = None
         self.signals_: EmbeddingSignals | None = None
-        self.labeled_iter_ = np.full(len(pool), -1)
+        self._unit_rows = self.task.unit_rows(len(pool), len(self.label_names))
+        self.labeled_iter_ = np.full(len(self._unit_rows), -1)
         self.transduction_: np.ndarray | None = None
         teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
-        teachers = [teacher.to(device) for teacher in teachers]
+        teachers = [teacher.to(device) for teacher in teachers]  # pyright: ignore[reportArgumentType]
         self._teachers = self._first_teachers(teachers, labeled)
         self.student_, self.termination_condition_ = teachers[0], ""
         self.curves_: list[dict] = []
@@ -175,7 +178,7 @@ class SelfTraining:
         if not kept:
             raise TrainingError("Expected a finished round with pseudo-labels to repeat, found none; run `fit` first.")
         number, first, place = kept[-1], kept[-1] == 0, RoundFolder(Path(folder))
-        self._teachers = self._first_teachers([teacher.to(device) for teacher in teachers], labeled)
+        self._teachers = self._first_teachers([teacher.to(device) for teacher in teachers], labeled)  # pyright: ignore[reportArgumentType]
         found = self.labeler.label(
             self._teachers,
             labeled,
@@ -203,13 +206,18 @@ class SelfTraining:
             "termination_condition": self.termination_condition_,
         }
 
+    def selected_rows(self) -> np.ndarray:
+        """Returns the numbers of the pool's rows that were selected in any round, ascending."""
+        return np.unique(self._unit_rows[self.labeled_iter_ >= 0])
+
     def _first_teachers(self, models: list[PreTrainedModel], labeled: Dataset) -> list[Teacher]:
         """Returns the teachers of the first round, which may predict by probes that are fitted to `labeled`."""
         models = with_soup(models) if self.args.model_soup else models
         return self._ensemble(models, labeled if self.args.teacher_probe else None)
 
     def _ensemble(self, models: Sequence[PreTrainedModel], labeled: Dataset | None = None) -> list[Teacher]:
-        return form_ensemble(models, labeled, self.tokenizer, num_classes=len(self.label_names), bf16=self.args.bf16)
+        classes, bf16 = len(self.label_names), self.args.bf16
+        return form_ensemble(models, labeled, self.tokenizer, num_classes=classes, bf16=bf16, task=self.task)
 
     def _recall(self, record: dict[str, Any]) -> None:
         """Takes up a finished round from disk."""
@@ -217,7 +225,7 @@ class SelfTraining:
         labels, self.class_prior_ = place.load_labels()
         self._remember(record["round"], labels)
         if is_kept(record):
-            self.student_ = place.load_student().to(self.args.device)
+            self.student_ = place.load_student().to(self.args.device)  # pyright: ignore[reportArgumentType]
             self._teachers = self._ensemble([self.student_])
         if record["selected"]:
             self.curves_ += place.load_curve()
@@ -241,7 +249,7 @@ class SelfTraining:
         title = f"{self.title}, round {number + 1} of {self.args.rounds}"
         found = self._label_pool(number, title, labeled, pool, validation)
         record = describe_round(
-            number, found, self.label_names, before=self.transduction_, hidden_labels=hidden_labels
+            number, found, self.label_names, before=self.transduction_, hidden_labels=hidden_labels, task=self.task
         )
         self._remember(number, found.labels)
         before = self.student_
@@ -253,7 +261,8 @@ class SelfTraining:
         elif is_main():
             logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
         # Whether the first student is better than the first teacher is for the verdict to say.
-        record |= measure_student(self.student_, before if number else self.student_, validation, self.tokenizer)
+        compared = before if number else self.student_
+        record |= measure_student(self.student_, compared, validation, self.tokenizer, self.task)
         record["seconds"] = time.perf_counter() - started
         record["termination_condition"] = termination_condition(record, self.args)
         record = self.store.finish(record)
@@ -295,7 +304,7 @@ class SelfTraining:
         """Trains and saves a student; returns it and its training log, with `notes` in its first entry."""
         seed = derive_seed(self.args.seed, "student", number) % 2**31
         columns = [name for name in pool.column_names if name in self.tokenizer.model_input_names]
-        selected = labels.training_rows(pool.select_columns(columns))  # no label column reaches the student
+        selected = labels.training_rows(pool.select_columns(columns), self.task)  # no label column reaches the student
         fresh = self.args.student_init == "pretrained"
         trainer = SelfTrainingTrainer(
             self.make_student(seed) if fresh else trainable_copy(self._teachers[0].model),

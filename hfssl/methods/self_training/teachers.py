@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -24,6 +23,8 @@ from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
 from hfssl.runtime.distributed import broadcast, is_main
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import derive_seed
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 from hfssl.training.weight_averaging import mean_of_weights
 
 __all__ = ["EnsemblePrediction", "Teacher", "form_ensemble", "mean_probs", "score_pool", "with_soup"]
@@ -39,11 +40,13 @@ class Teacher:
         model (`PreTrainedModel`): On the device to use.
         probe (`LayerProbe`, *optional*): Probe of its last layer; `None` leaves the prediction to the head.
         bf16 (`bool`, defaults to `False`): Whether to compute in bfloat16, as in training.
+        task (`Task`, *optional*): What a prediction is. Default: one label per text.
     """
 
     model: PreTrainedModel
     probe: LayerProbe | None = None
     bf16: bool = False
+    task: Task = field(default_factory=get_task)
 
     def probs(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, progress: str | None = None) -> np.ndarray:
         """Returns `[N, K]`, without dropout. Collective: every rank must call this."""
@@ -51,7 +54,7 @@ class Teacher:
             embedded = embed_layers(self.model, rows, tokenizer, upper=False, bf16=self.bf16, progress=progress)
             return self.probe.probs(embedded).astype(np.float32)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
-            return softmax(predict_logits(self.model, rows, tokenizer, progress=progress), axis=-1)
+            return self.task.unit_probs(predict_logits(self.model, rows, tokenizer, progress=progress))
 
 
 def form_ensemble(
@@ -61,6 +64,7 @@ def form_ensemble(
     *,
     num_classes: int,
     bf16: bool,
+    task: Task,
 ) -> list[Teacher]:
     """Makes teachers of models.
 
@@ -71,14 +75,16 @@ def form_ensemble(
         tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
         num_classes (`int`): K.
         bf16 (`bool`): Whether the models compute in bfloat16.
+        task (`Task`): What a prediction is.
     """
     if labeled is None:
-        return [Teacher(model, bf16=bf16) for model in models]
-    labels, teachers = np.asarray(labeled["labels"][:]), []
+        return [Teacher(model, bf16=bf16, task=task) for model in models]
+    task.require_row_vectors("teacher_probe")
+    labels, teachers = task.label_array(labeled), []
     for model in models:
         embedded = embed_layers(model, labeled, tokenizer, upper=False, bf16=bf16)
         # The seed belongs to the folds that weigh several layers; here is one.
-        teachers.append(Teacher(model, broadcast(fit_layer_probe(embedded, labels, num_classes, seed=0)), bf16))
+        teachers.append(Teacher(model, broadcast(fit_layer_probe(embedded, labels, num_classes, seed=0)), bf16, task))
     return teachers
 
 
@@ -188,6 +194,7 @@ def score_pool(
                 top_layers=args.mc_top_layers,
                 seed=derive_seed(args.seed, "mc_dropout", stream, i),
                 progress=progress,
+                task=teacher.task,
             )
         if teacher.probe is not None:
             result = replace(result, deterministic_probs=teacher.probs(pool, tokenizer))

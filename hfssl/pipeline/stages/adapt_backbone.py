@@ -39,7 +39,7 @@ def run(context: StageContext, folder: Path) -> StageRecord:
         unlabeled_dataset=texts,
         eval_dataset=context.splits["proxy"] if len(context.splits["proxy"]) else None,
         processing_class=context.tokenizer,
-        peft_config=factory.peft_config(model, "masked_lm"),
+        peft_config=factory.peft_config(model, masked_lm=True),
         title=context.title,
     )
     trainer.train(resume_from_checkpoint=True)

@@ -12,10 +12,9 @@ from hfssl.config.stages import STAGES
 from hfssl.data.audit import training_manifest
 from hfssl.evaluation.cross_fitting import cross_fit
 from hfssl.pipeline.context import Fold, StageContext
-from hfssl.pipeline.costs import RunSizes, StageCost
+from hfssl.pipeline.costs import RunSizes, StageCost, method_costs
 from hfssl.pipeline.plan import RunPlan
 from hfssl.pipeline.stage_record import StageRecord
-from hfssl.tasks.registry import get_task
 
 __all__ = ["cost", "is_planned", "run"]
 
@@ -37,9 +36,8 @@ def run(context: StageContext, folder: Path) -> StageRecord:
             trained[name] = resolve(STAGES[name].train_fold)(context.named(name), fold)
         return trained
 
-    cross_fit(
-        folder, context.tokens["labeled"], context.tokens["proxy"], plan.folds, models, context.tokenizer, get_task()
-    )
+    labeled, proxy = context.tokens["labeled"], context.tokens["proxy"]
+    cross_fit(folder, labeled, proxy, plan.folds, models, context.tokenizer, context.task)
     used = context.splits["unlabeled"].select(plan.pool_rows)
     return StageRecord(
         manifests=[
@@ -50,7 +48,9 @@ def run(context: StageContext, folder: Path) -> StageRecord:
 
 
 def cost(sizes: RunSizes, stage: str) -> StageCost:
-    """Returns the tokens of a labels-only model for each such stage and of one student, times the folds."""
-    trained = sizes.num_labels_only * sizes.labels_only(sizes.labels) + sizes.student(sizes.labels)
-    scored = sizes.scored(1) + sizes.head_scored
+    """Returns the tokens of each stage's model, of one student where there are rounds, times the folds."""
+    trained = sizes.num_labels_only * sizes.labels_only(sizes.labels)
+    trained += sum(cost.trained for cost in method_costs(sizes))
+    trained += sizes.student(sizes.labels) if sizes.rounds else 0
+    scored = sizes.scored(1) + sizes.head_scored if sizes.rounds else 0
     return StageCost(stage, sizes.folds * trained, sizes.folds * scored)

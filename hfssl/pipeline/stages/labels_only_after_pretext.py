@@ -50,4 +50,4 @@ def starts_from_pretext(context: StageContext) -> bool:
     if NAME not in context.plan.stages:
         return False
     probs = {name: context.held_out.predictions(name)["validation"] for name in (LABELS_ONLY, NAME)}
-    return judge(probs, context.held_out.labels("validation")).use_unlabeled
+    return judge(probs, context.held_out.labels("validation"), task=context.task).use_unlabeled

@@ -5,7 +5,6 @@ A row of `STAGES` is all that such a stage needs: `"fixmatch": method_stage("fix
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from datasets import Dataset
@@ -49,11 +48,9 @@ def train_fold(context: StageContext, fold: Fold) -> PreTrainedModel:
 def cost(sizes: RunSizes, stage: str) -> StageCost:
     """Returns the tokens of the training run: `unlabeled_ratio` unlabeled rows for each labeled one."""
     config, settings = _method(stage).config_class, sizes.preset.methods.get(stage, {})
-    names = {entry.name for entry in fields(config)}
-    ratio = sizes.setting(config, settings, "unlabeled_ratio") if "unlabeled_ratio" in names else 1
-    return StageCost(
-        stage, sizes.trained(config, settings, sizes.lengths["labeled"] + ratio * sizes.lengths["unlabeled"])
-    )
+    ratio = sizes.setting(config, settings, "unlabeled_ratio")
+    length = sizes.lengths["labeled"] + ratio * sizes.lengths["unlabeled"]
+    return StageCost(stage, sizes.trained(config, settings, length))
 
 
 def _train(context: StageContext, stage: str, folder: Path, title: str, labeled: Dataset, *, stream: str) -> Trained:
@@ -70,7 +67,7 @@ def _train(context: StageContext, stage: str, folder: Path, title: str, labeled:
         train_dataset=labeled,
         unlabeled_dataset=texts,
         processing_class=context.tokenizer,
-        peft_config=factory.peft_config(model, "sequence_classification"),
+        peft_config=factory.peft_config(model),
         title=title,
     )
     trainer.train(resume_from_checkpoint=True)

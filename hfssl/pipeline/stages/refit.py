@@ -14,7 +14,7 @@ from hfssl.config.methods import resolve
 from hfssl.config.stages import STAGES
 from hfssl.data.audit import training_manifest
 from hfssl.pipeline.context import StageContext
-from hfssl.pipeline.costs import RunSizes, StageCost
+from hfssl.pipeline.costs import RunSizes, StageCost, method_costs
 from hfssl.pipeline.plan import RunPlan
 from hfssl.pipeline.stage_record import StageRecord
 
@@ -41,12 +41,14 @@ def run(context: StageContext, folder: Path) -> StageRecord:
 
 
 def cost(sizes: RunSizes, stage: str) -> StageCost:
-    """Returns the tokens of new teachers and a student, or of one labels-only model where there are no rounds."""
+    """Returns the tokens of the most expensive stage: of new teachers and a student where there are rounds."""
     labels = sizes.labels + sizes.held_out
-    if not sizes.rounds:
-        return StageCost(stage, sizes.labels_only(labels))
-    trained = sizes.num_teachers * sizes.labels_only(labels) + sizes.student(labels)
-    return StageCost(stage, trained, sizes.scored(sizes.ensemble_size) + sizes.head_scored)
+    costs = [StageCost(stage, sizes.labels_only(labels))]
+    costs += [StageCost(stage, cost.trained) for cost in method_costs(sizes)]
+    if sizes.rounds:
+        trained = sizes.num_teachers * sizes.labels_only(labels) + sizes.student(labels)
+        costs.append(StageCost(stage, trained, sizes.scored(sizes.ensemble_size) + sizes.head_scored))
+    return max(costs, key=lambda cost: cost.units)
 
 
 def _all_labels(parts: DatasetDict | dict[str, Dataset]) -> Dataset:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from scipy.special import softmax
 from transformers import PreTrainedModel
 
 from hfssl.config.stages import LABELS_ONLY, stage_row
@@ -44,7 +43,7 @@ def is_planned(plan: RunPlan) -> bool:
 
 def run(context: StageContext, folder: Path) -> StageRecord:
     """Runs the rounds and measures the last student."""
-    plan, labeled = context.plan, context.tokens["labeled"]
+    plan, labeled, task = context.plan, context.tokens["labeled"], context.task
     after_pretext = starts_from_pretext(context)
     seed = plan.seed("self_training")
     rounds = _rounds(context, folder, context.title, plan.rounds, len(labeled), seed, after_pretext)
@@ -58,9 +57,9 @@ def run(context: StageContext, folder: Path) -> StageRecord:
         labeled,
         pool,
         validation=context.tokens["validation"],
-        hidden_labels=np.asarray(pool["hidden_label"][:]),
+        hidden_labels=task.unit_labels(task.label_array(pool, "hidden_label")),
     )
-    used = context.splits["unlabeled"].select(plan.pool_rows[rounds.labeled_iter_ >= 0])
+    used = context.splits["unlabeled"].select(plan.pool_rows[rounds.selected_rows()])
     settings = rounds.describe() | changed_settings(config) | {"starts_from_pretext": after_pretext}
     overrides = {f"teacher_{n + 1}": plan.preset.overrides(n) for n in range(config.num_teachers)}
     settings |= {name: changes for name, changes in overrides.items() if changes}
@@ -125,7 +124,7 @@ def _rounds(
         processing_class=context.tokenizer,
         label_names=context.label_names,
         output_dir=folder,
-        peft_config=factory.peft_config(example, "sequence_classification"),
+        peft_config=factory.peft_config(example),
         title=title,
     )
 
@@ -152,12 +151,13 @@ def _observations(context: StageContext, rounds: SelfTraining, pool: Dataset) ->
 
     Computed as in training, in bf16 where that was used: how often models agree asks for no more.
     """
-    held_out, proxy = context.held_out, context.tokens["proxy"]
-    alarms, notes = lost_classes(rounds.transduction_, held_out.labels("labeled"), context.label_names), []
+    task, proxy = context.task, context.tokens["proxy"]
+    labels = task.unit_labels(context.held_out.labels("labeled"))
+    alarms, notes = lost_classes(rounds.transduction_, labels, task.unit_classes(context.label_names)), []
     with torch.autocast(rounds.args.device.type, torch.bfloat16, enabled=rounds.args.bf16):
         alarms += _unlearned(context, rounds, pool)
         if len(proxy):
-            student = softmax(predict_logits(rounds.student_, proxy, context.tokenizer), axis=-1)
+            student = task.unit_probs(predict_logits(rounds.student_, proxy, context.tokenizer))
             alarms += drifted_class_prior(student, rounds.class_prior_)
             notes += _estimates(context, student, rounds.args.device)
     if rounds.signals_ is not None:
@@ -175,9 +175,13 @@ def _unlearned(context: StageContext, rounds: SelfTraining, pool: Dataset) -> li
     if len(taught) > CHECKED_ROWS:
         generator = numpy_generator(rounds.args.seed, "unlearned")
         taught = np.sort(generator.choice(taught, CHECKED_ROWS, replace=False))
-    rows = pool.select(taught)
+    task, unit_rows = context.task, context.task.unit_rows(len(pool), len(context.label_names))
+    numbers = np.unique(unit_rows[taught])
+    rows = pool.select(numbers)
     logits = predict_logits(rounds.student_, rows, context.tokenizer), _labels_only(context, rows, rounds.args.device)
-    return unlearned_labels(*(scores.argmax(axis=-1) for scores in logits), rounds.transduction_[taught])
+    checked = np.isin(np.flatnonzero(np.isin(unit_rows, numbers)), taught)  # of the units of these rows
+    predicted = (task.predicted(task.unit_probs(scores))[checked] for scores in logits)
+    return unlearned_labels(*predicted, rounds.transduction_[taught])
 
 
 def _labels_only(context: StageContext, rows: Dataset, device: torch.device) -> np.ndarray:
@@ -188,15 +192,15 @@ def _labels_only(context: StageContext, rows: Dataset, device: torch.device) -> 
 
 def _estimates(context: StageContext, student_probs: np.ndarray, device: torch.device) -> list[str]:
     """Estimated accuracies of labels only and of the student on `proxy`, whose labels are not read."""
-    held_out = context.held_out
-    labels = held_out.labels("validation")
+    held_out, task = context.held_out, context.task
+    labels = task.unit_labels(held_out.labels("validation"))
     if len(labels) < MIN_HELD_OUT:
         return []
-    before = softmax(_labels_only(context, context.tokens["proxy"], device), axis=-1)
-    estimates: dict[str, Any] = {
-        stage_row(name).model: average_thresholded_confidence(held_out.predictions(name)["validation"], labels, probs)
-        for name, probs in ((LABELS_ONLY, before), (context.name, student_probs))
-    }
+    before = task.unit_probs(_labels_only(context, context.tokens["proxy"], device))
+    estimates: dict[str, Any] = {}
+    for name, probs in ((LABELS_ONLY, before), (context.name, student_probs)):
+        known = task.unit_probs(held_out.logits(name)["validation"])
+        estimates[stage_row(name).model] = average_thresholded_confidence(known, labels, probs)
     shown = ", ".join(f"{name} {100 * estimate:.0f}%" for name, estimate in estimates.items())
     return [
         f"Accuracy on {len(student_probs):,} set-aside texts, estimated without their labels (average thresholded "

@@ -18,6 +18,7 @@ from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
 from hfssl.runtime.distributed import broadcast, is_main
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import derive_seed
+from hfssl.tasks.registry import get_task
 
 __all__ = ["SignalCache"]
 
@@ -73,6 +74,8 @@ class SignalCache:
         signals = EmbeddingSignals.build(self.args, self.label_names, encoder.embed_texts, seed)
         if signals is None:
             return None
+        task = get_task(self.args.task)
+        task.require_row_vectors("label_spreading, label_name_prior, backbone_probe, knn_smoothing or ood_filter")
         path = folder / SIGNALS_FILE
         kept = broadcast(read_arrays(path) if path.exists() else None)
         if kept is None:
@@ -80,7 +83,7 @@ class SignalCache:
             embedded_pool = EmbeddedRows(self._embed_pool(encoder, pool))
             known = encoder.embed(labeled, self._text("embedding the labeled rows"))
             others = encoder.embed(labeled.select([]) if held_out is None else held_out)
-            labels = np.asarray(labeled["labels"][:])
+            labels = task.label_array(labeled)
             signals.compute(EmbeddedRows(known, labels), embedded_pool, EmbeddedRows(others))
             kept = broadcast(signals.state_dict())
             if is_main():

@@ -1,0 +1,30 @@
+"""`TASKS`: the only list of kinds of prediction, as plain data; classes are imported when they are used.
+
+A new kind of prediction is a file in `hfssl/tasks/` and a row here.
+"""
+
+from __future__ import annotations
+
+from hfssl.errors import near_matches
+
+__all__ = ["DEFAULT_TASK", "TASKS", "TASK_KEY", "unknown_task"]
+
+DEFAULT_TASK = "sequence_classification"
+
+TASK_KEY = "hfssl_task"
+"""Entry of a model's `config.json` that names its task; models of the default task go without."""
+
+# Name -> import path of the class.
+TASKS: dict[str, str] = {
+    DEFAULT_TASK: "hfssl.tasks.sequence_classification:SequenceClassification",
+}
+
+
+def unknown_task(name: str) -> str:
+    """The sentence on a name that no task has.
+
+    Example:
+        >>> unknown_task("tagging").startswith("task: expected one of sequence_classification")
+        True
+    """
+    return f"task: expected one of {', '.join(TASKS)}; got '{name}'.{near_matches(name, list(TASKS))}"
