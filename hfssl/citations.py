@@ -137,7 +137,7 @@ def papers_and_citations(config: Mapping[str, Any]) -> tuple[list[str], list[str
     """What the settings of a stage, nested by step, say of its sources: papers in words, and BibTeX entries.
 
     Args:
-        config: settings; `paper` and `citation` at any depth are an objective's own.
+        config (`Mapping[str, Any]`): settings; `paper` and `citation` at any depth are an objective's own.
     """
     flat = list(_items(config))
     papers = [value for name, value in flat if name == "paper" and value]

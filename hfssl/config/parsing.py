@@ -129,12 +129,13 @@ def parse(
     """Makes one instance of each dataclass from defaults < YAML < `argv`.
 
     Args:
-        dataclass_types: The dataclasses; no two may share a field.
-        argv: Command-line words. `--config FILE` names a YAML file, `--help` prints the help and exits, and an empty
-            value (`--test=`) sets an option to None if it may be that.
-        yaml_path: YAML file that is used when `argv` names none.
-        parser: Says how each option is converted; default `dataclass_parser(dataclass_types)`.
-        ignore: Options and YAML keys that somebody else reads.
+        dataclass_types (`Sequence[type]`): The dataclasses; no two may share a field.
+        argv (`Sequence[str]`): Command-line words. `--config FILE` names a YAML file, `--help` prints the help and
+            exits, and an empty value (`--test=`) sets an option to None if it may be that.
+        yaml_path (`str | os.PathLike`, *optional*): YAML file that is used when `argv` names none.
+        parser (`argparse.ArgumentParser`, *optional*): Says how each option is converted; default
+            `dataclass_parser(dataclass_types)`.
+        ignore (`Sequence[str]`, defaults to `()`): Options and YAML keys that somebody else reads.
 
     Raises:
         ConfigurationError: `problems` holds every unknown key, bad value and missing value.

@@ -89,7 +89,7 @@ def method_stage(method: str, title: str, **more: Any) -> Stage:
     Args:
         method (`str`): Name in `METHODS`.
         title (`str`): Title of the stage.
-        more: Other fields of `Stage`.
+        more (`Any`): Other fields of `Stage`.
 
     Example:
         >>> method_stage("fixmatch", "FixMatch").run

@@ -59,13 +59,13 @@ class SplitOptions:
 class RowTable:
     """All rows of all given tables, one after the other.
 
-    Attributes:
-        label: [N] stratum (the class, where a row has one), -1 = unlabeled.
-        source: [N] `MAIN`, `EXTRA` (the unlabeled table), `VALIDATION_TABLE` or `TEST_TABLE`.
-        exact: [N] number shared by rows with the same normalised text, -1 = no text.
-        near: [N] number shared by rows that are linked by near duplicates.
-        unit: [N] number shared by rows that may not be split apart.
-        label_names: [K] names of the strata.
+    Args:
+        label (`Ints`): [N] stratum (the class, where a row has one), -1 = unlabeled.
+        source (`Ints`): [N] `MAIN`, `EXTRA` (the unlabeled table), `VALIDATION_TABLE` or `TEST_TABLE`.
+        exact (`Ints`): [N] number shared by rows with the same normalised text, -1 = no text.
+        near (`Ints`): [N] number shared by rows that are linked by near duplicates.
+        unit (`Ints`): [N] number shared by rows that may not be split apart.
+        label_names (`Sequence[str]`): [K] names of the strata.
     """
 
     label: Ints
@@ -80,10 +80,10 @@ class RowTable:
 class Assignment:
     """Who plays which part, and why the others play none.
 
-    Attributes:
-        role: [N] position in `ROLES`; -2 = in no part.
-        removed: How many rows were left out, by reason.
-        conflicts: Groups of row numbers with the same text and different labels.
+    Args:
+        role (`Ints`): [N] position in `ROLES`; -2 = in no part.
+        removed (`Counter[str]`): How many rows were left out, by reason.
+        conflicts (`list[list[int]]`): Groups of row numbers with the same text and different labels.
     """
 
     role: Ints

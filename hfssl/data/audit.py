@@ -67,9 +67,9 @@ def training_manifest(stage: str, dataset: Dataset, role: str) -> dict[str, Any]
     """What one phase trains on, as a dict that JSON can hold.
 
     Args:
-        stage: Name of the phase, as in `results.json`.
-        dataset: The rows that it trains on, still with their `text` (and `text_pair`) columns.
-        role: The part that these rows are meant to be: `labeled` or `unlabeled`.
+        stage (`str`): Name of the phase, as in `results.json`.
+        dataset (`Dataset`): The rows that it trains on, still with their `text` (and `text_pair`) columns.
+        role (`str`): The part that these rows are meant to be: `labeled` or `unlabeled`.
     """
     return {
         "schema_version": MANIFEST_SCHEMA_VERSION,
@@ -83,12 +83,14 @@ def training_manifest(stage: str, dataset: Dataset, role: str) -> dict[str, Any]
 class AuditReport:
     """What `audit` found.
 
-    Attributes:
-        stages: The phases that were compared with the splits.
-        leaks: One `{"stage", "role", "fingerprint", "row"}` for each held-out row that a phase trained on: `role` is
-            the part it belongs to and `row` its id. The stage `splits` means that the parts themselves overlap.
-        unknown: One `{"stage", "role", "fingerprint", "row"}` for each training row that is in no part at all, so that
-            nothing can be proved of it: `row` is its position in what the phase trained on, `role` how it was used.
+    Args:
+        stages (`list[str]`): The phases that were compared with the splits.
+        leaks (`list[dict[str, Any]]`): One `{"stage", "role", "fingerprint", "row"}` for each held-out row that a
+            phase trained on: `role` is the part it belongs to and `row` its id. The stage `splits` means that the
+            parts themselves overlap.
+        unknown (`list[dict[str, Any]]`): One `{"stage", "role", "fingerprint", "row"}` for each training row that is
+            in no part at all, so that nothing can be proved of it: `row` is its position in what the phase trained on,
+            `role` how it was used.
     """
 
     stages: list[str]
@@ -124,8 +126,9 @@ def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditRe
     """Compares what the phases trained on with the parts of the data.
 
     Args:
-        manifests: First the manifest of the splits (`SemiSupervisedSplits.manifest`), then any number of
-            `training_manifest`s; each a dict or the path of a JSON file.
+        manifests (`Sequence[Mapping[str, Any] | str | os.PathLike]`): First the manifest of the splits
+            (`SemiSupervisedSplits.manifest`), then any number of `training_manifest`s; each a dict or the path of a
+            JSON file.
 
     Raises:
         DataError: A manifest is missing or is not one.
@@ -204,9 +207,9 @@ def inspect_texts(dataset: Dataset, label_names: Sequence[str], label_column: La
     """Looks for likely mistakes in a table and says each in one sentence.
 
     Args:
-        dataset: Columns `text`, `label` (-1 = unlabeled) and, optionally, `truncated`.
-        label_names: [K] names of the classes.
-        label_column: How labels lie in the column `label`. Default: one class per row.
+        dataset (`Dataset`): Columns `text`, `label` (-1 = unlabeled) and, optionally, `truncated`.
+        label_names (`Sequence[str]`): [K] names of the classes.
+        label_column (`LabelColumn`, *optional*): How labels lie in the column `label`. Default: one class per row.
 
     Returns:
         Warnings: classes with no or one label, empty texts, texts that were cut, unlabeled texts in another script

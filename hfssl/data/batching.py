@@ -23,8 +23,8 @@ def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarra
     """Row numbers in batches of rows of similar length, longest first (too little memory shows at once).
 
     Args:
-        lengths: `[N]`, tokens in each row.
-        max_tokens: most tokens in a batch, padding included; a longer row makes a batch of its own.
+        lengths (`np.ndarray`): `[N]`, tokens in each row.
+        max_tokens (`int`): most tokens in a batch, padding included; a longer row makes a batch of its own.
 
     Returns:
         Arrays of row numbers; each row is in exactly one.
@@ -46,7 +46,7 @@ class TokenWindow:
         start (`int`): Number of the first row in the dataset.
         tokenizer (`PreTrainedTokenizerBase`): Says how to pad.
 
-    Attributes:
+    Args:
         start, stop: The rows of the dataset that it holds.
         lengths: `[n]`, tokens in each row.
     """

@@ -64,22 +64,27 @@ def load_table(
     """Loads a table of texts, with or without labels.
 
     Args:
-        path_or_hub_id: A .csv, .tsv, .jsonl, .ndjson or .parquet file, a folder of those, a `save_to_disk` folder, or
-            the id of a data set on the Hub.
-        text_column: The column with the text; numbers are read as text, missing values as `""`.
-        label_column: The column with the label, strings or integers. A missing, empty or null label becomes -1
-            (unlabeled), and so does -1. `None`: the table is unlabeled.
-        text_pair_column: A second text (a hypothesis, an answer), if the task has one.
-        group_column: Rows that share its value belong together (one author, one film) and are never split apart.
-        id_column: A unique name of each row. Default: the row's number, from 0.
-        label_names: The classes in order. Default: the source's own names; else, for integer labels, the list in
-            `labels.json` in the folder of the file, if there is one for all of them; else the sorted distinct labels
-            (integers in numerical order). Integer labels that are not names themselves count as positions in the list.
-        split: Which split of a folder with named splits, of a saved `DatasetDict`, or of a Hub data set.
-        revision: Commit, tag or branch of a Hub data set.
-        max_characters: Longer texts are cut there, which bounds the tokenizer's memory; `truncated` marks such rows.
-        optional: `"group_column"`, `"id_column"` or both: where the table lacks that column, load it as if the column
-            had not been asked for.
+        path_or_hub_id (`str | os.PathLike`): A .csv, .tsv, .jsonl, .ndjson or .parquet file, a folder of those, a
+            `save_to_disk` folder, or the id of a data set on the Hub.
+        text_column (`str`, defaults to `"text"`): The column with the text; numbers are read as text, missing values
+            as `""`.
+        label_column (`str | None`, defaults to `"label"`): The column with the label, strings or integers. A missing,
+            empty or null label becomes -1 (unlabeled), and so does -1. `None`: the table is unlabeled.
+        text_pair_column (`str`, *optional*): A second text (a hypothesis, an answer), if the task has one.
+        group_column (`str`, *optional*): Rows that share its value belong together (one author, one film) and are
+            never split apart.
+        id_column (`str`, *optional*): A unique name of each row. Default: the row's number, from 0.
+        label_names (`Sequence[str]`, *optional*): The classes in order. Default: the source's own names; else, for
+            integer labels, the list in `labels.json` in the folder of the file, if there is one for all of them; else
+            the sorted distinct labels (integers in numerical order). Integer labels that are not names themselves
+            count as positions in the list.
+        split (`str`, defaults to `"train"`): Which split of a folder with named splits, of a saved `DatasetDict`, or
+            of a Hub data set.
+        revision (`str`, *optional*): Commit, tag or branch of a Hub data set.
+        max_characters (`int`, defaults to `20000`): Longer texts are cut there, which bounds the tokenizer's memory;
+            `truncated` marks such rows.
+        optional (`Sequence[str]`, defaults to `()`): `"group_column"`, `"id_column"` or both: where the table lacks
+            that column, load it as if the column had not been asked for.
 
     Returns:
         A `Dataset` with the columns `text`, `text_pair` (only if asked), `label` (`ClassLabel`, -1 = unlabeled),

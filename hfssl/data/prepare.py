@@ -22,9 +22,9 @@ def make_splits(arguments: DataArguments, seed: int, label_column: LabelColumn |
     Only the first table must have the group and the id column: others often come from elsewhere, without them.
 
     Args:
-        arguments: The tables and their columns.
-        seed: See `few_label_splits`.
-        label_column: How labels lie in their column. Default: one class per row.
+        arguments (`DataArguments`): The tables and their columns.
+        seed (`int`): See `few_label_splits`.
+        label_column (`LabelColumn`, *optional*): How labels lie in their column. Default: one class per row.
 
     Raises:
         DataError: a table, a column or a label that cannot be used as given.

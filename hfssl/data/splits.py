@@ -48,9 +48,10 @@ class SemiSupervisedSplits(DatasetDict):
     A part may be empty. In `unlabeled` and `proxy` the label is -1, and a further column `hidden_label` holds the true
     one where it is known (-1 elsewhere), to report the quality of pseudo-labels and for nothing else.
 
-    Attributes:
-        manifest: `schema_version`, `seed`, `options`, `label_names`, `counts` (by part and label name), `roles` (for
-            each part the `ids` and `fingerprints` of its rows), `removed` (rows left out, by reason) and `warnings`.
+    Args:
+        manifest (`Mapping[str, Any]`): `schema_version`, `seed`, `options`, `label_names`, `counts` (by part and label
+            name), `roles` (for each part the `ids` and `fingerprints` of its rows), `removed` (rows left out, by
+            reason) and `warnings`.
     """
 
     manifest: dict[str, Any]
@@ -115,18 +116,19 @@ def few_label_splits(
     with a warning; asking for more labels a class than it has is an error.
 
     Args:
-        dataset: The training table: labeled rows, unlabeled rows (label -1), or both.
-        labels_per_class: The label budget K, `validation` included.
-        test: Held-out labeled rows; rows without a label are left out.
-        validation: Labeled rows for choices along the way.
-        unlabeled: More rows for the pool; labels that they may hold are hidden.
-        test_fraction: Share of the labeled rows of each class that is cut off as `test`.
-        proxy_fraction: Share of the pool that becomes `proxy`.
-        max_unlabeled: Upper bound of `unlabeled` and `proxy` together.
-        max_test: Upper bound of `test`, stratified.
-        group: Whether to keep rows with the same `group` on one side.
-        seed: Same seed, same tables: same parts.
-        label_column: How labels lie in the column `label`, and what its strata are. Default: one class per row.
+        dataset (`Dataset`): The training table: labeled rows, unlabeled rows (label -1), or both.
+        labels_per_class (`int`, *optional*): The label budget K, `validation` included.
+        test (`Dataset`, *optional*): Held-out labeled rows; rows without a label are left out.
+        validation (`Dataset`, *optional*): Labeled rows for choices along the way.
+        unlabeled (`Dataset`, *optional*): More rows for the pool; labels that they may hold are hidden.
+        test_fraction (`float`, defaults to `0.2`): Share of the labeled rows of each class that is cut off as `test`.
+        proxy_fraction (`float`, defaults to `0.1`): Share of the pool that becomes `proxy`.
+        max_unlabeled (`int`, *optional*): Upper bound of `unlabeled` and `proxy` together.
+        max_test (`int`, *optional*): Upper bound of `test`, stratified.
+        group (`bool`, defaults to `True`): Whether to keep rows with the same `group` on one side.
+        seed (`int`, defaults to `0`): Same seed, same tables: same parts.
+        label_column (`LabelColumn`, *optional*): How labels lie in the column `label`, and what its strata are.
+            Default: one class per row.
 
     Raises:
         ConfigurationError: An option is out of range; all such problems are reported at once.

@@ -34,8 +34,8 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterato
     """Streams the rows of one CSV, TSV, JSON-lines or Parquet file.
 
     Args:
-        path: The file; its suffix says what it is.
-        columns: For Parquet, the only columns to read, if the file has all of them.
+        path (`str | Path`): The file; its suffix says what it is.
+        columns (`Sequence[str]`, *optional*): For Parquet, the only columns to read, if the file has all of them.
 
     Yields:
         `(line, row)`: the line in the file on which the row starts (Parquet: the row's number, from 1), and the row as

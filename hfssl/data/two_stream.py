@@ -75,16 +75,17 @@ def two_stream_loader(
     """One loader over both streams.
 
     Args:
-        labeled: tokenized rows; May be missing.
-        unlabeled: tokenized rows; may be missing, but not both.
-        collator: makes a batch of the rows.
-        rows_per_batch: labeled rows in a batch of one device, or unlabeled ones where there are no others.
-        unlabeled_ratio: unlabeled rows a labeled one.
-        batches_per_step: gradient accumulation steps x ranks.
-        strata: class of each labeled row, where a batch is to hold several rows of a class; else `None`.
-        length_bucketing: whether unlabeled rows of like length meet.
-        seed: of both streams.
-        options: of the `DataLoader`.
+        labeled (`Dataset | None`): tokenized rows; May be missing.
+        unlabeled (`Dataset | None`): tokenized rows; may be missing, but not both.
+        collator (`TwoStreamCollator`): makes a batch of the rows.
+        rows_per_batch (`int`): labeled rows in a batch of one device, or unlabeled ones where there are no others.
+        unlabeled_ratio (`int`): unlabeled rows a labeled one.
+        batches_per_step (`int`): gradient accumulation steps x ranks.
+        strata (`Sequence[int] | None`): class of each labeled row, where a batch is to hold several rows of a class;
+            else `None`.
+        length_bucketing (`bool`): whether unlabeled rows of like length meet.
+        seed (`int`): of both streams.
+        options (`Any`): of the `DataLoader`.
     """
     lengths = None
     if unlabeled is not None and length_bucketing:

@@ -37,11 +37,12 @@ def table_writer(
     """A writer to `path` of the kind that `suffix` names.
 
     Args:
-        path: File to write; may have any name.
-        suffix: `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`.
-        source: The table that the rows come from; a Parquet source lends its column types to a Parquet target.
-        columns: The source's columns in order.
-        added: Columns that the rows have beyond those, with their types.
+        path (`Path`): File to write; may have any name.
+        suffix (`str`): `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`.
+        source (`Path`): The table that the rows come from; a Parquet source lends its column types to a Parquet
+            target.
+        columns (`Sequence[str]`): The source's columns in order.
+        added (`Mapping[str, pa.DataType]`): Columns that the rows have beyond those, with their types.
 
     Raises:
         ConfigurationError: `suffix` is none of these.

@@ -38,10 +38,10 @@ def serve(folder: str | os.PathLike, host: str, port: int, ready: Callable[[str]
     """Serves the page until it is interrupted.
 
     Args:
-        folder: A run of `fit`, or a model.
-        host: Address to listen at.
-        port: Port to listen at; 0 for a free one.
-        ready: Called once with the page's address.
+        folder (`str | os.PathLike`): A run of `fit`, or a model.
+        host (`str`): Address to listen at.
+        port (`int`): Port to listen at; 0 for a free one.
+        ready (`Callable[[str], None]`): Called once with the page's address.
 
     Raises:
         ConfigurationError: The address cannot be used.
@@ -93,10 +93,10 @@ def render(explanation: Explanation | None, *, problem: str = "", passes: int = 
     """The answer as HTML, with every text in it escaped.
 
     Args:
-        explanation: What to show; `None` before anything was typed.
-        problem: A sentence to show in its place.
-        passes: Passes of MC dropout behind `explanation.bald`.
-        rows: Labeled rows that the neighbours were looked for among.
+        explanation (`Explanation | None`): What to show; `None` before anything was typed.
+        problem (`str`, defaults to `""`): A sentence to show in its place.
+        passes (`int`, defaults to `0`): Passes of MC dropout behind `explanation.bald`.
+        rows (`int`, defaults to `0`): Labeled rows that the neighbours were looked for among.
     """
     return _template("demo.html").render(explanation=explanation, problem=problem, passes=passes, rows=rows)
 

@@ -46,13 +46,15 @@ class Neighbor:
 class Explanation:
     """What the page shows for one text.
 
-    Attributes:
-        probabilities: All K labels with their probabilities, the most probable first; of equal ones the first label.
-        entropy: Of the probabilities, in nats.
-        entropy_share: `entropy` / log K: 0 for certainty, 1 for equal probabilities.
-        bald: How much the passes of MC dropout disagree, in nats; `None` for a model without dropout.
-        neighbors: The most similar labeled rows, the nearest first; empty for a model without its run.
-        cut_at: Tokens that were read of a longer text; `None` if all of it was.
+    Args:
+        probabilities (`list[tuple[str, float]]`): All K labels with their probabilities, the most probable first; of
+            equal ones the first label.
+        entropy (`float`): Of the probabilities, in nats.
+        entropy_share (`float`): `entropy` / log K: 0 for certainty, 1 for equal probabilities.
+        bald (`float | None`): How much the passes of MC dropout disagree, in nats; `None` for a model without dropout.
+        neighbors (`list[Neighbor]`): The most similar labeled rows, the nearest first; empty for a model without its
+            run.
+        cut_at (`int`, *optional*): Tokens that were read of a longer text; `None` if all of it was.
     """
 
     probabilities: list[tuple[str, float]]
@@ -83,9 +85,9 @@ def nearest_rows(query: np.ndarray, features: np.ndarray, count: int) -> tuple[n
     """The rows of `features` nearest to `query` by cosine, the nearest first; of equal ones the first row.
 
     Args:
-        query: `[D]`.
-        features: `[N, D]`, any scale. A row of zeros has cosine 0 with everything.
-        count: rows wanted; fewer come where N is smaller.
+        query (`np.ndarray`): `[D]`.
+        features (`np.ndarray`): `[N, D]`, any scale. A row of zeros has cosine 0 with everything.
+        count (`int`): rows wanted; fewer come where N is smaller.
 
     Returns:
         Row numbers and cosines, both `[min(count, N)]`.
@@ -103,7 +105,7 @@ class Explainer:
         folder (`str | os.PathLike`): The run's folder, or one with a full model or an adapter.
         passes (`int`, *optional*): Passes of MC dropout. Default 16.
 
-    Attributes:
+    Args:
         rows: The labeled rows to look among; empty for a bare model.
         pairs: Whether the model reads two texts at a time, as far as the run's data tells.
         label_names: `[K]`.

@@ -59,11 +59,12 @@ DYNAMIC = {0: "batch", 1: "length"}
 class Cost:
     """What ONNX and int8 cost on labeled rows.
 
-    Attributes:
-        table: Where the rows come from.
-        rows: How many have a label.
-        accuracy: `"PyTorch"`, `"ONNX"` and (if asked for) `"int8"` -> accuracy in [0, 1].
-        changed: `"ONNX"` and `"int8"` -> share of the rows, in [0, 1], that get another label than from PyTorch.
+    Args:
+        table (`str`): Where the rows come from.
+        rows (`int`): How many have a label.
+        accuracy (`dict[str, float]`): `"PyTorch"`, `"ONNX"` and (if asked for) `"int8"` -> accuracy in [0, 1].
+        changed (`dict[str, float]`): `"ONNX"` and `"int8"` -> share of the rows, in [0, 1], that get another label
+            than from PyTorch.
     """
 
     table: str
@@ -76,13 +77,15 @@ class Cost:
 class Exported:
     """What `export_onnx` wrote; all but `folder` is in its `export.json`, too.
 
-    Attributes:
-        folder: Holds `model.onnx`, `model_int8.onnx` (if asked for), `config.json` and the tokenizer.
-        inputs: Names of the inputs, each int64 `[N, L]` for any N and L; the output is `logits`, float32 `[N, K]`.
-        label_names: `[K]`, in the order of the class numbers.
-        difference: The largest that a logit differed from PyTorch's, in the batches that were compared.
-        sizes: ONNX file -> bytes.
-        cost: What int8 costs; `None` where there was no labeled table to measure it on, or nothing was to be measured.
+    Args:
+        folder (`Path`): Holds `model.onnx`, `model_int8.onnx` (if asked for), `config.json` and the tokenizer.
+        inputs (`list[str]`): Names of the inputs, each int64 `[N, L]` for any N and L; the output is `logits`, float32
+            `[N, K]`.
+        label_names (`list[str]`): `[K]`, in the order of the class numbers.
+        difference (`float`): The largest that a logit differed from PyTorch's, in the batches that were compared.
+        sizes (`dict[str, int]`): ONNX file -> bytes.
+        cost (`Cost | None`): What int8 costs; `None` where there was no labeled table to measure it on, or nothing was
+            to be measured.
     """
 
     folder: Path
@@ -106,14 +109,17 @@ def export_onnx(
     """Writes a classifier as ONNX, with batch size and length left open, whole and checked or not at all.
 
     Args:
-        folder: A finished run of `fit` (its `model/` is exported), the folder of a model, or that of an adapter, which
-            is merged first.
-        output: Folder to write. One that `export_onnx` wrote is replaced. Default: `onnx/` within `folder`.
-        int8: Whether to write the dynamically quantised `model_int8.onnx`, too.
-        data: Labeled table to measure accuracies on. Default: with `int8`, the test part of a run's splits.
-        text_column: Column of `data` that holds the text.
-        text_pair_column: Column of `data` that holds the second text of a pair.
-        label_column: Column of `data` that holds the label; rows without one are left out.
+        folder (`str | os.PathLike`): A finished run of `fit` (its `model/` is exported), the folder of a model, or
+            that of an adapter, which is merged first.
+        output (`str | os.PathLike`, *optional*): Folder to write. One that `export_onnx` wrote is replaced. Default:
+            `onnx/` within `folder`.
+        int8 (`bool`, defaults to `False`): Whether to write the dynamically quantised `model_int8.onnx`, too.
+        data (`str | os.PathLike`, *optional*): Labeled table to measure accuracies on. Default: with `int8`, the test
+            part of a run's splits.
+        text_column (`str`, defaults to `"text"`): Column of `data` that holds the text.
+        text_pair_column (`str`, *optional*): Column of `data` that holds the second text of a pair.
+        label_column (`str`, defaults to `"label"`): Column of `data` that holds the label; rows without one are left
+            out.
 
     Raises:
         ConfigurationError: A package of the extra `onnx` is missing.

@@ -49,7 +49,7 @@ class OnnxClassifier:
         folder (`str | PathLike`): Holds the ONNX file, `config.json` and the tokenizer.
         file (`str`): Which of its models: `"model.onnx"` (default) or `"model_int8.onnx"`.
 
-    Attributes:
+    Args:
         label_names: `[K]`, in the order of the class numbers.
         inputs: Names of the model's inputs, each int64 `[N, L]`; its output `logits` is float32 `[N, K]`.
 

@@ -31,10 +31,10 @@ ARROW_TYPES = {str: pa.string(), float: pa.float64()}
 class PredictionSummary:
     """What `predict` did.
 
-    Attributes:
-        rows: Rows written.
-        empty: Rows without any text, whose prediction is empty.
-        columns: Names of the new columns, as written.
+    Args:
+        rows (`int`): Rows written.
+        empty (`int`): Rows without any text, whose prediction is empty.
+        columns (`list[str]`): Names of the new columns, as written.
     """
 
     rows: int
@@ -61,15 +61,15 @@ def predict(
     first prediction is made.
 
     Args:
-        model: Folder of a full model or an adapter, or a Hub id.
-        input: CSV, TSV, JSON-lines or Parquet file.
-        output: File of one of these kinds.
-        text_column: Column that holds the text.
-        text_pair_column: Column that holds the second text of a pair.
-        max_length: Tokens kept of each text; default: what the model's tokenizer says.
-        max_tokens: Most tokens in one forward pass, padding included.
-        overwrite: Replace `output` if it exists.
-        quiet: No progress bar.
+        model (`str | os.PathLike`): Folder of a full model or an adapter, or a Hub id.
+        input (`str | os.PathLike`): CSV, TSV, JSON-lines or Parquet file.
+        output (`str | os.PathLike`): File of one of these kinds.
+        text_column (`str`, defaults to `"text"`): Column that holds the text.
+        text_pair_column (`str`, *optional*): Column that holds the second text of a pair.
+        max_length (`int`, *optional*): Tokens kept of each text; default: what the model's tokenizer says.
+        max_tokens (`int`, defaults to `8192`): Most tokens in one forward pass, padding included.
+        overwrite (`bool`, defaults to `False`): Replace `output` if it exists.
+        quiet (`bool`, defaults to `False`): No progress bar.
 
     Raises:
         DataError: The input is malformed or lacks a column, or `output` exists.

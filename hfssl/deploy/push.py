@@ -42,11 +42,13 @@ def files_to_push(
     """Which files go to the Hub, and under which names.
 
     Args:
-        folder: a run of `fit`, or the folder of a model or an adapter.
-        repo_id: as it will be named in the card.
-        artifact: of a run: the merged `"model"`, the `"adapter"`, or `"both"` (the adapter then lies in `adapter/`).
-        include_report: whether the report goes too, which shows some of the user's texts.
-        license: a Hub licence id such as `"apache-2.0"`, for the card of a run.
+        folder (`str | Path`): a run of `fit`, or the folder of a model or an adapter.
+        repo_id (`str`): as it will be named in the card.
+        artifact (`Artifact`, defaults to `"model"`): of a run: the merged `"model"`, the `"adapter"`, or `"both"` (the
+            adapter then lies in `adapter/`).
+        include_report (`bool`, defaults to `False`): whether the report goes too, which shows some of the user's
+            texts.
+        license (`str`, *optional*): a Hub licence id such as `"apache-2.0"`, for the card of a run.
 
     Returns:
         Path in the repository -> `Path` of the file, or its content as `bytes`.
@@ -110,17 +112,18 @@ def push(
     What goes wrong is tried again or said in one sentence, see `hfssl.hub.upload.commit`.
 
     Args:
-        folder: a run of `fit`, or the folder of a model or an adapter.
-        repo_id: `name` or `namespace/name`; made if it is not there.
-        artifact: of a run: `"model"`, `"adapter"` or `"both"`.
-        private: of a repository that is made. Default: as the namespace has it.
-        revision: branch, made if it is not there. Default: `main`.
-        include_report: whether the report goes too, which shows some of the user's texts.
-        license: a Hub licence id such as `"apache-2.0"`, for the card of a run.
-        dry_run: looks at the files and sends nothing.
-        token: default: the one that `hf auth login` saved, or `HF_TOKEN`.
-        message: of the commit.
-        wait: for tests.
+        folder (`str | Path`): a run of `fit`, or the folder of a model or an adapter.
+        repo_id (`str`): `name` or `namespace/name`; made if it is not there.
+        artifact (`Artifact`, defaults to `"model"`): of a run: `"model"`, `"adapter"` or `"both"`.
+        private (`bool`, *optional*): of a repository that is made. Default: as the namespace has it.
+        revision (`str`, *optional*): branch, made if it is not there. Default: `main`.
+        include_report (`bool`, defaults to `False`): whether the report goes too, which shows some of the user's
+            texts.
+        license (`str`, *optional*): a Hub licence id such as `"apache-2.0"`, for the card of a run.
+        dry_run (`bool`, defaults to `False`): looks at the files and sends nothing.
+        token (`str`, *optional*): default: the one that `hf auth login` saved, or `HF_TOKEN`.
+        message (`str`, defaults to `"Push with hfssl"`): of the commit.
+        wait (`Callable[[float], None]`, defaults to `time.sleep`): for tests.
 
     Raises:
         ModelError: in one sentence: nothing to push, a token that is not valid or may not write, somebody else's push

@@ -23,12 +23,12 @@ class TextClassifier:
         max_length (`int`, *optional*): Tokens kept of each text. Default: as many as tokenizer and model allow, which
             is also the most.
 
-    Attributes:
+    Args:
         model: The classifier.
         tokenizer: Its tokenizer.
         label_names: `[K]`, in the order of the logits.
         task: What a prediction is, by the model's configuration.
-        max_length: Tokens kept of each text.
+        max_length (`int`, *optional*): Tokens kept of each text.
 
     Raises:
         ModelError: The model or its tokenizer cannot be loaded.

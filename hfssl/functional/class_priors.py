@@ -40,8 +40,8 @@ def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
     """Share of each class among labels, with one row of pseudo-count spread over all: no share is 0.
 
     Args:
-        labels: `[N]` class numbers; -1 (unlabeled) is left out.
-        num_classes: K.
+        labels (`ArrayLike`): `[N]` class numbers; -1 (unlabeled) is left out.
+        num_classes (`int`): K.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -55,8 +55,9 @@ def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
     """Class prior in a user's words.
 
     Args:
-        given: `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not matter.
-        label_names: K names.
+        given (`str`): `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not
+            matter.
+        label_names (`Sequence[str]`): K names.
 
     Returns:
         `[K]` float64, in the order of `label_names`, that sums to 1.
@@ -92,8 +93,8 @@ def predicted_prior(predicted: ArrayLike, expected: ArrayLike) -> np.ndarray:
     same (benchmarks/NOTES.md, 2026-11-26, second part).
 
     Args:
-        predicted: `[N]` class numbers.
-        expected: `[K]`, all positive: shares that are expected without the rows.
+        predicted (`ArrayLike`): `[N]` class numbers.
+        expected (`ArrayLike`): `[K]`, all positive: shares that are expected without the rows.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -113,10 +114,10 @@ def estimate_prior(
     A model that is unsure without reason (a temperature above 1) breaks that condition, and rare classes then die out.
 
     Args:
-        probs: `[N, K]`, posteriors of a model that was trained on rows with shares `source`.
-        source: `[K]`, all positive; the estimate starts here and is this for N = 0.
-        max_iterations: most iterations.
-        tolerance: stop when no share changes by more.
+        probs (`ArrayLike`): `[N, K]`, posteriors of a model that was trained on rows with shares `source`.
+        source (`ArrayLike`): `[K]`, all positive; the estimate starts here and is this for N = 0.
+        max_iterations (`int`, defaults to `1000`): most iterations.
+        tolerance (`float`, defaults to `1e-6`): stop when no share changes by more.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -152,9 +153,9 @@ def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> 
     trec6, sst2 and emotion; see `benchmarks/NOTES.md`.
 
     Args:
-        estimates: `[M, K]`, see `estimate_prior`; a share may be 0.
-        default: `[K]`, all positive: the models' mean probabilities leave everything as it is.
-        num_rows: N, rows that the estimates rest on; one more, spread as `default`, counts as seen.
+        estimates (`ArrayLike`): `[M, K]`, see `estimate_prior`; a share may be 0.
+        default (`ArrayLike`): `[K]`, all positive: the models' mean probabilities leave everything as it is.
+        num_rows (`int`): N, rows that the estimates rest on; one more, spread as `default`, counts as seen.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -177,10 +178,10 @@ def align_distribution(
     normalised, again and again, while ReMixMatch takes one such step and so falls short of the target.
 
     Args:
-        probs: `[N, K]`.
-        target: `[K]`, the shares that the rows are believed to have.
-        max_iterations: most iterations.
-        tolerance: stop when no class's mean is off by more.
+        probs (`ArrayLike`): `[N, K]`.
+        target (`ArrayLike`): `[K]`, the shares that the rows are believed to have.
+        max_iterations (`int`, defaults to `1000`): most iterations.
+        tolerance (`float`, defaults to `1e-6`): stop when no class's mean is off by more.
 
     Returns:
         `[N, K]` in the dtype of `probs`. A class that no row gives any probability stays at 0.

@@ -46,12 +46,13 @@ def knn_graph(
     """W = A + A' with A_ij = max(0, cos(i, j))**gamma for the k nearest j of i (Iscen et al. 2019, section 3.2).
 
     Args:
-        embeddings: `[N, D]`, any scale. A row of zeros has no neighbours.
-        k: neighbours a row. Default 10; N - 1 where that is fewer. Rows may have more edges: W is symmetric.
-        gamma: contrast of the weights. Default 3, as in the paper.
-        search: a key of `hfssl.functional.nearest_neighbors.SEARCHES`. Default `"auto"`: exact
-            up to 10,000 rows; beyond that faiss where it is installed, else cells from scikit-learn's k-means.
-        seed: of the approximate searches.
+        embeddings (`np.ndarray`): `[N, D]`, any scale. A row of zeros has no neighbours.
+        k (`int`, defaults to `10`): neighbours a row. N - 1 where that is fewer. Rows may have more edges: W is
+            symmetric.
+        gamma (`float`, defaults to `3.0`): contrast of the weights. as in the paper.
+        search (`str`, defaults to `"auto"`): a key of `hfssl.functional.nearest_neighbors.SEARCHES`. Default `"auto"`:
+            exact up to 10,000 rows; beyond that faiss where it is installed, else cells from scikit-learn's k-means.
+        seed (`int`, defaults to `0`): of the approximate searches.
 
     Returns:
         `[N, N]` float64, symmetric, no self loops, at most 2 N k entries, each above 0 and at most 2.
@@ -76,7 +77,7 @@ def normalize_graph(graph: sparse.csr_array) -> sparse.csr_array:
     """S = D^-1/2 W D^-1/2 with D the diagonal of row sums (Zhou et al. 2004). Rows without edges stay empty.
 
     Args:
-        graph: `[N, N]`, symmetric, not negative.
+        graph (`sparse.csr_array`): `[N, N]`, symmetric, not negative.
 
     Returns:
         `[N, N]`, symmetric, eigenvalues between -1 and 1.
@@ -110,14 +111,14 @@ def spread_labels(
     """Label spreading: the fixed point of F <- alpha S F + (1 - alpha) Y (Zhou et al. 2004), rows then scaled to 1.
 
     Args:
-        graph: `[N, N]` from `knn_graph`.
-        labels: `[N]` int, -1 = unlabeled.
-        num_classes: K, at least 2. A class without labeled rows gets probability 0 wherever a label reaches.
-        alpha: how far labels travel, between 0 and 1. Default 0.99.
-        class_prior: `[K]`, shares of the classes to expect among the unlabeled rows: class mass normalization (Zhu
-            et al. 2003, eq. 9): p_ic <- p_ic prior_c / mean_i p_ic. Default: none.
-        tolerance: largest error of F, as a share of its own largest possible size. Default 1e-8. What is
-            smaller than the error cannot be told from 0 and counts as not reached.
+        graph (`sparse.csr_array`): `[N, N]` from `knn_graph`.
+        labels (`np.ndarray`): `[N]` int, -1 = unlabeled.
+        num_classes (`int`): K, at least 2. A class without labeled rows gets probability 0 wherever a label reaches.
+        alpha (`float`, defaults to `0.99`): how far labels travel, between 0 and 1.
+        class_prior (`Sequence[float] | np.ndarray`, *optional*): `[K]`, shares of the classes to expect among the
+            unlabeled rows: class mass normalization (Zhu et al. 2003, eq. 9): p_ic <- p_ic prior_c / mean_i p_ic.
+        tolerance (`float`, defaults to `1e-8`): largest error of F, as a share of its own largest possible size. What
+            is smaller than the error cannot be told from 0 and counts as not reached.
 
     Raises:
         ValueError: labels that do not fit the graph or the classes, none of them at least 0, or `alpha`,
@@ -263,8 +264,10 @@ class GraphTrust:
         Wilson's interval, 1927, z = 1): few labeled rows that happened to be right are not much of a proof.
 
         Args:
-            teacher_accuracy: accuracy of the teacher on held-out labeled rows, best the same ones. Default: unknown.
-            margin: a graph that falls short of the teacher by more than this gets weight 0. Default 0.1.
+            teacher_accuracy (`float`, *optional*): accuracy of the teacher on held-out labeled rows, best the same
+                ones.
+            margin (`float`, defaults to `0.1`): a graph that falls short of the teacher by more than this gets weight
+                0.
         """
         accuracy, count = self.accuracy, len(self.rows)
         if teacher_accuracy is not None and accuracy < teacher_accuracy - margin:
@@ -292,8 +295,8 @@ def graph_trust(
 
     Args:
         graph, labels, num_classes, alpha, class_prior: as for `spread_labels`.
-        folds: F, at least 2. Default 5; one fold a labeled row where there are fewer rows.
-        seed: of the folds.
+        folds (`int`, defaults to `5`): F, at least 2. one fold a labeled row where there are fewer rows.
+        seed (`int`, defaults to `0`): of the folds.
     """
     labels = _checked_labels(graph, labels, num_classes)
     prior = _checked_prior(class_prior, num_classes)
@@ -324,9 +327,9 @@ def agreement_weights(teacher_probs: np.ndarray, graph_probs: np.ndarray, trust:
     (their largest of K probabilities is often little above 1/K), so their ratio counts here and not their size.
 
     Args:
-        teacher_probs: `[N, K]`.
-        graph_probs: `[N, K]`, `SpreadLabels.probs`.
-        trust: in [0, 1], from `GraphTrust.weight`. At 0 all weights are 1: the graph has no say.
+        teacher_probs (`np.ndarray`): `[N, K]`.
+        graph_probs (`np.ndarray`): `[N, K]`, `SpreadLabels.probs`.
+        trust (`float`): in [0, 1], from `GraphTrust.weight`. At 0 all weights are 1: the graph has no say.
 
     Returns:
         `[N]`, between 1 - trust and 1.

@@ -24,10 +24,11 @@ def logistic_weights(
     makes it free of their scale. A class without rows is never predicted. The result is scikit-learn's.
 
     Args:
-        features: `[B, D]`, of two classes or more.
-        labels: `[B]`.
-        num_classes: K.
-        inverse_penalty: C of scikit-learn, whose default is 1; 10 here by `benchmarks/NOTES.md`, 2026-11-26.
+        features (`Tensor`): `[B, D]`, of two classes or more.
+        labels (`Tensor`): `[B]`.
+        num_classes (`int`): K.
+        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): C of scikit-learn, whose default is 1; 10 here by
+            `benchmarks/NOTES.md`, 2026-11-26.
 
     Returns:
         `[K, D]` and `[K]`.
@@ -52,10 +53,10 @@ def soft_logistic_weights(
     scikit-learn's would need each row once a class.
 
     Args:
-        features: `[N, D]`.
-        targets: `[N, K]`, each row's probabilities.
-        weights: `[N]`, not negative, some above 0.
-        inverse_penalty: C.
+        features (`np.ndarray`): `[N, D]`.
+        targets (`np.ndarray`): `[N, K]`, each row's probabilities.
+        weights (`np.ndarray`): `[N]`, not negative, some above 0.
+        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): C.
 
     Returns:
         `[K, D]` and `[K]`, float64.
@@ -81,12 +82,12 @@ def softmax_regression(
     the search looked at the loss 175 times without this where 20 are enough (`benchmarks/NOTES.md`, 2026-11-29).
 
     Args:
-        features: `[N, D]`.
-        targets: `[N, K]`, each row's probabilities.
-        weights: `[N]`, not negative, some above 0.
-        penalty: of the weight, above 0.
-        bias_penalty: of the bias.
-        offset: `[N, K]`, a fixed term in the logits.
+        features (`np.ndarray`): `[N, D]`.
+        targets (`np.ndarray`): `[N, K]`, each row's probabilities.
+        weights (`np.ndarray`): `[N]`, not negative, some above 0.
+        penalty (`float`): of the weight, above 0.
+        bias_penalty (`float`, defaults to `0.0`): of the bias.
+        offset (`np.ndarray`, *optional*): `[N, K]`, a fixed term in the logits.
 
     Returns:
         Weight `[K, D]` and bias `[K]`, float64, that act on the features as they are, not on x - m.

@@ -31,9 +31,9 @@ def weighted_pseudo_label_loss(
     so that a batch of doubtful rows moves the model less.
 
     Args:
-        logits: `[U, K]`.
-        target_probs: `[U, K]`, one-hot or soft.
-        weights: `[U]`, not negative.
+        logits (`torch.Tensor`): `[U, K]`.
+        target_probs (`torch.Tensor`): `[U, K]`, one-hot or soft.
+        weights (`torch.Tensor`): `[U]`, not negative.
     """
     return (weights * soft_cross_entropy(logits, target_probs)).mean()
 
@@ -51,8 +51,9 @@ def pair_similarity_loss(features: torch.Tensor, alike: torch.Tensor) -> torch.T
     Where the batch has pairs of one kind alone, these are all; a batch of one row gives 0.
 
     Args:
-        features: `[B, D]`.
-        alike: `[B, B]`, which rows are of one class (`same_class`), or cosines in [0, 1] to draw them to.
+        features (`torch.Tensor`): `[B, D]`.
+        alike (`torch.Tensor`): `[B, B]`, which rows are of one class (`same_class`), or cosines in [0, 1] to draw them
+            to.
     """
     normalised = F.normalize(features, dim=-1)
     alike = alike.float()
@@ -70,9 +71,9 @@ def supervised_contrastive_loss(features: torch.Tensor, alike: torch.Tensor, tem
     anchors that have a positive. A batch in which no row has one gives 0.
 
     Args:
-        features: `[B, D]`.
-        alike: `[B, B]` bool, or weights in [0, 1] of rows that are alike in part.
-        temperature: T, above 0.
+        features (`torch.Tensor`): `[B, D]`.
+        alike (`torch.Tensor`): `[B, B]` bool, or weights in [0, 1] of rows that are alike in part.
+        temperature (`float`): T, above 0.
     """
     normalised = F.normalize(features, dim=-1)
     itself = torch.eye(len(alike), dtype=torch.bool, device=features.device)

@@ -32,10 +32,11 @@ def nearest_neighbors(
     """Each row's k nearest other rows by cosine, in no order.
 
     Args:
-        embeddings: `[N, D]`, any scale.
-        k: neighbours a row.
-        search: a key of `SEARCHES`; `"auto"` is exact up to 10,000 rows, then faiss where it is installed, else cells.
-        seed: of the approximate searches.
+        embeddings (`np.ndarray`): `[N, D]`, any scale.
+        k (`int`, defaults to `10`): neighbours a row.
+        search (`str`, defaults to `"auto"`): a key of `SEARCHES`; `"auto"` is exact up to 10,000 rows, then faiss
+            where it is installed, else cells.
+        seed (`int`, defaults to `0`): of the approximate searches.
 
     Returns:
         Row numbers `[N, k]` int32 and cosines `[N, k]` float32. Where an approximate search finds fewer than k, the

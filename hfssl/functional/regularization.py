@@ -40,12 +40,13 @@ def r_drop_loss(
     (CE(first) + CE(second)) / 2 + alpha / 2 * (KL(p1 || p2) + KL(p2 || p1)) / 2, means over the rows, in nats.
 
     Args:
-        first: `[B, K]` logits under one dropout mask.
-        second: `[B, K]` logits of the same rows under another.
-        labels: `[B]`.
-        alpha: weight of the divergence; the paper has 0.5 to 5.
-        loss: (logits, labels) -> mean loss; default: cross-entropy.
-        divergence: (logits, logits) -> sum of the two divergences; default: `symmetric_divergence`.
+        first (`Tensor`): `[B, K]` logits under one dropout mask.
+        second (`Tensor`): `[B, K]` logits of the same rows under another.
+        labels (`Tensor`): `[B]`.
+        alpha (`float`): weight of the divergence; the paper has 0.5 to 5.
+        loss (`Loss`, defaults to `F.cross_entropy`): (logits, labels) -> mean loss; default: cross-entropy.
+        divergence (`Loss`, *optional*): (logits, logits) -> sum of the two divergences; default:
+            `symmetric_divergence`.
     """
     divergence = symmetric_divergence if divergence is None else divergence
     likelihood = sum(loss(logits, labels) for logits in (first, second))
@@ -64,11 +65,11 @@ def mixup_loss(
     """share * loss(label) + (1 - share) * loss(partner's label) (Zhang et al. 2018, section 2).
 
     Args:
-        logits: `[B, K]` of mixed rows.
-        labels: `[B]`.
-        partners: `[B]` row numbers that each row was mixed with.
-        share: lambda, what is left of the row itself, in [0, 1].
-        loss: (logits, labels) -> mean loss; default: cross-entropy.
+        logits (`Tensor`): `[B, K]` of mixed rows.
+        labels (`Tensor`): `[B]`.
+        partners (`Tensor`): `[B]` row numbers that each row was mixed with.
+        share (`float`): lambda, what is left of the row itself, in [0, 1].
+        loss (`Loss`, defaults to `F.cross_entropy`): (logits, labels) -> mean loss; default: cross-entropy.
     """
     return share * loss(logits, labels) + (1 - share) * loss(logits, labels[partners])
 

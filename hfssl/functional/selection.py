@@ -65,10 +65,10 @@ def class_balanced_selection(
     Rows of probability 0 are drawn, at random, only after all others of their class are gone.
 
     Args:
-        candidates: the pool.
-        probability: `[N]`, not negative, need not sum to 1.
-        size: S, rows wanted in all.
-        generator: drawn from; the same state gives the same rows.
+        candidates (`Candidates`): the pool.
+        probability (`np.ndarray`): `[N]`, not negative, need not sum to 1.
+        size (`int`): S, rows wanted in all.
+        generator (`np.random.Generator`): drawn from; the same state gives the same rows.
 
     Returns:
         Row numbers, ascending int64, at most `size`.

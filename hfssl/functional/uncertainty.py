@@ -17,7 +17,7 @@ def entropy(probs: Tensor) -> Tensor:
     """Entropy H(p) = -sum_k p_k log p_k in nats, with 0 log 0 = 0.
 
     Args:
-        probs: `[..., K]`.
+        probs (`Tensor`): `[..., K]`.
 
     Returns:
         `[...]`, between 0 and log K.
@@ -31,7 +31,7 @@ def bald(probs: Tensor) -> Tensor:
     It is 0 where all passes agree, however unsure they are, and large where each pass is sure of something else.
 
     Args:
-        probs: `[T, N, K]`.
+        probs (`Tensor`): `[T, N, K]`.
 
     Returns:
         `[N]` in nats, between 0 and log K (rounding below 0 is cut off).
@@ -45,7 +45,7 @@ def predictive_variance(probs: Tensor) -> Tensor:
     It is the *population* variance (divided by T, not by T - 1), as in UST's code: one pass gives 0 and not NaN.
 
     Args:
-        probs: `[T, N, K]`.
+        probs (`Tensor`): `[T, N, K]`.
 
     Returns:
         `[N, K]`, between 0 and 1/4.
@@ -57,8 +57,8 @@ def predicted_class_variance(probs: Tensor, predicted: Tensor) -> Tensor:
     """Population variance over the passes of the probability of each row's predicted class (UST).
 
     Args:
-        probs: `[T, N, K]`.
-        predicted: `[N]` int64, class of each row.
+        probs (`Tensor`): `[T, N, K]`.
+        predicted (`Tensor`): `[N]` int64, class of each row.
 
     Returns:
         `[N]`, between 0 and 1/4.
@@ -70,7 +70,7 @@ def variation_ratio(probs: Tensor) -> Tensor:
     """Share of the passes that do not vote for the most voted class, 1 - max_k votes_k / T (Freeman 1965).
 
     Args:
-        probs: `[T, N, K]`.
+        probs (`Tensor`): `[T, N, K]`.
 
     Returns:
         `[N]`, between 0 and 1 - 1/K.

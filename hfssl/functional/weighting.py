@@ -30,9 +30,9 @@ def log_variance(variance: Tensor, alpha: float = 0.1, eps: float = 1e-10) -> Te
     0.14 (passes that contradict each other) and 2.30 (passes that agree) at the default values.
 
     Args:
-        variance: `[N]`, variance over the passes of the predicted class's probability.
-        alpha: scale; it cancels out when the weights are normalized to mean 1.
-        eps: bounds the weight of rows whose passes agree exactly.
+        variance (`Tensor`): `[N]`, variance over the passes of the predicted class's probability.
+        alpha (`float`, defaults to `0.1`): scale; it cancels out when the weights are normalized to mean 1.
+        eps (`float`, defaults to `1e-10`): bounds the weight of rows whose passes agree exactly.
 
     Returns:
         `[N]`.
@@ -44,7 +44,7 @@ def one_minus_entropy(probs: Tensor) -> Tensor:
     """1 - H(p) / log K (Iscen et al. 2019, the weight of a pseudo-label).
 
     Args:
-        probs: `[N, K]`, K at least 2.
+        probs (`Tensor`): `[N, K]`, K at least 2.
 
     Returns:
         `[N]`, from 0 (uniform) to 1 (certain).
@@ -56,8 +56,8 @@ def one_minus_bald(bald: Tensor, num_classes: int) -> Tensor:
     """1 - BALD / log K: the passes' disagreement in place of the predictive entropy of `one_minus_entropy`.
 
     Args:
-        bald: `[N]` in nats.
-        num_classes: K, at least 2.
+        bald (`Tensor`): `[N]` in nats.
+        num_classes (`int`): K, at least 2.
 
     Returns:
         `[N]`, from 0 (each pass sure of another class) to 1 (the passes agree).
@@ -69,7 +69,7 @@ def confidence(probs: Tensor) -> Tensor:
     """Probability of the most likely class.
 
     Args:
-        probs: `[N, K]`.
+        probs (`Tensor`): `[N, K]`.
 
     Returns:
         `[N]`, between 1/K and 1.
@@ -81,7 +81,7 @@ def uniform(probs: Tensor) -> Tensor:
     """Weight 1 for every row: plain self-training.
 
     Args:
-        probs: `[N, K]`.
+        probs (`Tensor`): `[N, K]`.
 
     Returns:
         `[N]` of ones.
@@ -93,7 +93,7 @@ def normalize_to_mean_one(weights: Tensor) -> Tensor:
     """Divides by the mean, so that weighting changes which rows teach more but not the size of the unlabeled loss.
 
     Args:
-        weights: `[N]`, not negative. All zero stays all zero: rows that no one trusts teach nothing.
+        weights (`Tensor`): `[N]`, not negative. All zero stays all zero: rows that no one trusts teach nothing.
 
     Returns:
         `[N]` with mean 1.
@@ -119,11 +119,11 @@ def pseudo_label_weights(
     """Weights of the *selected* rows by the weighting called `name`.
 
     Args:
-        name: a key of `WEIGHTINGS`.
-        probs: `[N, K]`, mean over the passes.
-        variance: `[N]`, variance of the predicted class's probability over the passes.
-        bald: `[N]` in nats.
-        normalize: scale to mean 1 over these rows. Default `True`.
+        name (`str`): a key of `WEIGHTINGS`.
+        probs (`Tensor`): `[N, K]`, mean over the passes.
+        variance (`Tensor`): `[N]`, variance of the predicted class's probability over the passes.
+        bald (`Tensor`): `[N]` in nats.
+        normalize (`bool`, defaults to `True`): scale to mean 1 over these rows.
 
     Returns:
         `[N]`.

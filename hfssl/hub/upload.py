@@ -39,10 +39,10 @@ ROOT_OF_A_MODEL = re.compile(r"(adapter_)?config\.json|hfssl_labels\.json|[^/]+\
 class Pushed:
     """What a push has done, or would do.
 
-    Attributes:
-        files: Path in the repository -> bytes.
-        url: Of the commit; `None` for a dry run.
-        oid: Of the commit; `None` for a dry run.
+    Args:
+        files (`dict[str, int]`): Path in the repository -> bytes.
+        url (`str`, *optional*): Of the commit; `None` for a dry run.
+        oid (`str`, *optional*): Of the commit; `None` for a dry run.
     """
 
     files: dict[str, int]
@@ -92,13 +92,13 @@ def commit(
     before a failure are not sent a second time.
 
     Args:
-        files: path in the repository -> file, or its content.
-        repo_id: `name` or `namespace/name`; made if it is not there.
-        message: of the commit.
-        private: of a repository that is made. Default: as the namespace has it.
-        revision: branch, made if it is not there. Default: `main`.
-        token: default: the one that `hf auth login` saved, or `HF_TOKEN`.
-        wait: for tests.
+        files (`Files`): path in the repository -> file, or its content.
+        repo_id (`str`): `name` or `namespace/name`; made if it is not there.
+        message (`str`): of the commit.
+        private (`bool`, *optional*): of a repository that is made. Default: as the namespace has it.
+        revision (`str`, *optional*): branch, made if it is not there. Default: `main`.
+        token (`str`, *optional*): default: the one that `hf auth login` saved, or `HF_TOKEN`.
+        wait (`Callable[[float], None]`, defaults to `time.sleep`): for tests.
 
     Raises:
         ModelError: in one sentence: a token that is not valid or may not write, somebody else's push in between, a

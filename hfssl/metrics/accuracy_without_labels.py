@@ -16,9 +16,9 @@ def average_thresholded_confidence(held_out: ArrayLike, labels: ArrayLike, unlab
     entropy of the probabilities as the measure of how sure it is. It inherits the noise of the held-out accuracy.
 
     Args:
-        held_out: `[V, K]` probabilities of rows with known labels that were not trained on.
-        labels: `[V]`.
-        unlabeled: `[N, K]` probabilities.
+        held_out (`ArrayLike`): `[V, K]` probabilities of rows with known labels that were not trained on.
+        labels (`ArrayLike`): `[V]`.
+        unlabeled (`ArrayLike`): `[N, K]` probabilities.
 
     Returns:
         A share in [0, 1]; `None` for V = 0 or N = 0.

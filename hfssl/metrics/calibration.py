@@ -27,9 +27,9 @@ def reliability_bins(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> lis
     """Bins of equal width over the confidence max_k p_k, as in Guo et al. 2017, section 2.
 
     Args:
-        probs: class probabilities, shape `[N, K]`, rows sum to 1.
-        labels: true class indices, shape `[N]`.
-        bins: number of bins M; bin m is the half-open interval `((m - 1) / M, m / M]`. Default `15`.
+        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): true class indices, shape `[N]`.
+        bins (`int`, defaults to `15`): number of bins M; bin m is the half-open interval `((m - 1) / M, m / M]`.
 
     Returns:
         All M bins in order, the empty ones included.
@@ -55,9 +55,9 @@ def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 
     """ECE = sum over bins of (bin's share of the rows) * |accuracy - confidence| (Guo et al. 2017, equation 3).
 
     Args:
-        probs: class probabilities, shape `[N, K]`, rows sum to 1.
-        labels: true class indices, shape `[N]`.
-        bins: number of equally wide bins, default `15`.
+        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): true class indices, shape `[N]`.
+        bins (`int`, defaults to `15`): number of equally wide bins.
 
     Returns:
         A number in `[0, 1]`; 0 is perfectly calibrated.

@@ -37,8 +37,8 @@ def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
     """Fraction of rows whose predicted class is the true one.
 
     Args:
-        predictions: class indices, shape `[N]`.
-        labels: true class indices, shape `[N]`, none of them -1.
+        predictions (`ArrayLike`): class indices, shape `[N]`.
+        labels (`ArrayLike`): true class indices, shape `[N]`, none of them -1.
 
     Raises:
         `ValueError`: if there are no rows, or the shapes differ, or a row has no label.
@@ -51,9 +51,9 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int
     """Counts of rows, shape `[K, K]`: row = true class, column = predicted class.
 
     Args:
-        predictions: class indices below `num_classes`, shape `[N]`.
-        labels: true class indices below `num_classes`, shape `[N]`.
-        num_classes: K.
+        predictions (`ArrayLike`): class indices below `num_classes`, shape `[N]`.
+        labels (`ArrayLike`): true class indices below `num_classes`, shape `[N]`.
+        num_classes (`int`): K.
     """
     predictions, labels = _checked_pair(predictions, labels)
     highest = max(predictions.max(), labels.max())
@@ -88,8 +88,8 @@ def macro_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
     validation part happens to lack neither helps nor hurts.
 
     Args:
-        predictions: class indices, shape `[N]`.
-        labels: true class indices, shape `[N]`.
+        predictions (`ArrayLike`): class indices, shape `[N]`.
+        labels (`ArrayLike`): true class indices, shape `[N]`.
     """
     predictions, labels = _checked_pair(predictions, labels)
     num_classes = int(max(predictions.max(), labels.max())) + 1
@@ -101,8 +101,8 @@ def nll(probs: ArrayLike, labels: ArrayLike) -> float:
     """Mean negative log-likelihood of the true class, in nats. Probabilities below 1e-12 count as 1e-12.
 
     Args:
-        probs: class probabilities, shape `[N, K]`, rows sum to 1.
-        labels: true class indices, shape `[N]`.
+        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): true class indices, shape `[N]`.
     """
     probs, labels = checked_probs_and_labels(probs, labels)
     of_truth = probs[np.arange(len(labels)), labels]
@@ -113,8 +113,8 @@ def evaluate_probs(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """The four numbers of every evaluation: `accuracy`, `macro_f1`, `ece` in `[0, 1]` and `nll` in nats.
 
     Args:
-        probs: class probabilities, shape `[N, K]`, rows sum to 1.
-        labels: true class indices, shape `[N]`, none of them -1.
+        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): true class indices, shape `[N]`, none of them -1.
 
     Raises:
         `ValueError`: if there are no rows, the shapes do not fit, or these are not probabilities and class indices.

@@ -28,7 +28,7 @@ def disagreement(predictions: Sequence[ArrayLike]) -> float | None:
     (Jiang et al. 2022, "Assessing Generalization of SGD via Disagreement"); overconfident ones disagree too little.
 
     Args:
-        predictions: class indices `[N]` of each model, rows in the same order.
+        predictions (`Sequence[ArrayLike]`): class indices `[N]` of each model, rows in the same order.
     """
     arrays = [np.asarray(prediction) for prediction in predictions]
     if len(arrays) < 2 or not arrays[0].size:
@@ -46,9 +46,9 @@ def paired_gain(right_a: ArrayLike, right_b: ArrayLike, *, confidence: float = 0
     (benchmarks/NOTES.md, 2026-11-29, second part).
 
     Args:
-        right_a: whether model a is right, `[N]` bool, N at least 1.
-        right_b: whether model b is right, rows in the same order.
-        confidence: coverage of the interval, default `0.95`.
+        right_a (`ArrayLike`): whether model a is right, `[N]` bool, N at least 1.
+        right_b (`ArrayLike`): whether model b is right, rows in the same order.
+        confidence (`float`, defaults to `0.95`): coverage of the interval.
 
     Returns:
         `(gain, lower bound, upper bound)`, all in `[-1, 1]`; the gain is the plain difference of the accuracies.
@@ -71,8 +71,8 @@ def sign_test(right_a: ArrayLike, right_b: ArrayLike) -> float:
     would be b's loss with probability 1/2.
 
     Args:
-        right_a: whether model a is right, `[N]` bool.
-        right_b: whether model b is right, rows in the same order.
+        right_a (`ArrayLike`): whether model a is right, `[N]` bool.
+        right_b (`ArrayLike`): whether model b is right, rows in the same order.
 
     Returns:
         A p-value; 1 where the two differ on no row.

@@ -63,15 +63,19 @@ def build_lora_config(
     """LoRA (Hu et al. 2022) on the linear layers of the encoder, with the head trained in full.
 
     Args:
-        model: plain, as `load_classifier` or `load_masked_lm` gave it; its own layers say where adapters may go.
-        r: rank.
-        alpha: the update is scaled by alpha / r.
-        dropout: on the adapter's input; MC dropout draws from it as well as from the body's.
-        target_modules: last parts of the names of linear layers, e.g. `("query", "value")`. Default: all linear layers
-            of the encoder (attention and feed-forward, as in QLoRA), whatever they are called; never the head.
-        task: for `"masked_lm"` the head's transform is trained in full and saved with the adapter, while its decoder
-            stays tied to the frozen embeddings; for any kind of prediction the head and the pooler are.
-        peft_task: peft's `task_type` of a kind of prediction.
+        model (`PreTrainedModel`): plain, as `load_classifier` or `load_masked_lm` gave it; its own layers say where
+            adapters may go.
+        r (`int`, defaults to `8`): rank.
+        alpha (`int`, defaults to `16`): the update is scaled by alpha / r.
+        dropout (`float`, defaults to `0.1`): on the adapter's input; MC dropout draws from it as well as from the
+            body's.
+        target_modules (`Sequence[str]`, *optional*): last parts of the names of linear layers, e.g. `("query",
+            "value")`. Default: all linear layers of the encoder (attention and feed-forward, as in QLoRA), whatever
+            they are called; never the head.
+        task (`str`, defaults to `DEFAULT_TASK`): for `"masked_lm"` the head's transform is trained in full and saved
+            with the adapter, while its decoder stays tied to the frozen embeddings; for any kind of prediction the
+            head and the pooler are.
+        peft_task (`str`, defaults to `"SEQ_CLS"`): peft's `task_type` of a kind of prediction.
 
     Raises:
         ConfigurationError: if a target is no linear layer of the encoder.
@@ -127,9 +131,9 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> Pef
     """Freezes the body and puts a fresh adapter on it, drawn from `seed` apart from the global random state.
 
     Args:
-        model: changed in place; the adapter's layers are put into it.
-        config: see `build_lora_config`.
-        seed: of the adapter. It starts as a no-op: the outputs are the model's own.
+        model (`PreTrainedModel`): changed in place; the adapter's layers are put into it.
+        config (`LoraConfig`): see `build_lora_config`.
+        seed (`int`): of the adapter. It starts as a no-op: the outputs are the model's own.
     """
     with own_random_state(seed), _without_peft_deprecations():
         return get_peft_model(model, config)
@@ -141,11 +145,12 @@ def save_adapter(
     """Writes the adapter with the head and its labels, whole or not at all.
 
     Args:
-        model: a classifier with an adapter.
-        directory: replaced as a whole. No `config.json` goes there (see above), and none may be added.
-        label_names: in the order of the class numbers.
-        base_model: folder or Hub id whose body the adapter was trained on. Default: what the model was loaded from.
-            Where the body changed since (a pretext stage), give the folder where the changed one is kept.
+        model (`PeftModel`): a classifier with an adapter.
+        directory (`str | Path`): replaced as a whole. No `config.json` goes there (see above), and none may be added.
+        label_names (`Sequence[str]`): in the order of the class numbers.
+        base_model (`str | Path`, *optional*): folder or Hub id whose body the adapter was trained on. Default: what
+            the model was loaded from. Where the body changed since (a pretext stage), give the folder where the
+            changed one is kept.
 
     Raises:
         ModelError: if there are not as many names as labels.
@@ -162,9 +167,9 @@ def label_map(model: PeftModel, label_names: Sequence[str], *, base_model: str |
     """The content of `hfssl_labels.json`; peft's own file will name the same base model.
 
     Args:
-        model: a classifier with an adapter, its weights whole on this process.
-        label_names: in the order of the class numbers.
-        base_model: see `save_adapter`.
+        model (`PeftModel`): a classifier with an adapter, its weights whole on this process.
+        label_names (`Sequence[str]`): in the order of the class numbers.
+        base_model (`str | Path`, *optional*): see `save_adapter`.
 
     Raises:
         ModelError: if there are not as many names as labels.
@@ -209,10 +214,11 @@ def load_adapter(
     """Loads what `save_adapter` wrote, on its base model and with its label names.
 
     Args:
-        directory: the adapter's folder.
-        base: folder or Hub id of the base model, where it is no longer at the place that was saved.
-        trainable: whether the adapter and the head get gradients. Default `False`.
-        trust_remote_code: whether code that comes with the base model may run.
+        directory (`str | Path`): the adapter's folder.
+        base (`str | Path`, *optional*): folder or Hub id of the base model, where it is no longer at the place that
+            was saved.
+        trainable (`bool`, defaults to `False`): whether the adapter and the head get gradients.
+        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the base model may run.
 
     Raises:
         ModelError: if files are missing, or the base model is not the one that the adapter was trained on.
@@ -260,7 +266,7 @@ def merge(model: PeftModel) -> PreTrainedModel:
     """Adds the adapter's update to the body's weights: a plain transformers model with all parameters trainable again.
 
     Args:
-        model: used up; its layers become those of the result.
+        model (`PeftModel`): used up; its layers become those of the result.
 
     Example:
         >>> import hfssl

@@ -34,12 +34,14 @@ def from_pretrained(
     Safetensors only; and no code that comes with a model, or with an adapter's base model, is run unless you say so.
 
     Args:
-        path: folder, or Hub id; what is cached is used where the Hub cannot be reached.
-        revision: branch, tag or commit of a Hub id.
-        subfolder: where in the folder or repository it lies: `"adapter"` for the adapter beside a pushed model.
-        token: for a private model. Default: the one that `hf auth login` saved.
-        base: folder or Hub id of an adapter's base model, where it is no longer at the place that was saved.
-        trust_remote_code: whether such code may run.
+        path (`str | Path`): folder, or Hub id; what is cached is used where the Hub cannot be reached.
+        revision (`str`, *optional*): branch, tag or commit of a Hub id.
+        subfolder (`str`, *optional*): where in the folder or repository it lies: `"adapter"` for the adapter beside a
+            pushed model.
+        token (`str`, *optional*): for a private model. Default: the one that `hf auth login` saved.
+        base (`str | Path`, *optional*): folder or Hub id of an adapter's base model, where it is no longer at the
+            place that was saved.
+        trust_remote_code (`bool`, defaults to `False`): whether such code may run.
 
     Raises:
         ModelError: if it is not there, or weights are missing, so that some would be random; or if it cannot be loaded

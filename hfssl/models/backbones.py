@@ -54,9 +54,9 @@ def check_backbone(
     """Makes sure that a backbone can be loaded and given a classification head, without reading its weights.
 
     Args:
-        backbone: a folder with `config.json` and `model.safetensors`, or a Hub id.
-        revision: of a Hub id.
-        trust_remote_code: whether code that comes with the model may run. Default `False`.
+        backbone (`str | Path`): a folder with `config.json` and `model.safetensors`, or a Hub id.
+        revision (`str`, *optional*): of a Hub id.
+        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
 
     Returns:
         The backbone's configuration.
@@ -116,11 +116,11 @@ def load_tokenizer(
     """Loads the tokenizer of a backbone or of a saved model.
 
     Args:
-        path: folder or Hub id.
-        max_length: tokens a text; saved with the tokenizer, so that whoever loads it cuts texts as training did.
-            Backbones that read fewer tokens lower it. Default: as the tokenizer says.
-        revision: of a Hub id.
-        trust_remote_code: whether code that comes with the model may run.
+        path (`str | Path`): folder or Hub id.
+        max_length (`int`, *optional*): tokens a text; saved with the tokenizer, so that whoever loads it cuts texts as
+            training did. Backbones that read fewer tokens lower it. Default: as the tokenizer says.
+        revision (`str`, *optional*): of a Hub id.
+        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
 
     Raises:
         ModelError: if its files are missing (transformers would make up an empty one), or it cannot pad.

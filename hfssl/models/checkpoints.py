@@ -27,10 +27,12 @@ def save_checkpoint(
     """Writes weights and tokenizer, whole or not at all; `hfssl.models.auto.from_pretrained` loads either kind.
 
     Args:
-        model: A full model, or one with an adapter, of which the adapter and the head are saved.
-        tokenizer: Saved beside it.
-        folder: Replaced as a whole.
-        label_names: Names of the K classes; needed for an adapter (a full model holds them in its config).
+        model (`PreTrainedModel | PeftModel`): A full model, or one with an adapter, of which the adapter and the head
+            are saved.
+        tokenizer (`PreTrainedTokenizerBase`): Saved beside it.
+        folder (`str | os.PathLike`): Replaced as a whole.
+        label_names (`Sequence[str]`, defaults to `()`): Names of the K classes; needed for an adapter (a full model
+            holds them in its config).
     """
     with atomic_directory(folder) as temporary, library_bars():
         if isinstance(model, PeftModel):

@@ -47,7 +47,7 @@ class ExtraModules(nn.ModuleDict):
         did not use gets a gradient of 0, on one rank as on several.
 
         Args:
-            reduce: `Accelerator.reduce`.
+            reduce (`Callable[[Tensor, str], Tensor]`): `Accelerator.reduce`.
         """
         for parameter in self.parameters():
             if parameter.requires_grad:

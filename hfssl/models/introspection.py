@@ -24,7 +24,7 @@ def body_and_head_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
     """Names of the parameters of the body (`base_model`, pooler and LoRA weights included) and of the head.
 
     Args:
-        model: a transformers model, plain, with an adapter, or wrapped for several devices.
+        model (`nn.Module`): a transformers model, plain, with an adapter, or wrapped for several devices.
 
     Returns:
         Two lists that together are the names in `model.named_parameters()`. A tied weight belongs to the body.

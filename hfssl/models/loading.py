@@ -67,18 +67,22 @@ def load_classifier(
     """A classifier with the backbone's body and a fresh head: the same head for the same seed.
 
     Args:
-        backbone: folder or Hub id. A head in it is ignored.
-        label_names: in the order of the class numbers.
-        pooling: `"stock"` is the architecture's own head, so that plain transformers loads the saved model; `"mean"`
-            averages over the tokens, and the saved model needs hfssl.
-        dtype: of the weights; a checkpoint's own may be bfloat16, which is no good for tuning on few rows.
-        seed: of the head.
-        classifier_dropout: dropout before the head. Default: the architecture's.
-        revision: of a Hub id.
-        trust_remote_code: whether code that comes with the model may run.
-        auto_class: name of the transformers class that makes the model; `Task.model_options` gives these three.
-        problem_type: `problem_type` of the model's configuration.
-        task: kind of prediction; any other than the default is noted in the model's configuration.
+        backbone (`str | Path`): folder or Hub id. A head in it is ignored.
+        label_names (`Sequence[str]`): in the order of the class numbers.
+        pooling (`Pooling`, defaults to `"stock"`): `"stock"` is the architecture's own head, so that plain
+            transformers loads the saved model; `"mean"` averages over the tokens, and the saved model needs hfssl.
+        dtype (`torch.dtype`, defaults to `torch.float32`): of the weights; a checkpoint's own may be bfloat16, which
+            is no good for tuning on few rows.
+        seed (`int`): of the head.
+        classifier_dropout (`float`, *optional*): dropout before the head. Default: the architecture's.
+        revision (`str`, *optional*): of a Hub id.
+        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
+        auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): name of the transformers class that
+            makes the model; `Task.model_options` gives these three.
+        problem_type (`str | None`, defaults to `"single_label_classification"`): `problem_type` of the model's
+            configuration.
+        task (`str`, defaults to `DEFAULT_TASK`): kind of prediction; any other than the default is noted in the
+            model's configuration.
 
     Raises:
         ModelError: see `check_backbone`; and if body weights are missing or do not fit.
@@ -149,8 +153,9 @@ def transfer_encoder(source: PreTrainedModel, target: PreTrainedModel) -> None:
     """Copies the body's weights from `source` into `target`, for example from a masked LM into a classifier.
 
     Args:
-        source: keeps its weights. With an adapter: merge it first.
-        target: of the same architecture and sizes. Its head stays, and so does its pooler where the source has none.
+        source (`PreTrainedModel`): keeps its weights. With an adapter: merge it first.
+        target (`PreTrainedModel`): of the same architecture and sizes. Its head stays, and so does its pooler where
+            the source has none.
 
     Raises:
         ModelError: if the two bodies do not have the same weights in the same shapes; nothing is copied then.

@@ -20,8 +20,8 @@ class MeanPooledConfig(PreTrainedConfig):
     """Configuration of `MeanPooledForSequenceClassification`.
 
     Args:
-        text_config: the encoder's own configuration.
-        classifier_dropout: dropout between the mean and the last layer. Default 0.1.
+        text_config (`dict | PreTrainedConfig`, *optional*): the encoder's own configuration.
+        classifier_dropout (`float`, defaults to `0.1`): dropout between the mean and the last layer.
     """
 
     model_type = "hfssl-mean-pooled"
@@ -35,8 +35,8 @@ def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """Mean over the tokens that are not padding.
 
     Args:
-        hidden: `[N, L, D]`.
-        attention_mask: `[N, L]`, 1 for tokens and 0 for padding. A row without tokens gives zeros.
+        hidden (`Tensor`): `[N, L, D]`.
+        attention_mask (`Tensor`): `[N, L]`, 1 for tokens and 0 for padding. A row without tokens gives zeros.
 
     Returns:
         `[N, D]`.

@@ -147,8 +147,8 @@ def class_counts(counts: Mapping[str, Sequence[int]], label_names: Sequence[str]
     """Bars of rows per class, one panel a split.
 
     Args:
-        counts: split -> rows of each class, each of length K.
-        label_names: K names. Past 30 classes, bars are sorted and carry no names.
+        counts (`Mapping[str, Sequence[int]]`): split -> rows of each class, each of length K.
+        label_names (`Sequence[str]`): K names. Past 30 classes, bars are sorted and carry no names.
     """
     named = len(label_names) <= MAX_NAMED_CLASSES
     names = drawable_names(label_names)
@@ -183,8 +183,8 @@ def learning_curves(curves: Mapping[str, tuple[str, Mapping[str, Sequence[tuple[
     """Loss against step, one panel a stage.
 
     Args:
-        curves: stage -> (title, series name -> [(step, value), ...]). The first series of a stage is drawn strong with
-            a running mean, the others dashed.
+        curves (`Mapping[str, tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]`): stage -> (title, series name ->
+            [(step, value), ...]). The first series of a stage is drawn strong with a running mean, the others dashed.
     """
     columns = min(3, len(curves))
     lines = math.ceil(len(curves) / columns)
@@ -253,7 +253,7 @@ def reliability(panels: Sequence[tuple[str, str, Sequence[ReliabilityBin]]]) -> 
     """Reliability diagrams (accuracy against confidence) above histograms of confidence.
 
     Args:
-        panels: (stage, title, bins) of one or two stages.
+        panels (`Sequence[tuple[str, str, Sequence[ReliabilityBin]]]`): (stage, title, bins) of one or two stages.
     """
 
     def draw(figure: Figure) -> None:
@@ -297,9 +297,9 @@ def rounds(
     """Left: fractions in percent by round; right: how many pseudo-labels were taken.
 
     Args:
-        numbers: round numbers, length R.
-        selected: pseudo-labeled rows taken in each round, length R.
-        lines: title -> fractions in `[0, 1]`, length R, `None` where unknown.
+        numbers (`Sequence[int]`): round numbers, length R.
+        selected (`Sequence[int]`): pseudo-labeled rows taken in each round, length R.
+        lines (`Mapping[str, Sequence[float | None]]`): title -> fractions in `[0, 1]`, length R, `None` where unknown.
     """
     colors = (ACCENT, GREEN, AMBER)
 
@@ -328,8 +328,8 @@ def confusion(matrix: np.ndarray, label_names: Sequence[str]) -> Picture:
     """Row-normalised confusion matrix; cells show counts up to 12 classes, names are left out past 30.
 
     Args:
-        matrix: counts, shape `[K, K]`, row = true class, column = predicted class.
-        label_names: K names.
+        matrix (`np.ndarray`): counts, shape `[K, K]`, row = true class, column = predicted class.
+        label_names (`Sequence[str]`): K names.
     """
     size = len(label_names)
     totals = matrix.sum(axis=1, keepdims=True)

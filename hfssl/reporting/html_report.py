@@ -28,14 +28,14 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
     """Writes the report, whole or not at all.
 
     Args:
-        results: what `results.json` holds.
-        evidence: `curves` (stage -> records with `step` and `loss`, `eval_loss` where measured), `predictions`
-            (`"test"` or `"validation"` -> `labels` `[N]` and `probs`, stage -> `[N, K]`, before any temperature),
-            `rounds` (the records of `rounds.jsonl`), `examples` (`text`, `label`, `predicted`, `probability`; labels
-            as names or indices) and `warnings`. Any part may be missing or empty: its section then says why.
-            `predicted` beside `probs` holds decisions (stage -> `[N]`) that are not the most probable class, and
-            `classes` the K names of what is decided, where these are not the label names.
-        path: where to write.
+        results (`Mapping[str, Any]`): what `results.json` holds.
+        evidence (`Mapping[str, Any]`): `curves` (stage -> records with `step` and `loss`, `eval_loss` where measured),
+            `predictions` (`"test"` or `"validation"` -> `labels` `[N]` and `probs`, stage -> `[N, K]`, before any
+            temperature), `rounds` (the records of `rounds.jsonl`), `examples` (`text`, `label`, `predicted`,
+            `probability`; labels as names or indices) and `warnings`. Any part may be missing or empty: its section
+            then says why. `predicted` beside `probs` holds decisions (stage -> `[N]`) that are not the most probable
+            class, and `classes` the K names of what is decided, where these are not the label names.
+        path (`str | os.PathLike`): where to write.
     """
     # Autoescape is what keeps a text like "<script>" in the data a text.
     environment = Environment(

@@ -34,11 +34,11 @@ def run_card(
     """The card of a run of `fit`, from its `results.json` and `settings.json`.
 
     Args:
-        results: the content of `results.json`.
-        settings: the options of the run.
-        uses_adapter: whether there is a LoRA adapter.
-        license: a Hub license id; `None` leaves it open.
-        paths: `model_path`, `adapter_path`, `adapter_subfolder` and `adapter_only` of `build_model_card`.
+        results (`Mapping[str, Any]`): the content of `results.json`.
+        settings (`Mapping[str, Any]`): the options of the run.
+        uses_adapter (`bool`): whether there is a LoRA adapter.
+        license (`str`, *optional*): a Hub license id; `None` leaves it open.
+        paths (`Any`): `model_path`, `adapter_path`, `adapter_subfolder` and `adapter_only` of `build_model_card`.
     """
     return build_model_card(
         results,
@@ -73,19 +73,23 @@ def build_model_card(
     """Renders the card (`README.md`). Its metadata holds the kept model's evaluation as a `model-index`.
 
     Args:
-        results: what `results.json` holds.
-        base_model: Hub id or folder of the backbone; a folder is named in the text, not in the metadata.
-        license: a Hub license id such as `"apache-2.0"`; `None` leaves it open and the card says so.
-        dataset_name: Hub id or file name of the data.
-        label_names: K class names in the order of the logits.
-        stages_config: stage -> its settings, nested by step; `citation` (BibTeX) and `paper`, at any depth, are cited.
-        uses_adapter: whether `adapter_path` holds a LoRA adapter beside the merged model.
-        pooling: `"stock"`: plain `transformers` loads the model; `"mean"`: loading needs hfssl, and the card says so.
-        model_path: folder or Hub id that the snippet loads, default `"model"` (relative to the card).
-        adapter_path: folder or Hub id of the adapter, default `"adapter"`.
-        adapter_subfolder: where in `adapter_path`, a repository, the adapter lies.
-        adapter_only: whether the adapter is all there is: no merged model beside it.
-        lora: whether the model was trained through an adapter, which may have been merged away.
+        results (`Mapping[str, Any]`): what `results.json` holds.
+        base_model (`str`): Hub id or folder of the backbone; a folder is named in the text, not in the metadata.
+        license (`str | None`): a Hub license id such as `"apache-2.0"`; `None` leaves it open and the card says so.
+        dataset_name (`str`): Hub id or file name of the data.
+        label_names (`Sequence[str]`): K class names in the order of the logits.
+        stages_config (`Mapping[str, Mapping[str, Any]]`): stage -> its settings, nested by step; `citation` (BibTeX)
+            and `paper`, at any depth, are cited.
+        uses_adapter (`bool`): whether `adapter_path` holds a LoRA adapter beside the merged model.
+        pooling (`Literal["stock", "mean"]`): `"stock"`: plain `transformers` loads the model; `"mean"`: loading needs
+            hfssl, and the card says so.
+        model_path (`str`, defaults to `"model"`): folder or Hub id that the snippet loads, default `"model"` (relative
+            to the card).
+        adapter_path (`str`, defaults to `"adapter"`): folder or Hub id of the adapter.
+        adapter_subfolder (`str`, *optional*): where in `adapter_path`, a repository, the adapter lies.
+        adapter_only (`bool`, defaults to `False`): whether the adapter is all there is: no merged model beside it.
+        lora (`bool`, defaults to `False`): whether the model was trained through an adapter, which may have been
+            merged away.
 
     Returns:
         Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.

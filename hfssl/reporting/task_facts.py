@@ -15,16 +15,20 @@ __all__ = ["CLASSIFICATION_METRICS", "Metric", "TaskFacts", "task_facts"]
 class Metric:
     """One number of an evaluation, as tables and model cards show it.
 
-    Attributes:
-        name: Its key in `Task.evaluate`.
-        title: Its column in tables.
-        long_name: Its name in the metadata of a model card, and in text; the title where it is empty.
-        hub_type: Its `metric_type` in the metadata of a model card; empty leaves it out there.
-        on_hub: Whether the Hub has a metric of that type.
-        in_points: Whether it lies in [0, 1] and is shown as points (0-100).
-        in_tables: Whether the short tables (closing table, stages of the report) show it.
-        note: What the title stands for, where that is not plain: "ECE is the calibration error".
-        share_of_rows: Whether it is the share of rows that are right, for which there is a 95% interval.
+    Args:
+        name (`str`): Its key in `Task.evaluate`.
+        title (`str`): Its column in tables.
+        long_name (`str`, defaults to `""`): Its name in the metadata of a model card, and in text; the title where it
+            is empty.
+        hub_type (`str`, defaults to `""`): Its `metric_type` in the metadata of a model card; empty leaves it out
+            there.
+        on_hub (`bool`, defaults to `False`): Whether the Hub has a metric of that type.
+        in_points (`bool`, defaults to `True`): Whether it lies in [0, 1] and is shown as points (0-100).
+        in_tables (`bool`, defaults to `True`): Whether the short tables (closing table, stages of the report) show it.
+        note (`str`, defaults to `""`): What the title stands for, where that is not plain: "ECE is the calibration
+            error".
+        share_of_rows (`bool`, defaults to `False`): Whether it is the share of rows that are right, for which there is
+            a 95% interval.
 
     Example:
         >>> Metric("mae", "MAE", in_points=False).shown(0.25)
@@ -73,15 +77,19 @@ CLASSIFICATION_METRICS = (
 class TaskFacts:
     """A kind of prediction in words and numbers; the defaults are one label per text.
 
-    Attributes:
-        name: Key in `hfssl.config.tasks.TASKS`.
-        title: What is predicted: "one label per text".
-        pipeline_tag: The Hub's name of the kind of model.
-        auto_class: The transformers class that loads its models.
-        decision_metric: Name of the metric, higher is better, that figures and the first lines show.
-        metrics: In the order of tables.
-        model_title: What a model does, with `{classes}` for their number.
-        limit: What such a model cannot do, with `{classes}`.
+    Args:
+        name (`str`, defaults to `"sequence_classification"`): Key in `hfssl.config.tasks.TASKS`.
+        title (`str`, defaults to `"one label per text"`): What is predicted: "one label per text".
+        pipeline_tag (`str`, defaults to `"text-classification"`): The Hub's name of the kind of model.
+        auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): The transformers class that loads its
+            models.
+        decision_metric (`str`, defaults to `"accuracy"`): Name of the metric, higher is better, that figures and the
+            first lines show.
+        metrics (`tuple[Metric, ...]`, defaults to `CLASSIFICATION_METRICS`): In the order of tables.
+        model_title (`str`, defaults to `"text classification with {classes} classes"`): What a model does, with
+            `{classes}` for their number.
+        limit (`str`, defaults to `"It always answers with one of its {classes} classes, also for texts that belong to
+            none of them."`): What such a model cannot do, with `{classes}`.
     """
 
     name: str = "sequence_classification"

@@ -45,22 +45,23 @@ print(fill(f"It was a {{fill.tokenizer.mask_token}} film."))"""
 class TrainedModel:
     """What a card says of a trainer and its model.
 
-    Attributes:
-        path: folder or Hub id that the snippet loads.
-        trainer: class name.
-        base_model: Hub id or folder that training started from.
-        product: see `Objective`.
-        label_names: of a classifier, in the order of the logits.
-        adapter: whether it is a LoRA adapter.
-        pooling: `"mean"` needs hfssl to be loaded.
-        described: the objective's `paper` and `citation`, and the settings that differ from the defaults.
-        labeled: rows.
-        unlabeled: rows.
-        step: optimizer steps taken.
-        max_steps: optimizer steps planned.
-        seed: of the run.
-        metrics: split -> the metrics of the task, and the number of `rows`.
-        task: kind of prediction; the default is one label per text.
+    Args:
+        path (`str`): folder or Hub id that the snippet loads.
+        trainer (`str`): class name.
+        base_model (`str`): Hub id or folder that training started from.
+        product (`Literal["classifier", "encoder", "masked_lm"]`): see `Objective`.
+        label_names (`Sequence[str]`, defaults to `()`): of a classifier, in the order of the logits.
+        adapter (`bool`, defaults to `False`): whether it is a LoRA adapter.
+        pooling (`str`, defaults to `"stock"`): `"mean"` needs hfssl to be loaded.
+        described (`Mapping[str, Any]`): the objective's `paper` and `citation`, and the settings that differ from the
+            defaults.
+        labeled (`int`, defaults to `0`): rows.
+        unlabeled (`int`, defaults to `0`): rows.
+        step (`int`, defaults to `0`): optimizer steps taken.
+        max_steps (`int`, defaults to `0`): optimizer steps planned.
+        seed (`int`, defaults to `0`): of the run.
+        metrics (`Mapping[str, Mapping[str, float]]`): split -> the metrics of the task, and the number of `rows`.
+        task (`TaskFacts`, defaults to `TaskFacts()`): kind of prediction; the default is one label per text.
     """
 
     path: str
@@ -91,11 +92,11 @@ def training_card(
     """Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
 
     Args:
-        model: what was made, and of what.
-        license: a Hub license id; `None` leaves it open and the card says so.
-        language: code of the texts' language.
-        tags: further tags.
-        datasets: Hub ids.
+        model (`TrainedModel`): what was made, and of what.
+        license (`str`, *optional*): a Hub license id; `None` leaves it open and the card says so.
+        language (`str`, *optional*): code of the texts' language.
+        tags (`Sequence[str]`, defaults to `()`): further tags.
+        datasets (`Sequence[str]`, defaults to `()`): Hub ids.
     """
     papers, citations = papers_and_citations(model.described)
     settings = {name: private(value) for name, value in model.described.items() if name not in ("citation", "paper")}

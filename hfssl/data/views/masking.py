@@ -56,11 +56,11 @@ def draw_spans(
     maskable word never comes back untouched, at the price of more than `budget` in rows of fewer than ~7 tokens.
 
     Args:
-        word_sizes: Tokens of each maskable word, `[W]`.
-        free_words: How many words in a row, this one included, follow without a gap, `[W]`.
-        budget: Tokens to mask, in expectation.
-        length_probabilities: See `span_length_probabilities`.
-        generator: Source of all randomness.
+        word_sizes (`np.ndarray`): Tokens of each maskable word, `[W]`.
+        free_words (`np.ndarray`): How many words in a row, this one included, follow without a gap, `[W]`.
+        budget (`float`): Tokens to mask, in expectation.
+        length_probabilities (`np.ndarray`): See `span_length_probabilities`.
+        generator (`np.random.Generator`): Source of all randomness.
 
     Returns:
         `(first word, number of words)` of each span, in the order drawn.
@@ -166,7 +166,7 @@ class SpanMaskingView(_MaskingView):
     or worker that collates it, or on whether the run was resumed.
 
     Args:
-        tokenizer: Needs a mask and a padding token.
+        tokenizer (`PreTrainedTokenizerBase`): Needs a mask and a padding token.
         seed (`int`): The run's seed.
         stream (`str`, defaults to `"masking"`): Views of different streams draw independent masks.
         mask_probability (`float`, defaults to 0.15): Share of the tokens that is predicted.
