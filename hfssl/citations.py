@@ -1,4 +1,4 @@
-"""Holds BibTeX entries for model cards, except those of the methods, which the objectives hold.."""
+"""Holds BibTeX entries for model cards, except those of the methods, which the objectives hold."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ZHOU_2004 = """@inproceedings{zhou2004learning,
   year = {2004}
 }"""
 
-# Options that are off by default. A stage used an option if its settings contain it with a value..
+# Options that are off by default. A stage used an option if its settings contain it with a value.
 OPTIONS = {
     "distribution_alignment": """@article{saerens2002adjusting,
   title = {Adjusting the Outputs of a Classifier to New a Priori Probabilities: A Simple Procedure},
@@ -134,11 +134,11 @@ OPTIONS = {
 
 
 def papers_and_citations(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Collects the sources of a stage from its settings (nested by step): names of papers, and BibTeX entries..
+    """Collects the sources of a stage from its settings (nested by step): names of papers, and BibTeX entries.
 
     Args:
         config (`Mapping[str, Any]`): settings of the stage; `paper` and `citation` at any depth come from an
-            objective..
+            objective.
     """
     flat = list(_items(config))
     papers = [value for name, value in flat if name == "paper" and value]

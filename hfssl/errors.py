@@ -1,7 +1,7 @@
-"""Defines the exceptions that a user reads..
+"""Defines the exceptions that a user reads.
 
 Each message is one clear sentence: what was expected, what was found, and how to fix it. The command line prints the
-message without a traceback and exits with status 2. In Python the exceptions are `ValueError`s..
+message without a traceback and exits with status 2. In Python the exceptions are `ValueError`s.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = [
 
 
 class HfsslError(ValueError):
-    """Is the base of all errors that are caused by the user's input and not by a defect of hfssl.."""
+    """Is the base of all errors that are caused by the user's input and not by a defect of hfssl."""
 
 
 class ConfigurationError(HfsslError):
-    """Reports unknown keys and bad values. `problems` holds all of them, so that one run shows them all.."""
+    """Reports unknown keys and bad values. `problems` holds all of them, so that one run shows them all."""
 
     def __init__(self, problems: str | Sequence[str]):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -33,16 +33,16 @@ class ConfigurationError(HfsslError):
 
 
 class DataError(HfsslError):
-    """Reports a table, a column, a label or a split that cannot be used.."""
+    """Reports a table, a column, a label or a split that cannot be used."""
 
 
 class ModelError(HfsslError):
-    """Reports a backbone or a checkpoint that cannot be used.."""
+    """Reports a backbone or a checkpoint that cannot be used."""
 
 
 class TrainingError(HfsslError):
     """Reports that training stopped (for example, because a loss is not finite); the last good state remains on
-    disk.."""
+    disk."""
 
 
 def near_matches(name: str, known: Sequence[str]) -> str:
@@ -52,4 +52,4 @@ def near_matches(name: str, known: Sequence[str]) -> str:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Reports Ctrl-C after the state was saved; the message names the folder.."""
+    """Reports Ctrl-C after the state was saved; the message names the folder."""

@@ -1,1 +1,1 @@
-"""Provides formulas as pure functions; each names its paper.."""
+"""Provides formulas as pure functions; each names its paper."""

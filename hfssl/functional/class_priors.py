@@ -1,4 +1,4 @@
-"""Estimates class priors of labels and of the pool, and moves a model's probabilities to one..
+"""Estimates class priors of labels and of the pool, and moves a model's probabilities to one.
 
 A classifier that was trained on equally many labels of each class predicts the classes about equally often. Where a
 class is rare in the pool, it predicts this class too often. A poor classifier also favours a class without reason.
@@ -29,20 +29,20 @@ __all__ = [
 ]
 
 # Class prior of the pool that predictions are moved to: none; that of the predicted labels; the maximum-likelihood
-# estimate from the models' probabilities; that of the labels..
+# estimate from the models' probabilities; that of the labels.
 DISTRIBUTION_ALIGNMENTS = ("none", "predicted", "estimated", "labeled")
 SPREAD, DISTRUST, LONE_DISAGREEMENT = 1.0, 8.0, 1.0
-CLASSES_AT_HALF = 50  # number of classes at which predicted labels and the expected prior have equal weights
-MAX_CHANGE = 2.0  # largest factor on a share: soft labels can move a rare class to 0 in all models alikee
+CLASSES_AT_HALF = 50  # number of classes at which predicted labels and the expected prior have equal weight
+MAX_CHANGE = 2.0  # largest factor on a share: soft labels can move a rare class to 0 in all models alike
 
 
 def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
     """Returns the share of each class among labels, smoothed by a pseudo-count of one row in all, so that no share is
-    0..
+    0.
 
     Args:
         labels (`ArrayLike`): `[N]` class numbers; -1 (unlabeled) is left out.
-        num_classes (`int`): number of classes K..
+        num_classes (`int`): number of classes K.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -53,19 +53,19 @@ def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
 
 
 def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
-    """Reads a class prior that a user has written..
+    """Reads a class prior that a user has written.
 
     Args:
         given (`str`): `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not
             matter.
-        label_names (`Sequence[str]`): the K class names..
+        label_names (`Sequence[str]`): the K class names.
 
     Returns:
         `[K]` float64, in the order of `label_names`, that sums to 1.
 
     Raises:
         ConfigurationError: if there is not exactly one positive number for each class name, or if there are other
-            names..
+            names.
     """
     try:
         if Path(given).suffix == ".json":
@@ -88,15 +88,15 @@ def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
 
 def predicted_prior(predicted: ArrayLike, expected: ArrayLike) -> np.ndarray:
     """Estimates the class prior of unlabeled rows from predicted classes, shrunk toward `expected` where classes are
-    many..
+    many.
 
     The estimate is a weighted geometric mean, as in `consensus_prior`, so that a rare class remains rare; the exponent
     of `expected` is K / (K + 50). A model that favours one class and is moved to its own shares favours it even more,
     and the harm grows with the number of classes (benchmarks/NOTES.md, 2026-11-26, second part).
 
     Args:
-        predicted (`ArrayLike`): `[N]` predicted class numbers..
-        expected (`ArrayLike`): `[K]`, all positive: class prior that is expected before any row is seen..
+        predicted (`ArrayLike`): `[N]` predicted class numbers.
+        expected (`ArrayLike`): `[K]`, all positive: class prior that is expected before any row is seen.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -110,17 +110,17 @@ def predicted_prior(predicted: ArrayLike, expected: ArrayLike) -> np.ndarray:
 def estimate_prior(
     probs: ArrayLike, source: ArrayLike, *, max_iterations: int = 1000, tolerance: float = 1e-6
 ) -> np.ndarray:
-    """Estimates the class prior of unlabeled rows by expectation maximisation (Saerens et al. 2002, equation 2.9)..
+    """Estimates the class prior of unlabeled rows by expectation maximisation (Saerens et al. 2002, equation 2.9).
 
     The estimate maximises the likelihood of the rows over the class prior. It assumes that `probs` are right except
     for the class prior. A model that is less confident than it should be (a temperature above 1) breaks this
     assumption: the shares of rare classes then go to 0.
 
     Args:
-        probs (`ArrayLike`): `[N, K]`, probabilities of a model that was trained on rows with class prior `source`..
-        source (`ArrayLike`): `[K]`, all positive: start of the estimate, and the result for N = 0..
+        probs (`ArrayLike`): `[N, K]`, probabilities of a model that was trained on rows with class prior `source`.
+        source (`ArrayLike`): `[K]`, all positive: start of the estimate, and the result for N = 0.
         max_iterations (`int`, defaults to `1000`): most iterations.
-        tolerance (`float`, defaults to `1e-6`): largest change of a share at which the iteration stops..
+        tolerance (`float`, defaults to `1e-6`): largest change of a share at which the iteration stops.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -134,7 +134,7 @@ def estimate_prior(
     estimate = source / source.sum()
     if not len(probs):
         return estimate
-    likelihood = probs / source  # p(x|k), up to a factor per rowf
+    likelihood = probs / source  # p(x|k), up to a factor per row
     for _ in range(max_iterations):
         joint = likelihood * estimate
         fresh = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
@@ -145,7 +145,7 @@ def estimate_prior(
 
 
 def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> np.ndarray:
-    """Combines the class priors that several models estimate, shrunk toward `default` the more the models disagree..
+    """Combines the class priors that several models estimate, shrunk toward `default` the more the models disagree.
 
     The log-ratio of each share to that in `default` is shrunk as in a random-effects model (DerSimonian & Laird 1986):
     by 1 / (1 + distrust * s^2 / spread^2). s^2 is the variance of the log-ratios between the models, averaged over the
@@ -155,11 +155,11 @@ def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> 
     [1/2, 2]. The constants were selected on trec6, sst2 and emotion; see `benchmarks/NOTES.md`.
 
     Args:
-        estimates (`ArrayLike`): `[M, K]`, class prior from each model (`estimate_prior`); a share may be 0..
+        estimates (`ArrayLike`): `[M, K]`, class prior from each model (`estimate_prior`); a share may be 0.
         default (`ArrayLike`): `[K]`, all positive: class prior to shrink toward. The models' mean probabilities mean
-            no change..
+            no change.
         num_rows (`int`): number of rows N behind the estimates; one pseudo-row with the class prior `default` is
-            added..
+            added.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -176,19 +176,19 @@ def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> 
 def align_distribution(
     probs: ArrayLike, target: ArrayLike, *, max_iterations: int = 1000, tolerance: float = 1e-6
 ) -> np.ndarray:
-    """Reweights the classes so that the mean of the rows' probabilities becomes `target`..
+    """Reweights the classes so that the mean of the rows' probabilities becomes `target`.
 
     Distribution alignment (Berthelot et al. 2020, "ReMixMatch", section 3.1) iterated until it converges: p * target /
-    mean(p), normalised. ReMixMatch takes one such step, which does not reach the target..
+    mean(p), normalised. ReMixMatch takes one such step, which does not reach the target.
 
     Args:
         probs (`ArrayLike`): `[N, K]`.
-        target (`ArrayLike`): `[K]`, class prior that the rows are assumed to have..
+        target (`ArrayLike`): `[K]`, class prior that the rows are assumed to have.
         max_iterations (`int`, defaults to `1000`): most iterations.
-        tolerance (`float`, defaults to `1e-6`): largest deviation of a class's mean at which the iteration stops..
+        tolerance (`float`, defaults to `1e-6`): largest deviation of a class's mean at which the iteration stops.
 
     Returns:
-        `[N, K]` in the dtype of `probs`. A class with probability 0 in every row stays at 0..
+        `[N, K]` in the dtype of `probs`. A class with probability 0 in every row stays at 0.
     """
     probs, target = np.asarray(probs), np.asarray(target, np.float64)
     matched = probs.astype(np.float64)

@@ -1,8 +1,8 @@
-"""Spreads labels along the edges of a sparse nearest-neighbour graph over embeddings..
+"""Spreads labels along the edges of a sparse nearest-neighbour graph over embeddings.
 
 N rows, D dimensions, K classes, k neighbours a row. Labels are `[N]` int, -1 where unlabeled. Memory is O(N k + N K)
 numbers in addition to one float32 copy of the embeddings. Above `EXACT_ROWS` rows, the time to find the neighbours
-grows as N log N. All randomness comes from `seed`: the same seed gives the same graph..
+grows as N log N. All randomness comes from `seed`: the same seed gives the same graph.
 
 On some backbones near rows share a topic and not a class. So the weight of the graph is measured: `graph_trust`
 estimates its accuracy on held-out labeled rows, `GraphTrust.weight` compares that with the teacher's accuracy on
@@ -34,7 +34,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-CLASSES_AT_ONCE = 16  # classes in one spreading pass; keeps the working arrays small where K is largee
+CLASSES_AT_ONCE = 16  # classes in one spreading pass; keeps the working arrays small where K is large
 
 
 # --- the graph ---------------------------------------------------------------------------------------------------
@@ -43,23 +43,23 @@ CLASSES_AT_ONCE = 16  # classes in one spreading pass; keeps the working arrays 
 def knn_graph(
     embeddings: np.ndarray, k: int = 10, *, gamma: float = 3.0, search: str = "auto", seed: int = 0
 ) -> sparse.csr_array:
-    """Builds W = A + A', A_ij = max(0, cos(i, j))**gamma for the k nearest j of i (Iscen et al. 2019, section 3.2)..
+    """Builds W = A + A', A_ij = max(0, cos(i, j))**gamma for the k nearest j of i (Iscen et al. 2019, section 3.2).
 
     Args:
         embeddings (`np.ndarray`): `[N, D]`, any scale. A row of zeros has no neighbours.
         k (`int`, defaults to `10`): neighbours per row, at most N - 1. A row may have more edges, since W is
-            symmetric..
-        gamma (`float`, defaults to `3.0`): exponent of the cosine; the default is the paper's..
+            symmetric.
+        gamma (`float`, defaults to `3.0`): exponent of the cosine; the default is the paper's.
         search (`str`, defaults to `"auto"`): a key of `hfssl.functional.nearest_neighbors.SEARCHES`. `"auto"` is exact
-            up to 10,000 rows; above that it uses faiss where it is installed, else cells from scikit-learn's k-means..
-        seed (`int`, defaults to `0`): random seed of the approximate searches..
+            up to 10,000 rows; above that it uses faiss where it is installed, else cells from scikit-learn's k-means.
+        seed (`int`, defaults to `0`): random seed of the approximate searches.
 
     Returns:
         `[N, N]` float64, symmetric, no self loops, at most 2 N k entries, each above 0 and at most 2.
 
     Raises:
-        DataError: if an embedding is not finite..
-        ValueError: if `embeddings` is not a matrix, `k` is below 1, or `search` is unknown..
+        DataError: if an embedding is not finite.
+        ValueError: if `embeddings` is not a matrix, `k` is below 1, or `search` is unknown.
     """
     neighbors, cosines = nearest_neighbors(embeddings, k, search=search, seed=seed)
     rows, count = neighbors.shape
@@ -74,10 +74,10 @@ def knn_graph(
 
 
 def normalize_graph(graph: sparse.csr_array) -> sparse.csr_array:
-    """Returns S = D^-1/2 W D^-1/2, D = diagonal of row sums (Zhou et al. 2004). Rows without edges stay empty..
+    """Returns S = D^-1/2 W D^-1/2, D = diagonal of row sums (Zhou et al. 2004). Rows without edges stay empty.
 
     Args:
-        graph (`sparse.csr_array`): `[N, N]`, symmetric, no negative entries..
+        graph (`sparse.csr_array`): `[N, N]`, symmetric, no negative entries.
 
     Returns:
         `[N, N]`, symmetric, eigenvalues between -1 and 1.
@@ -92,7 +92,7 @@ def normalize_graph(graph: sparse.csr_array) -> sparse.csr_array:
 
 @dataclass(frozen=True)
 class SpreadLabels:
-    """Holds the spread labels of every row. The probabilities of a labeled row may contradict its given label.."""
+    """Holds the spread labels of every row. The probabilities of a labeled row may contradict its given label."""
 
     probs: np.ndarray  # [N, K], rows sum to 1; uniform where no label reaches
     certainty: np.ndarray  # [N], 1 - H / log K: 0 for uniform (so also where no label reaches), 1 for one class only
@@ -108,24 +108,24 @@ def spread_labels(
     class_prior: Sequence[float] | np.ndarray | None = None,
     tolerance: float = 1e-8,
 ) -> SpreadLabels:
-    """Computes the fixed point of F <- alpha S F + (1 - alpha) Y (Zhou et al. 2004) and scales its rows to sum to 1..
+    """Computes the fixed point of F <- alpha S F + (1 - alpha) Y (Zhou et al. 2004) and scales its rows to sum to 1.
 
     Args:
         graph (`sparse.csr_array`): `[N, N]` from `knn_graph`.
         labels (`np.ndarray`): `[N]` int, -1 = unlabeled.
         num_classes (`int`): number of classes K, at least 2. A class without labeled rows gets probability 0 wherever
-            a label reaches..
+            a label reaches.
         alpha (`float`, defaults to `0.99`): weight of the neighbours against a row's own label, between 0 and 1;
-            larger values spread labels further..
+            larger values spread labels further.
         class_prior (`Sequence[float] | np.ndarray`, *optional*): `[K]`, class prior of the unlabeled rows, for class
             mass normalization (Zhu et al. 2003, equation 9): p_ic <- p_ic prior_c / mean_i p_ic. Without it there is
-            no normalization..
+            no normalization.
         tolerance (`float`, defaults to `1e-8`): largest error of F, relative to its largest possible value. Rows whose
-            mass is smaller than the error count as not reached..
+            mass is smaller than the error count as not reached.
 
     Raises:
         ValueError: if the labels do not fit the graph or the classes, if no row is labeled, or if `alpha`,
-            `num_classes` or `class_prior` is out of range..
+            `num_classes` or `class_prior` is out of range.
     """
     labels = _checked_labels(graph, labels, num_classes)
     if not (labels >= 0).any():
@@ -138,9 +138,9 @@ def spread_labels(
 
 
 def _near_rows_together(normalized: sparse.csr_array) -> tuple[sparse.csr_array, np.ndarray]:
-    """Reorders the graph so that neighbouring rows are near each other in memory; also returns the order `[N]`..
+    """Reorders the graph so that neighbouring rows are near each other in memory; also returns the order `[N]`.
 
-    Sparse products then read mostly from the processor's caches (Cuthill & McKee 1969)..
+    Sparse products then read mostly from the processor's caches (Cuthill & McKee 1969).
     """
     order = reverse_cuthill_mckee(normalized, symmetric_mode=True)
     return sparse.csr_array(normalized[order][:, order]), order
@@ -177,7 +177,7 @@ def _spread(
 
 def _steps(alpha: float, tolerance: float) -> int:
     """Returns the steps after which the Chebyshev iteration's error is below `tolerance`: 2 rate**steps <=
-    tolerance.."""
+    tolerance."""
     if not (0.0 < alpha < 1.0 and 0.0 < tolerance < 1.0):
         raise ValueError(f"alpha and tolerance must lie between 0 and 1, got {alpha} and {tolerance}.")
     rate = alpha / (1.0 + math.sqrt(1.0 - alpha**2))
@@ -187,12 +187,12 @@ def _steps(alpha: float, tolerance: float) -> int:
 def _fixed_point(
     normalized: sparse.csr_array, labels: np.ndarray, classes: np.ndarray, alpha: float, steps: int
 ) -> np.ndarray:
-    """Returns (1 - alpha) (I - alpha S)^-1 Y for these classes, `[N, len(classes)]`, by sparse products only..
+    """Returns (1 - alpha) (I - alpha S)^-1 Y for these classes, `[N, len(classes)]`, by sparse products only.
 
     Chebyshev's semi-iteration (Golub & Varga 1961) on the fixed-point step. The eigenvalues of alpha S lie in [-alpha,
     alpha], so the best mix of a step with the result before the last is known in advance. At alpha = 0.99 the
     iteration takes 136 products for 1e-8 where plain repetition takes 1,833. Rows that no label reaches stay exactly
-    0..
+    0.
     """
     rows = np.flatnonzero(np.isin(labels, classes))
     columns = labels[rows] - classes[0]
@@ -213,14 +213,14 @@ def _fixed_point(
 
 
 def _normalize_class_mass(probs: np.ndarray, reached: np.ndarray, labels: np.ndarray, class_prior: np.ndarray) -> None:
-    """Applies class mass normalization to the reached rows, in place.."""
+    """Applies class mass normalization to the reached rows, in place."""
     counted = reached & (labels < 0)
     if not counted.any():
         return
     mass = probs[counted].mean(axis=0)
     scaled = probs[reached] * np.divide(class_prior, mass, out=np.zeros(len(mass)), where=mass > 0)
     totals = scaled.sum(axis=1, keepdims=True)
-    # A row with probability only for classes of prior 0 stays unchanged..
+    # A row with probability only for classes of prior 0 stays unchanged.
     probs[reached] = np.where(totals > 0, scaled / np.where(totals > 0, totals, 1.0), probs[reached])
 
 
@@ -251,7 +251,7 @@ def _checked_prior(class_prior: Sequence[float] | np.ndarray | None, num_classes
 
 @dataclass(frozen=True)
 class GraphTrust:
-    """Holds the result of spreading on labeled rows that were held out.."""
+    """Holds the result of spreading on labeled rows that were held out."""
 
     rows: np.ndarray  # [L], row numbers of the labeled rows
     correct: np.ndarray  # [L], 1 right, 0 wrong; 1/m where m classes tie and the right one is among them
@@ -259,20 +259,20 @@ class GraphTrust:
 
     @property
     def accuracy(self) -> float:
-        """Returns the share of the L labeled rows that spread labels predict correctly when held out, in [0, 1].."""
+        """Returns the share of the L labeled rows that spread labels predict correctly when held out, in [0, 1]."""
         return float(self.correct.mean())
 
     def weight(self, teacher_accuracy: float | None = None, margin: float = 0.1) -> float:
-        """Returns the graph's weight in [0, 1]: its skill above chance, or 0 where it is much worse than the teacher..
+        """Returns the graph's weight in [0, 1]: its skill above chance, or 0 where it is much worse than the teacher.
 
         The weight is (low - chance) / (1 - chance), at least 0. `low` is the lower end of Wilson's interval of the
         accuracy (1927, z = 1), since a high accuracy on few labeled rows is weak evidence.
 
         Args:
             teacher_accuracy (`float`, *optional*): accuracy of the teacher on held-out labeled rows, preferably the
-                same ones, in [0, 1]. Without it, the graph is not compared with the teacher..
+                same ones, in [0, 1]. Without it, the graph is not compared with the teacher.
             margin (`float`, defaults to `0.1`): largest accepted difference of the accuracies; a graph that is worse
-                than the teacher by more gets weight 0..
+                than the teacher by more gets weight 0.
         """
         accuracy, count = self.accuracy, len(self.rows)
         if teacher_accuracy is not None and accuracy < teacher_accuracy - margin:
@@ -293,17 +293,17 @@ def graph_trust(
     seed: int = 0,
 ) -> GraphTrust:
     """Holds out each fold of the labeled rows in turn, spreads the other labels, and compares the result with the
-    labels..
+    labels.
 
     The folds are stratified: a class with at least `folds` labeled rows loses about the same share in each. The only
     labeled row of a class is always counted as wrong. No label outside `labels` is needed; the cost is that of `folds`
     spreadings. The estimate is slightly pessimistic, since each fold spreads fewer labels.
 
     Args:
-        graph, labels, num_classes, alpha, class_prior: as in `spread_labels`..
+        graph, labels, num_classes, alpha, class_prior: as in `spread_labels`.
         folds (`int`, defaults to `5`): number of folds, at least 2; one fold per labeled row where there are fewer
-            rows..
-        seed (`int`, defaults to `0`): random seed of the folds..
+            rows.
+        seed (`int`, defaults to `0`): random seed of the folds.
     """
     labels = _checked_labels(graph, labels, num_classes)
     prior = _checked_prior(class_prior, num_classes)
@@ -327,16 +327,16 @@ def graph_trust(
 
 
 def agreement_weights(teacher_probs: np.ndarray, graph_probs: np.ndarray, trust: float) -> np.ndarray:
-    """Returns weights of the teacher's pseudo-labels, (1 - trust) + trust a, larger where the graph agrees..
+    """Returns weights of the teacher's pseudo-labels, (1 - trust) + trust a, larger where the graph agrees.
 
     With t the teacher's class and g the graph's probabilities, a = g_t / (g_t + max of g over the other classes): 1
     where the graph is certain of t, 1/2 where t ties with another class, 0 where t has probability 0. Spread labels
-    are flat (the largest of K probabilities is often little above 1/K), so the ratio is used and not the probability..
+    are flat (the largest of K probabilities is often little above 1/K), so the ratio is used and not the probability.
 
     Args:
-        teacher_probs (`np.ndarray`): `[N, K]` probabilities of the teacher..
-        graph_probs (`np.ndarray`): `[N, K]` spread labels, `SpreadLabels.probs`..
-        trust (`float`): weight of the graph in [0, 1], from `GraphTrust.weight`. At 0 all weights are 1..
+        teacher_probs (`np.ndarray`): `[N, K]` probabilities of the teacher.
+        graph_probs (`np.ndarray`): `[N, K]` spread labels, `SpreadLabels.probs`.
+        trust (`float`): weight of the graph in [0, 1], from `GraphTrust.weight`. At 0 all weights are 1.
 
     Returns:
         `[N]`, between 1 - trust and 1.

@@ -1,4 +1,4 @@
-"""Fits multinomial logistic regression to hard or soft labels, in coordinates where few steps converge.."""
+"""Fits multinomial logistic regression to hard or soft labels, in coordinates where few steps converge."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NEVER = -100.0  # logit of a class that has no labels
 def logistic_weights(
     features: Tensor, labels: Tensor, num_classes: int, *, inverse_penalty: float = INVERSE_PENALTY
 ) -> tuple[Tensor, Tensor]:
-    """Fits multinomial logistic regression to the features, as SetFit does for its head (Tunstall et al. 2022)..
+    """Fits multinomial logistic regression to the features, as SetFit does for its head (Tunstall et al. 2022).
 
     Features are centred and divided by their root mean squared distance from the mean, so that the penalty does not
-    depend on their scale. A class without rows is never predicted. The result equals scikit-learn's..
+    depend on their scale. A class without rows is never predicted. The result equals scikit-learn's.
 
     Args:
-        features (`Tensor`): `[B, D]`, rows of at least two classes..
-        labels (`Tensor`): `[B]` class numbers..
-        num_classes (`int`): number of classes K..
+        features (`Tensor`): `[B, D]`, rows of at least two classes.
+        labels (`Tensor`): `[B]` class numbers.
+        num_classes (`int`): number of classes K.
         inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): inverse strength of the penalty, C of scikit-learn
             (whose default is 1); see `benchmarks/NOTES.md`, 2026-11-26.
 
@@ -34,7 +34,7 @@ def logistic_weights(
         Weight `[K, D]` and bias `[K]`.
     """
     present, numbers = torch.unique(labels.cpu(), return_inverse=True)
-    if len(present) == 2:  # scikit-learn fits one vector for two classes: the difference of two that are penalized half as muchh
+    if len(present) == 2:  # scikit-learn fits one vector: the difference of two that are penalized half as much
         inverse_penalty /= 2
     fitted = soft_logistic_weights(
         features.cpu().numpy(), np.eye(len(present))[numbers], np.ones(len(labels)), inverse_penalty=inverse_penalty
@@ -48,18 +48,18 @@ def logistic_weights(
 def soft_logistic_weights(
     features: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, inverse_penalty: float = INVERSE_PENALTY
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fits `logistic_weights` to rows with weights and soft labels..
+    """Fits `logistic_weights` to rows with weights and soft labels.
 
-    scikit-learn's estimator would need a copy of each row for every class..
+    scikit-learn's estimator would need a copy of each row for every class.
 
     Args:
         features (`np.ndarray`): `[N, D]`.
         targets (`np.ndarray`): `[N, K]`, each row's probabilities.
         weights (`np.ndarray`): `[N]`, not negative, some above 0.
-        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): inverse strength of the penalty, C of scikit-learn..
+        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): inverse strength of the penalty, C of scikit-learn.
 
     Returns:
-        Weight `[K, D]` and bias `[K]`, float64..
+        Weight `[K, D]` and bias `[K]`, float64.
     """
     mean_square = np.square(features - features.mean(axis=0, dtype=np.float64)).sum(axis=1).mean()
     return softmax_regression(features, targets, weights, penalty=max(mean_square, 1e-12) / inverse_penalty)
@@ -80,23 +80,23 @@ def softmax_regression(
     m is the mean of the features. L-BFGS (Liu and Nocedal 1989) searches along the principal axes of the features,
     each divided by the root of the curvature at equal probabilities of all classes. The variances of an encoder's
     features differ so much that the search would take many more steps without this (`benchmarks/NOTES.md`,
-    2026-11-29)..
+    2026-11-29).
 
     Args:
         features (`np.ndarray`): `[N, D]`.
         targets (`np.ndarray`): `[N, K]`, each row's probabilities.
         weights (`np.ndarray`): `[N]`, not negative, some above 0.
-        penalty (`float`): strength of the L2 penalty on the weight, above 0..
-        bias_penalty (`float`, defaults to `0.0`): strength of the L2 penalty on the bias..
-        offset (`np.ndarray`, *optional*): `[N, K]`, a fixed term added to the logits..
+        penalty (`float`): strength of the L2 penalty on the weight, above 0.
+        bias_penalty (`float`, defaults to `0.0`): strength of the L2 penalty on the bias.
+        offset (`np.ndarray`, *optional*): `[N, K]`, a fixed term added to the logits.
 
     Returns:
-        Weight `[K, D]` and bias `[K]`, float64, for the features themselves, not for x - m..
+        Weight `[K, D]` and bias `[K]`, float64, for the features themselves, not for x - m.
     """
     rows, targets, weights = (torch.as_tensor(values, dtype=torch.float64) for values in (features, targets, weights))
     center, classes = rows.mean(dim=0), targets.shape[1]
     left, spread, axes = torch.linalg.svd(rows - center, full_matrices=False)
-    variance = (1 - 1 / classes) / classes  # variance of an indicator where all classes are equally probablee
+    variance = (1 - 1 / classes) / classes  # variance of an indicator where all classes are equally probable
     curvature = (variance * weights.mean() * spread**2 + penalty).sqrt()
     bias_curvature = (variance * weights.sum() + bias_penalty).sqrt()
     rows = torch.cat([left * (spread / curvature), (1 / bias_curvature).expand(len(rows), 1)], dim=1)

@@ -1,4 +1,4 @@
-"""Selects the rows of the pool that get a pseudo-label. Pure functions of arrays and an explicit generator..
+"""Selects the rows of the pool that get a pseudo-label. Pure functions of arrays and an explicit generator.
 
 All strategies except `all` and `threshold` are *class-balanced*: of S requested rows, S/K are selected among the rows
 predicted as each class (one more for the first S mod K classes). A class with fewer candidates contributes all of
@@ -33,7 +33,7 @@ __all__ = [
 Acquisition = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 # From probs [N, K] (mean over the passes), variance [N] of the predicted class and bald [N] in nats to uncertainty
-# [N], 0 where the prediction is certain. All except BALD, which UST uses in nats, are scaled to at most 1..
+# [N], 0 where the prediction is certain. All except BALD, which UST uses in nats, are scaled to at most 1.
 ACQUISITIONS: dict[str, Acquisition] = {
     "bald": lambda probs, variance, bald: bald,  # Houlsby et al. 2011
     "entropy": lambda probs, variance, bald: entr(probs).sum(axis=1) / np.log(probs.shape[1]),  # Shannon 1948
@@ -44,7 +44,7 @@ ACQUISITIONS: dict[str, Acquisition] = {
 
 @dataclass(frozen=True)
 class Candidates:
-    """Holds the teacher's predictions for the pool; N rows, K classes.."""
+    """Holds the teacher's predictions for the pool; N rows, K classes."""
 
     predicted: np.ndarray  # [N] int, the class that would become the pseudo-label
     confidence: np.ndarray  # [N], probability of that class
@@ -53,7 +53,7 @@ class Candidates:
 
 
 def quotas(size: int, num_classes: int) -> np.ndarray:
-    """Returns the rows per class, `[K]` int64 that sums to `size`: S/K, one more for the first S mod K classes.."""
+    """Returns the rows per class, `[K]` int64 that sums to `size`: S/K, one more for the first S mod K classes."""
     share, rest = divmod(size, num_classes)
     return share + (np.arange(num_classes) < rest).astype(np.int64)
 
@@ -61,21 +61,20 @@ def quotas(size: int, num_classes: int) -> np.ndarray:
 def class_balanced_selection(
     candidates: Candidates, probability: np.ndarray, size: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Selects S/K rows of each class without replacement, with chances proportional to `probability`..
+    """Selects S/K rows of each class without replacement, with chances proportional to `probability`.
 
-    Rows of probability 0 are selected, at random, only after all other rows of their class..
+    Rows of probability 0 are selected, at random, only after all other rows of their class.
 
     Args:
-        candidates (`Candidates`): predictions for the pool..
-        probability (`np.ndarray`): `[N]`, at least 0; the sum does not matter..
-        size (`int`): number of rows S to select..
-        generator (`np.random.Generator`): source of randomness; the same state gives the same rows..
+        candidates (`Candidates`): predictions for the pool.
+        probability (`np.ndarray`): `[N]`, at least 0; the sum does not matter.
+        size (`int`): number of rows S to select.
+        generator (`np.random.Generator`): source of randomness; the same state gives the same rows.
 
     Returns:
         Row numbers, ascending int64, at most `size`.
     """
-    # The smallest of Exp(1)/p are a sample without replacement with chances p (Efraimidis & Spirakis 2006); 1/0 =
-    # inf..
+    # The smallest of Exp(1)/p are a sample without replacement with chances p (Efraimidis & Spirakis 2006); 1/0 = inf.
     with np.errstate(divide="ignore", over="ignore"):
         keys = generator.exponential(size=len(probability)) / np.asarray(probability, dtype=np.float64)
     return _smallest_of_each_class(candidates, keys, size, generator)
@@ -84,7 +83,7 @@ def class_balanced_selection(
 def _smallest_of_each_class(
     candidates: Candidates, keys: np.ndarray, size: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Returns the rows with the smallest keys in each class, up to the class's quota; ties are broken at random.."""
+    """Returns the rows with the smallest keys in each class, up to the class's quota; ties are broken at random."""
     order = np.lexsort((generator.random(len(keys)), keys))
     predicted = candidates.predicted[order]
     chosen = [order[predicted == k][:quota] for k, quota in enumerate(quotas(size, candidates.num_classes))]
@@ -92,23 +91,23 @@ def _smallest_of_each_class(
 
 
 def select_easy(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Selects certain rows: p proportional to max(0, 1 - uncertainty) (UST's easy selection, with BALD).."""
+    """Selects certain rows: p proportional to max(0, 1 - uncertainty) (UST's easy selection, with BALD)."""
     return class_balanced_selection(candidates, np.maximum(0.0, 1.0 - candidates.uncertainty), size, generator)
 
 
 def select_hard(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Selects uncertain rows: p proportional to max(0, uncertainty) (UST's hard selection, with BALD).."""
+    """Selects uncertain rows: p proportional to max(0, uncertainty) (UST's hard selection, with BALD)."""
     return class_balanced_selection(candidates, np.maximum(0.0, candidates.uncertainty), size, generator)
 
 
 def select_uniform(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Selects rows at random within each class: plain self-training.."""
+    """Selects rows at random within each class: plain self-training."""
     return class_balanced_selection(candidates, np.ones(len(candidates.predicted)), size, generator)
 
 
 def select_top_k(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
     """Selects the S/K most confident rows of each class. Ties, common where confidence rounds to 1, are broken at
-    random.."""
+    random."""
     return _smallest_of_each_class(candidates, -candidates.confidence, size, generator)
 
 
@@ -116,16 +115,16 @@ def select_threshold(
     candidates: Candidates, size: int, generator: np.random.Generator, threshold: float = 0.95
 ) -> np.ndarray:
     """Selects every row with confidence of at least `threshold` (Lee 2013; FixMatch), without balance and without
-    `size`.."""
+    `size`."""
     return np.flatnonzero(candidates.confidence >= threshold)
 
 
 def select_all(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Selects every row; `size` and the generator are not used.."""
+    """Selects every row; `size` and the generator are not used."""
     return np.arange(len(candidates.predicted))
 
 
-SelectionStrategy = Callable[..., np.ndarray]  # (candidates, size, generator) -> row numbersr
+SelectionStrategy = Callable[..., np.ndarray]  # (candidates, size, generator) -> row numbers
 
 SELECTION_STRATEGIES: dict[str, SelectionStrategy] = {
     "easy": select_easy,

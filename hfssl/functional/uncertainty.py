@@ -1,8 +1,8 @@
-"""Measures the uncertainty of predictions; entropies are in nats. Pure functions of tensors..
+"""Measures the uncertainty of predictions; entropies are in nats. Pure functions of tensors.
 
 `probs` are probabilities over the last axis. Functions of several passes take T stochastic forward passes (MC dropout,
 Gal & Ghahramani 2016) over the same N rows with K classes: `[T, N, K]`. One pass (T = 1) is allowed: BALD, variances
-and variation ratio are then exactly 0..
+and variation ratio are then exactly 0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["bald", "entropy", "predicted_class_variance", "predictive_variance",
 
 
 def entropy(probs: Tensor) -> Tensor:
-    """Returns the entropy H(p) = -sum_k p_k log p_k in nats, with 0 log 0 = 0..
+    """Returns the entropy H(p) = -sum_k p_k log p_k in nats, with 0 log 0 = 0.
 
     Args:
         probs (`Tensor`): `[..., K]`.
@@ -26,10 +26,9 @@ def entropy(probs: Tensor) -> Tensor:
 
 
 def bald(probs: Tensor) -> Tensor:
-    """Returns the mutual information of label and weights, H(mean_t p_t) - mean_t H(p_t) (Houlsby et al. 2011, eq.
-    2)..
+    """Returns the mutual information of label and weights, H(mean_t p_t) - mean_t H(p_t) (Houlsby et al. 2011, eq. 2).
 
-    It is 0 where all passes agree, even if they are uncertain, and large where confident passes disagree..
+    It is 0 where all passes agree, even if they are uncertain, and large where confident passes disagree.
 
     Args:
         probs (`Tensor`): `[T, N, K]`.
@@ -41,9 +40,9 @@ def bald(probs: Tensor) -> Tensor:
 
 
 def predictive_variance(probs: Tensor) -> Tensor:
-    """Returns the variance of each class's probability over the passes..
+    """Returns the variance of each class's probability over the passes.
 
-    This is the *population* variance (divided by T, not by T - 1), as in UST's code: one pass gives 0 and not NaN..
+    This is the *population* variance (divided by T, not by T - 1), as in UST's code: one pass gives 0 and not NaN.
 
     Args:
         probs (`Tensor`): `[T, N, K]`.
@@ -55,7 +54,7 @@ def predictive_variance(probs: Tensor) -> Tensor:
 
 
 def predicted_class_variance(probs: Tensor, predicted: Tensor) -> Tensor:
-    """Returns the population variance, over the passes, of the probability of each row's predicted class (UST)..
+    """Returns the population variance, over the passes, of the probability of each row's predicted class (UST).
 
     Args:
         probs (`Tensor`): `[T, N, K]`.
@@ -68,7 +67,7 @@ def predicted_class_variance(probs: Tensor, predicted: Tensor) -> Tensor:
 
 
 def variation_ratio(probs: Tensor) -> Tensor:
-    """Returns the share of passes that do not predict the most predicted class, 1 - max_k votes_k / T (Freeman 1965)..
+    """Returns the share of passes that do not predict the most predicted class, 1 - max_k votes_k / T (Freeman 1965).
 
     Args:
         probs (`Tensor`): `[T, N, K]`.

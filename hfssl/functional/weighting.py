@@ -1,4 +1,4 @@
-"""Weights pseudo-labeled rows by the certainty of their labels. Pure functions of tensors.."""
+"""Weights pseudo-labeled rows by the certainty of their labels. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = [
 
 
 def log_variance(variance: Tensor, alpha: float = 0.1, eps: float = 1e-10) -> Tensor:
-    """Returns UST's confidence weight, -alpha log(Var + eps) (Mukherjee & Awadallah 2020, "confident learning")..
+    """Returns UST's confidence weight, -alpha log(Var + eps) (Mukherjee & Awadallah 2020, "confident learning").
 
     The variance is that of the predicted class; UST's reference code uses class 0's for every row, which is a bug.
-    Since a probability's variance is at most 1/4,, the weight is positive: between 0.14 (passes that contradict each
+    Since a probability's variance is at most 1/4, the weight is positive: between 0.14 (passes that contradict each
     other) and 2.30 (passes that agree) at the default values.
 
     Args:
         variance (`Tensor`): `[N]`, variance over the passes of the predicted class's probability.
         alpha (`float`, defaults to `0.1`): scale; it cancels out when the weights are normalized to mean 1.
-        eps (`float`, defaults to `1e-10`): bound on the weight of rows whose passes agree exactly..
+        eps (`float`, defaults to `1e-10`): bound on the weight of rows whose passes agree exactly.
 
     Returns:
         `[N]`.
@@ -41,7 +41,7 @@ def log_variance(variance: Tensor, alpha: float = 0.1, eps: float = 1e-10) -> Te
 
 
 def one_minus_entropy(probs: Tensor) -> Tensor:
-    """Returns 1 - H(p) / log K (Iscen et al. 2019, the weight of a pseudo-label)..
+    """Returns 1 - H(p) / log K (Iscen et al. 2019, the weight of a pseudo-label).
 
     Args:
         probs (`Tensor`): `[N, K]`, K at least 2.
@@ -53,20 +53,20 @@ def one_minus_entropy(probs: Tensor) -> Tensor:
 
 
 def one_minus_bald(bald: Tensor, num_classes: int) -> Tensor:
-    """Returns 1 - BALD / log K: the passes' disagreement in place of the predictive entropy of `one_minus_entropy`..
+    """Returns 1 - BALD / log K: the passes' disagreement in place of the predictive entropy of `one_minus_entropy`.
 
     Args:
         bald (`Tensor`): `[N]` in nats.
-        num_classes (`int`): number of classes K, at least 2..
+        num_classes (`int`): number of classes K, at least 2.
 
     Returns:
-        `[N]`, from 0 (each pass is certain of another class) to 1 (the passes agree)..
+        `[N]`, from 0 (each pass is certain of another class) to 1 (the passes agree).
     """
     return (1.0 - bald / math.log(num_classes)).clamp(0.0, 1.0)
 
 
 def confidence(probs: Tensor) -> Tensor:
-    """Returns the probability of the most likely class..
+    """Returns the probability of the most likely class.
 
     Args:
         probs (`Tensor`): `[N, K]`.
@@ -78,7 +78,7 @@ def confidence(probs: Tensor) -> Tensor:
 
 
 def uniform(probs: Tensor) -> Tensor:
-    """Returns weight 1 for every row: plain self-training..
+    """Returns weight 1 for every row: plain self-training.
 
     Args:
         probs (`Tensor`): `[N, K]`.
@@ -90,10 +90,10 @@ def uniform(probs: Tensor) -> Tensor:
 
 
 def normalize_to_mean_one(weights: Tensor) -> Tensor:
-    """Divides weights by their mean, so that weighting does not change the size of the unlabeled loss..
+    """Divides weights by their mean, so that weighting does not change the size of the unlabeled loss.
 
     Args:
-        weights (`Tensor`): `[N]`, at least 0. If all are 0, all stay 0..
+        weights (`Tensor`): `[N]`, at least 0. If all are 0, all stay 0.
 
     Returns:
         `[N]` with mean 1.
@@ -116,14 +116,14 @@ WEIGHTINGS: dict[str, Weighting] = {
 def pseudo_label_weights(
     name: str, probs: Tensor, variance: Tensor, bald: Tensor, *, normalize: bool = True
 ) -> Tensor:
-    """Returns the weights of the *selected* rows by the weighting `name`..
+    """Returns the weights of the *selected* rows by the weighting `name`.
 
     Args:
         name (`str`): a key of `WEIGHTINGS`.
         probs (`Tensor`): `[N, K]`, mean over the passes.
         variance (`Tensor`): `[N]`, variance of the predicted class's probability over the passes.
         bald (`Tensor`): `[N]` in nats.
-        normalize (`bool`, defaults to `True`): whether to scale to mean 1 over these rows..
+        normalize (`bool`, defaults to `True`): whether to scale to mean 1 over these rows.
 
     Returns:
         `[N]`.

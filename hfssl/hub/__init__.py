@@ -1,1 +1,1 @@
-"""Downloads from and uploads to the Hub.."""
+"""Downloads from and uploads to the Hub."""

@@ -1,4 +1,4 @@
-"""Downloads a repository's files into the local cache, and translates the Hub's errors into sentences.."""
+"""Downloads a repository's files into the local cache, and translates the Hub's errors into sentences."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hfssl.errors import ModelError
 
 __all__ = ["download", "in_words"]
 
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]  # so that no pickle is ever downloadedd
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]  # so that no pickle is ever downloaded
 
 
 def download(repo_id: str, *, revision: str | None = None, token: str | None = None) -> Path:
-    """Downloads a repository's configuration, safetensors and tokenizer; returns their folder in the local cache..
+    """Downloads a repository's configuration, safetensors and tokenizer; returns their folder in the local cache.
 
-    Cached files are used where the Hub cannot be reached..
+    Cached files are used where the Hub cannot be reached.
 
     Raises:
-        ModelError: if there is no such repository or revision, or if it is neither reachable nor cached..
+        ModelError: if there is no such repository or revision, or if it is neither reachable nor cached.
     """
     try:
         return Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=WANTED))
@@ -48,7 +48,7 @@ def download(repo_id: str, *, revision: str | None = None, token: str | None = N
 
 
 def in_words(error: HfHubHTTPError, repo_id: str) -> str:
-    """Returns one sentence about an error of the Hub, without tokens and addresses.."""
+    """Returns one sentence about an error of the Hub, without tokens and addresses."""
     status = error.response.status_code
     if status == 401:
         return (

@@ -1,4 +1,4 @@
-"""Computes intervals and tests for the comparison of two models on the same rows.?"""
+"""Computes intervals and tests for the comparison of two models on the same rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["accuracy_interval", "disagreement", "paired_gain", "sign_test"]
 
 
 def accuracy_interval(accuracy: float, rows: int) -> tuple[float, float]:
-    """Returns the 95% interval of a proportion (Wilson 1927), which lies in `[0, 1]` and is valid for few rows.."""
+    """Returns the 95% interval of a proportion (Wilson 1927), which lies in `[0, 1]` and is valid for few rows."""
     z = 1.959964
     middle = (accuracy + z**2 / (2 * rows)) / (1 + z**2 / rows)
     half = z / (1 + z**2 / rows) * math.sqrt(accuracy * (1 - accuracy) / rows + z**2 / (4 * rows**2))
@@ -22,14 +22,14 @@ def accuracy_interval(accuracy: float, rows: int) -> tuple[float, float]:
 
 
 def disagreement(predictions: Sequence[ArrayLike]) -> float | None:
-    """Returns the share of rows on which two models differ, mean over all pairs; `None` for fewer than two models..
+    """Returns the share of rows on which two models differ, mean over all pairs; `None` for fewer than two models.
 
     The function needs no labels, and returns `None` for no rows, too. For models of different seeds with a calibrated
     ensemble, the disagreement estimates the error of one model (Jiang et al. 2022, "Assessing Generalization of SGD
-    via Disagreement"); overconfident models disagree too little..
+    via Disagreement"); overconfident models disagree too little.
 
     Args:
-        predictions (`Sequence[ArrayLike]`): predicted class indices `[N]` of each model, rows in the same order..
+        predictions (`Sequence[ArrayLike]`): predicted class indices `[N]` of each model, rows in the same order.
     """
     arrays = [np.asarray(prediction) for prediction in predictions]
     if len(arrays) < 2 or not arrays[0].size:
@@ -38,7 +38,7 @@ def disagreement(predictions: Sequence[ArrayLike]) -> float | None:
 
 
 def paired_gain(right_a: ArrayLike, right_b: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Returns the gain in accuracy of b over a with its adjusted Wald interval (Agresti & Min 2005, "Wald+2")..
+    """Returns the gain in accuracy of b over a with its adjusted Wald interval (Agresti & Min 2005, "Wald+2").
 
     The interval is the normal one after half a row is added to each of the four outcomes: both models right, both
     wrong, only a right, only b right. On few rows its coverage is better than that of a bootstrap: where a and b agree
@@ -64,17 +64,17 @@ def paired_gain(right_a: ArrayLike, right_b: ArrayLike, *, confidence: float = 0
 
 
 def sign_test(right_a: ArrayLike, right_b: ArrayLike) -> float:
-    """Returns the p-value of McNemar's exact one-sided test (1947) that b is worse than a..
+    """Returns the p-value of McNemar's exact one-sided test (1947) that b is worse than a.
 
     The test uses only rows on which exactly one of the two is right. If both models are equally good, b is wrong on
-    each of these rows with probability 1/2..
+    each of these rows with probability 1/2.
 
     Args:
         right_a (`ArrayLike`): whether model a is right, `[N]` bool.
         right_b (`ArrayLike`): whether model b is right, rows in the same order.
 
     Returns:
-        The p-value in [0, 1]; 1 where the models differ on no row..
+        The p-value in [0, 1]; 1 where the models differ on no row.
     """
     a, b = _checked_rights(right_a, right_b)
     differing = int((a != b).sum())

@@ -1,4 +1,4 @@
-"""Shows progress bars with a title and the expected time.."""
+"""Shows progress bars with a title and the expected time."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["NamedProgress", "library_bars", "progress_bar"]
 def progress_bar(
     iterable: Iterable | None = None, *, title: str | None, total: int | None = None, unit: str = "it"
 ) -> tqdm:
-    """Returns a tqdm bar that starts with `title`; for `title=None` the bar is hidden.."""
+    """Returns a tqdm bar that starts with `title`; for `title=None` the bar is hidden."""
     return tqdm(iterable, desc=title, total=total, unit=unit, disable=title is None, dynamic_ncols=True)
 
 
 class NamedProgress(TrainerCallback):
-    """Shows one bar for a training run, followed by the loss of the last log.."""
+    """Shows one bar for a training run, followed by the loss of the last log."""
 
     def __init__(self, title: str):
         self.title = title
@@ -55,7 +55,7 @@ def library_bars(rows: int = 0) -> Iterator[None]:
     """Hides the progress bars of datasets and transformers within the block, unless at least 20,000 rows are at work.
 
     These bars are many, do not name the step that they belong to, and mostly disappear before a user can read them.
-    Long steps of hfssl have their own bars..
+    Long steps of hfssl have their own bars.
     """
     if rows >= LONG_WORK_ROWS:
         yield
