@@ -1,6 +1,6 @@
-"""What a user may set, as plain dataclasses: the flags of `hfssl fit` and the keys of a recipe's YAML.
+"""Defines the user's options as plain dataclasses: the flags of `hfssl fit` and the keys of a recipe's YAML.
 
-Nothing heavy is imported here, so that `--help` answers at once. Each field's help text is the flag's help.
+The module imports no slow libraries, so that `--help` is fast. Each field's help text is the flag's help.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def missing_trackers(report_to: Sequence[str]) -> list[str]:
-    """A sentence for each of our trackers that is asked for and not installed."""
+    """Returns a sentence for each supported tracker that is requested and not installed."""
     return [
         f"report_to names {name}, which is not installed; run pip install 'hfssl[{name}]', or set report_to to none."
         for name in report_to
@@ -40,14 +40,14 @@ def missing_trackers(report_to: Sequence[str]) -> list[str]:
 
 @dataclass
 class _Checked:
-    """Shows every bad value at once: each class adds its sentences to `problems()`."""
+    """Reports all bad values at once: each class adds its sentences to `problems()`."""
 
     def __post_init__(self):
         if found := self.problems():
             raise ConfigurationError(found)
 
     def problems(self) -> list[str]:
-        """Everything that is wrong with the values, one sentence each; subclasses add their own."""
+        """Returns all problems of the values, one sentence each; subclasses add their own."""
         return []
 
     def _at_least(self, least: int, *names: str) -> list[str]:
@@ -253,7 +253,7 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         return found
 
     def keywords(self) -> dict[str, Any]:
-        """The keyword arguments of `hfssl.fit`: every field that is not None."""
+        """Returns the keyword arguments of `hfssl.fit`: every field that is not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
