@@ -47,9 +47,9 @@ class TokenWindow:
         start (`int`): number of the first row in the dataset.
         tokenizer (`PreTrainedTokenizerBase`): tokenizer that defines the padding.
 
-    Args:
-        start, stop: The rows of the dataset that it holds.
-        lengths: `[n]`, tokens in each row.
+    Attributes:
+        start, stop (`int`): numbers of the first row and of the row after the last in the dataset.
+        lengths (`np.ndarray`): `[n]` number of tokens of each row.
     """
 
     def __init__(self, table: pa.Table, start: int, tokenizer: PreTrainedTokenizerBase):
