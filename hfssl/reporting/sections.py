@@ -281,8 +281,8 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
     tables = [Table(["true class", "predicted as", "rows", "% of the class"], confused, 2)] if confused else []
     tables.append(_class_table(matrix, names))
     caption = (
-        f"{stage_title(final)} on the {len(labels):,} {split} rows: each line is a true class, shaded by its predicted "
-        "classes; a perfect model has only the diagonal."
+        f"{stage_title(final)} on the {len(labels):,} {split} rows: each line is a true class, shaded by the "
+        "predicted classes; a perfect model has only the diagonal."
     )
     if len(names) > figures.MAX_NAMED_CLASSES:
         caption += f" The {len(names)} classes are named above, under the data."

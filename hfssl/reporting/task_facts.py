@@ -87,8 +87,7 @@ class TaskFacts:
         metrics (`tuple[Metric, ...]`, defaults to `CLASSIFICATION_METRICS`): metrics in the order of tables.
         model_title (`str`, defaults to `"text classification with {classes} classes"`): purpose of a model, with
             `{classes}` for the number of classes.
-        limit (`str`, defaults to `"It always answers with one of its {classes} classes, also for texts that belong to
-            none of them."`): limit of such a model, with `{classes}` for the number of classes.
+        limit (`str`, defaults to a sentence on texts of no class): limit of such a model, with `{classes}` for the number of classes.
     """
 
     name: str = "sequence_classification"
@@ -98,7 +97,7 @@ class TaskFacts:
     decision_metric: str = "accuracy"
     metrics: tuple[Metric, ...] = CLASSIFICATION_METRICS
     model_title: str = "text classification with {classes} classes"
-    limit: str = "It always answers with one of its {classes} classes, also for texts that belong to none of them."
+    limit: str = "It always predicts one of its {classes} classes, also for texts that belong to none of them."
 
     @property
     def decision(self) -> Metric:
