@@ -6,7 +6,7 @@ with the row that it belongs to. What a unit is, how it is scored and how it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -22,6 +22,9 @@ from hfssl.reporting.task_facts import Metric, TaskFacts
 __all__ = ["Metric", "Task", "Units"]
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
+Weights = tuple[Any, Any]
+HeadFit = Callable[[torch.Tensor, torch.Tensor, int], Weights]
+SoftHeadFit = Callable[[np.ndarray, np.ndarray, np.ndarray], Weights]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Task:
         prediction_columns: Columns of a table of predictions: name -> `str` or `float`.
         decision_metric: The metric, higher is better, whose gain the verdict and the reports tell.
         label_column: How labels lie in a column of a table.
-        row_vectors: Whether one embedding stands for a row: graphs, neighbours and probes need that.
+        row_vectors: Whether one embedding stands for a row: the contrastive stage and embedding signals need that.
+        class_per_row: Whether a label is one class number per row: embedding signals and probes need that.
     """
 
     name: ClassVar[str]
@@ -70,6 +74,7 @@ class Task:
     limit: ClassVar[str] = ""
     label_column: ClassVar[LabelColumn] = LabelColumn()
     row_vectors: ClassVar[bool] = True
+    class_per_row: ClassVar[bool] = True
 
     def facts(self) -> TaskFacts:
         """What tables, reports and cards say of the task; `results.json` keeps it."""
@@ -91,7 +96,10 @@ class Task:
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-        """Rows as the model takes them: the processor's columns, and `labels` from a column `label`."""
+        """Rows as the model takes them: the processor's columns, and `labels` from a column `label`.
+
+        Other columns are kept, `hidden_label` among them; encoded rows are returned as they are.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define encode().")  # abstract
 
     def label_array(self, rows: Dataset, column: str = "labels") -> np.ndarray:
@@ -113,11 +121,11 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} does not define probs().")  # abstract
 
     def predicted(self, probs: np.ndarray) -> np.ndarray:
-        """The decision of each unit, `[M]`, from its probabilities `[M, K]`."""
+        """The decision on each row, `[...]`, from what `probs` returns, `[..., K]`."""
         raise NotImplementedError(f"{type(self).__name__} does not define predicted().")  # abstract
 
     def right(self, probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """`[M]` bool, whether the decision of each unit is its label; what paired tests compare."""
+        """`[M]` bool, whether each decision is the label; what paired tests compare."""
         return self.predicted(probs) == np.asarray(labels)
 
     def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -135,6 +143,10 @@ class Task:
     def unit_probs(self, logits: Array) -> Array:
         """Probabilities of units, `[..., N * P, K]`, from the model's outputs for N rows, `[..., N, outputs]`."""
         return self.probs(logits)
+
+    def unit_predicted(self, unit_probs: np.ndarray) -> np.ndarray:
+        """`[..., M]` int64 class decided on for each unit, from `[..., M, K]`."""
+        return self.predicted(unit_probs)
 
     def unit_labels(self, labels: np.ndarray) -> np.ndarray:
         """`[N * P]` int64 class of each unit, -1 where it is not known, from what `label_array` returns."""
@@ -156,7 +168,7 @@ class Task:
         return dict(zip(label_names, counts.tolist(), strict=True))
 
     def pseudo_labeled(
-        self, pool: Dataset, units: np.ndarray, target_probs: np.ndarray, weights: np.ndarray
+        self, pool: Dataset, units: np.ndarray, target_probs: np.ndarray, weights: np.ndarray, units_per_row: int = 1
     ) -> Dataset:
         """The rows of the pool with selected units; `loss` gets the columns `pseudo_probs` and `weight`.
 
@@ -165,6 +177,7 @@ class Task:
             units: `[S]` numbers of the selected units, ascending.
             target_probs: `[S, K]`.
             weights: `[S]`.
+            units_per_row: P.
         """
         selected = pool.select(units).add_column("pseudo_probs", target_probs.tolist())
         return selected.add_column("weight", weights.tolist())
@@ -192,7 +205,8 @@ class Task:
 
         Args:
             logits: `[M, K]`.
-            targets: Labels as the rows hold them (hard), or probabilities `[M, K]` (soft).
+            targets: Labels of the batch as the rows hold them (hard), or probabilities `[M, K]` (soft); a batch of
+                what `pseudo_labeled` returns holds these, and the weights, row by row.
             weights: `[M]`, not negative; the mean is over all M units, not over the sum of the weights.
             label_smoothing: Share of a hard target that is spread over all classes.
             reduction: `"sum"` adds the units' losses up instead.
@@ -210,6 +224,32 @@ class Task:
     def agreement(self, logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
         """Share of units whose decision by logits `[M, K]` is the one by probabilities `[M, K]`, for the log."""
         raise NotImplementedError(f"{type(self).__name__} does not define agreement().")  # abstract
+
+    def head_weights(self, fit: HeadFit, inputs: torch.Tensor, labels: np.ndarray, num_outputs: int) -> Weights:
+        """Weight `[outputs, D]` and bias `[outputs]` of a head that is fitted to the labels before training.
+
+        Args:
+            fit: (inputs `[N, D]`, class numbers `[N]`, K) -> weight `[K, D]` and bias `[K]`.
+            inputs: `[N, D]`, what the head sees of each row.
+            labels: Labels of the rows, as `label_array` returns them.
+            num_outputs: Outputs of the model.
+        """
+        return fit(inputs, torch.from_numpy(labels), num_outputs)
+
+    def soft_head_weights(
+        self, fit: SoftHeadFit, inputs: np.ndarray, labels: np.ndarray, pseudo_probs: np.ndarray, weights: np.ndarray
+    ) -> Weights:
+        """Weight and bias of a head that is fitted to labels and pseudo-labels after training.
+
+        Args:
+            fit: (inputs `[N, D]`, targets `[N, K]`, weights `[N]`) -> weight `[K, D]` and bias `[K]`.
+            inputs: `[L + S, D]`, what the head sees of the labeled rows and then of those of `pseudo_labeled`.
+            labels: Labels of the L rows, as `label_array` returns them; each has weight 1.
+            pseudo_probs: Targets of the S rows, as `pseudo_labeled` gives them.
+            weights: Weights of these.
+        """
+        known = np.eye(pseudo_probs.shape[1])[labels]
+        return fit(inputs, np.concatenate([known, pseudo_probs]), np.append(np.ones(len(labels)), weights))
 
     # --- measuring ---------------------------------------------------------------------------------------------------
 
@@ -233,6 +273,19 @@ class Task:
             raise ConfigurationError(
                 f"{operation} needs one embedding per row, which the task '{self.name}' ({self.title}) does not have: "
                 "leave it out, or use a task with one prediction per row."
+            )
+
+    def require_class_per_row(self, operation: str) -> None:
+        """Refuses an operation that needs one class and one embedding per row.
+
+        Raises:
+            ConfigurationError: the labels or the embeddings of the task are not one per row.
+        """
+        self.require_row_vectors(operation)
+        if not self.class_per_row:
+            raise ConfigurationError(
+                f"{operation} needs one class per row, which the task '{self.name}' ({self.title}) does not have: "
+                "leave it out, or use a task with one class per row."
             )
 
     def require_method(self, method: str, supported: Mapping[str, Sequence[str]]) -> None:
