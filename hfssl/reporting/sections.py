@@ -225,7 +225,7 @@ def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any])
     labels, probs = predictions_of(evidence, split)
     final = final_stage(results, split)
     if not len(labels) or final not in probs:
-        return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
+        return Section(title, missing="There are no predictions of the final model on held-out labels.")
     if temperature:
         saved = _with_temperature(probs[final], temperature)
         shown = [(final, "As trained", probs[final]), (final, "As saved, with its temperature", saved)]
@@ -266,7 +266,7 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
     labels, probs = predictions_of(evidence, split)
     names, final = evidence.get("classes") or results["data"]["label_names"], final_stage(results, split)
     if not len(labels) or final not in probs:
-        return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
+        return Section(title, missing="There are no predictions of the final model on held-out labels.")
     decided = evidence["predictions"][split].get("predicted", {}).get(final)
     predicted = probs[final].argmax(axis=1) if decided is None else np.asarray(decided)
     matrix = confusion_matrix(predicted, labels, len(names))

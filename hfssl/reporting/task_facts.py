@@ -87,7 +87,8 @@ class TaskFacts:
         metrics (`tuple[Metric, ...]`, defaults to `CLASSIFICATION_METRICS`): metrics in the order of tables.
         model_title (`str`, defaults to `"text classification with {classes} classes"`): purpose of a model, with
             `{classes}` for the number of classes.
-        limit (`str`, defaults to a sentence on texts of no class): limit of such a model, with `{classes}` for the number of classes.
+        limit (`str`, defaults to a sentence on texts of no class): limit of such a model, with `{classes}` for the
+            number of classes.
     """
 
     name: str = "sequence_classification"
