@@ -1,4 +1,4 @@
-"""hfssl: a few labels and a lot of unlabeled data in, a small, trustworthy Hugging Face model out."""
+"""Trains a small, trustworthy Hugging Face model from few labels and many unlabeled texts."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ def _from_yaml(name: str, value: Any, actions: Mapping[str, argparse.Action], hi
 def _instance(
     cls: type, values: dict[str, Any], bad: set[str], actions: Mapping[str, argparse.Action], problems: list[str]
 ) -> Any:
-    """Returns an instance of `cls`, or None after adding to `problems`."""
+    """Creates an instance of `cls`, or returns None after adding its errors to `problems`."""
     given, missing = {}, []
     for field in dataclasses.fields(cls):
         if field.init and field.name in values:

@@ -113,13 +113,13 @@ class AuditReport:
         if self.leaks:
             named = _first([f"{leak['role']} row {leak['row']} in stage '{leak['stage']}'" for leak in self.leaks])
             raise DataError(
-                f"expected no phase to train on validation, proxy or test rows, got {len(self.leaks)} leaked: {named}."
+                f"expected no stage to train on validation, proxy or test rows, got {len(self.leaks)} leaked: {named}."
                 " Make the splits again and train afresh: the scores of this run cannot be trusted."
             )
         if self.unknown:
             named = _first([f"row {row['row']} of stage '{row['stage']}'" for row in self.unknown])
             raise DataError(
-                f"expected each phase to train on rows of the splits, got {len(self.unknown)} foreign ones: {named}. "
+                f"expected each stage to train on rows of the splits, got {len(self.unknown)} unknown ones: {named}. "
                 "Train on the saved splits, or make the splits again with these rows."
             )
 
@@ -141,7 +141,7 @@ def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditRe
         >>> hfssl.audit([splits.manifest]).raise_if_leaky()
     """
     if not manifests:
-        raise DataError("expected the manifest of the splits and those of the phases, got no manifest at all.")
+        raise DataError("expected the manifest of the splits and those of the stages, got no manifest at all.")
     splits, *phases = [load_manifest(manifest) for manifest in manifests]
     if "roles" not in splits:
         raise DataError("expected the manifest of the splits first, got one without 'roles': put manifest.json first.")

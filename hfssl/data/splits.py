@@ -351,7 +351,7 @@ def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Ma
         example = " and ".join(f"{tables.columns['id'][r]} ('{rows.label_names[rows.label[r]]}')" for r in same[:3])
         warnings.append(
             f"{len(assignment.conflicts)} texts occur with different labels, for example in the rows {example}; the "
-            "most frequent label of each was kept. Correct them if they are mistakes."
+            "most frequent label of each was used. Correct them if they are mistakes."
         )
     lost = sum(count for reason, count in removed.items() if reason.startswith(("duplicate_of_", "group_of_")))
     if lost > NOTABLE_LOSS * np.sum((rows.source == MAIN) | (rows.source == EXTRA)):

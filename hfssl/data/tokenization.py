@@ -75,9 +75,9 @@ def encode_texts(batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, m
 def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """Adds the tokenizer's columns to a dataset with `text` (and optionally `text_pair`).
 
-    Texts are cut as by `encode_texts`. A column `label` becomes `labels`. All other columns are kept. A dataset that
-    already has `input_ids` is returned unchanged. Columns of the tokenizer that are redundant (`row_columns`) are left
-    out, to save memory for every token of a pool.
+    Texts are cut as by `encode_texts`. A column `label` becomes `labels`. All other columns stay unchanged. A dataset
+    that already has `input_ids` is returned unchanged. Columns of the tokenizer that are redundant (`row_columns`) are
+    left out, to save memory for every token of a pool.
     """
     if "input_ids" in dataset.column_names:
         return dataset

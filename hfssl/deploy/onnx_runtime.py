@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig
 
-import hfssl.models.mean_pooling  # noqa: F401  makes AutoConfig know the mean-pooled classifier
+import hfssl.models.mean_pooling  # noqa: F401  registers the mean-pooled classifier for AutoConfig
 from hfssl.data.batching import token_windows
 from hfssl.errors import ConfigurationError, ModelError
 from hfssl.models.backbones import load_tokenizer

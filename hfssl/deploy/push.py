@@ -156,7 +156,7 @@ def files_below(folder: Path, prefix: str = "") -> dict[str, Path | bytes]:
     labels = folder / LABELS_FILE
     if labels.is_file() and Path(base := _read(labels)["base_model"]).is_absolute():
         logger.warning(
-            "The adapter's base model is the folder '%s' of this machine, where nobody else can load it from: train "
+            "The adapter's base model is the folder '%s' of this machine, which other machines cannot load: train "
             "on a Hub id, or push the merged model.",
             base,
         )

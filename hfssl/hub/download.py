@@ -52,7 +52,7 @@ def in_words(error: HfHubHTTPError, repo_id: str) -> str:
     status = error.response.status_code
     if status == 401:
         return (
-            f"Expected a token that the Hub knows to reach '{repo_id}', got none or one that is not valid: log in "
+            f"Expected a token that the Hub accepts to reach '{repo_id}', got none or one that is not valid: log in "
             "with `hf auth login`, or set HF_TOKEN."
         )
     if status == 403:
@@ -65,7 +65,7 @@ def in_words(error: HfHubHTTPError, repo_id: str) -> str:
     if status == 412:
         return (
             f"Expected '{repo_id}' to stay as it was during the push, but somebody else pushed to it: nothing of this "
-            "push was kept; look at the new state and repeat the command."
+            "push was saved; check the new state and repeat the command."
         )
     return (
         f"Expected an answer of the Hub for '{repo_id}', but got the status {status}: nothing was changed there; "

@@ -43,7 +43,7 @@ def refuse_remote_code(path: str | Path, error: Exception) -> None:
     """Raises a `ModelError` if `error` is transformers' refusal to run code in the model's repository."""
     if "trust_remote_code" in str(error):
         raise ModelError(
-            f"Expected a model that transformers knows, but '{path}' brings code of its own, which was not run: read "
+            f"Expected a model that transformers supports, but '{path}' has its own code, which was not run: read "
             "it, and pass trust_remote_code=True if you trust it."
         ) from None
 

@@ -242,8 +242,8 @@ def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any])
     tendency = "about right" if abs(gap) < 1 else f"{abs(gap):.1f} points too {'high' if gap > 0 else 'low'}"
     caption = (
         f"Above: accuracy of the {split} rows by confidence, larger dots for more rows; on the dashed line, "
-        f"probabilities are calibrated. Below: number of rows with that confidence. The saved model predicts "
-        f"with {100 * confidence:.1f}% on average and is correct on {100 * right:.1f}%: {tendency}."
+        f"probabilities are calibrated. Below: number of rows with that confidence. The saved model has "
+        f"a mean confidence of {100 * confidence:.1f}% and is correct on {100 * right:.1f}%: {tendency}."
     )
     if temperature:
         caption += f" It divides its logits by a temperature of {temperature:.3g}, fitted on the validation labels"

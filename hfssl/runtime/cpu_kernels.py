@@ -2,7 +2,7 @@
 
 Torch samples dropout masks one number at a time, which is a large part of a training step with long texts. And under
 autocast to bf16, layer norms return fp32, which each of the four following products casts again. See
-benchmarks/NOTES.md for times.
+benchmarks/NOTES.md (2026-11-28, sixth part) for times.
 """
 
 from __future__ import annotations

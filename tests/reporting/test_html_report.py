@@ -271,11 +271,11 @@ def test_the_saved_models_reliability_includes_its_temperature():
     results, evidence = make_results(["a", "b"])
     results["temperature"] = 2.0
     evidence["predictions"] = {"test": {"labels": [0, 0, 0, 1], "probs": {"self_training": [[0.9, 0.1]] * 4}}}
-    assert "with 75.0% on average and is correct on 75.0%: about right" in (
+    assert "a mean confidence of 75.0% and is correct on 75.0%: about right" in (
         calibration_section(results, evidence).caption
     )
     results["temperature"] = None
-    assert "with 90.0% on average and is correct on 75.0%: 15.0 points too high" in (
+    assert "a mean confidence of 90.0% and is correct on 75.0%: 15.0 points too high" in (
         calibration_section(results, evidence).caption
     )
 

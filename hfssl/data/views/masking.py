@@ -171,9 +171,9 @@ class SpanMaskingView(_MaskingView):
         seed (`int`): random seed of the run.
         stream (`str`, defaults to `"masking"`): name of the random stream; views of different streams have independent
             masks.
-        mask_probability (`float`, defaults to 0.15): share of the tokens that are predicted.
-        span_success_probability (`float`, defaults to 0.2): parameter of the geometric law.
-        max_span_words (`int`, defaults to 10): length of the longest span, in words.
+        mask_probability (`float`, defaults to `0.15`): share of the tokens that are predicted.
+        span_success_probability (`float`, defaults to `0.2`): parameter of the geometric law.
+        max_span_words (`int`, defaults to `10`): length of the longest span, in words.
         replacement (`str`, defaults to `"span"`): unit that is replaced together: `"span"` or `"token"`.
     """
 
@@ -298,7 +298,7 @@ def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, m
     if not tokenizer.is_fast:
         raise ModelError(
             f"Span masking needs a fast tokenizer (one with a tokenizer.json), got {type(tokenizer).__name__}; "
-            "save the fast version beside the model, or use masking='token'."
+            "save the fast version next to the model, or use masking='token'."
         )
     told = row_columns(tokenizer, has_pairs="text_pair" in dataset.column_names)
 
