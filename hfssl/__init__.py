@@ -1,4 +1,4 @@
-"""hfssl: a few labels and a lot of unlabeled data in, a small, trustworthy Hugging Face model out."""
+"""Trains a small, trustworthy Hugging Face model from few labels and many unlabeled texts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
 
-# Public name -> the module that it lives in. They are imported when first asked for (PEP 562), so that `import hfssl`
-# and `hfssl --help` do not wait for torch.
+# Public name -> its module. Names are imported on first use (PEP 562), so that `import hfssl` and `hfssl --help` do
+# not wait for torch.
 _PUBLIC = {
     "ContrastiveConfig": "hfssl.methods.contrastive",
     "ContrastiveTrainer": "hfssl.methods.contrastive",
@@ -35,7 +35,7 @@ _PUBLIC = {
     "push": "hfssl.deploy.push",
 }
 
-# Spelled out for type checkers; a test compares it with `_PUBLIC`.
+# Literal list for type checkers; a test compares it with `_PUBLIC`.
 __all__ = [
     "ContrastiveConfig",
     "ContrastiveTrainer",
@@ -63,7 +63,7 @@ __all__ = [
     "push",
 ]
 
-if TYPE_CHECKING:  # what editors and type checkers read instead
+if TYPE_CHECKING:  # imports for editors and type checkers
     from hfssl.data.audit import audit
     from hfssl.data.loading import load_table
     from hfssl.data.splits import few_label_splits

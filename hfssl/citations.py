@@ -1,4 +1,4 @@
-"""BibTeX entries of what is used beside the methods themselves (those lie with the objectives), for the cards."""
+"""Holds BibTeX entries for model cards, except those of the methods, which the objectives hold."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ZHOU_2004 = """@inproceedings{zhou2004learning,
   year = {2004}
 }"""
 
-# Options that are off by default: a stage whose settings name one has used it.
+# Options that are off by default. A stage used an option if its settings contain it with a value.
 OPTIONS = {
     "distribution_alignment": """@article{saerens2002adjusting,
   title = {Adjusting the Outputs of a Classifier to New a Priori Probabilities: A Simple Procedure},
@@ -134,10 +134,11 @@ OPTIONS = {
 
 
 def papers_and_citations(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What the settings of a stage, nested by step, say of its sources: papers in words, and BibTeX entries.
+    """Collects the sources of a stage from its settings (nested by step): names of papers, and BibTeX entries.
 
     Args:
-        config: settings; `paper` and `citation` at any depth are an objective's own.
+        config (`Mapping[str, Any]`): settings of the stage; `paper` and `citation` at any depth come from an
+            objective.
     """
     flat = list(_items(config))
     papers = [value for name, value in flat if name == "paper" and value]

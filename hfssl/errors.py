@@ -1,7 +1,7 @@
-"""Exceptions that a user is meant to read.
+"""Defines the exceptions that a user reads.
 
-Each message is one clear sentence: what was expected, what came, and what to do. The command line prints the message
-without a traceback and exits with status 2; from Python the exceptions are ordinary `ValueError`s.
+Each message is one clear sentence: what was expected, what was found, and how to fix it. The command line prints the
+message without a traceback and exits with status 2. In Python the exceptions are `ValueError`s.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = [
 
 
 class HfsslError(ValueError):
-    """Base of all errors that come from what the user gave us rather than from a defect of ours."""
+    """Is the base of all errors that are caused by the user's input and not by a defect of hfssl."""
 
 
 class ConfigurationError(HfsslError):
-    """Unknown keys or bad values. `problems` holds every one of them, so that one run shows all."""
+    """Reports unknown keys and bad values. `problems` holds all of them, so that one run shows them all."""
 
     def __init__(self, problems: str | Sequence[str]):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -33,15 +33,16 @@ class ConfigurationError(HfsslError):
 
 
 class DataError(HfsslError):
-    """A table, a column, a label or a split that cannot be used as given."""
+    """Reports a table, a column, a label or a split that cannot be used."""
 
 
 class ModelError(HfsslError):
-    """A backbone or checkpoint that cannot be used as given."""
+    """Reports a backbone or a checkpoint that cannot be used."""
 
 
 class TrainingError(HfsslError):
-    """Training had to stop (a loss that is not finite, for example); the last good state is kept on disk."""
+    """Reports that training stopped (for example, because a loss is not finite); the last good state remains on
+    disk."""
 
 
 def near_matches(name: str, known: Sequence[str]) -> str:
@@ -51,4 +52,4 @@ def near_matches(name: str, known: Sequence[str]) -> str:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C after the state was saved; the message says where."""
+    """Reports Ctrl-C after the state was saved; the message names the folder."""

@@ -1,1 +1,1 @@
-"""What flags and YAML files may hold, and how they are read."""
+"""Defines and reads the options in flags and YAML files."""

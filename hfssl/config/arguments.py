@@ -1,6 +1,6 @@
-"""What a user may set, as plain dataclasses: the flags of `hfssl fit` and the keys of a recipe's YAML.
+"""Defines the user's options as plain dataclasses: the flags of `hfssl fit` and the keys of a recipe's YAML.
 
-Nothing heavy is imported here, so that `--help` answers at once. Each field's help text is the flag's help.
+The module imports no slow libraries, so that `--help` is fast. Each field's help text is the flag's help.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def missing_trackers(report_to: Sequence[str]) -> list[str]:
-    """A sentence for each of our trackers that is asked for and not installed."""
+    """Returns a sentence for each supported tracker that is requested and not installed."""
     return [
         f"report_to names {name}, which is not installed; run pip install 'hfssl[{name}]', or set report_to to none."
         for name in report_to
@@ -40,14 +40,14 @@ def missing_trackers(report_to: Sequence[str]) -> list[str]:
 
 @dataclass
 class _Checked:
-    """Shows every bad value at once: each class adds its sentences to `problems()`."""
+    """Reports all bad values at once: each class adds its sentences to `problems()`."""
 
     def __post_init__(self):
         if found := self.problems():
             raise ConfigurationError(found)
 
     def problems(self) -> list[str]:
-        """Everything that is wrong with the values, one sentence each; subclasses add their own."""
+        """Returns all problems of the values, one sentence each; subclasses add their own."""
         return []
 
     def _at_least(self, least: int, *names: str) -> list[str]:
@@ -62,7 +62,7 @@ class DataArguments(_Checked):
     train: str = field(
         metadata={
             "metavar": "TABLE",
-            "help": "Table to learn from: CSV, TSV, JSONL or Parquet file, a folder of them, a folder written by "
+            "help": "Table to train on: CSV, TSV, JSONL or Parquet file, a folder of them, a folder written by "
             "`save_to_disk`, or a Hub data set. Rows without a label are unlabeled.",
         }
     )
@@ -73,12 +73,15 @@ class DataArguments(_Checked):
         default=None,
         metadata={
             "metavar": "TABLE",
-            "help": "Labeled rows to choose with. Without it a fifth of the labels is held back, if possible.",
+            "help": "Labeled rows for model selection. Default: a fifth of the labels, if there are enough.",
         },
     )
     test: str | None = field(
         default=None,
-        metadata={"metavar": "TABLE", "help": "Labeled rows to report on; nothing is chosen or trained with them."},
+        metadata={
+            "metavar": "TABLE",
+            "help": "Labeled rows for the report; they are used neither for training nor for selection.",
+        },
     )
     text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
     text_pair_column: str | None = field(
@@ -90,19 +93,21 @@ class DataArguments(_Checked):
     class_names: str | None = field(
         default=None,
         metadata={
-            "help": "Names of integer labels, in order: a JSON file with a list of them, or the names with commas "
-            "between. Default: those in `labels.json` beside the table, if there are any."
+            "help": "Names of integer labels, in order: a JSON file with a list of names, or the names with commas "
+            "between. Default: the names in `labels.json` next to the table, if it exists."
         },
     )
     group_column: str | None = field(
         default=None,
-        metadata={"help": "Rows with the same value here (one film, one author) never sit on both sides of a split."},
+        metadata={
+            "help": "Column that holds the group (film, author); rows of a group are never on both sides of a split."
+        },
     )
     id_column: str | None = field(default=None, metadata={"help": "Column with a unique id of each row."})
     labels_per_class: int | None = field(
         default=None,
         metadata={
-            "help": "Play the few-label case on a fully labeled table: cut off a test part, keep this many labels a "
+            "help": "Simulate few labels on a fully labeled table: cut off a test part, use this many labels per "
             "class, hide the others."
         },
     )
@@ -110,7 +115,7 @@ class DataArguments(_Checked):
     max_test: int | None = field(default=None, metadata={"help": "Use at most this many test rows."})
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns the problems of the base class, and those of this class's values."""
         found = super().problems()
         found += self._at_least(1, "max_test", "labels_per_class") + self._at_least(0, "max_unlabeled")
         columns = ("text_column", "text_pair_column", "label_column", "group_column", "id_column")
@@ -146,14 +151,18 @@ class AdapterArguments(_Checked):
     adapter: Literal["none", "lora"] = field(
         default="none", metadata={"help": "'none' trains all weights; 'lora' trains a small adapter and the head."}
     )
-    lora_r: int = field(default=8, metadata={"help": "Rank of the adapter: more learns more and forgets more."})
-    lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapter; it is applied as alpha / r."})
+    lora_r: int = field(
+        default=8, metadata={"help": "Rank of the adapter; a higher rank learns more and forgets more."}
+    )
+    lora_alpha: int = field(
+        default=16, metadata={"help": "Scale of the adapter; its update is multiplied by alpha / r."}
+    )
     lora_dropout: float = field(
-        default=0.1, metadata={"help": "Dropout in front of the adapter; self-training needs it to be above 0."}
+        default=0.1, metadata={"help": "Dropout on the adapter's input; self-training needs a value above 0."}
     )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns the problems of the base class, and those of this class's values."""
         found = super().problems() + self._at_least(1, "lora_r", "lora_alpha")
         if not 0 <= self.lora_dropout < 1:
             found.append(f"lora_dropout must be at least 0 and below 1, got {self.lora_dropout}.")
@@ -171,68 +180,76 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             "help": "Kind of prediction. Default: 'sequence_classification', one label per text.",
         },
     )
-    output_dir: str = field(kw_only=True, metadata={"help": "Folder for the model, the report and all evidence."})
+    output_dir: str = field(kw_only=True, metadata={"help": "Folder for the model, the report and all results."})
     preset: Literal["quick", "standard", "thorough"] = field(
-        default="standard", metadata={"help": "How much time to spend: minutes, tens of minutes, or hours."}
+        default="standard", metadata={"help": "Duration of the run: minutes, tens of minutes, or hours."}
     )
-    seed: int = field(default=0, metadata={"help": "Same seed, machine and library versions: same bits."})
+    seed: int = field(
+        default=0, metadata={"help": "Random seed. The same seed, machine and library versions give the same bits."}
+    )
     precision: Literal["auto", "fp32", "bf16"] = field(
         default="auto",
         metadata={
-            "help": "Precision of matrix products in training and in looking at the pool: 'auto' takes bf16 where the "
-            "GPU or CPU has instructions for it. Weights and final probabilities are fp32 in any case."
+            "help": "Precision of matrix products in training and in predictions of the pool: 'auto' uses bf16 if the "
+            "GPU or CPU has instructions for it. Weights and final probabilities are always fp32."
         },
     )
-    max_length: int = field(default=128, metadata={"help": "Tokens kept of each text; the rest is cut off."})
+    max_length: int = field(default=128, metadata={"help": "Largest number of tokens per text; the rest is cut off."})
     max_steps: int | None = field(
-        default=None, metadata={"help": "Steps of labels only and of each student. Default: as the preset says."}
+        default=None,
+        metadata={"help": "Optimizer steps of labels only and of each student. Default: set by the preset."},
     )
     learning_rate: float | None = field(
         default=None,
         metadata={
-            "help": "Learning rate of the body, not of the head. Default: as the preset says; ten times that for an "
+            "help": "Learning rate of the body, not of the head. Default: set by the preset; ten times that for an "
             "adapter."
         },
     )
     pretext: bool | None = field(
         default=None,
-        metadata={"help": "Adapt the backbone to the raw text first, or not. Default: as the preset says."},
+        metadata={"help": "Whether to adapt the backbone to the raw texts first. Default: set by the preset."},
     )
     rounds: int | None = field(
-        default=None, metadata={"help": "Most rounds of self-training; 0 for none. Default: as the preset says."}
+        default=None,
+        metadata={"help": "Largest number of rounds of self-training; 0 for none. Default: set by the preset."},
     )
     refit: bool | None = field(
         default=None,
         metadata={
-            "help": "Train the kept approach once more on all labels, those held out for the verdict included, or "
-            "not. Default: as the preset says."
+            "help": "Whether to train the selected stage again on all labels, including those held out for the "
+            "verdict. Default: set by the preset."
         },
     )
     class_prior: str | None = field(
         default=None,
         metadata={
             "metavar": "SHARES",
-            "help": "Class prior of the unlabeled rows where you know it, such as 'ham=0.9, spam=0.1', or a JSON "
-            "file with them. Default: estimated, or left as found, as the preset says.",
+            "help": "Class prior of the unlabeled rows, if you know it, such as 'ham=0.9, spam=0.1', or a JSON "
+            "file with it. Default: estimated or not used, as set by the preset.",
         },
     )
     cross_fit: int | None = field(
         default=None,
         metadata={
-            "help": "Folds in which the labeled rows, too, speak for the verdict, each by models that have not seen "
-            "it; 0 for none, and every fold costs two models. Default: as the preset says."
+            "help": "Number of folds of cross-fitting: the verdict also uses labeled rows, predicted by models that "
+            "were not trained on them. 0 for none; every fold trains two models. Default: set by the preset."
         },
     )
     report_to: Literal["none", "trackio", "tensorboard", "wandb"] = field(
         default="none",
-        metadata={"help": "Tracker that every stage reports its losses and health to; it must be installed."},
+        metadata={"help": "Tracker for the metrics of every stage; it must be installed."},
     )
-    resume: bool = field(default=False, metadata={"help": "Go on with the run that output-dir holds."})
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Delete the run that output-dir holds."})
-    quiet: bool = field(default=False, metadata={"help": "No progress bars; only warnings and the closing summary."})
+    resume: bool = field(default=False, metadata={"help": "Continue the run in output-dir."})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Delete the run in output-dir and start a new one."}
+    )
+    quiet: bool = field(
+        default=False, metadata={"help": "Show no progress bars; only warnings and the closing summary."}
+    )
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns the problems of the base class, and those of this class's values."""
         found = super().problems() + self._at_least(0, "seed", "rounds", "cross_fit") + self._at_least(4, "max_length")
         found += self._at_least(1, "max_steps") + missing_trackers([self.report_to])
         if self.task not in TASKS:
@@ -253,7 +270,7 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         return found
 
     def keywords(self) -> dict[str, Any]:
-        """The keyword arguments of `hfssl.fit`: every field that is not None."""
+        """Returns the keyword arguments of `hfssl.fit`: every field that is not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -270,7 +287,8 @@ class ExportArguments(_Checked):
         },
     )
     int8: bool = field(
-        default=False, metadata={"help": "Quantise, too (weights as int8), and say what that costs in accuracy."}
+        default=False,
+        metadata={"help": "Also write a quantised model (weights as int8) and measure its cost in accuracy."},
     )
     data: str | None = field(
         default=None,
@@ -291,23 +309,25 @@ class PushArguments(_Checked):
     """The push"""
 
     folder: str = field(metadata={"metavar": "DIR", "help": "A run of hfssl fit, or a folder of a model or adapter."})
-    repo_id: str = field(metadata={"metavar": "ID", "help": "Where to: name or namespace/name; made if not there."})
-    artifact: Literal["model", "adapter", "both"] = field(
-        default="model", metadata={"help": "Of a run: the merged model, the LoRA adapter, or both."}
+    repo_id: str = field(
+        metadata={"metavar": "ID", "help": "Repository: name or namespace/name; created if it does not exist."}
     )
-    private: bool = field(default=False, metadata={"help": "Make the repository a private one, if it is made."})
+    artifact: Literal["model", "adapter", "both"] = field(
+        default="model", metadata={"help": "For a run, what to push: the merged model, the LoRA adapter, or both."}
+    )
+    private: bool = field(default=False, metadata={"help": "Make the repository private, if it is new."})
     revision: str | None = field(
-        default=None, metadata={"help": "Branch to push to, made if it is not there. Default: main."}
+        default=None, metadata={"help": "Branch to push to, created if it does not exist. Default: main."}
     )
     include_report: bool = field(
         default=False,
-        metadata={"help": "Push the report, too. It shows some of your texts. Default: no text."},
+        metadata={"help": "Also push the report, which shows some of your texts. Default: no texts are pushed."},
     )
     license: str | None = field(
-        default=None, metadata={"metavar": "ID", "help": "Licence id for the card of a run, such as apache-2.0."}
+        default=None, metadata={"metavar": "ID", "help": "License id for the card of a run, such as apache-2.0."}
     )
-    dry_run: bool = field(default=False, metadata={"help": "Say what would be pushed, and send nothing."})
-    message: str = field(default="Push with hfssl", metadata={"help": "Message of the commit."})
+    dry_run: bool = field(default=False, metadata={"help": "List the files without sending them."})
+    message: str = field(default="Push with hfssl", metadata={"help": "Commit message."})
 
 
 @dataclass
@@ -318,14 +338,14 @@ class DemoArguments(_Checked):
     host: str = field(
         default="127.0.0.1",
         metadata={
-            "help": "Address to listen at. With 0.0.0.0 whoever reaches this machine can use the page and see your "
+            "help": "Address to listen at. With 0.0.0.0 all who reach this machine can use the page and see your "
             "labeled texts."
         },
     )
-    port: int = field(default=7860, metadata={"help": "Port to listen at; 0 takes a free one."})
+    port: int = field(default=7860, metadata={"help": "Port to listen at; 0 for a free one."})
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns the problems of the base class, and those of this class's values."""
         found = super().problems()
         if not 0 <= self.port <= 65535:
             found.append(f"port must be at least 0 and at most 65535, got {self.port}.")
@@ -337,21 +357,24 @@ class PredictArguments(_Checked):
     """The prediction"""
 
     model: str = field(
-        metadata={"metavar": "DIR", "help": "The model: the folder `model/` or `adapter/` of a run, or a Hub model."}
+        metadata={"metavar": "DIR", "help": "Model: the folder `model/` or `adapter/` of a run, or a Hub model."}
     )
     input: str = field(metadata={"metavar": "FILE", "help": "Table to label: CSV, TSV, JSONL or Parquet."})
     output: str = field(
-        metadata={"metavar": "FILE", "help": "Table to write: all columns of the input and three more."}
+        metadata={"metavar": "FILE", "help": "Table to write: all columns of the input and three new ones."}
     )
     text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
     text_pair_column: str | None = field(default=None, metadata={"help": "Column with a second text."})
     max_length: int | None = field(
-        default=None, metadata={"help": "Tokens kept of each text. Default: as the model's tokenizer says."}
+        default=None,
+        metadata={"help": "Largest number of tokens per text. Default: the limit of the model's tokenizer."},
     )
-    max_tokens: int = field(default=8192, metadata={"help": "Most tokens in one forward pass, padding included."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace the output file if it is there."})
-    quiet: bool = field(default=False, metadata={"help": "No progress bar."})
+    max_tokens: int = field(
+        default=8192, metadata={"help": "Largest number of tokens in one forward pass, padding included."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace the output file if it exists."})
+    quiet: bool = field(default=False, metadata={"help": "Show no progress bar."})
 
     def problems(self) -> list[str]:
-        """As in the base class, of this class's own values, too."""
+        """Returns the problems of the base class, and those of this class's values."""
         return super().problems() + self._at_least(4, "max_length", "max_tokens")

@@ -1,7 +1,7 @@
-"""`METHODS`: the only list of methods. Command line, recipes, documentation and behaviour tests all read it.
+"""Defines `METHODS`, the only list of methods. Command line, recipes, documentation and behaviour tests read it.
 
-Rows are plain data, so that `--help` answers without torch; classes are named by their import path and imported when
-they are used. A new method is a file below `hfssl/methods/`, a row here, and a recipe.
+Rows are plain data, so that `--help` does not import torch. Classes are named by their import path and imported on
+use. A new method is a file below `hfssl/methods/`, a row here, and a recipe.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ CAPABILITIES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Method:
-    """One method, as plain data.
+    """Describes one method, as plain data.
 
     Args:
         summary (`str`): One line for help texts and the documentation's table.
         config (`str`): Import path `module:Class` of its training arguments.
         trainer (`str`): Import path `module:Class` of its trainer.
         paper (`str`): Source, with the equation or section: the `paper` of the trainer's objective.
-        product (`str`, defaults to `"classifier"`): What the trained model is good for: a `"classifier"`, an
-            `"encoder"` whose head is not trained, or a `"masked_lm"` whose encoder is kept.
-        streams (`tuple[str, ...]`): Rows that it reads, among `"labeled"` and `"unlabeled"`.
-        tasks (`tuple[str, ...]`): Kinds of prediction that it supports, names in `hfssl.config.tasks.TASKS`.
+        product (`str`, defaults to `"classifier"`): Kind of the trained model: a `"classifier"`, an `"encoder"` whose
+            head is not trained, or a `"masked_lm"` whose encoder is used afterwards.
+        streams (`tuple[str, ...]`): Streams of rows that the method reads, among `"labeled"` and `"unlabeled"`.
+        tasks (`tuple[str, ...]`): Kinds of prediction that the method supports, names in `hfssl.config.tasks.TASKS`.
         opt_outs (`Mapping[str, str]`): Names in `CAPABILITIES` with the reason.
         driver (`str`, *optional*): Import path of a function `(TrainingJob) -> TrainedModels` (`hfssl.methods.jobs`)
             for a method that needs more than one trainer (rounds of self-training); `None` runs the trainer alone.
@@ -64,20 +64,20 @@ class Method:
 
     @property
     def config_class(self) -> type[Any]:
-        """The subclass of `SSLConfig`; imports torch."""
+        """Returns the subclass of `SSLConfig`; imports torch."""
         return resolve(self.config)
 
     @property
     def trainer_class(self) -> type[Any]:
-        """The subclass of `SSLTrainer`; imports torch."""
+        """Returns the subclass of `SSLTrainer`; imports torch."""
         return resolve(self.trainer)
 
 
 def resolve(path: str) -> Any:
-    """Imports what `module:name` names.
+    """Imports the object at the path `module:name`.
 
     Raises:
-        ImportError: the module or the name does not exist.
+        ImportError: if the module or the name does not exist.
 
     Example:
         >>> resolve("hfssl.errors:HfsslError").__name__

@@ -1,9 +1,9 @@
-"""From flags and YAML to dataclasses: defaults < YAML < command line, with every problem reported at once.
+"""Parses flags and YAML into dataclasses: defaults < YAML < command line, with all problems reported at once.
 
-A plain `argparse.ArgumentParser` stops at the first bad value. Here the parser only says which options exist and how
-each is converted; flags and YAML values are then converted one by one, so that a single `ConfigurationError` can name
-everything that is wrong. Values from YAML go through the same conversion as flags: YAML 1.1 reads `1e-4` as a
-string, and it still becomes a float.
+A plain `argparse.ArgumentParser` stops at the first bad value. Here the parser only defines the options and their
+conversions; flags and YAML values are then converted one by one, so that a single `ConfigurationError` can name all
+problems. Values from YAML go through the same conversion as flags: YAML 1.1 reads `1e-4` as a string, and it still
+becomes a float.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "n
 
 
 def dataclass_parser(dataclass_types: Sequence[type], **kwargs: Any) -> argparse.ArgumentParser:
-    """A parser with one flag a field, in a group for each class that declares fields, without importing transformers.
+    """Builds a parser with one flag per field, in a group for each class that declares fields, without transformers.
 
-    Knows `str`, `int`, `float`, `bool` (`--x` and `--no-x`), `Literal` and each of them `| None`. For dataclasses over
-    `TrainingArguments` use `transformers.HfArgumentParser`; `parse` takes either.
+    Supported types are `str`, `int`, `float`, `bool` (`--x` and `--no-x`), `Literal` and each of them `| None`. For
+    dataclasses over `TrainingArguments` use `transformers.HfArgumentParser`; `parse` accepts both.
     """
     parser = argparse.ArgumentParser(allow_abbrev=False, **kwargs)
     for cls in dataclass_types:
@@ -43,7 +43,7 @@ def dataclass_parser(dataclass_types: Sequence[type], **kwargs: Any) -> argparse
 
 
 def _owner(cls: type, name: str) -> type:
-    """The class of the hierarchy that declares the field `name`."""
+    """Returns the class of the hierarchy that declares the field `name`."""
     return next(base for base in cls.__mro__ if name in base.__dict__.get("__annotations__", {}))
 
 
@@ -59,7 +59,7 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, hint: An
     settings: dict[str, Any] = {"dest": field.name, "help": text}
     if kind is bool:
         group.add_argument(flag, action="store_true", **settings)
-        if field.default is not False:  # a switch that is off by default needs no way to turn it off
+        if field.default is not False:  # a flag that is off by default needs no opposite
             opposite = f"The opposite of {flag}."
             group.add_argument("--no-" + flag[2:], dest=field.name, action="store_false", help=opposite)
     elif get_origin(kind) is Literal:
@@ -70,7 +70,7 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, hint: An
 
 
 def _kinds(hint: Any) -> set[Any]:
-    """`int | None` -> `{int, NoneType}`, `int` -> `{int}`."""
+    """Returns the alternatives of a type hint: `int | None` -> `{int, NoneType}`, `int` -> `{int}`."""
     return set(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else {hint}
 
 
@@ -81,7 +81,7 @@ def _boolean(text: str) -> bool:
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads a YAML file of `key: value` lines; dashes in keys count as underscores, a key given twice is an error."""
+    """Reads a YAML file of `key: value` lines; dashes in keys become underscores, a repeated key is an error."""
     import yaml
 
     try:
@@ -98,7 +98,7 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
         raise ConfigurationError(f"'{path}' should hold `key: value` lines, but holds a {type(values).__name__}.")
     keys = [str(key.value).replace("-", "_") for key, _ in node.value]
     twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:  # YAML itself would silently keep the last one
+    if twice:  # YAML itself would silently use the last one
         raise ConfigurationError([f"{key}: given more than once in '{path}'; keep one of them." for key in twice])
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
@@ -106,10 +106,10 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
 def early_value(argv: Sequence[str], name: str) -> str | None:
     """Returns the value of `--NAME` in `argv`, or else of `NAME` in the YAML file of `--config`, or else `None`.
 
-    For an option on which it depends which other options exist.
+    The function reads an option that decides which other options exist.
 
     Raises:
-        ConfigurationError: the YAML file cannot be read.
+        ConfigurationError: if the YAML file cannot be read.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", nargs="?")
@@ -126,25 +126,26 @@ def parse(
     parser: argparse.ArgumentParser | None = None,
     ignore: Sequence[str] = (),
 ) -> tuple[Any, ...]:
-    """Makes one instance of each dataclass from defaults < YAML < `argv`.
+    """Creates one instance of each dataclass from defaults < YAML < `argv`.
 
     Args:
-        dataclass_types: The dataclasses; no two may share a field.
-        argv: Command-line words. `--config FILE` names a YAML file, `--help` prints the help and exits, and an empty
-            value (`--test=`) sets an option to None if it may be that.
-        yaml_path: YAML file that is used when `argv` names none.
-        parser: Says how each option is converted; default `dataclass_parser(dataclass_types)`.
-        ignore: Options and YAML keys that somebody else reads.
+        dataclass_types (`Sequence[type]`): The dataclasses; no two may share a field.
+        argv (`Sequence[str]`): Command-line words. `--config FILE` names a YAML file, `--help` prints the help and
+            exits, and an empty value (`--test=`) sets an option to None if it may be that.
+        yaml_path (`str | os.PathLike`, *optional*): YAML file that is read if `argv` names none.
+        parser (`argparse.ArgumentParser`, *optional*): Parser that defines the conversion of each option;
+            `dataclass_parser(dataclass_types)` by default.
+        ignore (`Sequence[str]`, defaults to `()`): Options and YAML keys that are read elsewhere.
 
     Raises:
-        ConfigurationError: `problems` holds every unknown key, bad value and missing value.
+        ConfigurationError: if there is any unknown key, bad value or missing value; `problems` holds all of them.
     """
     parser = dataclass_parser(dataclass_types) if parser is None else parser
     parser.add_argument("--config", metavar="YAML", help="File with `option: value` lines; flags win over it.")
     if {"-h", "--help"} & set(argv):
         parser.print_help()
         sys.exit(0)
-    actions = {action.dest: action for action in reversed(parser._actions)}  # --x rather than its opposite --no-x
+    actions = {action.dest: action for action in reversed(parser._actions)}  # --x and not its opposite --no-x
     words, problems = _words(parser, argv)
     values: dict[str, Any] = {}
     bad: set[str] = set()
@@ -167,7 +168,7 @@ def parse(
     for name in [name for name in words if name not in ignore]:
         action, given = words[name]
         try:
-            empty = given == [""] and type(None) in _kinds(hints[name])  # `--test=` takes back what the file says
+            empty = given == [""] and type(None) in _kinds(hints[name])  # `--test=` removes the value in the file
             values[name] = None if empty else _from_words(action, given)
         except ValueError as error:
             problems.append(f"{action.option_strings[-1]}: {error}")
@@ -206,7 +207,7 @@ def _words(
 
 
 def _convert(action: argparse.Action, text: str) -> Any:
-    """One word through the option's own conversion and choices."""
+    """Converts one word by the option's own conversion and choices."""
     kind = action.type or (_boolean if action.nargs == 0 else str)
     try:
         value = kind(text)
@@ -254,7 +255,7 @@ def _from_yaml(name: str, value: Any, actions: Mapping[str, argparse.Action], hi
     if isinstance(value, bool):
         if bool in kinds:
             return value
-        # YAML 1.1 takes yes, no, on and off for booleans: `eval_strategy: no` is not the word "no".
+        # YAML 1.1 reads yes, no, on and off as booleans: `eval_strategy: no` is not the word "no".
         raise ValueError(f"YAML reads this value as {str(value).lower()}; put quotes around it.")
     converted = _convert(action, str(value))
     return [converted] if action.nargs == "+" else converted
@@ -263,7 +264,7 @@ def _from_yaml(name: str, value: Any, actions: Mapping[str, argparse.Action], hi
 def _instance(
     cls: type, values: dict[str, Any], bad: set[str], actions: Mapping[str, argparse.Action], problems: list[str]
 ) -> Any:
-    """An instance of `cls`, or None after adding what is wrong to `problems`."""
+    """Creates an instance of `cls`, or returns None after adding its errors to `problems`."""
     given, missing = {}, []
     for field in dataclasses.fields(cls):
         if field.init and field.name in values:

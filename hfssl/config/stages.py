@@ -1,7 +1,7 @@
-"""`STAGES`: the only list of the stages of `fit`. Runner, costs, verdict, reports and figures all read it.
+"""Defines `STAGES`, the only list of the stages of `fit`. Runner, costs, verdict, reports and figures read it.
 
-Rows are plain data, so that a report is built and `--help` answers without torch; functions are named by their import
-path and imported when they are used. A new stage is a file below `hfssl/pipeline/stages/` and a row here.
+Rows are plain data, so that reports and `--help` do not import torch. Functions are named by their import path and
+imported on use. A new stage is a file below `hfssl/pipeline/stages/` and a row here.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ __all__ = ["LABELS_ONLY", "NEUTRAL_GAIN_PRIOR", "STAGES", "Stage", "method_stage
 Product = Literal["encoder", "classifier", "predictions", "final"]
 
 LABELS_ONLY = "labels_only"
-"""The stage that every other one is compared with."""
+"""Name of the stage that all other stages are compared with."""
 
 NEUTRAL_GAIN_PRIOR = (0.0, 0.03)
-"""Mean and standard deviation of the gain of a stage of which no earlier runs are known."""
+"""Mean and standard deviation of the gain of a stage without earlier runs."""
 
 FALLBACK_COLORS = ("#b7791f", "#8a5a83", "#a1553f")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of `fit`, as plain data.
+    """Describes one stage of `fit`, as plain data.
 
     Args:
-        title (`str`): Name in the report and the model card; progress bars and the table of costs have it in lower
+        title (`str`): Name in the report and the model card; progress bars and the table of costs use it in lower
             case.
         run (`str`): Import path `module:function` of `run(context, folder) -> StageRecord`.
-        product (`str`, defaults to `"classifier"`): What the stage makes: an `"encoder"` that later stages start
-            from, a `"classifier"` that the verdict compares with labels only, `"predictions"` that the verdict rests
-            on, or the `"final"` model, trained after the verdict on all labels.
+        product (`str`, defaults to `"classifier"`): Result of the stage: an `"encoder"` that later stages start from,
+            a `"classifier"` that the verdict compares with labels only, `"predictions"` that the verdict rests on, or
+            the `"final"` model, trained after the verdict on all labels.
         reads_pool (`bool`, defaults to `True`): Whether the stage's classifier learns from the unlabeled rows.
-        model_title (`str`, *optional*): What its model is called in the closing table and in the verdict
-            ("the self-trained model"); the title in lower case by default.
+        model_title (`str`, *optional*): Name of its model in the closing table and in the verdict ("the self-trained
+            model"); the title in lower case by default.
         color (`str`, *optional*): Color of the stage in figures; one of `FALLBACK_COLORS` by default.
         gain_prior (`tuple[float, float]`, defaults to `NEUTRAL_GAIN_PRIOR`): Mean and standard deviation of the gain
             in accuracy over labels only that a run is expected to have, in `[-1, 1]`.
-        planned (`str`, *optional*): Import path of `is_planned(plan) -> bool`, which is asked with the plan of the
-            stages before; by default the stage runs where there are unlabeled rows.
+        planned (`str`, *optional*): Import path of `is_planned(plan) -> bool`, which gets the plan of the stages
+            before; by default the stage runs if there are unlabeled rows.
         cost (`str`, *optional*): Import path of `cost(sizes, stage) -> StageCost`; a stage without one is not listed
             among the costs.
         train_fold (`str`, *optional*): Import path of `train_fold(context, fold) -> PreTrainedModel`, which trains
@@ -75,22 +75,22 @@ class Stage:
 
     @property
     def lower_title(self) -> str:
-        """The title inside a sentence or a progress bar: `"self-training"`."""
+        """Returns the title for use in a sentence or a progress bar: `"self-training"`."""
         return self.title[:1].lower() + self.title[1:]
 
     @property
     def model(self) -> str:
-        """What the stage's model is called: `"self-trained"`."""
+        """Returns the name of the stage's model: `"self-trained"`."""
         return self.model_title or self.lower_title
 
 
 def method_stage(method: str, title: str, **more: Any) -> Stage:
-    """Returns the row of a stage that trains by one method, on the labeled rows and the pool.
+    """Returns the row of a stage that trains with one method, on the labeled rows and the pool.
 
     Args:
         method (`str`): Name in `METHODS`.
         title (`str`): Title of the stage.
-        more: Other fields of `Stage`.
+        more (`Any`): Other fields of `Stage`.
 
     Example:
         >>> method_stage("fixmatch", "FixMatch").run
@@ -166,7 +166,7 @@ STAGES: dict[str, Stage] = {
 
 
 def stage_row(name: str) -> Stage:
-    """The row of a stage; a neutral one with a readable title for a name that is not listed.
+    """Returns the row of a stage; for an unlisted name, a neutral row with a readable title.
 
     Example:
         >>> stage_row("my_stage").title
@@ -176,5 +176,5 @@ def stage_row(name: str) -> Stage:
 
 
 def stage_color(name: str) -> str:
-    """The color of a stage in figures, always the same for the same name."""
+    """Returns the color of a stage in figures, always the same for the same name."""
     return stage_row(name).color or FALLBACK_COLORS[sum(name.encode()) % len(FALLBACK_COLORS)]

@@ -1,4 +1,4 @@
-"""`TASKS`: the only list of kinds of prediction, as plain data; classes are imported when they are used.
+"""Defines `TASKS`, the only list of kinds of prediction, as plain data; classes are imported on use.
 
 A new kind of prediction is a file in `hfssl/tasks/` and a row here.
 """
@@ -12,7 +12,7 @@ __all__ = ["DEFAULT_TASK", "TASKS", "TASK_KEY", "unknown_task"]
 DEFAULT_TASK = "sequence_classification"
 
 TASK_KEY = "hfssl_task"
-"""Entry of a model's `config.json` that names its task; models of the default task go without."""
+"""Entry of a model's `config.json` that names its task; models of the default task do not have it."""
 
 # Name -> import path of the class.
 TASKS: dict[str, str] = {
@@ -21,7 +21,7 @@ TASKS: dict[str, str] = {
 
 
 def unknown_task(name: str) -> str:
-    """The sentence on a name that no task has.
+    """Returns the error message for an unknown name of a task.
 
     Example:
         >>> unknown_task("tagging").startswith("task: expected one of sequence_classification")

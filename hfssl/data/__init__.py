@@ -1,6 +1,6 @@
-"""Rows: loading, splits, the audit of what was trained on, and what feeds the trainer.
+"""Loads and splits rows, audits training rows, and feeds the trainer.
 
-The public names are imported on first use, so that a module that needs one room does not pay for the whole house.
+Public names are imported on first use, so that a module that uses one name does not import all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HOMES = {
     "near_duplicate_components": "duplicates",
     "read_rows": "tables",
     "training_manifest": "audit",
-}  # the function `audit` stays in its module, whose name it shares
+}  # the function `audit` stays in its module, which has the same name
 
 __all__ = sorted(_HOMES)
 

@@ -1,18 +1,18 @@
-"""Which row plays which part, as bookkeeping on arrays of integers: no texts, no tables.
+"""Assigns rows to parts, with arrays of integers only: no texts, no tables.
 
-Rows stay together in *units*: a group (one film's reviews) or, without groups, a component of near duplicates. A unit
-is on one side only: test, validation, proxy, or training. With groups a near duplicate may sit in another group; then
-the copy on the training side is left out.
+Rows stay together in *units*: a group (one film's reviews) or, without groups, a component of near duplicates. All
+rows of a unit are on one side: test, validation, proxy, or training. With groups, a near duplicate may be in another
+group; then the copy on the training side is left out.
 
-All draws are made in an order that does not depend on `labels_per_class`, each from a generator of its own, so that a
+Random choices are made in an order that does not depend on `labels_per_class`, each with its own generator, so that a
 larger label budget contains the smaller ones:
 
 * `test` does not depend on the budget at all;
-* the rows whose labels are visible (`labeled` and `validation`) at K a class are among those at any larger K;
+* the rows with visible labels (`labeled` and `validation`) at K per class are a subset of those at any larger K;
 * with ten classes or more `labeled` and `validation` each grow with K;
-* with fewer they do from K = 10 on, and `labeled` at K <= 8 is part of every larger one. (At 9 all nine rows a class
-  are labeled, at 10 two of ten go to `validation`: no scheme can nest `labeled` there.)
-* `proxy` changes only by the rows (with groups: by the groups) that a larger budget puts a label on.
+* with fewer classes they grow from K = 10 on, and `labeled` at K <= 8 is part of every larger one. (At 9 all nine rows
+  per class are labeled, at 10 two of ten go to `validation`: no scheme can nest `labeled` there.)
+* `proxy` loses only the rows (with groups: the groups) that a larger budget labels.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from hfssl.errors import DataError
 
 __all__ = ["Assignment", "RowTable", "SplitOptions", "assign_roles"]
 
-MAIN, EXTRA, VALIDATION_TABLE, TEST_TABLE = range(4)  # where a row came from
+MAIN, EXTRA, VALIDATION_TABLE, TEST_TABLE = range(4)  # source table of a row
 ROLES = ("labeled", "unlabeled", "validation", "proxy", "test")
 LABELED, POOL, VALIDATION, PROXY, TEST = range(5)
 FREE, REMOVED = -1, -2
 TABLE_OF_ROLE = {VALIDATION: VALIDATION_TABLE, TEST: TEST_TABLE}
 STREAMS = ("test", "test_cap", "sides", "labels", "proxy", "pool")
-VALIDATION_SHARE = 5  # one labeled row in five
+VALIDATION_SHARE = 5  # one labeled row in five goes to validation
 MIN_VALIDATION_A_CLASS = 2  # rows of every class
 MIN_VALIDATION = 10  # ... or rows in all
 LABELED_SIDE, VALIDATION_SIDE, BLOCKED = range(3)
@@ -45,7 +45,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """The choices that `few_label_splits` documents."""
+    """Holds the options of `few_label_splits`."""
 
     labels_per_class: int | None
     test_fraction: float
@@ -57,15 +57,15 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class RowTable:
-    """All rows of all given tables, one after the other.
+    """Holds all rows of all given tables, one after the other.
 
-    Attributes:
-        label: [N] stratum (the class, where a row has one), -1 = unlabeled.
-        source: [N] `MAIN`, `EXTRA` (the unlabeled table), `VALIDATION_TABLE` or `TEST_TABLE`.
-        exact: [N] number shared by rows with the same normalised text, -1 = no text.
-        near: [N] number shared by rows that are linked by near duplicates.
-        unit: [N] number shared by rows that may not be split apart.
-        label_names: [K] names of the strata.
+    Args:
+        label (`Ints`): `[N]` stratum (the class, where a row has one), -1 = unlabeled.
+        source (`Ints`): `[N]` `MAIN`, `EXTRA` (the unlabeled table), `VALIDATION_TABLE` or `TEST_TABLE`.
+        exact (`Ints`): `[N]` number shared by rows with the same normalised text, -1 = no text.
+        near (`Ints`): `[N]` number shared by rows that are linked by near duplicates.
+        unit (`Ints`): `[N]` number shared by rows that must stay on one side.
+        label_names (`Sequence[str]`): `[K]` names of the strata.
     """
 
     label: Ints
@@ -78,12 +78,12 @@ class RowTable:
 
 @dataclass
 class Assignment:
-    """Who plays which part, and why the others play none.
+    """Holds the part of each row, and the reasons why rows are left out.
 
-    Attributes:
-        role: [N] position in `ROLES`; -2 = in no part.
-        removed: How many rows were left out, by reason.
-        conflicts: Groups of row numbers with the same text and different labels.
+    Args:
+        role (`Ints`): `[N]` position in `ROLES`; -2 = in no part.
+        removed (`Counter[str]`): number of rows left out, by reason.
+        conflicts (`list[list[int]]`): groups of row numbers with the same text and different labels.
     """
 
     role: Ints
@@ -97,10 +97,10 @@ class Assignment:
 
 
 def assign_roles(rows: RowTable, options: SplitOptions) -> Assignment:
-    """Gives each row its part.
+    """Assigns each row to its part.
 
     Raises:
-        DataError: A class has fewer labeled rows than asked for.
+        DataError: if a class has fewer labeled rows than requested.
     """
     result = Assignment(np.full(len(rows.label), FREE, dtype=np.int64))
     _place_given_parts(rows, options, result)
@@ -140,7 +140,7 @@ def _cap_test(rows: RowTable, options: SplitOptions, result: Assignment) -> None
 
 
 def _collapse_duplicates(rows: RowTable, result: Assignment) -> None:
-    """Keeps one training row of each text: a labeled one with the most frequent label, else the first."""
+    """Collapses training rows of equal text to one: a labeled row with the most frequent label, else the first row."""
     training = np.flatnonzero(result.role == FREE)
     result.remove(training[rows.exact[training] < 0], "empty_text")
     training = training[rows.exact[training] >= 0]
@@ -151,7 +151,7 @@ def _collapse_duplicates(rows: RowTable, result: Assignment) -> None:
         copies.setdefault(int(rows.exact[row]), []).append(row)
     for same in copies.values():
         labeled = [row for row in same if rows.source[row] == MAIN and rows.label[row] != UNLABELED]
-        votes = Counter(int(rows.label[row]) for row in labeled)  # most_common keeps the first of equals
+        votes = Counter(int(rows.label[row]) for row in labeled)  # of equals most_common returns the first
         kept = next(r for r in labeled if rows.label[r] == votes.most_common(1)[0][0]) if labeled else same[0]
         if len(votes) > 1:
             result.conflicts.append(labeled)
@@ -159,8 +159,8 @@ def _collapse_duplicates(rows: RowTable, result: Assignment) -> None:
 
 
 def remove_neighbours(rows: RowTable, result: Assignment, role: int) -> None:
-    """Takes the duplicates and the group mates of a held-out part away from the training side."""
-    held_out = (result.role == role) | (rows.source == TABLE_OF_ROLE.get(role))  # also the rows a cap left out
+    """Removes duplicates and group mates of a held-out part from the training side."""
+    held_out = (result.role == role) | (rows.source == TABLE_OF_ROLE.get(role))  # includes rows that a cap left out
     free = result.role == FREE
     near = free & np.isin(rows.near, rows.near[held_out])
     grouped = free & ~near & np.isin(rows.unit, rows.unit[held_out])
@@ -169,7 +169,7 @@ def remove_neighbours(rows: RowTable, result: Assignment, role: int) -> None:
 
 
 def _labelable(rows: RowTable, result: Assignment) -> Ints:
-    """Training rows that may show their label. Labels that an extra, unlabeled table happens to hold do not count."""
+    """Returns training rows whose label may be visible. Labels in the extra, unlabeled table do not count."""
     return np.flatnonzero((result.role == FREE) & (rows.source == MAIN) & (rows.label != UNLABELED))
 
 
@@ -181,7 +181,7 @@ def _cut_test(rows: RowTable, options: SplitOptions, result: Assignment) -> None
         targets = _apportioned(targets, options.max_test)
     order = _unit_by_unit(candidates, rows.unit, options.seed, "test")
     result.role[_pick_units(order, rows.label, rows.unit, targets)] = TEST
-    _cap_test(rows, options, result)  # whole groups may have brought more than the targets
+    _cap_test(rows, options, result)  # whole groups may exceed the targets
 
 
 def _place_labels(rows: RowTable, options: SplitOptions, result: Assignment) -> None:
@@ -195,13 +195,13 @@ def _place_labels(rows: RowTable, options: SplitOptions, result: Assignment) -> 
     counts = np.bincount(rows.label[in_validation], minlength=len(rows.label_names))
     if _suffices(counts[classes]):
         result.role[in_validation] = VALIDATION
-        if options.labels_per_class is None:  # else they stay in the pool, unless a neighbour is in validation
+        if options.labels_per_class is None:  # else they stay in the pool, unless a duplicate is in validation
             result.remove(visible[side[visible] == BLOCKED], "near_duplicate_across_groups")
     result.role[visible[result.role[visible] == FREE]] = LABELED
 
 
 def _sides(rows: RowTable, options: SplitOptions, candidates: Ints, own_validation: bool) -> Ints:
-    """[N] the side of each labelable row, whatever the label budget: a fifth is kept for validation."""
+    """Returns the side of each labelable row, `[N]`, for any label budget: a fifth goes to validation."""
     side = np.full(len(rows.label), LABELED_SIDE, dtype=np.int64)
     counts = np.bincount(rows.label[candidates], minlength=len(rows.label_names))
     targets = counts // VALIDATION_SHARE
@@ -216,17 +216,18 @@ def _sides(rows: RowTable, options: SplitOptions, candidates: Ints, own_validati
 
 
 def _suffices(counts: Ints) -> bool:
-    """Whether so many rows of each class are worth holding back: in a few classes two of each, else ten in all.
+    """Returns whether these rows per class suffice for validation: two of each class where classes are few, or ten in
+    all.
 
-    Many classes, or a rare one, must not keep hundreds of labels from saying anything of the model.
+    With the second condition, many classes or a rare one do not prevent a validation part of hundreds of labels.
     """
     if np.count_nonzero(counts) < 2:
-        return False  # a model that knows one class only would do well on them
+        return False  # a model that always predicts one class would have a high accuracy on them
     return bool(np.all(counts >= MIN_VALIDATION_A_CLASS) or counts.sum() >= MIN_VALIDATION)
 
 
 def _visible(rows: RowTable, options: SplitOptions, candidates: Ints, side: Ints) -> Ints:
-    """The rows that show their label: the first `labels_per_class` of an order of each class."""
+    """Returns the rows with visible labels: the first `labels_per_class` of each class in a fixed random order."""
     budget = options.labels_per_class
     order = _generator(options.seed, "labels").permutation(candidates)
     classes = np.unique(rows.label[(rows.source == MAIN) & (rows.label != UNLABELED)])
@@ -256,7 +257,7 @@ def _is_validation_position(position: int, classes: int) -> bool:
     every_fifth = position % VALIDATION_SHARE == VALIDATION_SHARE - 1
     if classes >= MIN_VALIDATION:
         return every_fifth
-    # Five labels of each of a few classes give no validation part, so those five stay labeled.
+    # With few classes, five labels per class are too few for a validation part, so all five stay labeled.
     return position == 8 or (position >= 9 and every_fifth)
 
 
@@ -268,7 +269,7 @@ def _place_pool(rows: RowTable, options: SplitOptions, result: Assignment) -> No
     order = _unit_by_unit(pool[~beside_labels[pool]], rows.unit, options.seed, "proxy")
     result.role[_first_units(order, rows.unit, round(options.proxy_fraction * size))] = PROXY
     remove_neighbours(rows, result, PROXY)
-    order = _generator(options.seed, "pool").permutation(len(rows.label))  # of all rows: the same for each budget
+    order = _generator(options.seed, "pool").permutation(len(rows.label))  # the same for each budget
     left = order[result.role[order] == FREE]
     kept = left[: size - int(np.sum(result.role == PROXY))]
     result.role[kept] = POOL
@@ -276,17 +277,17 @@ def _place_pool(rows: RowTable, options: SplitOptions, result: Assignment) -> No
 
 
 def _unit_by_unit(chosen: Ints, unit: Ints, seed: int, stream: str) -> Ints:
-    """The chosen rows in a random order of their units.
+    """Returns the selected rows in a random order of their units.
 
-    Each unit has the same chance to come early. In a random order of rows, units with many rows would come first, and
-    the held-out parts would be full of them.
+    Each unit has the same chance of an early place. In a random order of rows, units with many rows would come first
+    and fill the held-out parts.
     """
     place = _generator(seed, stream).permutation(int(unit.max(initial=0)) + 1)
     return chosen[np.argsort(place[unit[chosen]], kind="stable")]
 
 
 def _by_unit(order: Ints, unit: Ints) -> Iterable[list[int]]:
-    """The rows of `order` unit by unit, in the order in which the units first appear."""
+    """Yields the rows of `order` unit by unit, in the order in which the units first appear."""
     units: dict[int, list[int]] = {}
     for row, number in zip(order.tolist(), unit[order].tolist(), strict=True):
         units.setdefault(number, []).append(row)
@@ -294,7 +295,7 @@ def _by_unit(order: Ints, unit: Ints) -> Iterable[list[int]]:
 
 
 def _first_units(order: Ints, unit: Ints, size: int) -> Ints:
-    """The first `size` rows of whole units; a unit that would waste more than `size` rows is passed over."""
+    """Returns the first `size` rows of whole units; skips a unit that would exceed `size` by more than `size` rows."""
     chosen: list[int] = []
     for members in _by_unit(order, unit):
         if len(chosen) >= size:
@@ -306,10 +307,10 @@ def _first_units(order: Ints, unit: Ints, size: int) -> Ints:
 
 
 def _pick_units(order: Ints, label: Ints, unit: Ints, targets: Ints) -> Ints:
-    """Whole units, first come first served, that bring each class to its target or close to it.
+    """Selects whole units, in order, that bring each class to its target or close to it.
 
-    A unit is taken if it brings more wanted rows than unwanted ones and leaves each class at least one row. A class
-    that got nothing that way takes the unit that costs the other classes least.
+    A unit is selected if it adds more wanted rows than unwanted ones and leaves each class at least one row. A class
+    without any selected row then gets the unit that adds the fewest unwanted rows of other classes.
     """
     need = targets.copy()
     left = np.bincount(label[order], minlength=len(targets))
@@ -334,7 +335,7 @@ def _pick_units(order: Ints, label: Ints, unit: Ints, targets: Ints) -> Ints:
             passed_over.append((members, counts))
     for c in np.flatnonzero((targets > 0) & (need == targets)).tolist():
         fits = [pair for pair in passed_over if pair[1][c] and spares_each_class(pair[1])]
-        if fits and need[c] == targets[c]:  # another class may have brought some in the meantime
+        if fits and need[c] == targets[c]:  # units of another class may have added some
             best = min(fits, key=lambda pair: len(pair[0]) - pair[1][c])
             passed_over.remove(best)
             take(*best)
@@ -342,12 +343,12 @@ def _pick_units(order: Ints, label: Ints, unit: Ints, targets: Ints) -> Ints:
 
 
 def _generator(seed: int, stream: str) -> np.random.Generator:
-    """A generator of its own for each kind of draw, so that the size of one never shifts another."""
+    """Returns a separate generator for each random choice, so that the size of one does not change another."""
     return np.random.default_rng([seed, STREAMS.index(stream)])
 
 
 def _apportioned(counts: Ints, total: int) -> Ints:
-    """Scales counts down to about `total` in proportion; a class that has rows keeps at least one."""
+    """Scales counts down to about `total` in proportion; a class with rows gets at least one."""
     if counts.sum() <= total:
         return counts
     exact = counts * total / counts.sum()

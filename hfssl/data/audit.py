@@ -1,9 +1,9 @@
-"""Proof that no phase trained on `validation`, `proxy` or `test`, and a first look at the texts.
+"""Proves that no stage trained on `validation`, `proxy` or `test`, and warns of likely mistakes in the texts.
 
-A row's *fingerprint* is a hash of its normalised text (see `duplicates.exact_key`), so a leaked row is found under
-another id, in another case, or with other spacing. The manifest of the splits lists the fingerprints of every part;
-each phase writes down the fingerprints that it trained on; `audit` compares the two, with no need of the data itself.
-Near duplicates cannot be told from fingerprints: `few_label_splits` keeps them apart when it makes the parts.
+A row's *fingerprint* is a hash of its normalised text (see `duplicates.exact_key`), so a leaked row is found even with
+another id, case or spacing. The manifest of the splits lists the fingerprints of every part, and each stage records
+the fingerprints of its training rows. `audit` compares the two and does not need the data. Fingerprints do not reveal
+near duplicates: `few_label_splits` separates them when it makes the parts.
 """
 
 from __future__ import annotations
@@ -40,36 +40,38 @@ __all__ = [
 MANIFEST_SCHEMA_VERSION = 1
 TRAINING_ROLES = ("labeled", "unlabeled")
 HELD_OUT_ROLES = ("validation", "proxy", "test")
-SCRIPT_SAMPLE = 2000  # texts looked at on either side
-COMMON_SCRIPT = 0.05  # a script counts as the labels' own from this share of labeled texts on
-OTHER_SCRIPT_SHARE = 0.2  # of the unlabeled texts, from which on we warn
+SCRIPT_SAMPLE = 2000  # largest number of labeled and of unlabeled texts that are examined
+COMMON_SCRIPT = 0.05  # a script is expected from this share of labeled texts on
+OTHER_SCRIPT_SHARE = 0.2  # share of unlabeled texts in another script that causes a warning
 
 
 def fingerprint(text: str, text_pair: str | None = None) -> str:
-    """BLAKE2b-128 of the normalised text or pair of texts, as 32 hexadecimal digits."""
+    """Returns the BLAKE2b-128 hash of the normalised text or pair of texts, as 32 hexadecimal digits."""
     key = exact_key(text, text_pair).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(key, digest_size=16).hexdigest()
 
 
 def fingerprints(dataset: Dataset) -> list[str]:
-    """[N] the fingerprint of each row of a data set with the columns `text` and, optionally, `text_pair`."""
+    """Returns the fingerprint of each row, `[N]`, of a data set with the columns `text` and, optionally,
+    `text_pair`."""
     if "text_pair" in dataset.column_names:
         return list(map(fingerprint, dataset["text"][:], dataset["text_pair"][:]))
     return list(map(fingerprint, dataset["text"][:]))
 
 
 def part_fingerprint(of_rows: Sequence[str]) -> str:
-    """BLAKE2b-128 of the fingerprints of all rows of a part, in whatever order, as 32 hexadecimal digits."""
+    """Returns the BLAKE2b-128 hash of the fingerprints of a part, independent of their order, as 32 hexadecimal
+    digits."""
     return hashlib.blake2b("\n".join(sorted(of_rows)).encode(), digest_size=16).hexdigest()
 
 
 def training_manifest(stage: str, dataset: Dataset, role: str) -> dict[str, Any]:
-    """What one phase trains on, as a dict that JSON can hold.
+    """Describes the training rows of one stage as a dict that JSON can hold.
 
     Args:
-        stage: Name of the phase, as in `results.json`.
-        dataset: The rows that it trains on, still with their `text` (and `text_pair`) columns.
-        role: The part that these rows are meant to be: `labeled` or `unlabeled`.
+        stage (`str`): name of the stage, as in `results.json`.
+        dataset (`Dataset`): training rows of the stage, with their `text` (and `text_pair`) columns.
+        role (`str`): part that these rows should belong to: `labeled` or `unlabeled`.
     """
     return {
         "schema_version": MANIFEST_SCHEMA_VERSION,
@@ -81,14 +83,16 @@ def training_manifest(stage: str, dataset: Dataset, role: str) -> dict[str, Any]
 
 @dataclass
 class AuditReport:
-    """What `audit` found.
+    """Holds the result of `audit`.
 
-    Attributes:
-        stages: The phases that were compared with the splits.
-        leaks: One `{"stage", "role", "fingerprint", "row"}` for each held-out row that a phase trained on: `role` is
-            the part it belongs to and `row` its id. The stage `splits` means that the parts themselves overlap.
-        unknown: One `{"stage", "role", "fingerprint", "row"}` for each training row that is in no part at all, so that
-            nothing can be proved of it: `row` is its position in what the phase trained on, `role` how it was used.
+    Args:
+        stages (`list[str]`): stages that were compared with the splits.
+        leaks (`list[dict[str, Any]]`): one `{"stage", "role", "fingerprint", "row"}` for each held-out row that a
+            stage trained on: `role` is the part of the row and `row` its id. The stage `splits` means that the parts
+            themselves overlap.
+        unknown (`list[dict[str, Any]]`): one `{"stage", "role", "fingerprint", "row"}` for each training row that is
+            in no part, so that its origin cannot be checked: `row` is its position in the stage's training rows,
+            `role` its use.
     """
 
     stages: list[str]
@@ -97,38 +101,39 @@ class AuditReport:
 
     @property
     def clean(self) -> bool:
-        """Whether every row that was trained on is known to be a training row."""
+        """Returns whether every row that a stage trained on is a known training row."""
         return not self.leaks and not self.unknown
 
     def raise_if_leaky(self) -> None:
-        """Does nothing if the report is clean.
+        """Raises an error unless the report is clean.
 
         Raises:
-            DataError: A phase trained on held-out or on unknown rows; the message names the first of them.
+            DataError: if a stage trained on held-out or on unknown rows; the message names the first of them.
         """
         if self.leaks:
             named = _first([f"{leak['role']} row {leak['row']} in stage '{leak['stage']}'" for leak in self.leaks])
             raise DataError(
-                f"expected no phase to train on validation, proxy or test rows, got {len(self.leaks)} leaked: {named}."
+                f"expected no stage to train on validation, proxy or test rows, got {len(self.leaks)} leaked: {named}."
                 " Make the splits again and train afresh: the scores of this run cannot be trusted."
             )
         if self.unknown:
             named = _first([f"row {row['row']} of stage '{row['stage']}'" for row in self.unknown])
             raise DataError(
-                f"expected each phase to train on rows of the splits, got {len(self.unknown)} foreign ones: {named}. "
+                f"expected each stage to train on rows of the splits, got {len(self.unknown)} unknown ones: {named}. "
                 "Train on the saved splits, or make the splits again with these rows."
             )
 
 
 def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditReport:
-    """Compares what the phases trained on with the parts of the data.
+    """Compares the training rows of the stages with the parts of the data.
 
     Args:
-        manifests: First the manifest of the splits (`SemiSupervisedSplits.manifest`), then any number of
-            `training_manifest`s; each a dict or the path of a JSON file.
+        manifests (`Sequence[Mapping[str, Any] | str | os.PathLike]`): the manifest of the splits
+            (`SemiSupervisedSplits.manifest`), followed by any number of `training_manifest`s; each a dict or the path
+            of a JSON file.
 
     Raises:
-        DataError: A manifest is missing or is not one.
+        DataError: if a manifest is missing or invalid.
 
     Example:
         >>> import hfssl
@@ -136,7 +141,7 @@ def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditRe
         >>> hfssl.audit([splits.manifest]).raise_if_leaky()
     """
     if not manifests:
-        raise DataError("expected the manifest of the splits and those of the phases, got no manifest at all.")
+        raise DataError("expected the manifest of the splits and those of the stages, got no manifest at all.")
     splits, *phases = [load_manifest(manifest) for manifest in manifests]
     if "roles" not in splits:
         raise DataError("expected the manifest of the splits first, got one without 'roles': put manifest.json first.")
@@ -166,10 +171,10 @@ def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditRe
 
 
 def released(manifest: Mapping[str, Any], role: str) -> dict[str, Any]:
-    """The manifest of the splits with a held-out part given over to the labeled rows, for phases that come after it.
+    """Returns the manifest of the splits after the rows of a held-out part have become labeled rows.
 
-    Once the rows of `validation` have decided which model to keep, the kept one may learn from them too; what is
-    measured on them afterwards means nothing, and `proxy` and `test` stay as guarded as before.
+    After the verdict on `validation` rows, the selected model may be trained on them, too. Later measurements on these
+    rows are invalid. `proxy` and `test` remain held out.
     """
     parts = {name: dict(part) for name, part in manifest["roles"].items()}
     for key, values in parts["labeled"].items():
@@ -179,10 +184,10 @@ def released(manifest: Mapping[str, Any], role: str) -> dict[str, Any]:
 
 
 def load_manifest(manifest: Mapping[str, Any] | str | os.PathLike) -> Mapping[str, Any]:
-    """Reads a manifest from a JSON file, or passes a dict through, after checking its version.
+    """Reads a manifest from a JSON file, or returns a given dict, and checks its version.
 
     Raises:
-        DataError: There is no such file, it is not JSON, or another version of hfssl wrote it.
+        DataError: if there is no such file, it is not JSON, or another version of hfssl wrote it.
     """
     name = "the manifest"
     if not isinstance(manifest, Mapping):
@@ -201,19 +206,20 @@ def load_manifest(manifest: Mapping[str, Any] | str | os.PathLike) -> Mapping[st
 
 
 def inspect_texts(dataset: Dataset, label_names: Sequence[str], label_column: LabelColumn | None = None) -> list[str]:
-    """Looks for likely mistakes in a table and says each in one sentence.
+    """Checks a table for likely mistakes and returns one sentence for each.
 
     Args:
-        dataset: Columns `text`, `label` (-1 = unlabeled) and, optionally, `truncated`.
-        label_names: [K] names of the classes.
-        label_column: How labels lie in the column `label`. Default: one class per row.
+        dataset (`Dataset`): rows with the columns `text`, `label` (-1 = unlabeled) and, optionally, `truncated`.
+        label_names (`Sequence[str]`): `[K]` names of the classes.
+        label_column (`LabelColumn`, *optional*): layout of the labels in the column `label`. Default: one class per
+            row.
 
     Returns:
-        Warnings: classes with no or one label, empty texts, texts that were cut, unlabeled texts in another script
+        Warnings about classes with no or one label, empty texts, cut texts, and unlabeled texts in another script
         (alphabet) than the labeled ones.
 
     Raises:
-        DataError: All texts are empty.
+        DataError: if all texts are empty.
     """
     texts, labels = dataset["text"][:], dataset["label"][:]
     column = LabelColumn() if label_column is None else label_column
@@ -233,7 +239,7 @@ def inspect_texts(dataset: Dataset, label_names: Sequence[str], label_column: La
 
 
 def truncation_warnings(cut: int, total: int) -> list[str]:
-    """One sentence about `cut` of `total` texts that the loader shortened; none if there are none."""
+    """Returns one sentence about the `cut` of `total` texts that the loader shortened; none if `cut` is 0."""
     if cut == 0:
         return []
     return [
@@ -282,7 +288,8 @@ def _dominant_script(text: str) -> str | None:
 
 @lru_cache(maxsize=65_536)
 def _script(character: str) -> str | None:
-    """The script of a letter by the first word of its Unicode name; one name for the scripts that Japanese mixes."""
+    """Returns the script of a letter by the first word of its Unicode name, with one name for the scripts of
+    Japanese."""
     if not character.isalpha():
         return None
     first = unicodedata.name(character, "UNKNOWN").split(" ")[0].split("-")[0].title()

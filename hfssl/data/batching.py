@@ -1,4 +1,5 @@
-"""Pools of any size as padded batches: windows of rows are read from Arrow, sorted by length, and cut by tokens."""
+"""Makes padded batches of pools of any size: reads windows of rows from Arrow, sorts them by length, cuts by
+tokens."""
 
 from __future__ import annotations
 
@@ -16,18 +17,18 @@ from hfssl.errors import DataError
 
 __all__ = ["WINDOW_ROWS", "TokenWindow", "token_budget_batches", "token_windows"]
 
-WINDOW_ROWS = 10_000  # enough that sorting them saves what sorting the whole pool would, few enough to hold in memory
+WINDOW_ROWS = 10_000  # large enough that sorting a window saves as much as sorting the pool, small enough for memory
 
 
 def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
-    """Row numbers in batches of rows of similar length, longest first (too little memory shows at once).
+    """Sorts rows into batches of similar length, longest first, so that a lack of memory shows at once.
 
     Args:
-        lengths: `[N]`, tokens in each row.
-        max_tokens: most tokens in a batch, padding included; a longer row makes a batch of its own.
+        lengths (`np.ndarray`): `[N]` number of tokens of each row.
+        max_tokens (`int`): largest number of tokens in a batch, padding included; a longer row is a batch alone.
 
     Returns:
-        Arrays of row numbers; each row is in exactly one.
+        Arrays of row numbers; each row is in exactly one of them.
     """
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
@@ -39,16 +40,16 @@ def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarra
 
 
 class TokenWindow:
-    """Consecutive rows of a tokenized dataset: each column's tokens end to end in one array.
+    """Holds consecutive rows of a tokenized dataset: each column's tokens end to end in one array.
 
     Args:
-        table (`pa.Table`): Columns of lists of integers, `input_ids` among them, equally long in each row.
-        start (`int`): Number of the first row in the dataset.
-        tokenizer (`PreTrainedTokenizerBase`): Says how to pad.
+        table (`pa.Table`): columns of lists of integers, including `input_ids`; in each row all have the same length.
+        start (`int`): number of the first row in the dataset.
+        tokenizer (`PreTrainedTokenizerBase`): tokenizer that defines the padding.
 
     Attributes:
-        start, stop: The rows of the dataset that it holds.
-        lengths: `[n]`, tokens in each row.
+        start, stop (`int`): numbers of the first row and of the row after the last in the dataset.
+        lengths (`np.ndarray`): `[n]` number of tokens of each row.
     """
 
     def __init__(self, table: pa.Table, start: int, tokenizer: PreTrainedTokenizerBase):
@@ -67,14 +68,14 @@ class TokenWindow:
         self._adds_mask = "attention_mask" in tokenizer.model_input_names and "attention_mask" not in self._columns
 
     def padded(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """The columns of `rows` (`[B]`, of the dataset) as int64 tensors `[B, L]`, padded to the longest row.
+        """Returns the columns of `rows` (`[B]`, numbers in the dataset) as int64 `[B, L]`, padded to the longest row.
 
-        Does what `tokenizer.pad` does, without a Python object for every token.
+        The result equals that of `tokenizer.pad`, without a Python object for every token.
         """
         lengths, starts = self.lengths[rows - self.start], self._starts[rows - self.start]
         width = max(1, int(lengths.max()))
         shift = width - lengths if self._left else np.zeros_like(lengths)
-        position = np.arange(width) - shift[:, None]  # [B, L], of the token within its row
+        position = np.arange(width) - shift[:, None]  # [B, L], position of the token within its row
         inside = (position >= 0) & (position < lengths[:, None])
         source = (starts[:, None] + position)[inside]
         batch = {}
@@ -87,14 +88,14 @@ class TokenWindow:
         return batch
 
     def batches(self, max_tokens: int) -> list[np.ndarray]:
-        """Row numbers of the dataset in batches of at most `max_tokens` tokens (`token_budget_batches`)."""
+        """Returns row numbers of the dataset in batches of at most `max_tokens` tokens (`token_budget_batches`)."""
         return [self.start + rows for rows in token_budget_batches(self.lengths, max_tokens)]
 
 
 def token_windows(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, rows: int = WINDOW_ROWS
 ) -> Iterator[TokenWindow]:
-    """Yields the dataset's tokens, `rows` rows at a time; columns that the tokenizer does not make are not read."""
+    """Yields the dataset's tokens, `rows` rows at a time; reads only columns that the tokenizer makes."""
     columns = [name for name in tokenizer.model_input_names if name in dataset.column_names]
     tables = dataset.select_columns(columns).with_format("arrow")
     for start in range(0, len(dataset), rows):

@@ -1,10 +1,10 @@
-"""Which texts are the same text: exact duplicates by a normalised key, near duplicates by MinHash.
+"""Finds duplicate texts: exact duplicates by a normalised key, near duplicates by MinHash.
 
 Two texts are *near duplicates* when the sets of their character 5-grams (lower case, punctuation and runs of white
-space read as one space) have a Jaccard similarity of at least `NEAR_DUPLICATE_THRESHOLD` = 0.85. That is one changed
-letter in 62, or a "please" added to 45; it is far from two questions of one pattern ("What is the capital of Chad ?"
-and "What is the capital of Cuba ?" stand at 0.72). Words would be too coarse for short texts: a typing error changes a
-whole word, and of six words that is a third of the set.
+space read as one space) have a Jaccard similarity of at least `NEAR_DUPLICATE_THRESHOLD` = 0.85. The threshold
+corresponds to one changed letter in 62, or to "please" added to 45 letters. Two questions of one pattern ("What is the
+capital of Chad ?" and "What is the capital of Cuba ?") have 0.72. Sets of words would be too coarse for short texts: a
+typing error changes a whole word.
 
 MinHash with banding only proposes pairs (Broder 1997; Leskovec, Rajaraman and Ullman, *Mining of Massive Datasets*,
 section 3.4); each is then checked by its exact Jaccard similarity, so there are no false positives. With 21 bands of 6
@@ -33,30 +33,30 @@ _MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio (Knut
 
 
 def exact_key(text: str, text_pair: str | None = None) -> str:
-    """The text as it counts for exact duplicates: NFKC, case-folded, white space collapsed, none around punctuation.
+    """Returns the key for exact duplicates: NFKC, case-folded, white space collapsed, none around punctuation.
 
-    Punctuation itself stays, so "good :)" and "good :(" differ; "Who won ?" and "who won?" are one. A text without
-    content has the key `""`.
+    Punctuation stays: "good :)" and "good :(" differ; "Who won ?" and "who won?" are equal. A text without content has
+    the key `""`.
     """
     key = _AROUND_PUNCTUATION.sub(r"\1", " ".join(_folded(text).split()))
     return key if text_pair is None else f"{key}{PAIR_SEPARATOR}{exact_key(text_pair)}"
 
 
 def similarity(a: str, b: str) -> float:
-    """Jaccard similarity in [0, 1] of the two texts' character 5-grams, the measure behind "near duplicate"."""
+    """Returns the Jaccard similarity in [0, 1] of the two texts' character 5-grams, which defines near duplicates."""
     return _jaccard(_shingles(a), _shingles(b))
 
 
 def near_duplicate_components(
     texts: Sequence[str], text_pairs: Sequence[str] | None = None, threshold: float = NEAR_DUPLICATE_THRESHOLD
 ) -> NDArray[np.int64]:
-    """Joins exact and near duplicates, and whatever is linked through them, into components.
+    """Joins exact and near duplicates into connected components.
 
-    With `text_pairs`, both texts of a row must be near duplicates of the other row's. Texts without content are joined
-    with nothing.
+    With `text_pairs`, both texts of a row must be near duplicates of the other row's. Texts without content are never
+    joined.
 
     Returns:
-        [N] for each row the smallest row number of its component; a row without duplicates holds its own number.
+        `[N]` smallest row number of each row's component; for a row without duplicates, its own number.
     """
     parent = np.arange(len(texts), dtype=np.int64)
     pairs = text_pairs if text_pairs is not None else [None] * len(texts)
@@ -84,13 +84,13 @@ def near_duplicate_components(
 def _candidates(
     rows: Sequence[int], shingles_of: Callable[[int], tuple[NDArray[np.uint64], ...]]
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that share a whole band of their MinHash signature."""
-    # The second text's 5-grams are told apart from the first's by their last bit: if both texts reach the threshold,
-    # so does the union of the two marked sets, hence no pair of rows is missed.
+    """Yields pairs of rows that share a whole band of their MinHash signature."""
+    # The last bit separates the second text's 5-grams from the first's. If both texts reach the threshold, so does the
+    # union of the two marked sets, so that no pair of rows is missed.
     marked = ([(s & ~np.uint64(1)) | np.uint64(i) for i, s in enumerate(shingles_of(row))] for row in rows)
     low_words = ((np.concatenate(sets) & np.uint64(0xFFFFFFFF)).tolist() for sets in marked)
     index = MinHashLSH(num_perm=BANDS * ROWS_PER_BAND, params=(BANDS, ROWS_PER_BAND))
-    # The 5-grams are hashed already, hence `int` in place of MinHash's SHA-1, which would take most of the time.
+    # The 5-grams are already hashed, so `int` replaces MinHash's SHA-1, which would take most of the time.
     sketches = MinHash.generator(low_words, num_perm=BANDS * ROWS_PER_BAND, hashfunc=int)
     for row, sketch in zip(rows, sketches, strict=True):
         for other in index.query(sketch):
@@ -103,7 +103,7 @@ def _folded(text: str) -> str:
 
 
 class _PunctuationToSpace(dict):
-    """A lazily filled table for `str.translate`: keeps letters, marks (Indic vowels), digits and emoji."""
+    """Maps characters for `str.translate`, filled lazily: letters, marks (Indic vowels), digits and emoji stay."""
 
     def __missing__(self, code: int) -> int:
         category = unicodedata.category(chr(code))
@@ -115,7 +115,7 @@ _TO_SPACE = _PunctuationToSpace()
 
 
 def _shingles(text: str) -> NDArray[np.uint64]:
-    """Sorted, distinct 64-bit hashes of the text's character 5-grams (at least one)."""
+    """Returns sorted, distinct 64-bit hashes of the text's character 5-grams (at least one)."""
     folded = _folded(text)
     content = " ".join(folded.translate(_TO_SPACE).split()) or " ".join(folded.split())
     codes = np.frombuffer(f" {content} ".encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)

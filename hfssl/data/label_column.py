@@ -1,4 +1,4 @@
-"""`LabelColumn`: how labels lie in a column of a table, and what splits count of them."""
+"""Defines `LabelColumn`: the layout of labels in a column of a table, and their strata for splits."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ UNLABELED = -1
 
 
 class LabelColumn:
-    """One class number per row, -1 for an unlabeled one. Subclasses hold other labels (a list of classes, say).
+    """Describes a column with one class number per row, -1 for unlabeled rows; subclasses describe other labels.
 
-    Whatever a label is, splits need four things of it: whether it is there, its classes, its stratum, and itself with
-    the class numbers of another table.
+    Splits use four properties of a label: whether it is present, its classes, its stratum, and the same label with the
+    class numbers of another table.
     """
 
     missing: Any = UNLABELED
 
     def feature(self, names: Sequence[str]) -> Any:
-        """The `datasets` feature of such a column."""
+        """Returns the `datasets` feature of such a column."""
         return ClassLabel(names=list(names))
 
     def names(self, feature: Any) -> list[str] | None:
-        """K names of the classes; `None` for a feature that holds no such labels."""
+        """Returns the K class names; `None` for a feature without such labels."""
         return list(feature.names) if isinstance(feature, ClassLabel) else None
 
     def is_labeled(self, label: Any) -> bool:
-        """Whether the row has a label."""
+        """Returns whether a label is present."""
         return label is not None and label >= 0
 
     def classes(self, label: Any) -> Sequence[int]:
-        """Class numbers in a label; none for an unlabeled row."""
+        """Returns the class numbers in a label; none for an unlabeled row."""
         return (label,) if self.is_labeled(label) else ()
 
     def renumbered(self, label: Any, position: Sequence[int]) -> Any:
-        """The label with `position[c]` for each class number c; missing where that is -1."""
+        """Returns the label with `position[c]` for each class number c; a missing label where that is -1."""
         return position[label] if self.is_labeled(label) else self.missing
 
     def strata(self, labels: Sequence[Any]) -> np.ndarray:
-        """`[N]` int64 stratum of each row for splits and folds; -1 for an unlabeled row.
+        """Returns the stratum of each row for splits and folds, `[N]` int64; -1 for an unlabeled row.
 
         Example:
             >>> LabelColumn().strata([2, None, 0, -1]).tolist()
@@ -52,5 +52,5 @@ class LabelColumn:
         return np.array([-1 if label is None else int(label) for label in labels], dtype=np.int64)
 
     def stratum_names(self, names: Sequence[str], strata: np.ndarray) -> Sequence[str]:
-        """A name for each number in `strata`, from 0 on, for messages: here those of the classes."""
+        """Returns a name for each number in `strata`, from 0 on, for messages: the class names."""
         return names

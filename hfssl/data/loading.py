@@ -1,6 +1,6 @@
-"""One loader for every table: CSV, TSV, JSON lines, Parquet, a folder of them, a saved data set, or a Hub id.
+"""Loads every kind of table: CSV, TSV, JSON lines, Parquet, a folder of them, a saved data set, or a Hub id.
 
-Whatever comes in, the same columns come out, so that nothing above this module asks where a row came from.
+The result always has the same columns, so that the other modules do not depend on the source of a row.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from hfssl.errors import ConfigurationError, DataError, near_matches
 __all__ = ["UNLABELED", "load_table"]
 
 UNLABELED = -1
-# "1.0" is what pandas writes for integers beside missing values; "007" is a code, not a number.
+# pandas writes "1.0" for integers in a column with missing values; "007" is a code, not a number.
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)(\.0*)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _FILE_SUFFIXES = (*TABLE_SUFFIXES, ".json", ".txt", ".xlsx", ".xls", ".ods", ".gz", ".zip", ".arrow", ".feather")
 
 
-Place = tuple[str, int]  # ("'reviews.csv', line", 12): formatted only when a message needs it
+Place = tuple[str, int]  # ("'reviews.csv', line", 12): formatted only for a message
 
 
 @dataclass
 class _Source:
-    """Rows of one table with where each stands, and label names where the source has them."""
+    """Holds the rows of one table with their positions, and label names where the source has them."""
 
     name: str
     rows: Iterator[tuple[Place, dict[str, Any]]]
     class_names: dict[str, list[str]] = field(default_factory=dict)
-    names_file: list[str] | None = None  # of integer labels, from the file `labels.json` in the same folder
+    names_file: list[str] | None = None  # names of integer labels, from the file `labels.json` in the same folder
 
 
 def load_table(
@@ -64,30 +64,36 @@ def load_table(
     """Loads a table of texts, with or without labels.
 
     Args:
-        path_or_hub_id: A .csv, .tsv, .jsonl, .ndjson or .parquet file, a folder of those, a `save_to_disk` folder, or
-            the id of a data set on the Hub.
-        text_column: The column with the text; numbers are read as text, missing values as `""`.
-        label_column: The column with the label, strings or integers. A missing, empty or null label becomes -1
-            (unlabeled), and so does -1. `None`: the table is unlabeled.
-        text_pair_column: A second text (a hypothesis, an answer), if the task has one.
-        group_column: Rows that share its value belong together (one author, one film) and are never split apart.
-        id_column: A unique name of each row. Default: the row's number, from 0.
-        label_names: The classes in order. Default: the source's own names; else, for integer labels, the list in
-            `labels.json` in the folder of the file, if there is one for all of them; else the sorted distinct labels
-            (integers in numerical order). Integer labels that are not names themselves count as positions in the list.
-        split: Which split of a folder with named splits, of a saved `DatasetDict`, or of a Hub data set.
-        revision: Commit, tag or branch of a Hub data set.
-        max_characters: Longer texts are cut there, which bounds the tokenizer's memory; `truncated` marks such rows.
-        optional: `"group_column"`, `"id_column"` or both: where the table lacks that column, load it as if the column
-            had not been asked for.
+        path_or_hub_id (`str | os.PathLike`): a .csv, .tsv, .jsonl, .ndjson or .parquet file, a folder of those, a
+            `save_to_disk` folder, or the id of a data set on the Hub.
+        text_column (`str`, defaults to `"text"`): column with the text; numbers are read as text, missing values as
+            `""`.
+        label_column (`str | None`, defaults to `"label"`): column with the label, strings or integers. A missing,
+            empty or null label, or -1, becomes -1 (unlabeled). `None`: the table is unlabeled.
+        text_pair_column (`str`, *optional*): column with a second text (a hypothesis, an answer), for tasks about
+            pairs.
+        group_column (`str`, *optional*): column with the group (author, film) of a row; rows of one group are never
+            split apart.
+        id_column (`str`, *optional*): column with a unique name of each row. Default: the row's number, from 0.
+        label_names (`Sequence[str]`, *optional*): class names in order. Default: the names that the source defines;
+            else, for integer labels, the list in `labels.json` in the folder of the file, if it covers all labels;
+            else the sorted distinct labels (integers in numerical order). Integer labels that are not names are
+            positions in the list.
+        split (`str`, defaults to `"train"`): split of a folder with named splits, of a saved `DatasetDict`, or of a
+            Hub data set.
+        revision (`str`, *optional*): commit, tag or branch of a Hub data set.
+        max_characters (`int`, defaults to `20000`): length in characters at which texts are cut, which bounds the
+            tokenizer's memory; `truncated` marks such rows.
+        optional (`Sequence[str]`, defaults to `()`): names among `"group_column"` and `"id_column"`: columns that the
+            table may lack; a missing one is ignored.
 
     Returns:
-        A `Dataset` with the columns `text`, `text_pair` (only if asked), `label` (`ClassLabel`, -1 = unlabeled),
-        `group` (only if asked; `""` = no group), `id`, and `truncated` (bool).
+        A `Dataset` with the columns `text`, `text_pair` (only with `text_pair_column`), `label` (`ClassLabel`, -1 =
+        unlabeled), `group` (only with `group_column`; `""` = no group), `id`, and `truncated` (bool).
 
     Raises:
-        DataError: The table, a column, a text, a label or an id is not usable; the message says which and what to do.
-        ConfigurationError: `max_characters` is below 1.
+        DataError: if the table, a column, a text, a label or an id cannot be used; the message names it and a fix.
+        ConfigurationError: if `max_characters` is below 1.
 
     Example:
         >>> import hfssl
@@ -150,7 +156,7 @@ def _file_source(paths: list[Path], name: str, columns: list[str]) -> _Source:
 
 def _dataset_source(dataset: Dataset, name: str, columns: list[str]) -> _Source:
     if set(columns) <= set(dataset.column_names):
-        dataset = dataset.select_columns(columns)  # spares the decoding of images and the like
+        dataset = dataset.select_columns(columns)  # avoids decoding of images and other columns
     where = f"'{name}', row"
     rows = (((where, number), row) for number, row in enumerate(dataset, start=1))
     return _Source(name, rows, _class_names(dataset.features))  # pyright: ignore[reportArgumentType]
@@ -191,9 +197,9 @@ def _hub_dataset(name: str, split: str, revision: str | None) -> Dataset:
 def _collect(
     source: _Source, wanted: dict[str, str], optional: Sequence[str]
 ) -> tuple[dict[str, list[Any]], list[Place]]:
-    """Reads the wanted columns, and where each row stands.
+    """Reads the requested columns and the position of each row.
 
-    JSON lines may leave a key out of some rows, so a column is missing only if no row has it.
+    Rows of JSON lines may lack a key, so a column is missing only if no row has it.
     """
     values: dict[str, list[Any]] = {option: [] for option in wanted}
     places, seen = [], {}
@@ -250,12 +256,12 @@ def _as_text(value: Any, place: Place, column: str) -> str:
             f"expected one text a row in the column '{column}', got a {type(value).__name__} at {_at(place)}: join it "
             "into one string."
         )
-    # JSON can carry half of a surrogate pair (a cut-off emoji), which no UTF-8 file and no tokenizer can hold.
+    # JSON can hold half of a surrogate pair (a cut emoji), which neither UTF-8 files nor tokenizers accept.
     return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _label(value: Any, own_names: list[str] | None, place: Place) -> str | int | None:
-    """One label as a name or an integer; `None` = unlabeled."""
+    """Returns one label as a name or an integer; `None` = unlabeled."""
     if _missing(value) or (isinstance(value, str) and not value.strip()):
         return None
     if own_names is not None and isinstance(value, int) and 0 <= value < len(own_names):
@@ -275,7 +281,7 @@ def _label(value: Any, own_names: list[str] | None, place: Place) -> str | int |
 
 
 def _fitting(names: list[str] | None, labels: list[str | int | None]) -> list[str] | None:
-    """`names`, if every label is an integer with a place in that list: the file may have another purpose."""
+    """Returns `names` if every label is a position in that list, else `None`: the file may have another purpose."""
     given = [str(label) for label in labels if label is not None]
     if names is None or not all(_INTEGER.fullmatch(label) for label in given):
         return None
@@ -286,7 +292,7 @@ def _fitting(names: list[str] | None, labels: list[str | int | None]) -> list[st
 def _encode_labels(
     labels: list[str | int | None], label_names: Sequence[str] | None, places: list[Place], source: str
 ) -> tuple[list[int], list[str]]:
-    """Labels as positions in the list of names, -1 = unlabeled; and that list."""
+    """Returns labels as positions in the list of names (-1 = unlabeled), and that list."""
     given = [label for label in labels if label is not None]
     names = None if label_names is None else list(label_names)
     if all(isinstance(label, int) or _INTEGER.fullmatch(label) for label in given):

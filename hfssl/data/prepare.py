@@ -1,4 +1,4 @@
-"""From `DataArguments` to splits: the two data stages that `fit` and the recipes share."""
+"""Makes splits from `DataArguments`, for `fit` and the recipes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["make_splits"]
 
 
 def make_splits(arguments: DataArguments, seed: int, label_column: LabelColumn | None = None) -> SemiSupervisedSplits:
-    """Loads the tables that `arguments` name and splits them; all tables share the label names of the first one.
+    """Loads the tables in `arguments` and splits them; all tables share the label names of the first one.
 
-    Only the first table must have the group and the id column: others often come from elsewhere, without them.
+    Only the first table must have the group and the id column: the others often have another source.
 
     Args:
-        arguments: The tables and their columns.
-        seed: See `few_label_splits`.
-        label_column: How labels lie in their column. Default: one class per row.
+        arguments (`DataArguments`): tables and their columns.
+        seed (`int`): random seed of the splits; see `few_label_splits`.
+        label_column (`LabelColumn`, *optional*): layout of the labels in their column. Default: one class per row.
 
     Raises:
-        DataError: a table, a column or a label that cannot be used as given.
+        DataError: if a table, a column or a label cannot be used.
     """
     columns = {
         "text_column": arguments.text_column,
@@ -59,7 +59,7 @@ def make_splits(arguments: DataArguments, seed: int, label_column: LabelColumn |
 
 
 def _given_names(given: str) -> list[str]:
-    """Label names from a JSON file, or from words with commas between."""
+    """Reads label names from a JSON file, or from words with commas between them."""
     if Path(given).suffix != ".json":
         return [name.strip() for name in given.split(",")]
     names = read_label_names(Path(given))

@@ -1,7 +1,7 @@
-"""One batch sampler for two streams of rows, whose order is a pure function of the seed and the position.
+"""Samples batches from two streams of rows, in an order that depends on the seed and the position only.
 
 Both streams are endless: position `p` of a stream over `n` rows is entry `p % n` of its permutation number `p // n`.
-Nothing is dropped at the end of a pass, a pool smaller than a batch works, and one integer is all the state.
+No row is dropped at the end of a pass, a pool smaller than a batch works, and the state is one integer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNLABELED = "unlabeled"
 
 
 class RowKey(NamedTuple):
-    """What the sampler asks of the dataset: row `row` of stream `stream`, drawn for the `draw`-th time (from 0)."""
+    """Names a row for the dataset: row `row` of stream `stream`, sampled for the `draw`-th time (from 0)."""
 
     stream: str
     row: int
@@ -29,14 +29,14 @@ class RowKey(NamedTuple):
 
 
 class RowStream:
-    """An endless, seeded, shuffled stream over `num_rows` rows.
+    """Yields `num_rows` rows in an endless, seeded, shuffled stream.
 
     Args:
-        num_rows (`int`): Rows in the stream's dataset; at least 1.
+        num_rows (`int`): number of rows in the stream's dataset, at least 1.
         seed (`int`): The run's data seed.
-        name (`str`): Name of the stream: streams of different names are independent.
-        lengths (`Sequence[int]`, *optional*): Tokens of each row, shape `[num_rows]`. When given, rows of similar
-            length meet in one batch (see `take`).
+        name (`str`): name of the stream; streams of different names are independent.
+        lengths (`Sequence[int]`, *optional*): number of tokens of each row, `[num_rows]`. If given, batches hold rows
+            of similar length (see `batches`).
     """
 
     BATCHES_PER_WINDOW = 50
@@ -48,7 +48,7 @@ class RowStream:
     def _permutation(self, draw: int) -> list[int]:
         if draw not in self._permutations:
             generator = torch_generator(self.seed, self.name, "permutation", draw)
-            # Two passes are enough: positions are asked for in order, and a window spans few passes at a time.
+            # Two passes are enough: positions are read in order, and a window spans few passes at a time.
             while len(self._permutations) > 1 and self.num_rows > 10_000:
                 self._permutations.pop(next(iter(self._permutations)))
             self._permutations[draw] = torch.randperm(self.num_rows, generator=generator).tolist()
@@ -62,8 +62,8 @@ class RowStream:
         """Yields batches number `first`, `first + 1`, ... of `size` rows each, without end.
 
         With `lengths`, the rows of each window of 50 batches are sorted by length, cut into batches, and the batches
-        are shuffled: padding shrinks, while which rows meet in a window stays random. The result is still a pure
-        function of the seed, `size` and the batch number.
+        are shuffled. This reduces padding, while the rows of a window stay random. The result still depends on the
+        seed, `size` and the batch number only.
         """
         number = first
         while True:
@@ -85,14 +85,14 @@ class RowStream:
 
 
 class ClassRowStream(RowStream):
-    """An endless stream whose batches hold several rows of each of several classes, for losses that compare rows.
+    """Yields batches with several rows of each of several classes, without end, for losses that compare rows.
 
     A batch of S rows has S / 2 classes with two rows each, or, where there are fewer classes, all of them with S / K
-    rows each. Which classes and rows these are is a pure function of the seed and the batch number; a batch costs
-    O(K + S), whatever the number of rows (a list of all pairs of rows would cost O(n^2)).
+    rows each. These classes and rows depend on the seed and the batch number only. A batch costs O(K + S) for any
+    number of rows (a list of all pairs of rows would cost O(n^2)).
 
     Args:
-        labels (`Sequence[int]`): Class of each row; every class from 0 that occurs has at least one row.
+        labels (`Sequence[int]`): class number of each row, from 0.
         seed (`int`): The run's data seed.
         name (`str`): Name of the stream.
     """
@@ -118,26 +118,26 @@ class ClassRowStream(RowStream):
             rows = self.rows_by_class[k]
             share = size // len(classes) + (i < size % len(classes))
             shuffled = torch.randperm(len(rows), generator=generator).tolist()
-            # A class with fewer rows than its share comes round again: another dropout mask makes it another view.
+            # A class with fewer rows than its share repeats rows: another dropout mask makes another view.
             keys += [RowKey(self.name, int(rows[shuffled[j % len(rows)]]), number) for j in range(share)]
         return keys
 
 
 class TwoStreamBatchSampler(Sampler[list[RowKey]]):
-    """Batches of labeled and unlabeled rows; one epoch is one pass over the larger concern.
+    """Samples batches of labeled and unlabeled rows.
 
     An epoch is one pass over the unlabeled rows when there are any, else over the labeled rows, rounded down to whole
     optimizer steps (and up to one). Either stream may be missing.
 
-    The rows of one *optimizer step* are drawn together and then cut into `batches_per_step` batches, so that batch 8 x
-    accumulation 1, batch 1 x accumulation 8 and batch 4 on two ranks see the same rows at the same step.
+    The rows of one *optimizer step* are sampled together and then cut into `batches_per_step` batches, so that batch 8
+    x accumulation 1, batch 1 x accumulation 8 and batch 4 on two ranks use the same rows at the same step.
 
     Args:
-        labeled (`RowStream`, *optional*): Labeled rows.
-        unlabeled (`RowStream`, *optional*): Unlabeled (or pseudo-labeled) rows.
-        labeled_per_batch (`int`): Labeled rows in a batch of one device.
-        unlabeled_per_batch (`int`): Unlabeled rows in a batch of one device.
-        batches_per_step (`int`): Gradient accumulation steps x ranks.
+        labeled (`RowStream`, *optional*): stream of labeled rows.
+        unlabeled (`RowStream`, *optional*): stream of unlabeled (or pseudo-labeled) rows.
+        labeled_per_batch (`int`): number of labeled rows in a batch of one device.
+        unlabeled_per_batch (`int`): number of unlabeled rows in a batch of one device.
+        batches_per_step (`int`): batches per optimizer step: gradient accumulation steps x ranks.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class TwoStreamBatchSampler(Sampler[list[RowKey]]):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one epoch."""
+        """Returns the number of optimizer steps in one epoch."""
         stream, per_batch = self.streams[-1]
         return max(1, stream.num_rows // (per_batch * self.batches_per_step))
 

@@ -1,6 +1,6 @@
-"""The five parts of the data: `labeled`, `unlabeled`, `validation`, `proxy` and `test`, and a manifest of every row.
+"""Splits data into `labeled`, `unlabeled`, `validation`, `proxy` and `test`, with a manifest of every row.
 
-This module turns tables into arrays and back and keeps the record; `assignment.py` decides which row goes where.
+This module converts tables to arrays and back and writes the manifest; `assignment.py` assigns rows to parts.
 """
 
 from __future__ import annotations
@@ -38,19 +38,20 @@ __all__ = ["SemiSupervisedSplits", "few_label_splits"]
 MANIFEST_FILE = "manifest.json"
 NO_LABEL_NAME = "(unlabeled)"
 TABLE_NAMES = {MAIN: "dataset", EXTRA: "unlabeled", VALIDATION_TABLE: "validation", TEST_TABLE: "test"}
-HIDDEN = ("unlabeled", "proxy")  # parts whose labels must not be seen
-NOTABLE_LOSS = 0.1  # share of training rows left out as neighbours of held-out rows, from which on we warn
+HIDDEN = ("unlabeled", "proxy")  # parts whose labels are hidden
+NOTABLE_LOSS = 0.1  # share of training rows left out as duplicates of held-out rows that causes a warning
 
 
 class SemiSupervisedSplits(DatasetDict):
-    """`labeled`, `unlabeled`, `validation`, `proxy` and `test`, each with `load_table`'s columns.
+    """Holds `labeled`, `unlabeled`, `validation`, `proxy` and `test`, each with the columns of `load_table`.
 
     A part may be empty. In `unlabeled` and `proxy` the label is -1, and a further column `hidden_label` holds the true
-    one where it is known (-1 elsewhere), to report the quality of pseudo-labels and for nothing else.
+    label where it is known, else -1. It is used only to report the quality of pseudo-labels.
 
-    Attributes:
-        manifest: `schema_version`, `seed`, `options`, `label_names`, `counts` (by part and label name), `roles` (for
-            each part the `ids` and `fingerprints` of its rows), `removed` (rows left out, by reason) and `warnings`.
+    Args:
+        manifest (`Mapping[str, Any]`): `schema_version`, `seed`, `options`, `label_names`, `counts` (by part and label
+            name), `roles` (for each part the `ids` and `fingerprints` of its rows), `removed` (rows left out, by
+            reason) and `warnings`.
     """
 
     manifest: dict[str, Any]
@@ -61,13 +62,13 @@ class SemiSupervisedSplits(DatasetDict):
 
     @property
     def label_names(self) -> list[str]:
-        """[K] names of the classes."""
+        """Returns the `[K]` class names."""
         return list(self.manifest["label_names"])
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Writes the parts as `save_to_disk` does, with `manifest.json` beside them, whole or not at all."""
+        """Writes the parts as `save_to_disk` does, with `manifest.json` next to them, atomically."""
         with atomic_directory(directory) as folder, library_bars(sum(map(len, self.values()))):
-            # datasets 5.2 writes no shard at all for an empty part and then cannot load it: ask for one.
+            # datasets 5.2 writes no shard for an empty part and then cannot load it, so one is requested.
             self.save_to_disk(str(folder), num_shards=dict.fromkeys(self, 1))  # pyright: ignore[reportArgumentType]
             write_json(folder / MANIFEST_FILE, self.manifest)
 
@@ -76,7 +77,7 @@ class SemiSupervisedSplits(DatasetDict):
         """Reads what `save` wrote.
 
         Raises:
-            DataError: The folder does not hold saved splits.
+            DataError: if the folder does not hold saved splits.
         """
         manifest = load_manifest(Path(directory) / MANIFEST_FILE)
         try:
@@ -104,34 +105,37 @@ def few_label_splits(
     """Makes the five parts from tables that `load_table` returned.
 
     Without `labels_per_class` each labeled row stays labeled, and there is a test part only if `test` is given. With
-    it, a fully labeled table plays the few-label case: a stratified test part is cut off (unless `test` is given), K
-    rows a class keep their label, and the others join the pool with their labels hidden.
+    it, a fully labeled table simulates the few-label case: a stratified test part is cut off (unless `test` is given),
+    K rows per class stay labeled, and the others join the pool with hidden labels.
 
-    A fifth of the labeled rows of each class (of the K, too) become `validation`, unless it is given, if that makes at
-    least two rows in every class, or ten in all; else `validation` stays empty. Exact duplicates among training rows
-    are collapsed to one. Exact and near duplicates of held-out rows, and rows of their groups, are left out of
-    training; `test` goes before `validation`, and `validation` before `proxy`. Labeled rows at K a class are nested in
-    those at any larger K; see `assignment.py` for what exactly is nested. A class with a single label is trained on,
-    with a warning; asking for more labels a class than it has is an error.
+    Unless `validation` is given, a fifth of the labeled rows of each class (also of the K) become `validation`, if
+    that makes at least two rows in every class, or ten in all; else `validation` stays empty. Exact duplicates among
+    training rows are collapsed to one. Exact and near duplicates of held-out rows, and rows of their groups, are left
+    out of training; `test` goes before `validation`, and `validation` before `proxy`. Labeled rows at K per class are
+    nested in those at any larger K; `assignment.py` gives the details. A class with a single label is trained on, with
+    a warning; a class with fewer labels than `labels_per_class` is an error.
 
     Args:
-        dataset: The training table: labeled rows, unlabeled rows (label -1), or both.
-        labels_per_class: The label budget K, `validation` included.
-        test: Held-out labeled rows; rows without a label are left out.
-        validation: Labeled rows for choices along the way.
-        unlabeled: More rows for the pool; labels that they may hold are hidden.
-        test_fraction: Share of the labeled rows of each class that is cut off as `test`.
-        proxy_fraction: Share of the pool that becomes `proxy`.
-        max_unlabeled: Upper bound of `unlabeled` and `proxy` together.
-        max_test: Upper bound of `test`, stratified.
-        group: Whether to keep rows with the same `group` on one side.
-        seed: Same seed, same tables: same parts.
-        label_column: How labels lie in the column `label`, and what its strata are. Default: one class per row.
+        dataset (`Dataset`): training table: labeled rows, unlabeled rows (label -1), or both.
+        labels_per_class (`int`, *optional*): label budget K per class, `validation` included.
+        test (`Dataset`, *optional*): held-out labeled rows; rows without a label are left out.
+        validation (`Dataset`, *optional*): labeled rows for model selection.
+        unlabeled (`Dataset`, *optional*): more rows for the pool; their labels, if any, are hidden.
+        test_fraction (`float`, defaults to `0.2`): share of the labeled rows of each class that is cut off as `test`,
+            in [0, 1).
+        proxy_fraction (`float`, defaults to `0.1`): share of the pool that becomes `proxy`, in [0, 1).
+        max_unlabeled (`int`, *optional*): largest number of rows in `unlabeled` and `proxy` together.
+        max_test (`int`, *optional*): largest number of rows in `test`, stratified.
+        group (`bool`, defaults to `True`): whether rows with the same `group` stay on one side.
+        seed (`int`, defaults to `0`): random seed of the parts; the same seed and tables give the same parts.
+        label_column (`LabelColumn`, *optional*): layout and strata of the labels in the column `label`. Default: one
+            class per row.
 
     Raises:
-        ConfigurationError: An option is out of range; all such problems are reported at once.
-        DataError: No labels at all, only one class, a label in `validation` or `test` that was never labeled, fewer
-            rows of a class than `labels_per_class`, or a class whose every labeled row repeats a held-out one.
+        ConfigurationError: if an option is out of range; all such problems are reported at once.
+        DataError: if there are no labels or only one class, if `validation` or `test` has a label that no training row
+            has, if a class has fewer rows than `labels_per_class`, or if all labeled rows of a class repeat held-out
+            rows.
 
     Example:
         >>> import hfssl
@@ -167,7 +171,7 @@ def few_label_splits(
 
 @dataclass
 class _Tables:
-    """The given tables, one after the other, as plain columns."""
+    """Holds the given tables, one after the other, as plain columns."""
 
     columns: dict[str, list[Any]]
     source: np.ndarray  # [N]
@@ -176,7 +180,7 @@ class _Tables:
 
     @classmethod
     def joined(cls, tables: Mapping[int, Dataset | None], labels: LabelColumn) -> _Tables:
-        """The rows of all tables, one after the other; each must fit the main one."""
+        """Joins the rows of all tables, one after the other; each table must match the main one."""
         given = {source: table for source, table in tables.items() if table is not None}
         for source, table in given.items():  # pyright: ignore[reportAssignmentType]
             _check_table(table, TABLE_NAMES[source], labels, with_pair="text_pair" in given[MAIN].column_names)  # pyright: ignore[reportArgumentType]
@@ -187,19 +191,19 @@ class _Tables:
         for number, table in given.items():
             own = _own_columns(table, TABLE_NAMES[number], label_names, grouped, labels)
             if number == EXTRA and not set(own["id"]).isdisjoint(columns["id"]):
-                own["id"] = [f"unlabeled:{name}" for name in own["id"]]  # both were numbered from 0
+                own["id"] = [f"unlabeled:{name}" for name in own["id"]]  # both tables number their rows from 0
             for column, values in own.items():
                 columns.setdefault(column, []).extend(values)
             source += [number] * len(table)
         return cls(columns, np.array(source, dtype=np.int64), label_names, labels)
 
     def classes_of(self, *sources: int) -> Counter[int]:
-        """Class number -> labeled rows of these tables that have it."""
+        """Returns class number -> number of labeled rows of these tables with that class."""
         labels = zip(self.columns["label"], self.source.tolist(), strict=True)
         return Counter(c for label, source in labels if source in sources for c in self.labels.classes(label))
 
     def part(self, rows: np.ndarray, role: str) -> Dataset:
-        """The rows as a data set; labels hidden where the role demands it."""
+        """Returns the rows as a data set; the role decides whether labels are hidden."""
         features = {column: Value("string") for column in self.columns}
         features |= {"label": self.labels.feature(self.label_names), "truncated": Value("bool")}
         columns = {column: [values[row] for row in rows] for column, values in self.columns.items()}
@@ -238,7 +242,7 @@ def _own_columns(
 
 
 def _translated(table: Dataset, name: str, label_names: list[str], labels: LabelColumn) -> list[Any]:
-    """Labels by name as positions in `label_names`: two files loaded apart may number their classes differently."""
+    """Returns labels as positions in `label_names`: two files may number the same class names differently."""
     index = {label: position for position, label in enumerate(label_names)}
     own = labels.names(table.features["label"]) or []
     position = [index.get(label, -1) for label in own]
@@ -312,7 +316,7 @@ def _row_table(tables: _Tables, group: bool) -> RowTable:
     near = near_duplicate_components(texts, pairs)
     units = near
     if group and "group" in tables.columns:
-        # Rows without a group form units by their near duplicates; N + g keeps the groups' numbers apart from those.
+        # Rows without a group form units by their near duplicates; N + g separates the numbers of groups from those.
         groups: dict[str, int] = {}
         numbered = [groups.setdefault(name, len(groups)) if name.strip() else -1 for name in tables.columns["group"]]
         units = np.where(np.array(numbered) >= 0, len(near) + np.array(numbered), near)
@@ -347,7 +351,7 @@ def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Ma
         example = " and ".join(f"{tables.columns['id'][r]} ('{rows.label_names[rows.label[r]]}')" for r in same[:3])
         warnings.append(
             f"{len(assignment.conflicts)} texts occur with different labels, for example in the rows {example}; the "
-            "most frequent label of each was kept. Correct them if they are mistakes."
+            "most frequent label of each was used. Correct them if they are mistakes."
         )
     lost = sum(count for reason, count in removed.items() if reason.startswith(("duplicate_of_", "group_of_")))
     if lost > NOTABLE_LOSS * np.sum((rows.source == MAIN) | (rows.source == EXTRA)):

@@ -1,7 +1,7 @@
-"""Rows of a table file, streamed, with errors that name the line.
+"""Streams the rows of a table file, with errors that name the line.
 
-CSV and TSV are parsed strictly (RFC 4180: a field that holds the delimiter, a quote or a line break stands in double
-quotes): a lenient parser turns one stray quote into thousands of rows swallowed without a word.
+CSV and TSV are parsed strictly (RFC 4180: a field with the delimiter, a quote or a line break is in double quotes). A
+lenient parser silently loses thousands of rows after one stray quote.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*DELIMITERS, *JSON_LINES, ".parquet")
 DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
-LABEL_NAMES_FILE = "labels.json"  # beside a table: the names of its integer labels, in order
+LABEL_NAMES_FILE = "labels.json"  # file next to a table with the names of its integer labels, in order
 PARQUET_BATCH = 1024  # rows held in memory at once
 
 Row = dict[str, Any]
@@ -34,15 +34,15 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterato
     """Streams the rows of one CSV, TSV, JSON-lines or Parquet file.
 
     Args:
-        path: The file; its suffix says what it is.
-        columns: For Parquet, the only columns to read, if the file has all of them.
+        path (`str | Path`): table file; its suffix defines its kind.
+        columns (`Sequence[str]`, *optional*): for Parquet, the columns to read, if the file has all of them.
 
     Yields:
-        `(line, row)`: the line in the file on which the row starts (Parquet: the row's number, from 1), and the row as
-        a dict by column name. CSV and TSV values are all `str`.
+        `(line, row)`: the line of the file on which the row starts (Parquet: the row's number, from 1), and the row as
+        a dict by column name. All CSV and TSV values are `str`.
 
     Raises:
-        DataError: The file is missing, unreadable, empty, of an unknown kind, not UTF-8, or malformed.
+        DataError: if the file is missing, unreadable, empty, of an unknown kind, not UTF-8, or malformed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -65,7 +65,8 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterato
 
 
 def read_label_names(path: Path) -> list[str] | None:
-    """The label names in a JSON file, in order; `None` where there is none, or one that holds something else."""
+    """Reads label names from a JSON file, in order; returns `None` if there is no such file or it is no list of
+    names."""
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -75,13 +76,13 @@ def read_label_names(path: Path) -> list[str] | None:
 
 
 def table_files(folder: Path, split: str) -> list[Path]:
-    """The table files in `folder` (or its `data/` subfolder) that hold `split`, sorted by name.
+    """Returns the table files of `split` in `folder` (or its `data/` subfolder), sorted by name.
 
-    Files named after a split (`train.csv`, `train-00000-of-00002.parquet`) are told apart; a folder without such names
-    is one table in pieces.
+    Files with the name of a split (`train.csv`, `train-00000-of-00002.parquet`) belong to that split; a folder without
+    such names is one table in pieces.
 
     Raises:
-        DataError: The folder has no table files, or has named splits but not this one.
+        DataError: if the folder has no table files, or has named splits but not this one.
     """
     for place in (folder, folder / "data"):
         files = sorted(p for p in place.glob("*") if p.is_file() and p.suffix.lower() in TABLE_SUFFIXES)
@@ -102,10 +103,10 @@ def table_files(folder: Path, split: str) -> list[Path]:
 
 
 def parquet_schema(path: Path) -> pa.Schema:
-    """The Arrow schema of a Parquet file.
+    """Returns the Arrow schema of a Parquet file.
 
     Raises:
-        DataError: The file is not Parquet.
+        DataError: if the file is not Parquet.
     """
     try:
         return pq.read_schema(path)
@@ -118,7 +119,7 @@ def _not_parquet(path: Path, error: pa.ArrowInvalid | OSError) -> DataError:
 
 
 def _decoded_lines(path: Path) -> Iterator[str]:
-    """Decodes line by line, so that a broken byte is reported with its line and the file is never held as a whole."""
+    """Decodes line by line, so that errors name the line of a broken byte and the whole file is never in memory."""
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
             if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -133,8 +134,8 @@ def _decoded_lines(path: Path) -> Iterator[str]:
 
 
 def _delimited_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
-    # The limit is one number for the whole process and guards nothing here; it is only ever raised, because restoring
-    # it would break another reader that is in the middle of a file. A C long holds 2**31 - 1 on every platform.
+    # The limit is global to the process and has no use here. It is only raised, because restoring it would break
+    # another reader in the middle of a file. A C long holds 2**31 - 1 on every platform.
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**31 - 1)))
     reader = csv.reader(_decoded_lines(path), delimiter=delimiter, strict=True)
     header: list[str] | None = None

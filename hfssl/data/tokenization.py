@@ -1,4 +1,4 @@
-"""The dataset behind the two-stream loader, and the collator that turns its rows into batches."""
+"""Tokenizes datasets and pads their rows."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ Row = dict[str, Any]
 
 
 def pad_tokens(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
-    """The tokenizer's columns of `rows` as `[B, L]` tensors, padded to the longest row on the tokenizer's side.
+    """Returns the tokenizer's columns of `rows` as `[B, L]` tensors, padded to the longest row on the tokenizer's
+    side.
 
-    Does what `tokenizer.pad` does, several times as fast: a mask is made for rows without one.
+    The result equals that of `tokenizer.pad`, computed faster; rows without an attention mask get one.
     """
     fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     length = max(len(row["input_ids"]) for row in rows)
@@ -50,10 +51,10 @@ def is_numeric(value: Any) -> bool:
 
 
 def row_columns(tokenizer: PreTrainedTokenizerBase, has_pairs: bool) -> list[str]:
-    """The tokenizer's columns that say more of an unpadded row than its `input_ids` do, these included.
+    """Returns `input_ids` and the tokenizer's columns that do not follow from it in an unpadded row.
 
-    A mask of ones does not, nor do segment numbers that are 0, which is what a model without them takes. XLNet's
-    single texts have others.
+    A mask of ones follows from it, and so do segment numbers that are all 0, the default of models. XLNet's single
+    texts have other segment numbers.
     """
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
     if not has_pairs and "token_type_ids" in names and not any(tokenizer("a")["token_type_ids"]):
@@ -62,10 +63,10 @@ def row_columns(tokenizer: PreTrainedTokenizerBase, has_pairs: bool) -> list[str
 
 
 def encode_texts(batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> BatchEncoding:
-    """Tokens of `text` (with `text_pair`, where there is one), unpadded.
+    """Tokenizes `text` (with `text_pair`, where there is one), without padding.
 
-    Texts are cut at `max_length` tokens, or at what the tokenizer itself allows if that is less: a longer row would
-    reach beyond the model's positions.
+    Texts are cut at `max_length` tokens, or at the tokenizer's own limit if that is less, since a longer row would
+    exceed the model's positions.
     """
     longest = min(max_length, tokenizer.model_max_length)
     return tokenizer(batch["text"], batch.get("text_pair"), truncation=True, max_length=longest)
@@ -74,9 +75,9 @@ def encode_texts(batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, m
 def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """Adds the tokenizer's columns to a dataset with `text` (and optionally `text_pair`).
 
-    Texts are cut as by `encode_texts`. A column `label` becomes `labels`. All other columns are kept. A dataset that
-    already has `input_ids` is returned unchanged. Of the tokenizer's columns those that say nothing are left out
-    (`row_columns`): they would take memory for every token of a pool.
+    Texts are cut as by `encode_texts`. A column `label` becomes `labels`. All other columns stay unchanged. A dataset
+    that already has `input_ids` is returned unchanged. Columns of the tokenizer that are redundant (`row_columns`) are
+    left out, to save memory for every token of a pool.
     """
     if "input_ids" in dataset.column_names:
         return dataset
@@ -95,10 +96,10 @@ def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_l
 
 
 def map_in_memory(dataset: Dataset, encode: Callable[[Mapping[str, Any]], dict], what: str, **options: Any) -> Dataset:
-    """`dataset.map` over batches, with a bar that says what is done, and nothing read from a cache or written to one.
+    """Runs `dataset.map` over batches, with a titled progress bar and without any cache.
 
-    A cache keyed by a hash of the tokenizer object would go stale silently. And the hash would take longer than the
-    tokens of a few hundred rows, so that the result gets a random fingerprint instead.
+    A cache keyed by a hash of the tokenizer object could become stale silently. The hash would also take longer than
+    the tokenization of a few hundred rows, so the result gets a random fingerprint.
     """
     with library_bars(len(dataset)):
         return dataset.map(

@@ -1,4 +1,4 @@
-"""Dataset, collator and loader over the labeled and the unlabeled stream."""
+"""Loads batches from the labeled and the unlabeled stream: dataset, collator and loader."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TwoStreamDataset(torch.utils.data.Dataset):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[RowKey]) -> list[Row]:
-        """One Arrow look-up a stream and batch; row-wise access costs several times as much."""
+        """Fetches rows with one Arrow look-up per stream and batch, which is faster than access by row."""
         rows: list[Row] = []
         for stream, part in self.parts.items():
             wanted = [key for key in keys if key.stream == stream]
@@ -72,23 +72,25 @@ def two_stream_loader(
     seed: int,
     **options: Any,
 ) -> DataLoader:
-    """One loader over both streams.
+    """Returns one loader over both streams.
 
     Args:
-        labeled: tokenized rows; May be missing.
-        unlabeled: tokenized rows; may be missing, but not both.
-        collator: makes a batch of the rows.
-        rows_per_batch: labeled rows in a batch of one device, or unlabeled ones where there are no others.
-        unlabeled_ratio: unlabeled rows a labeled one.
-        batches_per_step: gradient accumulation steps x ranks.
-        strata: class of each labeled row, where a batch is to hold several rows of a class; else `None`.
-        length_bucketing: whether unlabeled rows of like length meet.
-        seed: of both streams.
-        options: of the `DataLoader`.
+        labeled (`Dataset | None`): tokenized labeled rows; may be missing.
+        unlabeled (`Dataset | None`): tokenized unlabeled rows; may be missing if `labeled` is given.
+        collator (`TwoStreamCollator`): collator that makes a batch of rows.
+        rows_per_batch (`int`): number of labeled rows in a batch of one device; of unlabeled rows where there are no
+            labeled ones.
+        unlabeled_ratio (`int`): number of unlabeled rows per labeled row.
+        batches_per_step (`int`): batches per optimizer step: gradient accumulation steps x ranks.
+        strata (`Sequence[int] | None`): class number of each labeled row, if batches hold several rows of a class;
+            else `None`.
+        length_bucketing (`bool`): whether batches hold unlabeled rows of similar length.
+        seed (`int`): random seed of both streams.
+        options (`Any`): further arguments of the `DataLoader`.
     """
     lengths = None
     if unlabeled is not None and length_bucketing:
-        lengths = [len(ids) for ids in unlabeled["input_ids"][:]]  # [:] decodes all at once
+        lengths = [len(ids) for ids in unlabeled["input_ids"][:]]  # [:] decodes all rows at once
     if labeled is None:
         labeled_stream = None
     elif strata is not None:

@@ -1,4 +1,4 @@
-"""Writers of table files, a few rows at a time: the counterpart of `hfssl.data.tables`."""
+"""Writes table files, a few rows at a time: the counterpart of `hfssl.data.tables`."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ Row = dict[str, Any]
 
 
 class TableWriter(Protocol):
-    """A context manager that takes rows and closes its file at the end."""
+    """Writes rows to a table file; a context manager that closes the file at the end."""
 
     def __enter__(self) -> TableWriter: ...
 
     def __exit__(self, *error: object) -> None: ...
 
     def write(self, rows: list[Row]) -> None:
-        """Appends rows; each has the columns that were announced, or (JSON lines) some of them."""
+        """Appends rows with the columns of `table_writer`, or (JSON lines) some of them."""
         ...
 
 
 def table_writer(
     path: Path, suffix: str, source: Path, columns: Sequence[str], added: Mapping[str, pa.DataType]
 ) -> TableWriter:
-    """A writer to `path` of the kind that `suffix` names.
+    """Returns a writer to `path` for the file type `suffix`.
 
     Args:
-        path: File to write; may have any name.
-        suffix: `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`.
-        source: The table that the rows come from; a Parquet source lends its column types to a Parquet target.
-        columns: The source's columns in order.
-        added: Columns that the rows have beyond those, with their types.
+        path (`Path`): file to write, with any name.
+        suffix (`str`): `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`.
+        source (`Path`): source table of the rows; a Parquet target gets the column types of a Parquet source.
+        columns (`Sequence[str]`): columns of the source in order.
+        added (`Mapping[str, pa.DataType]`): additional columns of the rows, with their types.
 
     Raises:
-        ConfigurationError: `suffix` is none of these.
+        ConfigurationError: if `suffix` is none of these.
     """
     kind = suffix.lower()
     if kind in (".csv", ".tsv"):
@@ -86,12 +86,12 @@ class _JsonLinesWriter(_TextWriter):
 
 
 def _cell(value: Any) -> Any:
-    """Lists and objects, which only JSON lines and Parquet know, stand in a cell as JSON."""
+    """Converts lists and objects, which CSV and TSV do not support, to JSON."""
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
 
 
 class _ParquetWriter:
-    """Keeps the types of a Parquet source; otherwise they follow from the first rows."""
+    """Writes Parquet with the types of a Parquet source, or else with the types of the first rows."""
 
     def __init__(self, path: Path, kept: pa.Schema | None, columns: Sequence[str], added: Mapping[str, pa.DataType]):
         self.path, self.kept, self.columns, self.added = path, kept, columns, pa.schema(list(added.items()))
@@ -109,7 +109,7 @@ class _ParquetWriter:
         try:
             if self.writer is None:
                 kept = self._guess(rows) if self.kept is None else self.kept
-                self.schema = pa.schema([*kept, *self.added])  # without metadata: it describes the old columns
+                self.schema = pa.schema([*kept, *self.added])  # without metadata, which describes the old columns
                 self.writer = pq.ParquetWriter(self.path, self.schema)
             self.writer.write_table(pa.Table.from_pylist(rows, schema=self.schema))
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

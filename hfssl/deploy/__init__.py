@@ -1,1 +1,1 @@
-"""A finished model in use: predict, push, export, demo."""
+"""Uses a finished model: predict, push, export, demo."""

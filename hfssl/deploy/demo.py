@@ -1,8 +1,8 @@
-"""`hfssl demo`: a page on which to type a text and see what the model makes of it.
+"""Implements `hfssl demo`: a page that shows the model's prediction for a typed text.
 
-Gradio draws the page; all that it would fetch from elsewhere (fonts, telemetry, the check for a newer version) is
-turned off, and a content security policy has the browser refuse the rest. What is shown comes from
-`hfssl.deploy.explain`.
+Gradio draws the page. Everything that it would load from other hosts (fonts, telemetry, the check for a newer version)
+is off, and with a content security policy the browser blocks the rest. `hfssl.deploy.explain` computes the
+predictions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hfssl.errors import ConfigurationError, HfsslError
 __all__ = ["build_page", "render", "serve"]
 
 CSS = Path(__file__).with_name("templates") / "demo.css"
-FONTS = ["system-ui", "DejaVu Sans", "sans-serif"]  # the system's own; Gradio's default may come from another host
+FONTS = ["system-ui", "DejaVu Sans", "sans-serif"]  # fonts of the system; Gradio's default may come from another host
 # Gradio compiles its templates in the browser ('unsafe-eval') and styles elements in place ('unsafe-inline').
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -35,43 +35,43 @@ POLICY = (
 
 
 def serve(folder: str | os.PathLike, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serves the page until it is interrupted.
+    """Serves the page until Ctrl-C.
 
     Args:
-        folder: A run of `fit`, or a model.
-        host: Address to listen at.
-        port: Port to listen at; 0 for a free one.
-        ready: Called once with the page's address.
+        folder (`str | os.PathLike`): folder of a run of `fit`, or of a model.
+        host (`str`): address to listen at.
+        port (`int`): port to listen at; 0 for a free one.
+        ready (`Callable[[str], None]`): function that is called once with the address of the page.
 
     Raises:
-        ConfigurationError: The address cannot be used.
-        ModelError: see `hfssl.deploy.explain.Explainer`.
-        DataError: likewise.
+        ConfigurationError: if the address cannot be used.
+        ModelError: as in `hfssl.deploy.explain.Explainer`.
+        DataError: as in `hfssl.deploy.explain.Explainer`.
     """
-    with _listening(host, port) as listener:  # before the model is loaded: that takes a while
+    with _listening(host, port) as listener:  # before the model is loaded, which takes some seconds
         page = build_page(Explainer(folder), Path(folder).resolve().name)
-        # No /docs: FastAPI's page of that name takes its scripts from another host.
+        # No /docs: FastAPI's page of that name loads scripts from another host.
         app = FastAPI(openapi_url=None)
         theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=FONTS)
         app = gr.mount_gradio_app(
             app, page, path="/", theme=theme, css_paths=[CSS], footer_links=[], run_history=False,
             ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
         )  # fmt: skip
-        # Open pages hold a connection; without a limit the end would wait for them.
+        # Open pages hold a connection; without a limit the server would wait for them at the end.
         config = uvicorn.Config(_guarded(app), log_level="critical", timeout_graceful_shutdown=1)
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listener.getsockname()[1]}")
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
-            pass  # Ctrl-C is how a page is closed
+            pass  # Ctrl-C ends the server
 
 
 def build_page(explainer: Explainer, title: str) -> gr.Blocks:
-    """The page, not served yet."""
+    """Builds the page without serving it."""
     rows, labels = len(explainer.rows), len(explainer.label_names)
     known = f", {rows:,} labeled examples" if rows else ""
-    # analytics_enabled=False also keeps Gradio from asking its makers whether there is a newer version.
+    # analytics_enabled=False also turns off Gradio's check for a newer version.
     with gr.Blocks(title=f"hfssl: {title}", analytics_enabled=False) as page:
         gr.HTML(_template("demo_head.html").render(title=title, labels=labels, known=known))
         names = ["First text", "Second text"] if explainer.pairs else ["Text"]
@@ -81,7 +81,7 @@ def build_page(explainer: Explainer, title: str) -> gr.Blocks:
         ]
         button = gr.Button("Classify", variant="primary")
         answer = gr.HTML(render(None), elem_classes=["hf-answer"])
-        # One at a time, which is Gradio's default: the passes with dropout change the model's flags for a moment.
+        # One request at a time, Gradio's default: passes with dropout temporarily change the model's flags.
         gr.on(
             [button.click, *(box.submit for box in boxes)], partial(_answer, explainer), boxes, answer,
             api_visibility="private", show_progress="minimal",
@@ -90,13 +90,13 @@ def build_page(explainer: Explainer, title: str) -> gr.Blocks:
 
 
 def render(explanation: Explanation | None, *, problem: str = "", passes: int = 0, rows: int = 0) -> str:
-    """The answer as HTML, with every text in it escaped.
+    """Renders the prediction as HTML, with all texts escaped.
 
     Args:
-        explanation: What to show; `None` before anything was typed.
-        problem: A sentence to show in its place.
-        passes: Passes of MC dropout behind `explanation.bald`.
-        rows: Labeled rows that the neighbours were looked for among.
+        explanation (`Explanation | None`): prediction to show; `None` before the first text.
+        problem (`str`, defaults to `""`): error message to show in its place.
+        passes (`int`, defaults to `0`): number of passes of MC dropout in `explanation.bald`.
+        rows (`int`, defaults to `0`): number of labeled rows that were searched for neighbours.
     """
     return _template("demo.html").render(explanation=explanation, problem=problem, passes=passes, rows=rows)
 
@@ -113,7 +113,7 @@ def _answer(explainer: Explainer, *texts: str | None) -> str:
 
 
 def _template(name: str) -> Any:
-    # Autoescape is what keeps a text like "<script>" a text.
+    # Autoescape shows a text like "<script>" literally.
     return Environment(
         loader=PackageLoader("hfssl.deploy", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     ).get_template(name)
@@ -136,7 +136,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 def _guarded(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """The ASGI app, with the content security policy on all that it answers."""
+    """Adds the content security policy to all responses of the ASGI app."""
 
     async def guarded(scope: Any, receive: Any, send: Any) -> None:
         async def send_with_policy(message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What can be said of one text: each label's probability, how unsure that is, and the labeled rows most like it."""
+"""Explains the prediction for one text: probabilities, uncertainty, and the most similar labeled rows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from hfssl.pipeline.run_folder import model_and_splits
 
 __all__ = ["Explainer", "Explanation", "LabeledRow", "Neighbor", "describe", "nearest_rows"]
 
-PASSES = 16  # of MC dropout: a short text goes through in one batch, and BALD's first digit is settled
+PASSES = 16  # passes of MC dropout: one batch for a short text, and enough for the first digit of BALD
 NEIGHBORS = 5
-PARTS = ("labeled", "validation")  # the parts of the splits whose labels the user gave for training and choosing
+PARTS = ("labeled", "validation")  # parts of the splits with labels for training and model selection
 
 
 @dataclass(frozen=True)
 class LabeledRow:
-    """A labeled row of the splits: its text (or pair of texts), its label's name, and its part."""
+    """Holds a labeled row of the splits: its text (or pair of texts), its label's name, and its part."""
 
     texts: tuple[str, ...]
     label: str
@@ -36,7 +36,7 @@ class LabeledRow:
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A labeled row and its cosine similarity to the text, in [-1, 1]."""
+    """Holds a labeled row and its cosine similarity to the text, in [-1, 1]."""
 
     row: LabeledRow
     similarity: float
@@ -44,15 +44,16 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the page shows for one text.
+    """Holds what the page shows for one text.
 
-    Attributes:
-        probabilities: All K labels with their probabilities, the most probable first; of equal ones the first label.
-        entropy: Of the probabilities, in nats.
-        entropy_share: `entropy` / log K: 0 for certainty, 1 for equal probabilities.
-        bald: How much the passes of MC dropout disagree, in nats; `None` for a model without dropout.
-        neighbors: The most similar labeled rows, the nearest first; empty for a model without its run.
-        cut_at: Tokens that were read of a longer text; `None` if all of it was.
+    Args:
+        probabilities (`list[tuple[str, float]]`): all K labels with their probabilities, the most probable first; ties
+            in the order of the labels.
+        entropy (`float`): entropy of the probabilities, in nats.
+        entropy_share (`float`): `entropy` / log K: 0 for certainty, 1 for equal probabilities.
+        bald (`float | None`): disagreement of the passes of MC dropout, in nats; `None` for a model without dropout.
+        neighbors (`list[Neighbor]`): most similar labeled rows, the nearest first; empty for a model without its run.
+        cut_at (`int`, *optional*): number of tokens at which a longer text was cut; `None` for an uncut text.
     """
 
     probabilities: list[tuple[str, float]]
@@ -70,22 +71,22 @@ def describe(
     neighbors: list[Neighbor],
     cut_at: int | None = None,
 ) -> Explanation:
-    """Puts an `Explanation` together from the probabilities, `[K]`, and what else is known."""
+    """Builds an `Explanation` from the probabilities `[K]` and the other values."""
     order = np.argsort(-probs, kind="stable")
     nats = float(entropy(torch.from_numpy(probs)))
-    most = math.log(len(label_names)) or 1.0  # a single label is always certain: 0 nats of 0
+    most = math.log(len(label_names)) or 1.0  # a single label always has entropy 0 of 0 nats
     return Explanation(
         [(label_names[label], float(probs[label])) for label in order], nats, nats / most, bald, neighbors, cut_at
     )
 
 
 def nearest_rows(query: np.ndarray, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of `features` nearest to `query` by cosine, the nearest first; of equal ones the first row.
+    """Finds the rows of `features` nearest to `query` by cosine, the nearest first; ties in the order of the rows.
 
     Args:
-        query: `[D]`.
-        features: `[N, D]`, any scale. A row of zeros has cosine 0 with everything.
-        count: rows wanted; fewer come where N is smaller.
+        query (`np.ndarray`): `[D]` embedding.
+        features (`np.ndarray`): `[N, D]` embeddings, any scale. A row of zeros has cosine 0 with all rows.
+        count (`int`): number of rows to return, at most N.
 
     Returns:
         Row numbers and cosines, both `[min(count, N)]`.
@@ -97,20 +98,20 @@ def nearest_rows(query: np.ndarray, features: np.ndarray, count: int) -> tuple[n
 
 
 class Explainer:
-    """A finished run of `hfssl fit`, or a bare model, as a function from a text (or pair) to an `Explanation`.
+    """Explains predictions of a finished run of `hfssl fit` or of a model: maps a text (or pair) to an `Explanation`.
 
     Args:
-        folder (`str | os.PathLike`): The run's folder, or one with a full model or an adapter.
-        passes (`int`, *optional*): Passes of MC dropout. Default 16.
+        folder (`str | os.PathLike`): folder of a run, of a full model, or of an adapter.
+        passes (`int`, defaults to `16`): number of passes of MC dropout.
 
     Attributes:
-        rows: The labeled rows to look among; empty for a bare model.
-        pairs: Whether the model reads two texts at a time, as far as the run's data tells.
-        label_names: `[K]`.
+        rows (`list[LabeledRow]`): labeled rows to search; empty for a model without its run.
+        pairs (`bool`): whether the run's data has pairs of texts.
+        label_names (`list[str]`): the K class names.
 
     Raises:
-        ModelError: There is no such folder, it holds no model, or the run in it is not finished.
-        DataError: The run's splits cannot be read.
+        ModelError: if there is no such folder, it holds no model, or its run is not finished.
+        DataError: if the run's splits cannot be read.
     """
 
     def __init__(self, folder: str | os.PathLike, *, passes: int = PASSES):
@@ -122,12 +123,12 @@ class Explainer:
         self._features = self._embedded([row.texts for row in self.rows]) if self.rows else None  # [N, D]
 
     def __call__(self, *texts: str) -> Explanation:
-        """Explains one text, or one pair. The same text gives the same numbers.
+        """Explains one text or one pair; the same text gives the same numbers.
 
         Raises:
-            ModelError: The model gives NaN or infinity.
+            ModelError: if the model returns NaN or infinity.
         """
-        # The browser may send half of a surrogate pair, which no tokenizer takes.
+        # The browser may send half of a surrogate pair, which no tokenizer accepts.
         texts = tuple(text.encode("utf-8", "replace").decode("utf-8") for text in texts)
         model, tokenizer, task = self.classifier.model, self.classifier.tokenizer, self.classifier.task
         encoded = self.classifier.tokenized([texts])
@@ -135,7 +136,7 @@ class Explainer:
         probs = task.probs(torch.from_numpy(logits))[0].numpy()
         try:
             bald = float(mc_dropout(model, encoded, tokenizer, passes=self.passes, seed=0, task=task).bald[0])
-        except ModelError:  # finite logits it has, as we know by now; so what it lacks is dropout
+        except ModelError:  # its logits are finite, so the error means that it has no dropout
             bald = None
         read = len(encoded[0]["input_ids"])
         cut = read == self.classifier.max_length and len(tokenizer(*texts, verbose=False)["input_ids"]) > read
@@ -148,7 +149,7 @@ class Explainer:
         return [Neighbor(self.rows[row], float(cosine)) for row, cosine in zip(*found, strict=True)]
 
     def _embedded(self, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
-        """`[N, D]`, the mean over the tokens of the last layer."""
+        """Returns the mean over the tokens of the last layer, `[N, D]`."""
         classifier = self.classifier
         return mean_embeddings(classifier.model, classifier.tokenized(texts), classifier.tokenizer)
 

@@ -1,13 +1,13 @@
-"""`hfssl export`: a trained classifier as ONNX, checked against PyTorch; and as int8, with what that costs.
+"""Implements `hfssl export`: a classifier as ONNX, checked against PyTorch, and as int8 with its cost in accuracy.
 
-The exporter is torch's own (`torch.onnx.export(dynamo=True)`, which needs onnxscript). Hugging Face's optimum-onnx
-0.0.1 asks for transformers below 4.56, and torch's older tracer (`dynamo=False`) is deprecated. BERT (MiniLM),
+The exporter is that of torch (`torch.onnx.export(dynamo=True)`, which needs onnxscript). Hugging Face's optimum-onnx
+0.0.1 requires transformers below 4.56, and torch's older tracer (`dynamo=False`) is deprecated. BERT (MiniLM),
 RoBERTa, DistilBERT, DeBERTa-v2, ModernBERT and others are exported, with their stock heads and as hfssl's mean-pooled
-classifier. What torch cannot export (Longformer, XLNet) is refused in one sentence.
+classifier. Architectures that torch cannot export (Longformer, XLNet) raise an error of one sentence.
 
-A `model.onnx` is handed out only after ONNX Runtime has given PyTorch's logits for batches of other shapes than that
-which it was exported with. int8 is dynamic: weights are stored as int8; activations are brought to uint8 by the range
-that they have in the batch at hand, so that its logits depend a little on what else is in the batch.
+A `model.onnx` is written only if ONNX Runtime returns PyTorch's logits for batches of other shapes than that of the
+export. int8 quantisation is dynamic: weights are stored as int8, and activations are scaled to uint8 by their range in
+the batch, so that logits depend slightly on the other rows of the batch.
 """
 
 from __future__ import annotations
@@ -45,25 +45,26 @@ from hfssl.tasks.registry import task_of
 
 __all__ = ["TOLERANCE", "Cost", "Exported", "export_onnx"]
 
-TOLERANCE = 1e-4  # largest difference of a logit that passes for PyTorch's
+TOLERANCE = 1e-4  # largest accepted difference of a logit from PyTorch's
 RECORD_FILE = "export.json"
 PROTOBUF_BYTES = 2**31  # an ONNX file cannot be larger
 EXAMPLE_SHAPE = (2, 7)
 # Rows and tokens of the batches that are compared; ModernBERT's local attention spans 128 tokens.
 CHECKED_SHAPES = ((1, 1), (1, 12), (3, 2), (9, 31), (2, 192))
-POSITIONS = 512  # of an architecture whose configuration names no limit
+POSITIONS = 512  # positions of an architecture without a limit in its configuration
 DYNAMIC = {0: "batch", 1: "length"}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What ONNX and int8 cost on labeled rows.
+    """Holds the accuracies of PyTorch, ONNX and int8 on labeled rows.
 
-    Attributes:
-        table: Where the rows come from.
-        rows: How many have a label.
-        accuracy: `"PyTorch"`, `"ONNX"` and (if asked for) `"int8"` -> accuracy in [0, 1].
-        changed: `"ONNX"` and `"int8"` -> share of the rows, in [0, 1], that get another label than from PyTorch.
+    Args:
+        table (`str`): source of the rows.
+        rows (`int`): number of labeled rows.
+        accuracy (`dict[str, float]`): `"PyTorch"`, `"ONNX"` and (if requested) `"int8"` -> accuracy in [0, 1].
+        changed (`dict[str, float]`): `"ONNX"` and `"int8"` -> share of the rows, in [0, 1], with another predicted
+            label than from PyTorch.
     """
 
     table: str
@@ -74,15 +75,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export_onnx` wrote; all but `folder` is in its `export.json`, too.
+    """Describes the result of `export_onnx`; all except `folder` is also in its `export.json`.
 
-    Attributes:
-        folder: Holds `model.onnx`, `model_int8.onnx` (if asked for), `config.json` and the tokenizer.
-        inputs: Names of the inputs, each int64 `[N, L]` for any N and L; the output is `logits`, float32 `[N, K]`.
-        label_names: `[K]`, in the order of the class numbers.
-        difference: The largest that a logit differed from PyTorch's, in the batches that were compared.
-        sizes: ONNX file -> bytes.
-        cost: What int8 costs; `None` where there was no labeled table to measure it on, or nothing was to be measured.
+    Args:
+        folder (`Path`): folder of `model.onnx`, `model_int8.onnx` (if requested), `config.json` and the tokenizer.
+        inputs (`list[str]`): names of the inputs, each int64 `[N, L]` for any N and L; the output is `logits`, float32
+            `[N, K]`.
+        label_names (`list[str]`): the K class names in the order of the class numbers.
+        difference (`float`): largest difference of a logit from PyTorch's in the compared batches.
+        sizes (`dict[str, int]`): ONNX file -> size in bytes.
+        cost (`Cost | None`): accuracies on labeled rows; `None` if nothing was measured.
     """
 
     folder: Path
@@ -103,23 +105,26 @@ def export_onnx(
     text_pair_column: str | None = None,
     label_column: str = "label",
 ) -> Exported:
-    """Writes a classifier as ONNX, with batch size and length left open, whole and checked or not at all.
+    """Exports a classifier to ONNX for any batch size and length; writes files only after the check against PyTorch.
 
     Args:
-        folder: A finished run of `fit` (its `model/` is exported), the folder of a model, or that of an adapter, which
-            is merged first.
-        output: Folder to write. One that `export_onnx` wrote is replaced. Default: `onnx/` within `folder`.
-        int8: Whether to write the dynamically quantised `model_int8.onnx`, too.
-        data: Labeled table to measure accuracies on. Default: with `int8`, the test part of a run's splits.
-        text_column: Column of `data` that holds the text.
-        text_pair_column: Column of `data` that holds the second text of a pair.
-        label_column: Column of `data` that holds the label; rows without one are left out.
+        folder (`str | os.PathLike`): folder of a finished run of `fit` (its `model/` is exported), of a model, or of
+            an adapter, which is merged first.
+        output (`str | os.PathLike`, *optional*): folder to write; an earlier export is replaced. Default: `onnx/` in
+            `folder`.
+        int8 (`bool`, defaults to `False`): whether to also write the dynamically quantised `model_int8.onnx`.
+        data (`str | os.PathLike`, *optional*): labeled table to measure accuracies on. Default: with `int8`, the test
+            part of a run's splits.
+        text_column (`str`, defaults to `"text"`): column of `data` with the text.
+        text_pair_column (`str`, *optional*): column of `data` with the second text of a pair.
+        label_column (`str`, defaults to `"label"`): column of `data` with the label; rows without a label are left
+            out.
 
     Raises:
-        ConfigurationError: A package of the extra `onnx` is missing.
-        DataError: `data` cannot be used as given, or holds no label.
-        ModelError: There is no classifier in `folder`; `output` holds something else; torch cannot export the
-            architecture; or ONNX Runtime's logits are not PyTorch's to 1e-4.
+        ConfigurationError: if a package of the extra `onnx` is missing.
+        DataError: if `data` cannot be used, or holds no label.
+        ModelError: if there is no classifier in `folder`, `output` holds other files, torch cannot export the
+            architecture, or ONNX Runtime's logits differ from PyTorch's by more than 1e-4.
 
     Example:
         >>> import hfssl
@@ -173,7 +178,7 @@ def _check_replaceable(output: Path) -> None:
 def _rows_to_measure(
     data: str | os.PathLike | None, columns: dict[str, str | None], label_names: list[str], splits: Path | None
 ) -> tuple[Dataset | None, str]:
-    """The labeled rows of `data`, or else the test part of `splits`, and their name; `None` if there are none."""
+    """Returns the labeled rows of `data`, or else the test part of `splits`, and their name; `None` without any."""
     if data is None:
         test = None if splits is None else SemiSupervisedSplits.load(splits)["test"]
         return (test, f"{splits} (test)") if test else (None, "")
@@ -194,7 +199,7 @@ def _write_record(path: Path, exported: Exported) -> None:
 
 
 class _Logits(nn.Module):
-    """A classifier as a function of the tensors `names`, each `[N, L]`, that returns its logits `[N, K]` alone."""
+    """Wraps a classifier as a function of the tensors `names`, each `[N, L]`, that returns only logits `[N, K]`."""
 
     def __init__(self, model: PreTrainedModel, names: Sequence[str]):
         super().__init__()
@@ -206,7 +211,7 @@ class _Logits(nn.Module):
 
 
 def _write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Exports the model with the inputs that its tokenizer makes and that it takes."""
+    """Exports the model with the inputs that its tokenizer makes and its `forward` accepts."""
     kind = model.config.get_text_config().model_type
     size = sum(weight.nbytes for weight in model.parameters())
     if size >= PROTOBUF_BYTES:
@@ -238,13 +243,13 @@ def _write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path
 
 def _input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     taken = set(inspect.signature(model.forward).parameters)
-    if isinstance(model, MeanPooledForSequenceClassification):  # takes what its encoder takes
+    if isinstance(model, MeanPooledForSequenceClassification):  # accepts the inputs of its encoder
         taken = set(inspect.signature(model.encoder.forward).parameters)
     return [name for name in tokenizer.model_input_names if name in taken]
 
 
 def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Most tokens of a text that both the tokenizer and the model's positions allow."""
+    """Returns the largest number of tokens that both the tokenizer and the model's positions allow."""
     positions = model.config.get_text_config().to_dict().get("max_position_embeddings") or POSITIONS
     return min(tokenizer.model_max_length, positions)
 
@@ -252,7 +257,7 @@ def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
 def _random_batch(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int, length: int, rng: np.random.Generator
 ) -> dict[str, Tensor]:
-    """Ordinary tokens drawn from the vocabulary, `[rows, length]`; all rows but the first are padded at random."""
+    """Samples ordinary tokens, `[rows, length]`; all rows except the first are padded at random."""
     config = model.config.get_text_config()
     ordinary = np.setdiff1d(np.arange(min(config.vocab_size, len(tokenizer))), tokenizer.all_special_ids)
     types = config.to_dict().get("type_vocab_size") or 1
@@ -264,13 +269,13 @@ def _random_batch(
 
 
 def _largest_difference(classifier: OnnxClassifier, model: PreTrainedModel) -> float:
-    """The largest difference of a logit between ONNX Runtime and PyTorch, over batches of several shapes.
+    """Returns the largest difference of a logit between ONNX Runtime and PyTorch, over batches of several shapes.
 
     Raises:
-        ModelError: if it is above `TOLERANCE`, or ONNX Runtime cannot run a batch.
+        ModelError: if the difference is above `TOLERANCE`, or ONNX Runtime cannot run a batch.
     """
     rng = np.random.default_rng(1)
-    # Two less than there are: the first positions of RoBERTa and its kin are for no token.
+    # Two less than the number of positions: the first two of RoBERTa and related models are for no token.
     longest = max(1, _longest(model, classifier.tokenizer) - 2)
     worst = 0.0
     for rows, length in CHECKED_SHAPES:
@@ -281,7 +286,7 @@ def _largest_difference(classifier: OnnxClassifier, model: PreTrainedModel) -> f
             expected = model(**{name: batch[name] for name in classifier.inputs}).logits.numpy()
         try:
             found = classifier.logits(batch)  # pyright: ignore[reportArgumentType]
-        except Exception as error:  # its exceptions share no other base
+        except Exception as error:  # its exceptions have no other common base
             raise ModelError(
                 f"Expected ONNX Runtime to run the exported '{model.config.model_type}' on {shape}, but: "
                 f"{first_line(error)}: use another backbone."
@@ -298,8 +303,8 @@ def _largest_difference(classifier: OnnxClassifier, model: PreTrainedModel) -> f
 
 
 def _quantize(source: Path, target: Path) -> None:
-    """One scale a channel, which halves the error of the logits and adds 0.5 % to the size; 7 bits, because CPUs
-    without VNNI saturate on 8, and the accuracy that is measured here is to hold there, too.
+    """Quantises weights with one scale per channel, which halves the error of the logits, and 7 bits, because CPUs
+    without VNNI saturate on 8 and the measured accuracy must hold there, too.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -331,16 +336,16 @@ def _cost(
 
 @contextmanager
 def _quiet_upstream() -> Iterator[None]:
-    """Hides what exporter and quantiser say about their own insides; their errors are raised all the same."""
+    """Hides internal messages of exporter and quantiser; their errors are still raised."""
     root, nothing, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
-    root.addHandler(nothing)  # onnxruntime logs by `logging.warning`, which would set up a root handler for all of us
+    root.addHandler(nothing)  # onnxruntime uses `logging.warning`, which would set up a root handler
     logging.disable(max(level, logging.WARNING))
     try:
-        # torch prints its graph to stderr before it raises.
+        # torch prints its graph to stderr before it raises an error.
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             for message, category in (
                 ("# The axis name: .* will not be used", UserWarning),  # one name for the same axis of all inputs
-                ("`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning),  # torch 2.13's exporter asks so
+                ("`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning),  # from torch 2.13's exporter
             ):
                 warnings.filterwarnings("ignore", message=message, category=category)
             yield

@@ -1,4 +1,4 @@
-"""An exported folder in use: ONNX Runtime in PyTorch's place, with the same label names."""
+"""Runs an exported model with ONNX Runtime in place of PyTorch, with the same label names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig
 
-import hfssl.models.mean_pooling  # noqa: F401  makes AutoConfig know the mean-pooled classifier
+import hfssl.models.mean_pooling  # noqa: F401  registers the mean-pooled classifier for AutoConfig
 from hfssl.data.batching import token_windows
 from hfssl.errors import ConfigurationError, ModelError
 from hfssl.models.backbones import load_tokenizer
@@ -22,15 +22,15 @@ __all__ = ["INT8_FILE", "ONNX_FILE", "OnnxClassifier", "require_onnx"]
 
 ONNX_FILE, INT8_FILE = "model.onnx", "model_int8.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOKENS = 2048  # in one pass, padding included
-ERRORS_ONLY = 3  # of ONNX Runtime's log levels; its warnings are about choices that are its own
+TOKENS = 2048  # tokens in one pass, padding included
+ERRORS_ONLY = 3  # log level of ONNX Runtime; its warnings concern only its own optimisations
 
 
 def require_onnx() -> None:
-    """Makes sure that the packages of the extra `onnx` are there.
+    """Checks that the packages of the extra `onnx` are installed.
 
     Raises:
-        ConfigurationError: naming the missing one and how to install it.
+        ConfigurationError: if one is missing; the message names it and the command to install it.
     """
     for name in PACKAGES:
         try:
@@ -43,19 +43,20 @@ def require_onnx() -> None:
 
 
 class OnnxClassifier:
-    """A folder that `hfssl.deploy.onnx_export.export_onnx` wrote, as a function from texts to probabilities.
+    """Loads a folder that `hfssl.deploy.onnx_export.export_onnx` wrote, and maps texts to probabilities.
 
     Args:
-        folder (`str | PathLike`): Holds the ONNX file, `config.json` and the tokenizer.
-        file (`str`): Which of its models: `"model.onnx"` (default) or `"model_int8.onnx"`.
+        folder (`str | os.PathLike`): folder of the ONNX file, `config.json` and the tokenizer.
+        file (`str`, defaults to `"model.onnx"`): model to load: `"model.onnx"` or `"model_int8.onnx"`.
 
     Attributes:
-        label_names: `[K]`, in the order of the class numbers.
-        inputs: Names of the model's inputs, each int64 `[N, L]`; its output `logits` is float32 `[N, K]`.
+        label_names (`list[str]`): the K class names in the order of the class numbers.
+        inputs (`list[str]`): names of the model's inputs, each int64 `[N, L]`; its output `logits` is float32 `[N,
+            K]`.
 
     Raises:
-        ConfigurationError: a package of the extra `onnx` is missing.
-        ModelError: a file is missing, or ONNX Runtime cannot load it.
+        ConfigurationError: if a package of the extra `onnx` is missing.
+        ModelError: if a file is missing, or ONNX Runtime cannot load it.
     """
 
     def __init__(self, folder: str | os.PathLike, file: str = ONNX_FILE):
@@ -73,7 +74,7 @@ class OnnxClassifier:
         self.label_names = [config.id2label[label] for label in range(config.num_labels)]
         self.tokenizer = load_tokenizer(folder)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()  # it would take all cores, whatever torch was told
+        options.intra_op_num_threads = torch.get_num_threads()  # as in torch; by default ONNX Runtime uses all cores
         options.log_severity_level = ERRORS_ONLY
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -84,16 +85,16 @@ class OnnxClassifier:
         self.inputs = [entry.name for entry in self._session.get_inputs()]
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, float]]:
-        """The probability of each label name, for each text (and its second text, for a model of pairs)."""
+        """Returns the probability of each label name for each text (and its second text, for a model of pairs)."""
         second = None if pairs is None else list(pairs)
         encoded = self.tokenizer(list(texts), second, truncation=True, padding=True, return_tensors="np")
         probs = self.task.probs(self.logits(encoded))
         return [dict(zip(self.label_names, row, strict=True)) for row in probs.tolist()]
 
     def logits(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
-        """`[N, K]` float32, for padded inputs `[N, L]`; entries that the model does not take are left out.
+        """Returns logits `[N, K]` float32 for padded inputs `[N, L]`; ignores entries that the model does not accept.
 
-        Without `token_type_ids` they are 0, as in PyTorch.
+        Missing `token_type_ids` are 0, as in PyTorch.
         """
         feed = {name: np.asarray(batch[name], dtype=np.int64) for name in self.inputs if name in batch}
         if "token_type_ids" in self.inputs and "token_type_ids" not in feed:
@@ -101,7 +102,7 @@ class OnnxClassifier:
         return self._session.run(["logits"], feed)[0]
 
     def predict_logits(self, dataset: Dataset) -> np.ndarray:
-        """`[N, K]` float32 in dataset order, for N tokenized rows, in the batches of PyTorch's `predict_logits`."""
+        """Returns logits `[N, K]` float32 of N tokenized rows, with the same batches as PyTorch's `predict_logits`."""
         logits = np.zeros((len(dataset), len(self.label_names)), dtype=np.float32)
         for window in token_windows(dataset, self.tokenizer):
             for rows in window.batches(TOKENS):

@@ -1,4 +1,5 @@
-"""`hfssl predict`: labels a table of any length in constant memory, and writes it whole or not at all."""
+"""Implements `hfssl predict`: predicts labels for a table of any length in constant memory, and writes it
+atomically."""
 
 from __future__ import annotations
 
@@ -23,18 +24,18 @@ from hfssl.runtime.files import atomic_file
 
 __all__ = ["PredictionSummary", "predict"]
 
-CHUNK_ROWS = 2048  # rows in memory at once; enough that sorting them by length saves most of the padding
+CHUNK_ROWS = 2048  # rows in memory at once; enough for sorting by length to save most of the padding
 ARROW_TYPES = {str: pa.string(), float: pa.float64()}
 
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What `predict` did.
+    """Describes the result of `predict`.
 
-    Attributes:
-        rows: Rows written.
-        empty: Rows without any text, whose prediction is empty.
-        columns: Names of the new columns, as written.
+    Args:
+        rows (`int`): number of rows written.
+        empty (`int`): number of rows without any text, whose prediction is empty.
+        columns (`list[str]`): names of the new columns, as written.
     """
 
     rows: int
@@ -57,24 +58,25 @@ def predict(
     """Writes the rows of `input`, in their order, with a label, its probability and the entropy to `output`.
 
     The new columns are `predicted_label`, `probability` (of that label, in [0, 1]) and `entropy` (of all labels, in
-    nats); a name that the input already has gets `_2` (`_3`, ...) appended. The whole input is checked before the
-    first prediction is made.
+    nats); a name that the input already contains gets the suffix `_2` (`_3`, ...). The whole input is checked before
+    the first prediction.
 
     Args:
-        model: Folder of a full model or an adapter, or a Hub id.
-        input: CSV, TSV, JSON-lines or Parquet file.
-        output: File of one of these kinds.
-        text_column: Column that holds the text.
-        text_pair_column: Column that holds the second text of a pair.
-        max_length: Tokens kept of each text; default: what the model's tokenizer says.
-        max_tokens: Most tokens in one forward pass, padding included.
-        overwrite: Replace `output` if it exists.
-        quiet: No progress bar.
+        model (`str | os.PathLike`): folder of a full model or an adapter, or a Hub id.
+        input (`str | os.PathLike`): CSV, TSV, JSON-lines or Parquet file.
+        output (`str | os.PathLike`): file to write, of one of these kinds.
+        text_column (`str`, defaults to `"text"`): column with the text.
+        text_pair_column (`str`, *optional*): column with the second text of a pair.
+        max_length (`int`, *optional*): number of tokens at which texts are cut. Default: the limit of the model's
+            tokenizer.
+        max_tokens (`int`, defaults to `8192`): largest number of tokens in one forward pass, padding included.
+        overwrite (`bool`, defaults to `False`): whether to replace an existing `output`.
+        quiet (`bool`, defaults to `False`): whether to hide the progress bar.
 
     Raises:
-        DataError: The input is malformed or lacks a column, or `output` exists.
-        ConfigurationError: `output` has an unknown ending.
-        ModelError: The model cannot be loaded.
+        DataError: if the input is malformed or lacks a column, or if `output` exists.
+        ConfigurationError: if the suffix of `output` is unknown.
+        ModelError: if the model cannot be loaded.
     """
     source, target = Path(input), Path(output)
     if target.exists() and not overwrite:
@@ -103,7 +105,7 @@ def predict(
 
 
 def _predictions(classifier: TextClassifier, texts: list[tuple[str, ...]], max_tokens: int) -> list[tuple[Any, ...]]:
-    """What the task's columns of predictions hold for each text or pair."""
+    """Returns the values of the task's prediction columns for each text or pair."""
     if not texts:
         return []
     rows = classifier.tokenized(texts)
@@ -113,7 +115,8 @@ def _predictions(classifier: TextClassifier, texts: list[tuple[str, ...]], max_t
 
 
 def _scan(path: Path, wanted: Sequence[str]) -> tuple[list[str], int]:
-    """Reads the table once, so that a broken last row is reported now and not after an hour: its columns, its rows."""
+    """Reads the whole table once, so that a broken row is reported early; returns its columns and its number of
+    rows."""
     columns: dict[str, None] = {}
     if path.suffix.lower() == ".parquet" and path.exists():
         columns, count = dict.fromkeys(parquet_schema(path).names), pq.read_metadata(path).num_rows
@@ -132,7 +135,7 @@ def _scan(path: Path, wanted: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _free_names(columns: Sequence[str], new: Iterable[str]) -> list[str]:
-    """The names of the new columns, numbered where the table has such a column already."""
+    """Returns the names of the new columns, with a number where the table already has such a column."""
     names = []
     for name in new:
         free, number = name, 2

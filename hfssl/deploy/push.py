@@ -1,7 +1,7 @@
-"""To the Hub: which files of a run go there, in one commit, and what goes wrong in words.
+"""Pushes the files of a run to the Hub in one commit.
 
-Weights are safetensors only, and nobody's texts are pushed unless asked for: of the splits only the manifest goes,
-which names rows by id and fingerprint. A push that fails has changed nothing on the Hub and can be repeated.
+Weights are safetensors only, and no texts are pushed by default: of the splits only the manifest is pushed, which
+holds ids and fingerprints of rows. A failed push changes nothing on the Hub and can be repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.get_logger(__name__)
 
 Artifact = Literal["model", "adapter", "both"]
 
-ADAPTER = "adapter"  # the folder of a run, and that of a repository which holds a model, too
+ADAPTER = "adapter"  # folder of the adapter in a run, and in a repository that also holds a model
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -39,20 +39,22 @@ def files_to_push(
     include_report: bool = False,
     license: str | None = None,
 ) -> dict[str, Path | bytes]:
-    """Which files go to the Hub, and under which names.
+    """Returns the files to push and their names on the Hub.
 
     Args:
-        folder: a run of `fit`, or the folder of a model or an adapter.
-        repo_id: as it will be named in the card.
-        artifact: of a run: the merged `"model"`, the `"adapter"`, or `"both"` (the adapter then lies in `adapter/`).
-        include_report: whether the report goes too, which shows some of the user's texts.
-        license: a Hub licence id such as `"apache-2.0"`, for the card of a run.
+        folder (`str | Path`): folder of a run of `fit`, of a model, or of an adapter.
+        repo_id (`str`): name of the repository, for the card.
+        artifact (`Artifact`, defaults to `"model"`): for a run, what to push: the merged `"model"`, the `"adapter"`,
+            or `"both"` (with the adapter in `adapter/`).
+        include_report (`bool`, defaults to `False`): whether to push the report, which shows some of the user's
+            texts.
+        license (`str`, *optional*): Hub license id such as `"apache-2.0"`, for the card of a run.
 
     Returns:
-        Path in the repository -> `Path` of the file, or its content as `bytes`.
+        path in the repository -> `Path` of the file, or its content as `bytes`.
 
     Raises:
-        ModelError: if there is nothing of that kind in the folder, or only a pickle.
+        ModelError: if the folder holds no such artifact, or only a pickle.
     """
     folder = Path(folder)
     if not (folder / "results.json").is_file():
@@ -83,7 +85,7 @@ def files_to_push(
         adapter_only=artifact == "adapter",
     )
     files["README.md"] = card.encode()
-    shown = {**results, "command": private_command(results["command"])}  # without the folders of this machine
+    shown = {**results, "command": private_command(results["command"])}  # without folders of this machine
     files["results.json"] = (json.dumps(shown, indent=2, ensure_ascii=False) + "\n").encode()
     files["splits/manifest.json"] = folder / "splits" / "manifest.json"
     if include_report:
@@ -105,26 +107,28 @@ def push(
     message: str = "Push with hfssl",
     wait: Callable[[float], None] = time.sleep,
 ) -> Pushed:
-    """Pushes a run, a model or an adapter in one commit; see `files_to_push` for what goes.
+    """Pushes a run, a model or an adapter in one commit; `files_to_push` selects the files.
 
-    What goes wrong is tried again or said in one sentence, see `hfssl.hub.upload.commit`.
+    Transient errors are retried, and other errors are raised as one sentence; see `hfssl.hub.upload.commit`.
 
     Args:
-        folder: a run of `fit`, or the folder of a model or an adapter.
-        repo_id: `name` or `namespace/name`; made if it is not there.
-        artifact: of a run: `"model"`, `"adapter"` or `"both"`.
-        private: of a repository that is made. Default: as the namespace has it.
-        revision: branch, made if it is not there. Default: `main`.
-        include_report: whether the report goes too, which shows some of the user's texts.
-        license: a Hub licence id such as `"apache-2.0"`, for the card of a run.
-        dry_run: looks at the files and sends nothing.
-        token: default: the one that `hf auth login` saved, or `HF_TOKEN`.
-        message: of the commit.
-        wait: for tests.
+        folder (`str | Path`): folder of a run of `fit`, of a model, or of an adapter.
+        repo_id (`str`): `name` or `namespace/name`; created if it does not exist.
+        artifact (`Artifact`, defaults to `"model"`): for a run, what to push: `"model"`, `"adapter"` or `"both"`.
+        private (`bool`, *optional*): whether a new repository is private. Default: the setting of the namespace.
+        revision (`str`, *optional*): branch, created if it does not exist. Default: `main`.
+        include_report (`bool`, defaults to `False`): whether to push the report, which shows some of the user's
+            texts.
+        license (`str`, *optional*): Hub license id such as `"apache-2.0"`, for the card of a run.
+        dry_run (`bool`, defaults to `False`): whether to list the files without sending them.
+        token (`str`, *optional*): access token. Default: the token that `hf auth login` saved, or `HF_TOKEN`.
+        message (`str`, defaults to `"Push with hfssl"`): commit message.
+        wait (`Callable[[float], None]`, defaults to `time.sleep`): function that waits for a number of seconds; tests
+            replace it.
 
     Raises:
-        ModelError: in one sentence: nothing to push, a token that is not valid or may not write, somebody else's push
-            in between, a server that stays away. The Hub is then as it was.
+        ModelError: if there is nothing to push, if the token is not valid or may not write, if somebody else pushed in
+            between, or if the server does not respond. The Hub is then unchanged.
 
     Example:
         >>> import hfssl
@@ -142,7 +146,7 @@ def push(
 
 
 def files_below(folder: Path, prefix: str = "") -> dict[str, Path | bytes]:
-    """Path in the repository -> file, for all files of a model or an adapter."""
+    """Returns path in the repository -> file, for all files of a model or an adapter."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     if pickles := [path for path in paths if path.suffix in PICKLES]:
         raise ModelError(
@@ -152,7 +156,7 @@ def files_below(folder: Path, prefix: str = "") -> dict[str, Path | bytes]:
     labels = folder / LABELS_FILE
     if labels.is_file() and Path(base := _read(labels)["base_model"]).is_absolute():
         logger.warning(
-            "The adapter's base model is the folder '%s' of this machine, where nobody else can load it from: train "
+            "The adapter's base model is the folder '%s' of this machine, which other machines cannot load: train "
             "on a Hub id, or push the merged model.",
             base,
         )

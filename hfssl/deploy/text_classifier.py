@@ -1,4 +1,4 @@
-"""A saved model as its users meet it: weights, tokenizer, label names, and texts cut as training cut them."""
+"""Loads a saved model for predictions: weights, tokenizer, label names, and the token limit of training."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class TextClassifier:
     """Loads a full model or an adapter, in eval mode, on the accelerator if there is one.
 
     Args:
-        path (`str | os.PathLike`): Folder, or Hub id.
-        max_length (`int`, *optional*): Tokens kept of each text. Default: as many as tokenizer and model allow, which
-            is also the most.
+        path (`str | os.PathLike`): folder, or Hub id.
+        max_length (`int`, *optional*): number of tokens at which texts are cut. Default and upper bound: the limit of
+            tokenizer and model.
 
     Attributes:
-        model: The classifier.
-        tokenizer: Its tokenizer.
-        label_names: `[K]`, in the order of the logits.
-        task: What a prediction is, by the model's configuration.
-        max_length: Tokens kept of each text.
+        model (`PreTrainedModel`): classifier.
+        tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
+        label_names (`list[str]`): the K class names in the order of the logits.
+        task (`Task`): kind of prediction, from the model's configuration.
+        max_length (`int`): number of tokens at which texts are cut.
 
     Raises:
-        ModelError: The model or its tokenizer cannot be loaded.
+        ModelError: if the model or its tokenizer cannot be loaded.
     """
 
     def __init__(self, path: str | os.PathLike, max_length: int | None = None):
@@ -40,12 +40,12 @@ class TextClassifier:
         self.tokenizer, self.task = load_tokenizer(path), task_of(self.model.config)
         names = self.model.config.id2label
         self.label_names = [names[number] for number in range(len(names))]
-        # The encoder's configuration: a mean-pooled classifier keeps it inside its own.
+        # The configuration of the encoder, which that of a mean-pooled classifier contains.
         positions = self.model.config.get_text_config().to_dict().get("max_position_embeddings")
         longest = min(self.tokenizer.model_max_length, positions or self.tokenizer.model_max_length)
         self.max_length = min(max_length or longest, longest)
 
     def tokenized(self, texts: Sequence[tuple[str, ...]]) -> Dataset:
-        """N texts, or pairs of texts, as the rows that `hfssl.inference.scoring` reads."""
+        """Tokenizes N texts or pairs of texts into rows for `hfssl.inference.scoring`."""
         columns = [list(column) for column in zip(*texts, strict=True)]
         return Dataset.from_dict(dict(self.tokenizer(*columns, truncation=True, max_length=self.max_length)))

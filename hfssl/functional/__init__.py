@@ -1,1 +1,1 @@
-"""Formulas as pure functions, the paper named at each."""
+"""Provides formulas as pure functions; each names its paper."""

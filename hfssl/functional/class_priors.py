@@ -1,9 +1,9 @@
-"""Class priors: that of the labels, that of the pool, and how a model's probabilities are moved to one.
+"""Estimates class priors of labels and of the pool, and moves a model's probabilities to one.
 
-A classifier that was trained on as many labels of each class expects the classes evenly, and says so: where the pool
-holds a class rarely, it finds too many of it. And a poor classifier favours a class that the pool does not. Both show
-in the shares that it gives the classes; only the second is to be undone by going back to the labels' shares.
-Functions of arrays; M models, N rows, K classes.
+A classifier that was trained on equally many labels of each class predicts the classes about equally often. Where a
+class is rare in the pool, it predicts this class too often. A poor classifier also favours a class without reason.
+Both effects change the shares of the predicted classes; only the second is corrected by moving the predictions to the
+class prior of the labels.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ __all__ = [
     "predicted_prior",
 ]
 
-# What the shares of the pool are taken to be: nothing is known; those of the predicted labels; those that explain what
-# models that had others in mind have found; or as among the labels.
+# Class prior of the pool that predictions are moved to: none; that of the predicted labels; the maximum-likelihood
+# estimate from the models' probabilities; that of the labels.
 DISTRIBUTION_ALIGNMENTS = ("none", "predicted", "estimated", "labeled")
 SPREAD, DISTRUST, LONE_DISAGREEMENT = 1.0, 8.0, 1.0
-CLASSES_AT_HALF = 50  # at so many, predicted labels and the prior have an equal say in the shares
-MAX_CHANGE = 2.0  # factor on a share: soft labels can send a rare class to nothing, all models alike
+CLASSES_AT_HALF = 50  # number of classes at which predicted labels and the expected prior have equal weight
+MAX_CHANGE = 2.0  # largest factor on a share: soft labels can move a rare class to 0 in all models alike
 
 
 def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
-    """Share of each class among labels, with one row of pseudo-count spread over all: no share is 0.
+    """Returns the share of each class among labels, smoothed by a pseudo-count of one row in all, so that no share is
+    0.
 
     Args:
-        labels: `[N]` class numbers; -1 (unlabeled) is left out.
-        num_classes: K.
+        labels (`ArrayLike`): `[N]` class numbers; -1 (unlabeled) is left out.
+        num_classes (`int`): number of classes K.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -52,17 +53,19 @@ def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
 
 
 def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
-    """Class prior in a user's words.
+    """Reads a class prior that a user has written.
 
     Args:
-        given: `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not matter.
-        label_names: K names.
+        given (`str`): `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not
+            matter.
+        label_names (`Sequence[str]`): the K class names.
 
     Returns:
         `[K]` float64, in the order of `label_names`, that sums to 1.
 
     Raises:
-        ConfigurationError: not one positive number for each of the names and for nothing else.
+        ConfigurationError: if there is not exactly one positive number for each class name, or if there are other
+            names.
     """
     try:
         if Path(given).suffix == ".json":
@@ -84,16 +87,16 @@ def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
 
 
 def predicted_prior(predicted: ArrayLike, expected: ArrayLike) -> np.ndarray:
-    """Class prior of unlabeled rows by their most probable classes, drawn to `expected` the more classes there are.
+    """Estimates the class prior of unlabeled rows from predicted classes, shrunk toward `expected` where classes are
+    many.
 
-    Geometrically, as in `consensus_prior`, so that a class that is rare by itself remains so: the prior's exponent is
-    K / (K + 50). A model that favours one class over its neighbour is fed by its own shares: with 77 and 150 classes
-    these alone took 2.0 and 0.9 points from the labels, where they win 0.5 with six. 25 and 100 instead of 50 do the
-    same (benchmarks/NOTES.md, 2026-11-26, second part).
+    The estimate is a weighted geometric mean, as in `consensus_prior`, so that a rare class remains rare; the exponent
+    of `expected` is K / (K + 50). A model that favours one class and is moved to its own shares favours it even more,
+    and the harm grows with the number of classes (benchmarks/NOTES.md, 2026-11-26, second part).
 
     Args:
-        predicted: `[N]` class numbers.
-        expected: `[K]`, all positive: shares that are expected without the rows.
+        predicted (`ArrayLike`): `[N]` predicted class numbers.
+        expected (`ArrayLike`): `[K]`, all positive: class prior that is expected before any row is seen.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -107,16 +110,17 @@ def predicted_prior(predicted: ArrayLike, expected: ArrayLike) -> np.ndarray:
 def estimate_prior(
     probs: ArrayLike, source: ArrayLike, *, max_iterations: int = 1000, tolerance: float = 1e-6
 ) -> np.ndarray:
-    """Class prior of unlabeled rows, by expectation maximisation (Saerens, Latinne & Decaestecker 2002, eq. 2.9).
+    """Estimates the class prior of unlabeled rows by expectation maximisation (Saerens et al. 2002, equation 2.9).
 
-    Maximises the likelihood of the rows over the shares, given that `probs` are right about everything but the shares.
-    A model that is unsure without reason (a temperature above 1) breaks that condition, and rare classes then die out.
+    The estimate maximises the likelihood of the rows over the class prior. It assumes that `probs` are right except
+    for the class prior. A model that is less confident than it should be (a temperature above 1) breaks this
+    assumption: the shares of rare classes then go to 0.
 
     Args:
-        probs: `[N, K]`, posteriors of a model that was trained on rows with shares `source`.
-        source: `[K]`, all positive; the estimate starts here and is this for N = 0.
-        max_iterations: most iterations.
-        tolerance: stop when no share changes by more.
+        probs (`ArrayLike`): `[N, K]`, probabilities of a model that was trained on rows with class prior `source`.
+        source (`ArrayLike`): `[K]`, all positive: start of the estimate, and the result for N = 0.
+        max_iterations (`int`, defaults to `1000`): most iterations.
+        tolerance (`float`, defaults to `1e-6`): largest change of a share at which the iteration stops.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -130,7 +134,7 @@ def estimate_prior(
     estimate = source / source.sum()
     if not len(probs):
         return estimate
-    likelihood = probs / source  # p(x|k), up to a factor that each row has for itself
+    likelihood = probs / source  # p(x|k), up to a factor per row
     for _ in range(max_iterations):
         joint = likelihood * estimate
         fresh = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
@@ -141,20 +145,21 @@ def estimate_prior(
 
 
 def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> np.ndarray:
-    """Class prior of a pool from what several models found, drawn toward `default` the more they disagree.
+    """Combines the class priors that several models estimate, shrunk toward `default` the more the models disagree.
 
-    The log-ratio of a share to that in `default` is shrunk as in a random-effects model (DerSimonian & Laird 1986):
-    by 1 / (1 + distrust * s^2 / spread^2), where s^2 is the variance of the log-ratios between the models, averaged
-    over the classes, `spread` = 1 is how far pools are expected to be from `default`, and `distrust` = 8 allows for
-    the bias that the models have in common, since they learned from the same few labels. So shares that all models
-    find alike are believed, while those on which they differ are taken to be their own mistakes. A single model shows
-    no disagreement; s = 1 is assumed. No ratio counts for more than 2 or less than 1/2. The numbers were chosen on
-    trec6, sst2 and emotion; see `benchmarks/NOTES.md`.
+    The log-ratio of each share to that in `default` is shrunk as in a random-effects model (DerSimonian & Laird 1986):
+    by 1 / (1 + distrust * s^2 / spread^2). s^2 is the variance of the log-ratios between the models, averaged over the
+    classes; `spread` = 1 is the expected distance of a pool from `default`; `distrust` = 8 allows for the bias that
+    the models share, since they learned from the same few labels. So a change that all models agree on has a large
+    effect, and one on which they differ has a small one. For a single model s = 1 is assumed. Ratios are clipped to
+    [1/2, 2]. The constants were selected on trec6, sst2 and emotion; see `benchmarks/NOTES.md`.
 
     Args:
-        estimates: `[M, K]`, see `estimate_prior`; a share may be 0.
-        default: `[K]`, all positive: the models' mean probabilities leave everything as it is.
-        num_rows: N, rows that the estimates rest on; one more, spread as `default`, counts as seen.
+        estimates (`ArrayLike`): `[M, K]`, class prior from each model (`estimate_prior`); a share may be 0.
+        default (`ArrayLike`): `[K]`, all positive: class prior to shrink toward. The models' mean probabilities mean
+            no change.
+        num_rows (`int`): number of rows N behind the estimates; one pseudo-row with the class prior `default` is
+            added.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -171,19 +176,19 @@ def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> 
 def align_distribution(
     probs: ArrayLike, target: ArrayLike, *, max_iterations: int = 1000, tolerance: float = 1e-6
 ) -> np.ndarray:
-    """Weighs the classes so that the rows' mean probabilities become `target`.
+    """Reweights the classes so that the mean of the rows' probabilities becomes `target`.
 
-    Distribution alignment (Berthelot et al. 2020, "ReMixMatch", section 3.1) carried to its end: p * target / mean(p),
-    normalised, again and again, while ReMixMatch takes one such step and so falls short of the target.
+    Distribution alignment (Berthelot et al. 2020, "ReMixMatch", section 3.1) iterated until it converges: p * target /
+    mean(p), normalised. ReMixMatch takes one such step, which does not reach the target.
 
     Args:
-        probs: `[N, K]`.
-        target: `[K]`, the shares that the rows are believed to have.
-        max_iterations: most iterations.
-        tolerance: stop when no class's mean is off by more.
+        probs (`ArrayLike`): `[N, K]`.
+        target (`ArrayLike`): `[K]`, class prior that the rows are assumed to have.
+        max_iterations (`int`, defaults to `1000`): most iterations.
+        tolerance (`float`, defaults to `1e-6`): largest deviation of a class's mean at which the iteration stops.
 
     Returns:
-        `[N, K]` in the dtype of `probs`. A class that no row gives any probability stays at 0.
+        `[N, K]` in the dtype of `probs`. A class with probability 0 in every row stays at 0.
     """
     probs, target = np.asarray(probs), np.asarray(target, np.float64)
     matched = probs.astype(np.float64)

@@ -1,12 +1,12 @@
-"""Labels from the neighbourhood: a sparse nearest-neighbour graph over embeddings, and labels spread along its edges.
+"""Spreads labels along the edges of a sparse nearest-neighbour graph over embeddings.
 
-N rows, D dimensions, K classes, k neighbours a row. Labels are `[N]` int, -1 where unlabeled. Nothing here holds more
-than O(N k + N K) numbers beside one float32 copy of the embeddings, and from `EXACT_ROWS` rows on the time to find the
-neighbours grows as N log N. What is drawn at random is drawn from `seed`; the same seed gives the same graph.
+N rows, D dimensions, K classes, k neighbours a row. Labels are `[N]` int, -1 where unlabeled. Memory is O(N k + N K)
+numbers in addition to one float32 copy of the embeddings. Above `EXACT_ROWS` rows, the time to find the neighbours
+grows as N log N. All randomness comes from `seed`: the same seed gives the same graph.
 
-On some backbones near means "same topic" and not "same class". So the graph has to earn its say: `graph_trust`
-measures it on held-out labeled rows, `GraphTrust.weight` sets that against the teacher's accuracy on held-out labeled
-rows, and `agreement_weights` listens to the graph only as far as that weight goes.
+On some backbones near rows share a topic and not a class. So the weight of the graph is measured: `graph_trust`
+estimates its accuracy on held-out labeled rows, `GraphTrust.weight` compares that with the teacher's accuracy on
+held-out labeled rows, and `agreement_weights` uses the graph in proportion to that weight.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-CLASSES_AT_ONCE = 16  # columns of one spreading pass; keeps its working arrays small where K is large
+CLASSES_AT_ONCE = 16  # classes in one spreading pass; keeps the working arrays small where K is large
 
 
 # --- the graph ---------------------------------------------------------------------------------------------------
@@ -43,22 +43,23 @@ CLASSES_AT_ONCE = 16  # columns of one spreading pass; keeps its working arrays 
 def knn_graph(
     embeddings: np.ndarray, k: int = 10, *, gamma: float = 3.0, search: str = "auto", seed: int = 0
 ) -> sparse.csr_array:
-    """W = A + A' with A_ij = max(0, cos(i, j))**gamma for the k nearest j of i (Iscen et al. 2019, section 3.2).
+    """Builds W = A + A', A_ij = max(0, cos(i, j))**gamma for the k nearest j of i (Iscen et al. 2019, section 3.2).
 
     Args:
-        embeddings: `[N, D]`, any scale. A row of zeros has no neighbours.
-        k: neighbours a row. Default 10; N - 1 where that is fewer. Rows may have more edges: W is symmetric.
-        gamma: contrast of the weights. Default 3, as in the paper.
-        search: a key of `hfssl.functional.nearest_neighbors.SEARCHES`. Default `"auto"`: exact
-            up to 10,000 rows; beyond that faiss where it is installed, else cells from scikit-learn's k-means.
-        seed: of the approximate searches.
+        embeddings (`np.ndarray`): `[N, D]`, any scale. A row of zeros has no neighbours.
+        k (`int`, defaults to `10`): neighbours per row, at most N - 1. A row may have more edges, since W is
+            symmetric.
+        gamma (`float`, defaults to `3.0`): exponent of the cosine; the default is the paper's.
+        search (`str`, defaults to `"auto"`): a key of `hfssl.functional.nearest_neighbors.SEARCHES`. `"auto"` is exact
+            up to 10,000 rows; above that it uses faiss where it is installed, else cells from scikit-learn's k-means.
+        seed (`int`, defaults to `0`): random seed of the approximate searches.
 
     Returns:
         `[N, N]` float64, symmetric, no self loops, at most 2 N k entries, each above 0 and at most 2.
 
     Raises:
-        DataError: an embedding is not finite.
-        ValueError: not a matrix, k below 1, or no such search.
+        DataError: if an embedding is not finite.
+        ValueError: if `embeddings` is not a matrix, `k` is below 1, or `search` is unknown.
     """
     neighbors, cosines = nearest_neighbors(embeddings, k, search=search, seed=seed)
     rows, count = neighbors.shape
@@ -73,10 +74,10 @@ def knn_graph(
 
 
 def normalize_graph(graph: sparse.csr_array) -> sparse.csr_array:
-    """S = D^-1/2 W D^-1/2 with D the diagonal of row sums (Zhou et al. 2004). Rows without edges stay empty.
+    """Returns S = D^-1/2 W D^-1/2, D = diagonal of row sums (Zhou et al. 2004). Rows without edges stay empty.
 
     Args:
-        graph: `[N, N]`, symmetric, not negative.
+        graph (`sparse.csr_array`): `[N, N]`, symmetric, no negative entries.
 
     Returns:
         `[N, N]`, symmetric, eigenvalues between -1 and 1.
@@ -91,7 +92,7 @@ def normalize_graph(graph: sparse.csr_array) -> sparse.csr_array:
 
 @dataclass(frozen=True)
 class SpreadLabels:
-    """What the graph thinks of every row. Labeled rows are no exception: it may contradict a given label."""
+    """Holds the spread labels of every row. The probabilities of a labeled row may contradict its given label."""
 
     probs: np.ndarray  # [N, K], rows sum to 1; uniform where no label reaches
     certainty: np.ndarray  # [N], 1 - H / log K: 0 for uniform (so also where no label reaches), 1 for one class only
@@ -107,21 +108,24 @@ def spread_labels(
     class_prior: Sequence[float] | np.ndarray | None = None,
     tolerance: float = 1e-8,
 ) -> SpreadLabels:
-    """Label spreading: the fixed point of F <- alpha S F + (1 - alpha) Y (Zhou et al. 2004), rows then scaled to 1.
+    """Computes the fixed point of F <- alpha S F + (1 - alpha) Y (Zhou et al. 2004) and scales its rows to sum to 1.
 
     Args:
-        graph: `[N, N]` from `knn_graph`.
-        labels: `[N]` int, -1 = unlabeled.
-        num_classes: K, at least 2. A class without labeled rows gets probability 0 wherever a label reaches.
-        alpha: how far labels travel, between 0 and 1. Default 0.99.
-        class_prior: `[K]`, shares of the classes to expect among the unlabeled rows: class mass normalization (Zhu
-            et al. 2003, eq. 9): p_ic <- p_ic prior_c / mean_i p_ic. Default: none.
-        tolerance: largest error of F, as a share of its own largest possible size. Default 1e-8. What is
-            smaller than the error cannot be told from 0 and counts as not reached.
+        graph (`sparse.csr_array`): `[N, N]` from `knn_graph`.
+        labels (`np.ndarray`): `[N]` int, -1 = unlabeled.
+        num_classes (`int`): number of classes K, at least 2. A class without labeled rows gets probability 0 wherever
+            a label reaches.
+        alpha (`float`, defaults to `0.99`): weight of the neighbours against a row's own label, between 0 and 1;
+            larger values spread labels further.
+        class_prior (`Sequence[float] | np.ndarray`, *optional*): `[K]`, class prior of the unlabeled rows, for class
+            mass normalization (Zhu et al. 2003, equation 9): p_ic <- p_ic prior_c / mean_i p_ic. Without it there is
+            no normalization.
+        tolerance (`float`, defaults to `1e-8`): largest error of F, relative to its largest possible value. Rows whose
+            mass is smaller than the error count as not reached.
 
     Raises:
-        ValueError: labels that do not fit the graph or the classes, none of them at least 0, or `alpha`,
-            `num_classes` or `class_prior` out of range.
+        ValueError: if the labels do not fit the graph or the classes, if no row is labeled, or if `alpha`,
+            `num_classes` or `class_prior` is out of range.
     """
     labels = _checked_labels(graph, labels, num_classes)
     if not (labels >= 0).any():
@@ -134,9 +138,9 @@ def spread_labels(
 
 
 def _near_rows_together(normalized: sparse.csr_array) -> tuple[sparse.csr_array, np.ndarray]:
-    """The graph with neighbouring rows near each other in memory, and `[N]` the rows in that order.
+    """Reorders the graph so that neighbouring rows are near each other in memory; also returns the order `[N]`.
 
-    Products read what the caches hold then: a quarter less time at 100,000 rows (Cuthill & McKee 1969).
+    Sparse products then read mostly from the processor's caches (Cuthill & McKee 1969).
     """
     order = reverse_cuthill_mckee(normalized, symmetric_mode=True)
     return sparse.csr_array(normalized[order][:, order]), order
@@ -172,7 +176,8 @@ def _spread(
 
 
 def _steps(alpha: float, tolerance: float) -> int:
-    """Steps after which the Chebyshev iteration's error is below `tolerance`: 2 rate**steps <= tolerance."""
+    """Returns the steps after which the Chebyshev iteration's error is below `tolerance`: 2 rate**steps <=
+    tolerance."""
     if not (0.0 < alpha < 1.0 and 0.0 < tolerance < 1.0):
         raise ValueError(f"alpha and tolerance must lie between 0 and 1, got {alpha} and {tolerance}.")
     rate = alpha / (1.0 + math.sqrt(1.0 - alpha**2))
@@ -182,11 +187,12 @@ def _steps(alpha: float, tolerance: float) -> int:
 def _fixed_point(
     normalized: sparse.csr_array, labels: np.ndarray, classes: np.ndarray, alpha: float, steps: int
 ) -> np.ndarray:
-    """`[N, len(classes)]`: (1 - alpha) (I - alpha S)^-1 Y for these classes, by sparse products only.
+    """Returns (1 - alpha) (I - alpha S)^-1 Y for these classes, `[N, len(classes)]`, by sparse products only.
 
-    Chebyshev's semi-iteration (Golub & Varga 1961) on the fixed-point step: since the eigenvalues of alpha S lie in
-    [-alpha, alpha], the best mix of a step with the last but one result is known beforehand. At alpha = 0.99 it takes
-    136 products for 1e-8 where plain repetition takes 1,833, and rows that no label reaches stay exactly 0.
+    Chebyshev's semi-iteration (Golub & Varga 1961) on the fixed-point step. The eigenvalues of alpha S lie in [-alpha,
+    alpha], so the best mix of a step with the result before the last is known in advance. At alpha = 0.99 the
+    iteration takes 136 products for 1e-8 where plain repetition takes 1,833. Rows that no label reaches stay exactly
+    0.
     """
     rows = np.flatnonzero(np.isin(labels, classes))
     columns = labels[rows] - classes[0]
@@ -207,14 +213,14 @@ def _fixed_point(
 
 
 def _normalize_class_mass(probs: np.ndarray, reached: np.ndarray, labels: np.ndarray, class_prior: np.ndarray) -> None:
-    """Class mass normalization of the reached rows, in place."""
+    """Applies class mass normalization to the reached rows, in place."""
     counted = reached & (labels < 0)
     if not counted.any():
         return
     mass = probs[counted].mean(axis=0)
     scaled = probs[reached] * np.divide(class_prior, mass, out=np.zeros(len(mass)), where=mass > 0)
     totals = scaled.sum(axis=1, keepdims=True)
-    # A row whose every class has prior 0 keeps what it has.
+    # A row with probability only for classes of prior 0 stays unchanged.
     probs[reached] = np.where(totals > 0, scaled / np.where(totals > 0, totals, 1.0), probs[reached])
 
 
@@ -240,12 +246,12 @@ def _checked_prior(class_prior: Sequence[float] | np.ndarray | None, num_classes
     return prior / prior.sum()
 
 
-# --- is the graph to be believed? --------------------------------------------------------------------------------
+# --- accuracy of the graph ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class GraphTrust:
-    """How the graph does on labeled rows that it was not shown."""
+    """Holds the result of spreading on labeled rows that were held out."""
 
     rows: np.ndarray  # [L], row numbers of the labeled rows
     correct: np.ndarray  # [L], 1 right, 0 wrong; 1/m where m classes tie and the right one is among them
@@ -253,18 +259,20 @@ class GraphTrust:
 
     @property
     def accuracy(self) -> float:
-        """Share of the L labeled rows that the graph gets right when they are held out, in [0, 1]."""
+        """Returns the share of the L labeled rows that spread labels predict correctly when held out, in [0, 1]."""
         return float(self.correct.mean())
 
     def weight(self, teacher_accuracy: float | None = None, margin: float = 0.1) -> float:
-        """The graph's say in [0, 1]: its skill above chance, or 0 where it has lost the vote.
+        """Returns the graph's weight in [0, 1]: its skill above chance, or 0 where it is much worse than the teacher.
 
-        (low - chance) / (1 - chance), at least 0, where low is one standard error below the accuracy (lower end of
-        Wilson's interval, 1927, z = 1): few labeled rows that happened to be right are not much of a proof.
+        The weight is (low - chance) / (1 - chance), at least 0. `low` is the lower end of Wilson's interval of the
+        accuracy (1927, z = 1), since a high accuracy on few labeled rows is weak evidence.
 
         Args:
-            teacher_accuracy: accuracy of the teacher on held-out labeled rows, best the same ones. Default: unknown.
-            margin: a graph that falls short of the teacher by more than this gets weight 0. Default 0.1.
+            teacher_accuracy (`float`, *optional*): accuracy of the teacher on held-out labeled rows, preferably the
+                same ones, in [0, 1]. Without it, the graph is not compared with the teacher.
+            margin (`float`, defaults to `0.1`): largest accepted difference of the accuracies; a graph that is worse
+                than the teacher by more gets weight 0.
         """
         accuracy, count = self.accuracy, len(self.rows)
         if teacher_accuracy is not None and accuracy < teacher_accuracy - margin:
@@ -284,16 +292,18 @@ def graph_trust(
     class_prior: Sequence[float] | np.ndarray | None = None,
     seed: int = 0,
 ) -> GraphTrust:
-    """Hides each fold of the labeled rows in turn, spreads the other labels, and looks at what arrives.
+    """Holds out each fold of the labeled rows in turn, spreads the other labels, and compares the result with the
+    labels.
 
     The folds are stratified: a class with at least `folds` labeled rows loses about the same share in each. The only
-    labeled row of a class cannot be got right. No label outside `labels` is needed; the cost is that of `folds`
-    spreadings. The estimate is a little low, since each fold spreads fewer labels than there are.
+    labeled row of a class is always counted as wrong. No label outside `labels` is needed; the cost is that of `folds`
+    spreadings. The estimate is slightly pessimistic, since each fold spreads fewer labels.
 
     Args:
-        graph, labels, num_classes, alpha, class_prior: as for `spread_labels`.
-        folds: F, at least 2. Default 5; one fold a labeled row where there are fewer rows.
-        seed: of the folds.
+        graph, labels, num_classes, alpha, class_prior: as in `spread_labels`.
+        folds (`int`, defaults to `5`): number of folds, at least 2; one fold per labeled row where there are fewer
+            rows.
+        seed (`int`, defaults to `0`): random seed of the folds.
     """
     labels = _checked_labels(graph, labels, num_classes)
     prior = _checked_prior(class_prior, num_classes)
@@ -317,16 +327,16 @@ def graph_trust(
 
 
 def agreement_weights(teacher_probs: np.ndarray, graph_probs: np.ndarray, trust: float) -> np.ndarray:
-    """Weights of the teacher's pseudo-labels, larger where the graph agrees: (1 - trust) + trust a.
+    """Returns weights of the teacher's pseudo-labels, (1 - trust) + trust a, larger where the graph agrees.
 
     With t the teacher's class and g the graph's probabilities, a = g_t / (g_t + max of g over the other classes): 1
-    where the graph has no doubt of t, 1/2 where it has no opinion, 0 where it rules t out. Spread labels are flat
-    (their largest of K probabilities is often little above 1/K), so their ratio counts here and not their size.
+    where the graph is certain of t, 1/2 where t ties with another class, 0 where t has probability 0. Spread labels
+    are flat (the largest of K probabilities is often little above 1/K), so the ratio is used and not the probability.
 
     Args:
-        teacher_probs: `[N, K]`.
-        graph_probs: `[N, K]`, `SpreadLabels.probs`.
-        trust: in [0, 1], from `GraphTrust.weight`. At 0 all weights are 1: the graph has no say.
+        teacher_probs (`np.ndarray`): `[N, K]` probabilities of the teacher.
+        graph_probs (`np.ndarray`): `[N, K]` spread labels, `SpreadLabels.probs`.
+        trust (`float`): weight of the graph in [0, 1], from `GraphTrust.weight`. At 0 all weights are 1.
 
     Returns:
         `[N]`, between 1 - trust and 1.

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression, for hard labels and for soft ones, in coordinates in which a few steps find it."""
+"""Fits multinomial logistic regression to hard or soft labels, in coordinates where few steps converge."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from torch import Tensor
 
 __all__ = ["logistic_weights", "soft_logistic_weights", "softmax_regression"]
 
-# scikit-learn's 1 lost up to 8 points where classes are many, or features were not trained to tell them apart.
+# Larger than scikit-learn's 1: see benchmarks/NOTES.md, 2026-11-26.
 INVERSE_PENALTY = 10.0
 MAX_ITERATIONS = 200
-STEEPEST, SMALLEST_CHANGE = 1e-5, 1e-9  # where the search ends: the largest slope, and the last step's length
+STEEPEST, SMALLEST_CHANGE = 1e-5, 1e-9  # stopping rule of the search: largest gradient entry, length of last step
 NEVER = -100.0  # logit of a class that has no labels
 
 
 def logistic_weights(
     features: Tensor, labels: Tensor, num_classes: int, *, inverse_penalty: float = INVERSE_PENALTY
 ) -> tuple[Tensor, Tensor]:
-    """Weight and bias of multinomial logistic regression on the features, as SetFit's head (Tunstall et al. 2022).
+    """Fits multinomial logistic regression to the features, as SetFit does for its head (Tunstall et al. 2022).
 
-    The penalty is on features that are centred and divided by their root mean squared distance from the mean, which
-    makes it free of their scale. A class without rows is never predicted. The result is scikit-learn's.
+    Features are centred and divided by their root mean squared distance from the mean, so that the penalty does not
+    depend on their scale. A class without rows is never predicted. The result equals scikit-learn's.
 
     Args:
-        features: `[B, D]`, of two classes or more.
-        labels: `[B]`.
-        num_classes: K.
-        inverse_penalty: C of scikit-learn, whose default is 1; 10 here by `benchmarks/NOTES.md`, 2026-11-26.
+        features (`Tensor`): `[B, D]`, rows of at least two classes.
+        labels (`Tensor`): `[B]` class numbers.
+        num_classes (`int`): number of classes K.
+        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): inverse strength of the penalty, C of scikit-learn
+            (whose default is 1); see `benchmarks/NOTES.md`, 2026-11-26.
 
     Returns:
-        `[K, D]` and `[K]`.
+        Weight `[K, D]` and bias `[K]`.
     """
     present, numbers = torch.unique(labels.cpu(), return_inverse=True)
-    if len(present) == 2:  # scikit-learn has one vector then, the difference of two that are penalized half as much
+    if len(present) == 2:  # scikit-learn fits one vector: the difference of two that are penalized half as much
         inverse_penalty /= 2
     fitted = soft_logistic_weights(
         features.cpu().numpy(), np.eye(len(present))[numbers], np.ones(len(labels)), inverse_penalty=inverse_penalty
@@ -47,18 +48,18 @@ def logistic_weights(
 def soft_logistic_weights(
     features: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, inverse_penalty: float = INVERSE_PENALTY
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`logistic_weights` for rows that count differently and whose labels are probabilities.
+    """Fits `logistic_weights` to rows with weights and soft labels.
 
-    scikit-learn's would need each row once a class.
+    scikit-learn's estimator would need a copy of each row for every class.
 
     Args:
-        features: `[N, D]`.
-        targets: `[N, K]`, each row's probabilities.
-        weights: `[N]`, not negative, some above 0.
-        inverse_penalty: C.
+        features (`np.ndarray`): `[N, D]`.
+        targets (`np.ndarray`): `[N, K]`, each row's probabilities.
+        weights (`np.ndarray`): `[N]`, not negative, some above 0.
+        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): inverse strength of the penalty, C of scikit-learn.
 
     Returns:
-        `[K, D]` and `[K]`, float64.
+        Weight `[K, D]` and bias `[K]`, float64.
     """
     mean_square = np.square(features - features.mean(axis=0, dtype=np.float64)).sum(axis=1).mean()
     return softmax_regression(features, targets, weights, penalty=max(mean_square, 1e-12) / inverse_penalty)
@@ -76,25 +77,26 @@ def softmax_regression(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimises sum_i w_i CE(q_i, softmax(W (x_i - m) + b + o_i)) + penalty ||W||^2 / 2 + bias_penalty ||b||^2 / 2.
 
-    m is the mean of the features. By L-BFGS (Liu and Nocedal 1989) along their principal axes, each divided by the
-    root of the curvature where all classes are equally probable: features of an encoder are so unevenly spread that
-    the search looked at the loss 175 times without this where 20 are enough (`benchmarks/NOTES.md`, 2026-11-29).
+    m is the mean of the features. L-BFGS (Liu and Nocedal 1989) searches along the principal axes of the features,
+    each divided by the root of the curvature at equal probabilities of all classes. The variances of an encoder's
+    features differ so much that the search would take many more steps without this (`benchmarks/NOTES.md`,
+    2026-11-29).
 
     Args:
-        features: `[N, D]`.
-        targets: `[N, K]`, each row's probabilities.
-        weights: `[N]`, not negative, some above 0.
-        penalty: of the weight, above 0.
-        bias_penalty: of the bias.
-        offset: `[N, K]`, a fixed term in the logits.
+        features (`np.ndarray`): `[N, D]`.
+        targets (`np.ndarray`): `[N, K]`, each row's probabilities.
+        weights (`np.ndarray`): `[N]`, not negative, some above 0.
+        penalty (`float`): strength of the L2 penalty on the weight, above 0.
+        bias_penalty (`float`, defaults to `0.0`): strength of the L2 penalty on the bias.
+        offset (`np.ndarray`, *optional*): `[N, K]`, a fixed term added to the logits.
 
     Returns:
-        Weight `[K, D]` and bias `[K]`, float64, that act on the features as they are, not on x - m.
+        Weight `[K, D]` and bias `[K]`, float64, for the features themselves, not for x - m.
     """
     rows, targets, weights = (torch.as_tensor(values, dtype=torch.float64) for values in (features, targets, weights))
     center, classes = rows.mean(dim=0), targets.shape[1]
     left, spread, axes = torch.linalg.svd(rows - center, full_matrices=False)
-    variance = (1 - 1 / classes) / classes  # of an indicator, all classes being equally probable
+    variance = (1 - 1 / classes) / classes  # variance of an indicator where all classes are equally probable
     curvature = (variance * weights.mean() * spread**2 + penalty).sqrt()
     bias_curvature = (variance * weights.sum() + bias_penalty).sqrt()
     rows = torch.cat([left * (spread / curvature), (1 / bias_curvature).expand(len(rows), 1)], dim=1)

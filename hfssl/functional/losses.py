@@ -1,4 +1,4 @@
-"""Loss terms as pure functions of tensors."""
+"""Computes loss terms; pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
 
 
 def soft_cross_entropy(logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
-    """H(target, softmax(logits)) of each row, in nats: `[N, K]`, `[N, K]` -> `[N]`.
+    """Returns H(target, softmax(logits)) of each row, in nats: `[N, K]`, `[N, K]` -> `[N]`.
 
     With a one-hot target this is the ordinary cross-entropy. Gradients flow into `logits` only.
     """
@@ -25,34 +25,36 @@ def soft_cross_entropy(logits: torch.Tensor, target_probs: torch.Tensor) -> torc
 def weighted_pseudo_label_loss(
     logits: torch.Tensor, target_probs: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """(1/U) sum_u w_u H(target_u, softmax(logits_u)), a scalar.
+    """Returns (1/U) sum_u w_u H(target_u, softmax(logits_u)), a scalar in nats.
 
-    Mukherjee & Awadallah (2020), equation 10, with the mean over the *whole* batch (not over the sum of the weights),
-    so that a batch of doubtful rows moves the model less.
+    Mukherjee & Awadallah (2020), equation 10. The mean is over the *whole* batch and not over the sum of the weights,
+    so that a batch of uncertain rows changes the model less.
 
     Args:
-        logits: `[U, K]`.
-        target_probs: `[U, K]`, one-hot or soft.
-        weights: `[U]`, not negative.
+        logits (`torch.Tensor`): `[U, K]`.
+        target_probs (`torch.Tensor`): `[U, K]` target probabilities, one-hot or soft.
+        weights (`torch.Tensor`): `[U]`, at least 0.
     """
     return (weights * soft_cross_entropy(logits, target_probs)).mean()
 
 
 def same_class(labels: torch.Tensor) -> torch.Tensor:
-    """Which rows have the same class: `[B]` -> `[B, B]` bool."""
+    """Returns which pairs of rows have the same class: `[B]` -> `[B, B]` bool."""
     return labels[:, None] == labels[None, :]
 
 
 def pair_similarity_loss(features: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
-    """Draws the cosine of two rows to 1 within a class and to 0 between classes, a scalar.
+    """Pulls the cosine of two rows to 1 within a class and to 0 between classes; returns a scalar.
 
-    Mean of (cos(z_i, z_j) - 1)^2 over the pairs of one class and mean of cos(z_i, z_j)^2 over all others, half each:
-    SetFit (Tunstall et al. 2022, section 3.1) with as many pairs of either kind, but over all pairs of the batch.
-    Where the batch has pairs of one kind alone, these are all; a batch of one row gives 0.
+    The loss is the mean of (cos(z_i, z_j) - 1)^2 over the pairs of one class and the mean of cos(z_i, z_j)^2 over the
+    other pairs, half each. This is the loss of SetFit (Tunstall et al. 2022, section 3.1) with equally many pairs of
+    both kinds, over all pairs of the batch. Where the batch has pairs of only one kind, the loss is their mean; a
+    batch of one row gives 0.
 
     Args:
-        features: `[B, D]`.
-        alike: `[B, B]`, which rows are of one class (`same_class`), or cosines in [0, 1] to draw them to.
+        features (`torch.Tensor`): `[B, D]`.
+        alike (`torch.Tensor`): `[B, B]`, whether two rows have the same class (`same_class`), or target cosines in [0,
+            1].
     """
     normalised = F.normalize(features, dim=-1)
     alike = alike.float()
@@ -63,16 +65,16 @@ def pair_similarity_loss(features: torch.Tensor, alike: torch.Tensor) -> torch.T
 
 
 def supervised_contrastive_loss(features: torch.Tensor, alike: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Pulls rows of one class together and pushes all others away, a scalar in nats.
+    """Pulls rows of one class together and pushes all others away; returns a scalar in nats.
 
-    L_out of Khosla et al. (2020), equation 2: for each anchor the mean over its positives of
-    -log(exp(z_i z_p / T) / sum_{a != i} exp(z_i z_a / T)), with z normalised to length 1; then the mean over the
-    anchors that have a positive. A batch in which no row has one gives 0.
+    L_out of Khosla et al. (2020), equation 2. Each anchor contributes the mean over its positives of -log(exp(z_i z_p
+    / T) / sum_{a != i} exp(z_i z_a / T)), with z normalised to length 1. The loss is the mean over the anchors with a
+    positive; a batch without any gives 0.
 
     Args:
-        features: `[B, D]`.
-        alike: `[B, B]` bool, or weights in [0, 1] of rows that are alike in part.
-        temperature: T, above 0.
+        features (`torch.Tensor`): `[B, D]`.
+        alike (`torch.Tensor`): `[B, B]` bool, whether two rows have the same class, or weights in [0, 1].
+        temperature (`float`): temperature T, above 0.
     """
     normalised = F.normalize(features, dim=-1)
     itself = torch.eye(len(alike), dtype=torch.bool, device=features.device)

@@ -1,6 +1,6 @@
-"""Nearest neighbours by cosine: exact for small pools, approximate in about N log N time for large ones.
+"""Finds nearest neighbours by cosine: exact for small pools, approximate in about N log N time for large ones.
 
-What is drawn at random is drawn from `seed`; the same seed gives the same neighbours.
+All randomness comes from `seed`: the same seed gives the same neighbours.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ __all__ = ["SEARCHES", "nearest_neighbors"]
 
 logger = logging.getLogger(__name__)
 
-EXACT_ROWS = 10_000  # up to here every row is compared with every other
+EXACT_ROWS = 10_000  # up to this many rows, every row is compared with every other
 CELL_ROWS = 200  # mean size of the cells that the approximate searches cut the rows into
 PROBES = 16  # cells that a row is compared with
-BRANCHES = 64  # clusters a level of the cutting; cells around its own among which a row chooses those to probe
-BLOCK = 2**22  # similarities held at once: 16 MiB
+BRANCHES = 64  # clusters per level of k-means; also cells near its own among which a row selects those to probe
+BLOCK = 2**22  # similarities in memory at once: 16 MiB
 
 
 def nearest_neighbors(
     embeddings: np.ndarray, k: int = 10, *, search: str = "auto", seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's k nearest other rows by cosine, in no order.
+    """Finds each row's k nearest other rows by cosine, in no particular order.
 
     Args:
-        embeddings: `[N, D]`, any scale.
-        k: neighbours a row.
-        search: a key of `SEARCHES`; `"auto"` is exact up to 10,000 rows, then faiss where it is installed, else cells.
-        seed: of the approximate searches.
+        embeddings (`np.ndarray`): `[N, D]`, any scale.
+        k (`int`, defaults to `10`): neighbours per row.
+        search (`str`, defaults to `"auto"`): a key of `SEARCHES`; `"auto"` is exact up to 10,000 rows; above that it
+            uses faiss where it is installed, else cells.
+        seed (`int`, defaults to `0`): random seed of the approximate searches.
 
     Returns:
         Row numbers `[N, k]` int32 and cosines `[N, k]` float32. Where an approximate search finds fewer than k, the
-        rest has cosine -1 and means nothing.
+        remaining entries have cosine -1 and are invalid.
     """
     if search not in SEARCHES:
         raise ValueError(f"search must be one of {', '.join(SEARCHES)}, got {search!r}.")
@@ -58,7 +59,7 @@ def nearest_neighbors(
 
 
 def _unit_rows(embeddings: np.ndarray) -> np.ndarray:
-    """A float32 copy with rows of length 1; rows of zeros stay zeros."""
+    """Returns a float32 copy with rows of length 1; rows of zeros stay zeros."""
     unit = np.array(embeddings, dtype=np.float32, order="C")
     if unit.ndim != 2:
         raise ValueError(f"embeddings must be a matrix [N, D], got an array of shape {unit.shape}.")
@@ -74,13 +75,14 @@ def _unit_rows(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _largest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the `count` largest along the last axis, in no order; all where there are fewer."""
+    """Returns the positions of the `count` largest entries along the last axis, in no order; all where there are
+    fewer."""
     count = min(count, scores.shape[-1])
     return np.argpartition(scores, scores.shape[-1] - count, axis=-1)[..., scores.shape[-1] - count :]
 
 
 class _Best:
-    """The k nearest found so far, for every row: `neighbors` and `cosines`, both `[N, k]`."""
+    """Holds the k nearest rows found so far for every row: `neighbors` and `cosines`, both `[N, k]`."""
 
     def __init__(self, unit: np.ndarray, k: int):
         self.unit, self.k = unit, k
@@ -105,7 +107,7 @@ class _Best:
 
 
 def _search_exact(unit: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every row with every other: N**2 D."""
+    """Compares every row with every other: O(N**2 D)."""
     best = _Best(unit, k)
     everyone = np.arange(len(unit))
     best.offer(everyone, everyone)
@@ -113,7 +115,7 @@ def _search_exact(unit: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.n
 
 
 def _search_cells(unit: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every row with the rows of the `PROBES` cells whose centres are nearest to it (an inverted file).
+    """Compares every row with the rows of the `PROBES` cells whose centres are nearest to it (an inverted file).
 
     Cells hold at most 2 `CELL_ROWS` rows and are found by k-means of k-means, log N levels of O(N D); each row then
     costs the same, however many there are.
@@ -133,7 +135,7 @@ def _cut(unit: np.ndarray, rows: np.ndarray, seed: int) -> list[np.ndarray]:
     if len(rows) <= 2 * CELL_ROWS:
         return [rows]
     clusters = min(BRANCHES, len(rows) // CELL_ROWS)
-    # Neither of the stopping rules: they look at sums whose last bits depend on the threads.
+    # No stopping rule: both depend on sums whose last bits vary with the number of threads.
     means = MiniBatchKMeans(
         clusters, init="random", n_init=1, max_iter=2, batch_size=4096, tol=0.0, max_no_improvement=None,
         reassignment_ratio=0.0, random_state=seed,
@@ -142,14 +144,14 @@ def _cut(unit: np.ndarray, rows: np.ndarray, seed: int) -> list[np.ndarray]:
     cells = []
     for label in np.unique(labels):
         part = rows[labels == label]
-        # A cluster that keeps most rows is one of (nearly) equal rows, and k-means would never get it smaller.
+        # A cluster with most of the rows consists of (nearly) equal rows, which k-means cannot split.
         whole = len(part) <= len(rows) / 2
         cells += _cut(unit, part, seed) if whole else np.array_split(part, math.ceil(len(part) / CELL_ROWS))
     return cells
 
 
 def _probes(unit: np.ndarray, cells: Sequence[np.ndarray]) -> np.ndarray:
-    """`[N, PROBES]`: the nearest cells of each row, out of the `BRANCHES` cells nearest to its own."""
+    """Returns the nearest cells of each row, `[N, PROBES]`, among the `BRANCHES` cells nearest to its own."""
     centers = _unit_rows(np.stack([unit[rows].mean(axis=0) for rows in cells]))
     probed = np.empty((len(unit), min(PROBES, len(cells))), dtype=np.int32)
     for rows, center in zip(cells, centers, strict=True):
@@ -159,7 +161,7 @@ def _probes(unit: np.ndarray, cells: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _search_faiss(unit: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same inverted file from faiss. Not its HNSW: several threads build another graph on every run."""
+    """Searches the same inverted file with faiss. Its HNSW index with several threads would differ between runs."""
     import faiss
 
     cells = max(1, len(unit) // CELL_ROWS)

@@ -1,8 +1,8 @@
-"""What keeps a model from learning a few labels by heart: each an option, none a default.
+"""Computes regularisers for training on few labels; each is an option, and none is on by default.
 
 | option | source |
 |---|---|
-| `r_drop_alpha` | R-Drop (Wu et al. 2021): two dropout views of a row shall agree |
+| `r_drop_alpha` | R-Drop (Wu et al. 2021): predictions of two dropout views of a row are pulled together |
 | `mixup_alpha` | mixup (Zhang et al. 2018) of the head's input, as senMixup (Guo et al. 2019) |
 | `l2_sp_alpha` | L2-SP (Li et al. 2018): stay near the weights that training started from |
 | `layerwise_lr_decay` | ULMFiT's discriminative rates (Howard & Ruder 2018); in `hfssl.training.learning_rates` |
@@ -35,17 +35,18 @@ def r_drop_loss(
     loss: Loss = F.cross_entropy,
     divergence: Loss | None = None,
 ) -> Tensor:
-    """Half of R-Drop's loss (Wu et al. 2021, equation 4), so that alpha = 0 is the ordinary cross-entropy.
+    """Returns half of R-Drop's loss (Wu et al. 2021, equation 4), so that alpha = 0 is the ordinary cross-entropy.
 
     (CE(first) + CE(second)) / 2 + alpha / 2 * (KL(p1 || p2) + KL(p2 || p1)) / 2, means over the rows, in nats.
 
     Args:
-        first: `[B, K]` logits under one dropout mask.
-        second: `[B, K]` logits of the same rows under another.
-        labels: `[B]`.
-        alpha: weight of the divergence; the paper has 0.5 to 5.
-        loss: (logits, labels) -> mean loss; default: cross-entropy.
-        divergence: (logits, logits) -> sum of the two divergences; default: `symmetric_divergence`.
+        first (`Tensor`): `[B, K]` logits under one dropout mask.
+        second (`Tensor`): `[B, K]` logits of the same rows under another dropout mask.
+        labels (`Tensor`): `[B]`.
+        alpha (`float`): weight of the divergence; the paper uses 0.5 to 5.
+        loss (`Loss`, defaults to `F.cross_entropy`): (logits, labels) -> mean loss; default: cross-entropy.
+        divergence (`Loss`, *optional*): (logits, logits) -> sum of the two divergences; `symmetric_divergence` by
+            default.
     """
     divergence = symmetric_divergence if divergence is None else divergence
     likelihood = sum(loss(logits, labels) for logits in (first, second))
@@ -53,7 +54,8 @@ def r_drop_loss(
 
 
 def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """KL(p1 || p2) + KL(p2 || p1) of softmax distributions, mean over the rows, in nats: logits `[B, K]` each."""
+    """Returns KL(p1 || p2) + KL(p2 || p1) of two softmax distributions, mean over the rows, in nats; logits `[B,
+    K]`."""
     one, other = first.log_softmax(-1), second.log_softmax(-1)
     return sum(F.kl_div(q, p, log_target=True, reduction="batchmean") for p, q in ((one, other), (other, one)))
 
@@ -61,25 +63,25 @@ def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
 def mixup_loss(
     logits: Tensor, labels: Tensor, partners: Tensor, share: float, *, loss: Loss = F.cross_entropy
 ) -> Tensor:
-    """share * loss(label) + (1 - share) * loss(partner's label) (Zhang et al. 2018, section 2).
+    """Returns share * loss(label) + (1 - share) * loss(partner's label) (Zhang et al. 2018, section 2).
 
     Args:
-        logits: `[B, K]` of mixed rows.
-        labels: `[B]`.
-        partners: `[B]` row numbers that each row was mixed with.
-        share: lambda, what is left of the row itself, in [0, 1].
-        loss: (logits, labels) -> mean loss; default: cross-entropy.
+        logits (`Tensor`): `[B, K]` of mixed rows.
+        labels (`Tensor`): `[B]`.
+        partners (`Tensor`): `[B]` row numbers that each row was mixed with.
+        share (`float`): lambda in [0, 1], the weight of the row itself.
+        loss (`Loss`, defaults to `F.cross_entropy`): (logits, labels) -> mean loss; default: cross-entropy.
     """
     return share * loss(logits, labels) + (1 - share) * loss(logits, labels[partners])
 
 
 def draw_mixup(size: int, alpha: float, seed: int, step: int) -> tuple[float, Tensor]:
-    """lambda ~ Beta(alpha, alpha), turned to be at least 1/2 (Berthelot et al. 2019), and a partner for each row.
+    """Draws lambda ~ Beta(alpha, alpha), at least 1/2 (Berthelot et al. 2019), and a partner for each row.
 
-    A function of seed and step, so that a resumed run draws what one that was never stopped would have.
+    The result depends on seed and step only, so that a resumed run draws the same numbers as an uninterrupted one.
 
     Returns:
-        lambda, and `[size]` row numbers.
+        lambda, and the row numbers of the partners `[size]`.
     """
     generator = numpy_generator(seed, "mixup", step)
     share = float(generator.beta(alpha, alpha))

@@ -1,9 +1,10 @@
-"""Which rows of the pool get a pseudo-label this round. Pure functions of arrays and an explicit generator.
+"""Selects the rows of the pool that get a pseudo-label. Pure functions of arrays and an explicit generator.
 
-All draws but `all` and `threshold` are *class-balanced*: of S rows asked for, each class gives S/K of those predicted
-as it (the first S mod K classes give one more). A class with fewer candidates gives what it has, and what it lacks is
-*not* made up by other classes: the balance is the point of the draw. So fewer than S rows may come back. No row comes
-back twice (UST's code draws with replacement where a class is short: a few rows then fill a rare class's whole quota).
+All strategies except `all` and `threshold` are *class-balanced*: of S requested rows, S/K are selected among the rows
+predicted as each class (one more for the first S mod K classes). A class with fewer candidates contributes all of
+them, and other classes do *not* fill the gap, since that would break the balance. So fewer than S rows may be
+selected. No row is selected twice. (UST's code selects with replacement where a class has too few rows, so that a few
+rows fill a rare class's quota.)
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = [
 Acquisition = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 # From probs [N, K] (mean over the passes), variance [N] of the predicted class and bald [N] in nats to uncertainty
-# [N], 0 where all is clear. All but BALD, which UST takes in nats, are scaled to at most 1.
+# [N], 0 where the prediction is certain. All except BALD, which UST uses in nats, are scaled to at most 1.
 ACQUISITIONS: dict[str, Acquisition] = {
     "bald": lambda probs, variance, bald: bald,  # Houlsby et al. 2011
     "entropy": lambda probs, variance, bald: entr(probs).sum(axis=1) / np.log(probs.shape[1]),  # Shannon 1948
@@ -43,7 +44,7 @@ ACQUISITIONS: dict[str, Acquisition] = {
 
 @dataclass(frozen=True)
 class Candidates:
-    """The pool as the teacher sees it; N rows, K classes."""
+    """Holds the teacher's predictions for the pool; N rows, K classes."""
 
     predicted: np.ndarray  # [N] int, the class that would become the pseudo-label
     confidence: np.ndarray  # [N], probability of that class
@@ -52,7 +53,7 @@ class Candidates:
 
 
 def quotas(size: int, num_classes: int) -> np.ndarray:
-    """`[K]` int64 that sums to `size`: S/K a class, one more for the first S mod K classes."""
+    """Returns the rows per class, `[K]` int64 that sums to `size`: S/K, one more for the first S mod K classes."""
     share, rest = divmod(size, num_classes)
     return share + (np.arange(num_classes) < rest).astype(np.int64)
 
@@ -60,20 +61,20 @@ def quotas(size: int, num_classes: int) -> np.ndarray:
 def class_balanced_selection(
     candidates: Candidates, probability: np.ndarray, size: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Per class, draws S/K rows without replacement with chances proportional to `probability`.
+    """Selects S/K rows of each class without replacement, with chances proportional to `probability`.
 
-    Rows of probability 0 are drawn, at random, only after all others of their class are gone.
+    Rows of probability 0 are selected, at random, only after all other rows of their class.
 
     Args:
-        candidates: the pool.
-        probability: `[N]`, not negative, need not sum to 1.
-        size: S, rows wanted in all.
-        generator: drawn from; the same state gives the same rows.
+        candidates (`Candidates`): predictions for the pool.
+        probability (`np.ndarray`): `[N]`, at least 0; the sum does not matter.
+        size (`int`): number of rows S to select.
+        generator (`np.random.Generator`): source of randomness; the same state gives the same rows.
 
     Returns:
         Row numbers, ascending int64, at most `size`.
     """
-    # The smallest of Exp(1)/p are a draw without replacement with chances p (Efraimidis & Spirakis 2006); 1/0 = inf.
+    # The smallest of Exp(1)/p are a sample without replacement with chances p (Efraimidis & Spirakis 2006); 1/0 = inf.
     with np.errstate(divide="ignore", over="ignore"):
         keys = generator.exponential(size=len(probability)) / np.asarray(probability, dtype=np.float64)
     return _smallest_of_each_class(candidates, keys, size, generator)
@@ -82,7 +83,7 @@ def class_balanced_selection(
 def _smallest_of_each_class(
     candidates: Candidates, keys: np.ndarray, size: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """The rows with the smallest keys in each class, up to the class's quota; ties are broken at random."""
+    """Returns the rows with the smallest keys in each class, up to the class's quota; ties are broken at random."""
     order = np.lexsort((generator.random(len(keys)), keys))
     predicted = candidates.predicted[order]
     chosen = [order[predicted == k][:quota] for k, quota in enumerate(quotas(size, candidates.num_classes))]
@@ -90,38 +91,40 @@ def _smallest_of_each_class(
 
 
 def select_easy(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Rows that the teacher is sure of: p proportional to max(0, 1 - uncertainty) (UST's easy draw, there of BALD)."""
+    """Selects certain rows: p proportional to max(0, 1 - uncertainty) (UST's easy selection, with BALD)."""
     return class_balanced_selection(candidates, np.maximum(0.0, 1.0 - candidates.uncertainty), size, generator)
 
 
 def select_hard(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Rows that the teacher is unsure of: p proportional to max(0, uncertainty) (UST's hard draw, there of BALD)."""
+    """Selects uncertain rows: p proportional to max(0, uncertainty) (UST's hard selection, with BALD)."""
     return class_balanced_selection(candidates, np.maximum(0.0, candidates.uncertainty), size, generator)
 
 
 def select_uniform(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Rows at random within each class: plain self-training."""
+    """Selects rows at random within each class: plain self-training."""
     return class_balanced_selection(candidates, np.ones(len(candidates.predicted)), size, generator)
 
 
 def select_top_k(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """The S/K most confident rows of each class. The generator breaks ties, common where confidence is a rounded 1."""
+    """Selects the S/K most confident rows of each class. Ties, common where confidence rounds to 1, are broken at
+    random."""
     return _smallest_of_each_class(candidates, -candidates.confidence, size, generator)
 
 
 def select_threshold(
     candidates: Candidates, size: int, generator: np.random.Generator, threshold: float = 0.95
 ) -> np.ndarray:
-    """Every row with confidence of at least `threshold` (Lee 2013; FixMatch); not balanced, not bounded by `size`."""
+    """Selects every row with confidence of at least `threshold` (Lee 2013; FixMatch), without balance and without
+    `size`."""
     return np.flatnonzero(candidates.confidence >= threshold)
 
 
 def select_all(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Every row; `size` and the generator are not used."""
+    """Selects every row; `size` and the generator are not used."""
     return np.arange(len(candidates.predicted))
 
 
-SelectionStrategy = Callable[..., np.ndarray]  # of candidates, size and generator
+SelectionStrategy = Callable[..., np.ndarray]  # (candidates, size, generator) -> row numbers
 
 SELECTION_STRATEGIES: dict[str, SelectionStrategy] = {
     "easy": select_easy,

@@ -1,8 +1,8 @@
-"""Uncertainty of predictions, in nats where it is an entropy. Pure functions of tensors.
+"""Measures the uncertainty of predictions; entropies are in nats. Pure functions of tensors.
 
-`probs` are probabilities over the last axis. Where passes are involved, the first axis holds T stochastic forward
-passes (MC dropout, Gal & Ghahramani 2016) over the same N rows with K classes: `[T, N, K]`. One pass (T = 1) is fine
-and has no disagreement: BALD, variances and variation ratio are exactly 0 then.
+`probs` are probabilities over the last axis. Functions of several passes take T stochastic forward passes (MC dropout,
+Gal & Ghahramani 2016) over the same N rows with K classes: `[T, N, K]`. One pass (T = 1) is allowed: BALD, variances
+and variation ratio are then exactly 0.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["bald", "entropy", "predicted_class_variance", "predictive_variance",
 
 
 def entropy(probs: Tensor) -> Tensor:
-    """Entropy H(p) = -sum_k p_k log p_k in nats, with 0 log 0 = 0.
+    """Returns the entropy H(p) = -sum_k p_k log p_k in nats, with 0 log 0 = 0.
 
     Args:
-        probs: `[..., K]`.
+        probs (`Tensor`): `[..., K]`.
 
     Returns:
         `[...]`, between 0 and log K.
@@ -26,12 +26,12 @@ def entropy(probs: Tensor) -> Tensor:
 
 
 def bald(probs: Tensor) -> Tensor:
-    """Mutual information between label and weights, H(mean_t p_t) - mean_t H(p_t) (Houlsby et al. 2011, eq. 2).
+    """Returns the mutual information of label and weights, H(mean_t p_t) - mean_t H(p_t) (Houlsby et al. 2011, eq. 2).
 
-    It is 0 where all passes agree, however unsure they are, and large where each pass is sure of something else.
+    It is 0 where all passes agree, even if they are uncertain, and large where confident passes disagree.
 
     Args:
-        probs: `[T, N, K]`.
+        probs (`Tensor`): `[T, N, K]`.
 
     Returns:
         `[N]` in nats, between 0 and log K (rounding below 0 is cut off).
@@ -40,12 +40,12 @@ def bald(probs: Tensor) -> Tensor:
 
 
 def predictive_variance(probs: Tensor) -> Tensor:
-    """Variance of each class's probability over the passes.
+    """Returns the variance of each class's probability over the passes.
 
-    It is the *population* variance (divided by T, not by T - 1), as in UST's code: one pass gives 0 and not NaN.
+    This is the *population* variance (divided by T, not by T - 1), as in UST's code: one pass gives 0 and not NaN.
 
     Args:
-        probs: `[T, N, K]`.
+        probs (`Tensor`): `[T, N, K]`.
 
     Returns:
         `[N, K]`, between 0 and 1/4.
@@ -54,11 +54,11 @@ def predictive_variance(probs: Tensor) -> Tensor:
 
 
 def predicted_class_variance(probs: Tensor, predicted: Tensor) -> Tensor:
-    """Population variance over the passes of the probability of each row's predicted class (UST).
+    """Returns the population variance, over the passes, of the probability of each row's predicted class (UST).
 
     Args:
-        probs: `[T, N, K]`.
-        predicted: `[N]` int64, class of each row.
+        probs (`Tensor`): `[T, N, K]`.
+        predicted (`Tensor`): `[N]` int64, class of each row.
 
     Returns:
         `[N]`, between 0 and 1/4.
@@ -67,10 +67,10 @@ def predicted_class_variance(probs: Tensor, predicted: Tensor) -> Tensor:
 
 
 def variation_ratio(probs: Tensor) -> Tensor:
-    """Share of the passes that do not vote for the most voted class, 1 - max_k votes_k / T (Freeman 1965).
+    """Returns the share of passes that do not predict the most predicted class, 1 - max_k votes_k / T (Freeman 1965).
 
     Args:
-        probs: `[T, N, K]`.
+        probs (`Tensor`): `[T, N, K]`.
 
     Returns:
         `[N]`, between 0 and 1 - 1/K.

@@ -1,4 +1,4 @@
-"""Weights of pseudo-labeled rows: how much a row may teach, given how sure its label is. Pure functions of tensors."""
+"""Weights pseudo-labeled rows by the certainty of their labels. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = [
 
 
 def log_variance(variance: Tensor, alpha: float = 0.1, eps: float = 1e-10) -> Tensor:
-    """UST's confidence weight, -alpha log(Var + eps) (Mukherjee & Awadallah 2020, "confident learning").
+    """Returns UST's confidence weight, -alpha log(Var + eps) (Mukherjee & Awadallah 2020, "confident learning").
 
-    The variance that belongs in here is that of the predicted class; UST's reference code takes class 0's for every
-    row, a bug that we do not repeat. Since a probability's variance is at most 1/4, the weight is positive: between
-    0.14 (passes that contradict each other) and 2.30 (passes that agree) at the default values.
+    The variance is that of the predicted class; UST's reference code uses class 0's for every row, which is a bug.
+    Since a probability's variance is at most 1/4, the weight is positive: between 0.14 (passes that contradict each
+    other) and 2.30 (passes that agree) at the default values.
 
     Args:
-        variance: `[N]`, variance over the passes of the predicted class's probability.
-        alpha: scale; it cancels out when the weights are normalized to mean 1.
-        eps: bounds the weight of rows whose passes agree exactly.
+        variance (`Tensor`): `[N]`, variance over the passes of the predicted class's probability.
+        alpha (`float`, defaults to `0.1`): scale; it cancels out when the weights are normalized to mean 1.
+        eps (`float`, defaults to `1e-10`): bound on the weight of rows whose passes agree exactly.
 
     Returns:
         `[N]`.
@@ -41,10 +41,10 @@ def log_variance(variance: Tensor, alpha: float = 0.1, eps: float = 1e-10) -> Te
 
 
 def one_minus_entropy(probs: Tensor) -> Tensor:
-    """1 - H(p) / log K (Iscen et al. 2019, the weight of a pseudo-label).
+    """Returns 1 - H(p) / log K (Iscen et al. 2019, the weight of a pseudo-label).
 
     Args:
-        probs: `[N, K]`, K at least 2.
+        probs (`Tensor`): `[N, K]`, K at least 2.
 
     Returns:
         `[N]`, from 0 (uniform) to 1 (certain).
@@ -53,23 +53,23 @@ def one_minus_entropy(probs: Tensor) -> Tensor:
 
 
 def one_minus_bald(bald: Tensor, num_classes: int) -> Tensor:
-    """1 - BALD / log K: the passes' disagreement in place of the predictive entropy of `one_minus_entropy`.
+    """Returns 1 - BALD / log K: the passes' disagreement in place of the predictive entropy of `one_minus_entropy`.
 
     Args:
-        bald: `[N]` in nats.
-        num_classes: K, at least 2.
+        bald (`Tensor`): `[N]` in nats.
+        num_classes (`int`): number of classes K, at least 2.
 
     Returns:
-        `[N]`, from 0 (each pass sure of another class) to 1 (the passes agree).
+        `[N]`, from 0 (each pass is certain of another class) to 1 (the passes agree).
     """
     return (1.0 - bald / math.log(num_classes)).clamp(0.0, 1.0)
 
 
 def confidence(probs: Tensor) -> Tensor:
-    """Probability of the most likely class.
+    """Returns the probability of the most likely class.
 
     Args:
-        probs: `[N, K]`.
+        probs (`Tensor`): `[N, K]`.
 
     Returns:
         `[N]`, between 1/K and 1.
@@ -78,10 +78,10 @@ def confidence(probs: Tensor) -> Tensor:
 
 
 def uniform(probs: Tensor) -> Tensor:
-    """Weight 1 for every row: plain self-training.
+    """Returns weight 1 for every row: plain self-training.
 
     Args:
-        probs: `[N, K]`.
+        probs (`Tensor`): `[N, K]`.
 
     Returns:
         `[N]` of ones.
@@ -90,10 +90,10 @@ def uniform(probs: Tensor) -> Tensor:
 
 
 def normalize_to_mean_one(weights: Tensor) -> Tensor:
-    """Divides by the mean, so that weighting changes which rows teach more but not the size of the unlabeled loss.
+    """Divides weights by their mean, so that weighting does not change the size of the unlabeled loss.
 
     Args:
-        weights: `[N]`, not negative. All zero stays all zero: rows that no one trusts teach nothing.
+        weights (`Tensor`): `[N]`, at least 0. If all are 0, all stay 0.
 
     Returns:
         `[N]` with mean 1.
@@ -116,14 +116,14 @@ WEIGHTINGS: dict[str, Weighting] = {
 def pseudo_label_weights(
     name: str, probs: Tensor, variance: Tensor, bald: Tensor, *, normalize: bool = True
 ) -> Tensor:
-    """Weights of the *selected* rows by the weighting called `name`.
+    """Returns the weights of the *selected* rows by the weighting `name`.
 
     Args:
-        name: a key of `WEIGHTINGS`.
-        probs: `[N, K]`, mean over the passes.
-        variance: `[N]`, variance of the predicted class's probability over the passes.
-        bald: `[N]` in nats.
-        normalize: scale to mean 1 over these rows. Default `True`.
+        name (`str`): a key of `WEIGHTINGS`.
+        probs (`Tensor`): `[N, K]`, mean over the passes.
+        variance (`Tensor`): `[N]`, variance of the predicted class's probability over the passes.
+        bald (`Tensor`): `[N]` in nats.
+        normalize (`bool`, defaults to `True`): whether to scale to mean 1 over these rows.
 
     Returns:
         `[N]`.

@@ -1,1 +1,1 @@
-"""The Hub client: downloads and uploads."""
+"""Downloads from and uploads to the Hub."""

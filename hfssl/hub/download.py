@@ -1,4 +1,4 @@
-"""From the Hub: a repository's files in the local cache, and the Hub's errors in words."""
+"""Downloads a repository's files into the local cache, and translates the Hub's errors into sentences."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hfssl.errors import ModelError
 
 __all__ = ["download", "in_words"]
 
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]  # and so no pickle is ever downloaded
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md"]  # so that no pickle is ever downloaded
 
 
 def download(repo_id: str, *, revision: str | None = None, token: str | None = None) -> Path:
-    """The folder in the local cache with a repository's configuration, safetensors and tokenizer.
+    """Downloads a repository's configuration, safetensors and tokenizer; returns their folder in the local cache.
 
-    What is cached is used where the Hub cannot be reached.
+    Cached files are used where the Hub cannot be reached.
 
     Raises:
-        ModelError: no such repository or revision, or not reachable and not cached.
+        ModelError: if there is no such repository or revision, or if it is neither reachable nor cached.
     """
     try:
         return Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=WANTED))
@@ -48,11 +48,11 @@ def download(repo_id: str, *, revision: str | None = None, token: str | None = N
 
 
 def in_words(error: HfHubHTTPError, repo_id: str) -> str:
-    """One sentence about an answer that is an error; tokens and addresses are left out."""
+    """Returns one sentence about an error of the Hub, without tokens and addresses."""
     status = error.response.status_code
     if status == 401:
         return (
-            f"Expected a token that the Hub knows to reach '{repo_id}', got none or one that is not valid: log in "
+            f"Expected a token that the Hub accepts to reach '{repo_id}', got none or one that is not valid: log in "
             "with `hf auth login`, or set HF_TOKEN."
         )
     if status == 403:
@@ -65,7 +65,7 @@ def in_words(error: HfHubHTTPError, repo_id: str) -> str:
     if status == 412:
         return (
             f"Expected '{repo_id}' to stay as it was during the push, but somebody else pushed to it: nothing of this "
-            "push was kept; look at the new state and repeat the command."
+            "push was saved; check the new state and repeat the command."
         )
     return (
         f"Expected an answer of the Hub for '{repo_id}', but got the status {status}: nothing was changed there; "

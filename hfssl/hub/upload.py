@@ -1,7 +1,6 @@
-"""One commit to the Hub: insisted on while the trouble passes, said in words where it does not.
+"""Uploads files in one commit to the Hub, with retries after transient errors.
 
-Nothing is changed before the commit, and the commit is there as a whole or not at all: a push that failed has lost
-nothing and can be repeated.
+Nothing changes before the commit, and the commit is atomic: a failed push can be repeated without loss.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ Files = Mapping[str, Path | bytes]  # path in the repository -> file, or its con
 T = TypeVar("T")
 
 TRANSIENT = (429, 500, 502, 503, 504)
-TRIES, FIRST_WAIT, MAX_WAIT = 5, 1.0, 300.0  # waits of 1, 2, 4 and 8 seconds, or what the server asks for
-# What says which model a repository's root holds. Left over from an earlier push (an adapter where now a full model
-# is), it would be loaded in place of the new one.
+TRIES, FIRST_WAIT, MAX_WAIT = 5, 1.0, 300.0  # waits of 1, 2, 4 and 8 seconds, or as long as the server requests
+# Files in a repository's root that define its model. Files left from an earlier push (an adapter before a full model)
+# would be loaded in place of the new ones.
 ROOT_OF_A_MODEL = re.compile(r"(adapter_)?config\.json|hfssl_labels\.json|[^/]+\.safetensors(\.index\.json)?")
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push has done, or would do.
+    """Describes a finished push, or a dry run.
 
-    Attributes:
-        files: Path in the repository -> bytes.
-        url: Of the commit; `None` for a dry run.
-        oid: Of the commit; `None` for a dry run.
+    Args:
+        files (`dict[str, int]`): path in the repository -> size in bytes.
+        url (`str`, *optional*): address of the commit; `None` for a dry run.
+        oid (`str`, *optional*): hash of the commit; `None` for a dry run.
     """
 
     files: dict[str, int]
@@ -51,7 +50,7 @@ class Pushed:
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raises a `ModelError` for what cannot be the name of a repository."""
+    """Raises a `ModelError` if `repo_id` is not a valid name of a repository."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -59,7 +58,7 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def sizes_of(files: Files) -> dict[str, int]:
-    """Path in the repository -> bytes."""
+    """Returns path in the repository -> size in bytes."""
     return {name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in files.items()}
 
 
@@ -70,7 +69,7 @@ def make_repository(
     token: str | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Makes the repository if it is not there; returns its full name. See `commit` for the arguments and errors."""
+    """Creates the repository unless it exists; returns its full name. See `commit` for the arguments and errors."""
     check_repo_id(repo_id)
     api = HfApi(token=token)
     return _insisting(lambda: api.create_repo(repo_id, private=private, exist_ok=True).repo_id, repo_id, wait)
@@ -86,23 +85,24 @@ def commit(
     token: str | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Pushed:
-    """Adds `files` to a repository in one commit, and takes out what an earlier push left of another kind of model.
+    """Adds `files` to a repository in one commit, and deletes files of another kind of model from an earlier push.
 
-    Server errors, rate limits and dropped connections are tried again, with growing waits. Large files that arrived
-    before a failure are not sent a second time.
+    After server errors, rate limits and dropped connections the commit is retried, with growing waits. Large files
+    that arrived before a failure are not sent again.
 
     Args:
-        files: path in the repository -> file, or its content.
-        repo_id: `name` or `namespace/name`; made if it is not there.
-        message: of the commit.
-        private: of a repository that is made. Default: as the namespace has it.
-        revision: branch, made if it is not there. Default: `main`.
-        token: default: the one that `hf auth login` saved, or `HF_TOKEN`.
-        wait: for tests.
+        files (`Files`): path in the repository -> file, or its content.
+        repo_id (`str`): `name` or `namespace/name`; created if it does not exist.
+        message (`str`): commit message.
+        private (`bool`, *optional*): whether a new repository is private. Default: the setting of the namespace.
+        revision (`str`, *optional*): branch, created if it does not exist. Default: `main`.
+        token (`str`, *optional*): access token. Default: the token that `hf auth login` saved, or `HF_TOKEN`.
+        wait (`Callable[[float], None]`, defaults to `time.sleep`): function that waits for a number of seconds; tests
+            replace it.
 
     Raises:
-        ModelError: in one sentence: a token that is not valid or may not write, somebody else's push in between, a
-            server that stays away. The Hub is then as it was.
+        ModelError: if the token is not valid or may not write, if somebody else pushed in between, or if the server
+            does not respond. The Hub is then unchanged.
     """
     name = make_repository(repo_id, private=private, token=token, wait=wait)
     api = HfApi(token=token)
@@ -118,7 +118,7 @@ def commit(
     stale = [p for p in present if brings_a_model and p not in files and ROOT_OF_A_MODEL.fullmatch(p)]
 
     def send() -> Pushed:
-        # New operations for each try: one that failed half-way keeps what it believes to have been sent.
+        # New operations for each try: an operation that failed half-way still records its files as sent.
         operations = [CommitOperationAdd(path, file) for path, file in files.items()]
         operations += [CommitOperationDelete(path) for path in stale]
         done = api.create_commit(
@@ -130,7 +130,7 @@ def commit(
 
 
 def _insisting(work: Callable[[], T], repo_id: str, wait: Callable[[float], None]) -> T:
-    """Runs `work`, again after transient failures; what is final becomes one sentence, without any token in it."""
+    """Runs `work`, again after transient failures; raises a final failure as one sentence, without any token."""
     for number in range(1, TRIES + 1):
         pause = FIRST_WAIT * 2 ** (number - 1)
         try:
@@ -158,7 +158,7 @@ def _insisting(work: Callable[[], T], repo_id: str, wait: Callable[[float], None
 
 
 def _asked_wait(header: str | None, default: float) -> float:
-    """Seconds that `Retry-After` asks for; it may also hold a date, for which our own wait has to do."""
+    """Returns the seconds in `Retry-After`; for a date in it, returns `default`."""
     try:
         return min(MAX_WAIT, float(header)) if header else default
     except ValueError:

@@ -1,4 +1,4 @@
-"""How accurate a model is on rows whose labels nobody knows."""
+"""Estimates the accuracy of a model on unlabeled rows."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ["average_thresholded_confidence"]
 
 
 def average_thresholded_confidence(held_out: ArrayLike, labels: ArrayLike, unlabeled: ArrayLike) -> float | None:
-    """Accuracy on unlabeled rows: the share of them of which the model is surer than a threshold.
+    """Estimates the accuracy on unlabeled rows as the share of rows whose confidence is above a threshold.
 
-    The threshold is the one above which lie as many held-out rows as the model gets right (Garg et al. 2022,
-    "Leveraging Unlabeled Data to Predict Out-of-Distribution Performance", equations 4 and 5), with the negative
-    entropy of the probabilities as the measure of how sure it is. It inherits the noise of the held-out accuracy.
+    On held-out rows, as many rows lie above the threshold as the model predicts correctly (Garg et al. 2022,
+    "Leveraging Unlabeled Data to Predict Out-of-Distribution Performance", equations 4 and 5). Confidence is the
+    negative entropy of the probabilities. The estimate is as noisy as the held-out accuracy.
 
     Args:
-        held_out: `[V, K]` probabilities of rows with known labels that were not trained on.
-        labels: `[V]`.
-        unlabeled: `[N, K]` probabilities.
+        held_out (`ArrayLike`): `[V, K]` probabilities of labeled rows that the model was not trained on.
+        labels (`ArrayLike`): `[V]` true class numbers of the held-out rows.
+        unlabeled (`ArrayLike`): `[N, K]` probabilities of the unlabeled rows.
 
     Returns:
-        A share in [0, 1]; `None` for V = 0 or N = 0.
+        The estimated accuracy in [0, 1]; `None` for V = 0 or N = 0.
     """
     held_out, unlabeled = np.asarray(held_out), np.asarray(unlabeled)
     if not len(held_out) or not len(unlabeled):

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: expected calibration error and the bins of a reliability diagram."""
+"""Measures calibration: expected calibration error and the bins of a reliability diagram."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 
 __all__ = ["ReliabilityBin", "checked_probs_and_labels", "expected_calibration_error", "reliability_bins"]
 
-SUM_TOLERANCE = 1e-3  # half-precision softmax rows miss 1 by a few 1e-4
+SUM_TOLERANCE = 1e-3  # sums of softmax rows in half precision differ from 1 by a few 1e-4
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Rows whose confidence (largest probability) lies in `(low, high]`. Empty bins have `None` for both means."""
+    """Describes the rows whose confidence (largest probability) lies in `(low, high]`. Empty bins have no means."""
 
     low: float
     high: float
@@ -24,15 +24,15 @@ class ReliabilityBin:
 
 
 def reliability_bins(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> list[ReliabilityBin]:
-    """Bins of equal width over the confidence max_k p_k, as in Guo et al. 2017, section 2.
+    """Sorts rows into bins of equal width by their confidence max_k p_k (Guo et al. 2017, section 2).
 
     Args:
-        probs: class probabilities, shape `[N, K]`, rows sum to 1.
-        labels: true class indices, shape `[N]`.
-        bins: number of bins M; bin m is the half-open interval `((m - 1) / M, m / M]`. Default `15`.
+        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): true class indices, shape `[N]`.
+        bins (`int`, defaults to `15`): number of bins M; bin m is the half-open interval `((m - 1) / M, m / M]`.
 
     Returns:
-        All M bins in order, the empty ones included.
+        All M bins in order, including empty ones.
     """
     if bins < 1:
         raise ValueError(f"Expected at least one bin, got {bins}.")
@@ -40,7 +40,7 @@ def reliability_bins(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> lis
     confidence = probs.max(axis=1)
     right = probs.argmax(axis=1) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
-    # A confidence above 1 by rounding belongs to the last bin.
+    # A confidence above 1 due to rounding belongs to the last bin.
     index = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
     result = []
     for m in range(bins):
@@ -52,15 +52,15 @@ def reliability_bins(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> lis
 
 
 def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
-    """ECE = sum over bins of (bin's share of the rows) * |accuracy - confidence| (Guo et al. 2017, equation 3).
+    """Returns ECE = sum over bins of (share of rows) * |accuracy - confidence| (Guo et al. 2017, equation 3).
 
     Args:
-        probs: class probabilities, shape `[N, K]`, rows sum to 1.
-        labels: true class indices, shape `[N]`.
-        bins: number of equally wide bins, default `15`.
+        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): true class indices, shape `[N]`.
+        bins (`int`, defaults to `15`): number of equally wide bins.
 
     Returns:
-        A number in `[0, 1]`; 0 is perfectly calibrated.
+        The error in `[0, 1]`; 0 means perfectly calibrated.
     """
     filled = [b for b in reliability_bins(probs, labels, bins) if b.count]
     total = sum(b.count for b in filled)
@@ -71,7 +71,7 @@ def checked_probs_and_labels(probs: ArrayLike, labels: ArrayLike) -> tuple[np.nd
     """Returns `probs` as float64 `[N, K]` and `labels` as integers `[N]`.
 
     Raises:
-        `ValueError`: if there are no rows, the shapes do not fit, a row of `probs` is not a distribution, or a label
+        ValueError: if there are no rows, the shapes do not match, a row of `probs` is not a distribution, or a label
             is not a class index (unlabeled rows, -1, must be left out).
     """
     probs, labels = np.asarray(probs, dtype=np.float64), np.asarray(labels)

@@ -1,4 +1,4 @@
-"""How good predictions are: accuracy, macro-F1, negative log-likelihood, and the interval of a gain. Plain numpy."""
+"""Measures predictions: accuracy, macro-F1, negative log-likelihood, confusion matrix. Plain numpy."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ __all__ = [
     "nll",
 ]
 
-SMALLEST_PROBABILITY = 1e-12  # a softmax in float32 can underflow to 0, and log(0) is neither a number nor JSON
+SMALLEST_PROBABILITY = 1e-12  # a softmax in float32 can underflow to 0, and log(0) is not valid JSON
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One-versus-rest scores of every class; each array has shape `[K]`, scores lie in `[0, 1]`."""
+    """Holds one-versus-rest scores of every class; each array has shape `[K]`, scores lie in `[0, 1]`."""
 
     precision: np.ndarray
     recall: np.ndarray
     f1: np.ndarray
-    support: np.ndarray  # rows that truly are of the class
+    support: np.ndarray  # rows whose true class this is
     predicted: np.ndarray  # rows predicted as the class
 
 
 def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Fraction of rows whose predicted class is the true one.
+    """Returns the fraction of rows whose predicted class is the true one.
 
     Args:
-        predictions: class indices, shape `[N]`.
-        labels: true class indices, shape `[N]`, none of them -1.
+        predictions (`ArrayLike`): class indices, shape `[N]`.
+        labels (`ArrayLike`): true class indices, shape `[N]`, none of them -1.
 
     Raises:
-        `ValueError`: if there are no rows, or the shapes differ, or a row has no label.
+        ValueError: if there are no rows, the shapes differ, or a row has no label.
     """
     predictions, labels = _checked_pair(predictions, labels)
     return float(np.mean(predictions == labels))
 
 
 def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int) -> np.ndarray:
-    """Counts of rows, shape `[K, K]`: row = true class, column = predicted class.
+    """Counts rows by true class (row) and predicted class (column): `[K, K]`.
 
     Args:
-        predictions: class indices below `num_classes`, shape `[N]`.
-        labels: true class indices below `num_classes`, shape `[N]`.
-        num_classes: K.
+        predictions (`ArrayLike`): class indices below `num_classes`, shape `[N]`.
+        labels (`ArrayLike`): true class indices below `num_classes`, shape `[N]`.
+        num_classes (`int`): number of classes K.
     """
     predictions, labels = _checked_pair(predictions, labels)
     highest = max(predictions.max(), labels.max())
@@ -64,7 +64,7 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int
 
 
 def class_scores(confusion: np.ndarray) -> ClassScores:
-    """Precision, recall and F1 of each class from a confusion matrix `[K, K]`; 0 where a denominator is 0."""
+    """Computes precision, recall and F1 per class from a confusion matrix `[K, K]`; 0 where a denominator is 0."""
     confusion = np.asarray(confusion)
     hits = np.diag(confusion).astype(np.float64)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
@@ -82,14 +82,14 @@ def class_scores(confusion: np.ndarray) -> ClassScores:
 
 
 def macro_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Unweighted mean of the classes' F1 = 2 TP / (2 TP + FP + FN).
+    """Returns the unweighted mean of the classes' F1 = 2 TP / (2 TP + FP + FN).
 
-    As in scikit-learn, the mean runs over the classes that occur in `labels` or in `predictions`: a class that a small
-    validation part happens to lack neither helps nor hurts.
+    As in scikit-learn, the mean runs over the classes that occur in `labels` or in `predictions`: a class that is
+    missing in a small validation part does not change the mean.
 
     Args:
-        predictions: class indices, shape `[N]`.
-        labels: true class indices, shape `[N]`.
+        predictions (`ArrayLike`): class indices, shape `[N]`.
+        labels (`ArrayLike`): true class indices, shape `[N]`.
     """
     predictions, labels = _checked_pair(predictions, labels)
     num_classes = int(max(predictions.max(), labels.max())) + 1
@@ -98,11 +98,11 @@ def macro_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
 
 
 def nll(probs: ArrayLike, labels: ArrayLike) -> float:
-    """Mean negative log-likelihood of the true class, in nats. Probabilities below 1e-12 count as 1e-12.
+    """Returns the mean negative log-likelihood of the true class, in nats. Probabilities below 1e-12 count as 1e-12.
 
     Args:
-        probs: class probabilities, shape `[N, K]`, rows sum to 1.
-        labels: true class indices, shape `[N]`.
+        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): true class indices, shape `[N]`.
     """
     probs, labels = checked_probs_and_labels(probs, labels)
     of_truth = probs[np.arange(len(labels)), labels]
@@ -110,14 +110,15 @@ def nll(probs: ArrayLike, labels: ArrayLike) -> float:
 
 
 def evaluate_probs(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """The four numbers of every evaluation: `accuracy`, `macro_f1`, `ece` in `[0, 1]` and `nll` in nats.
+    """Computes `accuracy`, `macro_f1` and `ece` in `[0, 1]`, and `nll` in nats.
 
     Args:
-        probs: class probabilities, shape `[N, K]`, rows sum to 1.
-        labels: true class indices, shape `[N]`, none of them -1.
+        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): true class indices, shape `[N]`, none of them -1.
 
     Raises:
-        `ValueError`: if there are no rows, the shapes do not fit, or these are not probabilities and class indices.
+        ValueError: if there are no rows, the shapes do not match, or the values are not probabilities and class
+            indices.
     """
     probs, labels = checked_probs_and_labels(probs, labels)
     predictions = probs.argmax(axis=1)

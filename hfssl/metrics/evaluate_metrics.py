@@ -1,6 +1,6 @@
-"""Our metrics as `evaluate.Metric` classes.
+"""Provides the metrics of hfssl as `evaluate.Metric` classes.
 
-`evaluate.load("f1")` downloads code; these are loaded by class and work offline:
+`evaluate.load("f1")` downloads code. These classes are imported and work offline:
 
     from hfssl.metrics.evaluate_metrics import MacroF1
     MacroF1().compute(predictions=[0, 1], references=[0, 1])
@@ -36,17 +36,17 @@ def _info(description: str, features: dict[str, Any], inputs: str, citation: str
 
 
 class Accuracy(evaluate.Metric):
-    """Fraction of right predictions, in `[0, 1]`; returns `{"accuracy": float}`."""
+    """Computes the fraction of correct predictions in `[0, 1]`; returns `{"accuracy": float}`."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return _info("Fraction of right predictions.", CLASS_INDICES, INDEX_INPUTS)
+        return _info("Fraction of correct predictions.", CLASS_INDICES, INDEX_INPUTS)
 
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         return {"accuracy": accuracy(np.asarray(predictions), np.asarray(references))}
 
 
 class MacroF1(evaluate.Metric):
-    """Unweighted mean F1 over the classes that occur, in `[0, 1]`; returns `{"macro_f1": float}`."""
+    """Computes the unweighted mean F1 over the classes that occur, in `[0, 1]`; returns `{"macro_f1": float}`."""
 
     def _info(self) -> evaluate.MetricInfo:
         return _info("Unweighted mean of the classes' F1.", CLASS_INDICES, INDEX_INPUTS)
@@ -56,7 +56,7 @@ class MacroF1(evaluate.Metric):
 
 
 class NegativeLogLikelihood(evaluate.Metric):
-    """Mean negative log-likelihood of the true class in nats; returns `{"nll": float}`."""
+    """Computes the mean negative log-likelihood of the true class in nats; returns `{"nll": float}`."""
 
     def _info(self) -> evaluate.MetricInfo:
         return _info("Mean negative log-likelihood in nats.", PROBABILITIES, PROBABILITY_INPUTS)
@@ -66,7 +66,7 @@ class NegativeLogLikelihood(evaluate.Metric):
 
 
 class ExpectedCalibrationError(evaluate.Metric):
-    """ECE over `bins` equally wide bins of confidence, in `[0, 1]`; returns `{"ece": float}`."""
+    """Computes the ECE over `bins` equally wide bins of confidence, in `[0, 1]`; returns `{"ece": float}`."""
 
     def _info(self) -> evaluate.MetricInfo:
         return _info("Expected calibration error.", PROBABILITIES, PROBABILITY_INPUTS, citation=GUO_2017)

@@ -1,4 +1,4 @@
-"""Intervals and tests: is one model better than another on the same rows?"""
+"""Computes intervals and tests for the comparison of two models on the same rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["accuracy_interval", "disagreement", "paired_gain", "sign_test"]
 
 
 def accuracy_interval(accuracy: float, rows: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson 1927); stays within `[0, 1]` and is usable for few rows."""
+    """Returns the 95% interval of a proportion (Wilson 1927), which lies in `[0, 1]` and is valid for few rows."""
     z = 1.959964
     middle = (accuracy + z**2 / (2 * rows)) / (1 + z**2 / rows)
     half = z / (1 + z**2 / rows) * math.sqrt(accuracy * (1 - accuracy) / rows + z**2 / (4 * rows**2))
@@ -22,13 +22,14 @@ def accuracy_interval(accuracy: float, rows: int) -> tuple[float, float]:
 
 
 def disagreement(predictions: Sequence[ArrayLike]) -> float | None:
-    """Share of rows on which two models differ, mean over all pairs; `None` for fewer than two models or no rows.
+    """Returns the share of rows on which two models differ, mean over all pairs; `None` for fewer than two models.
 
-    Needs no labels. For models of different seeds whose ensemble is calibrated it estimates the error of one of them
-    (Jiang et al. 2022, "Assessing Generalization of SGD via Disagreement"); overconfident ones disagree too little.
+    The function needs no labels, and returns `None` for no rows, too. For models of different seeds with a calibrated
+    ensemble, the disagreement estimates the error of one model (Jiang et al. 2022, "Assessing Generalization of SGD
+    via Disagreement"); overconfident models disagree too little.
 
     Args:
-        predictions: class indices `[N]` of each model, rows in the same order.
+        predictions (`Sequence[ArrayLike]`): predicted class indices `[N]` of each model, rows in the same order.
     """
     arrays = [np.asarray(prediction) for prediction in predictions]
     if len(arrays) < 2 or not arrays[0].size:
@@ -37,18 +38,16 @@ def disagreement(predictions: Sequence[ArrayLike]) -> float | None:
 
 
 def paired_gain(right_a: ArrayLike, right_b: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Gain in accuracy of b over a on the same rows, with its adjusted Wald interval (Agresti & Min 2005, "Wald+2").
+    """Returns the gain in accuracy of b over a with its adjusted Wald interval (Agresti & Min 2005, "Wald+2").
 
-    The interval is the normal one after half a row has been added to each of the four outcomes: both right, both
-    wrong, only a, only b. Of few rows a bootstrap knows too little: where a and b agree on all of six rows, it is sure
-    that they always will. Where models differ on 10 to 40 % of all rows, and gain -5 to 8 points, its 95% intervals
-    hold the true gain in 66, 77, 88 and 92 of 100 draws of 6, 9, 18 and 32 rows, and these in 99, 98, 97 and 96
-    (benchmarks/NOTES.md, 2026-11-29, second part).
+    The interval is the normal one after half a row is added to each of the four outcomes: both models right, both
+    wrong, only a right, only b right. On few rows its coverage is better than that of a bootstrap: where a and b agree
+    on all of six rows, a bootstrap interval has length 0 (benchmarks/NOTES.md, 2026-11-29, second part).
 
     Args:
-        right_a: whether model a is right, `[N]` bool, N at least 1.
-        right_b: whether model b is right, rows in the same order.
-        confidence: coverage of the interval, default `0.95`.
+        right_a (`ArrayLike`): whether model a is right, `[N]` bool, N at least 1.
+        right_b (`ArrayLike`): whether model b is right, rows in the same order.
+        confidence (`float`, defaults to `0.95`): coverage of the interval.
 
     Returns:
         `(gain, lower bound, upper bound)`, all in `[-1, 1]`; the gain is the plain difference of the accuracies.
@@ -65,17 +64,17 @@ def paired_gain(right_a: ArrayLike, right_b: ArrayLike, *, confidence: float = 0
 
 
 def sign_test(right_a: ArrayLike, right_b: ArrayLike) -> float:
-    """How likely b would lose to a on so many rows by chance: the exact test of McNemar (1947), one-sided.
+    """Returns the p-value of McNemar's exact one-sided test (1947) that b is worse than a.
 
-    Only rows on which one of the two is right and the other wrong count; if both were equally good, each such row
-    would be b's loss with probability 1/2.
+    The test uses only rows on which exactly one of the two is right. If both models are equally good, b is wrong on
+    each of these rows with probability 1/2.
 
     Args:
-        right_a: whether model a is right, `[N]` bool.
-        right_b: whether model b is right, rows in the same order.
+        right_a (`ArrayLike`): whether model a is right, `[N]` bool.
+        right_b (`ArrayLike`): whether model b is right, rows in the same order.
 
     Returns:
-        A p-value; 1 where the two differ on no row.
+        The p-value in [0, 1]; 1 where the models differ on no row.
     """
     a, b = _checked_rights(right_a, right_b)
     differing = int((a != b).sum())

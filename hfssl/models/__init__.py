@@ -1,1 +1,1 @@
-"""Backbones, heads, adapters, checkpoints."""
+"""Loads and saves backbones, heads, adapters and checkpoints."""

@@ -1,8 +1,8 @@
-"""LoRA adapters: where they go, how they are saved with their labels, and how they are merged away.
+"""Builds LoRA adapters, saves them with their labels, loads them and merges them.
 
-A classification adapter of peft carries neither the number of labels nor their names, and a `config.json` beside it
-would make transformers take the folder for a full model. So a small file of our own, `hfssl_labels.json`, lies beside
-peft's files.
+A classification adapter of peft holds neither the number of labels nor their names. A `config.json` next to it would
+make transformers treat the folder as a full model. So hfssl saves a small file, `hfssl_labels.json`, next to peft's
+files.
 """
 
 from __future__ import annotations
@@ -60,21 +60,25 @@ def build_lora_config(
     task: str = DEFAULT_TASK,
     peft_task: str = "SEQ_CLS",
 ) -> LoraConfig:
-    """LoRA (Hu et al. 2022) on the linear layers of the encoder, with the head trained in full.
+    """Builds the configuration of LoRA (Hu et al. 2022) on the encoder's linear layers, with the head trained in full.
 
     Args:
-        model: plain, as `load_classifier` or `load_masked_lm` gave it; its own layers say where adapters may go.
-        r: rank.
-        alpha: the update is scaled by alpha / r.
-        dropout: on the adapter's input; MC dropout draws from it as well as from the body's.
-        target_modules: last parts of the names of linear layers, e.g. `("query", "value")`. Default: all linear layers
-            of the encoder (attention and feed-forward, as in QLoRA), whatever they are called; never the head.
-        task: for `"masked_lm"` the head's transform is trained in full and saved with the adapter, while its decoder
-            stays tied to the frozen embeddings; for any kind of prediction the head and the pooler are.
-        peft_task: peft's `task_type` of a kind of prediction.
+        model (`PreTrainedModel`): plain model from `load_classifier` or `load_masked_lm`, whose layers get the
+            adapter.
+        r (`int`, defaults to `8`): rank of the adapter.
+        alpha (`int`, defaults to `16`): scale of the adapter: the update is multiplied by alpha / r.
+        dropout (`float`, defaults to `0.1`): dropout on the adapter's input; MC dropout uses it in addition to the
+            body's dropout.
+        target_modules (`Sequence[str]`, *optional*): last parts of the names of linear layers, for example `("query",
+            "value")`. Default: all linear layers of the encoder (attention and feed-forward, as in QLoRA), under any
+            name; never the head.
+        task (`str`, defaults to `DEFAULT_TASK`): kind of prediction, or `"masked_lm"`. For `"masked_lm"` the head's
+            transform is trained in full and saved with the adapter, while its decoder stays tied to the frozen
+            embeddings. For kinds of prediction the head and the pooler are trained in full.
+        peft_task (`str`, defaults to `"SEQ_CLS"`): peft's `task_type` for the kind of prediction.
 
     Raises:
-        ConfigurationError: if a target is no linear layer of the encoder.
+        ConfigurationError: if a target is not a linear layer of the encoder.
 
     Example:
         >>> import hfssl
@@ -100,9 +104,9 @@ def build_lora_config(
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        # A pattern and not a list of endings: `dense` also ends layers of BERT's pooler and of its language head.
+        # A pattern and not a list of endings: names of layers in BERT's pooler and language head also end in `dense`.
         target_modules=rf"{re.escape(prefix)}\.(?!pooler\.).*\b({'|'.join(map(re.escape, target_modules))})",
-        task_type=peft_task if classification else None,  # peft knows no masked language models
+        task_type=peft_task if classification else None,  # peft has no type for masked language models
         modules_to_save=_head_with_pooler(model) if classification else _language_head(model),
     )
 
@@ -110,7 +114,7 @@ def build_lora_config(
 def requested_lora_config(
     arguments: AdapterArguments, model: PreTrainedModel, task: str, peft_task: str = "SEQ_CLS"
 ) -> LoraConfig | None:
-    """`build_lora_config` with what the user asked for; `None` where all weights are trained."""
+    """Returns `build_lora_config` with the user's options; `None` where all weights are trained."""
     if arguments.adapter == "none":
         return None
     return build_lora_config(
@@ -124,12 +128,12 @@ def requested_lora_config(
 
 
 def add_adapter(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> PeftModel:
-    """Freezes the body and puts a fresh adapter on it, drawn from `seed` apart from the global random state.
+    """Freezes the body and adds a new adapter, initialised from `seed` and not from the global random state.
 
     Args:
-        model: changed in place; the adapter's layers are put into it.
-        config: see `build_lora_config`.
-        seed: of the adapter. It starts as a no-op: the outputs are the model's own.
+        model (`PreTrainedModel`): model that gets the adapter's layers, in place.
+        config (`LoraConfig`): configuration of the adapter, from `build_lora_config`.
+        seed (`int`): random seed of the adapter's initial weights, which do not change the model's outputs.
     """
     with own_random_state(seed), _without_peft_deprecations():
         return get_peft_model(model, config)
@@ -138,33 +142,34 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> Pef
 def save_adapter(
     model: PeftModel, directory: str | Path, label_names: Sequence[str], *, base_model: str | Path | None = None
 ) -> None:
-    """Writes the adapter with the head and its labels, whole or not at all.
+    """Writes the adapter with the head and its labels, atomically.
 
     Args:
-        model: a classifier with an adapter.
-        directory: replaced as a whole. No `config.json` goes there (see above), and none may be added.
-        label_names: in the order of the class numbers.
-        base_model: folder or Hub id whose body the adapter was trained on. Default: what the model was loaded from.
-            Where the body changed since (a pretext stage), give the folder where the changed one is kept.
+        model (`PeftModel`): classifier with an adapter.
+        directory (`str | Path`): folder to write, replaced as a whole. It holds no `config.json` (see above), and none
+            may be added.
+        label_names (`Sequence[str]`): in the order of the class numbers.
+        base_model (`str | Path`, *optional*): folder or Hub id of the body that the adapter was trained on. Default:
+            the source of the model. If the body has changed since (a pretext stage), the folder of the changed body.
 
     Raises:
         ModelError: if there are not as many names as labels.
     """
     labels = label_map(model, label_names, base_model=base_model)
     with atomic_directory(directory) as temporary:
-        # "auto" would ask the Hub for the base model's vocabulary size; the embeddings are frozen in any case.
+        # "auto" would request the base model's vocabulary size from the Hub; the embeddings are always frozen.
         model.save_pretrained(str(temporary), save_embedding_layers=False)
-        (temporary / "README.md").unlink()  # peft's card is a form that no one filled in
+        (temporary / "README.md").unlink()  # peft's card is an empty template
         write_json(temporary / LABELS_FILE, labels)
 
 
 def label_map(model: PeftModel, label_names: Sequence[str], *, base_model: str | Path | None = None) -> dict[str, Any]:
-    """The content of `hfssl_labels.json`; peft's own file will name the same base model.
+    """Returns the content of `hfssl_labels.json`, and sets the same base model in peft's configuration.
 
     Args:
-        model: a classifier with an adapter, its weights whole on this process.
-        label_names: in the order of the class numbers.
-        base_model: see `save_adapter`.
+        model (`PeftModel`): classifier with an adapter, with complete weights in this process.
+        label_names (`Sequence[str]`): in the order of the class numbers.
+        base_model (`str | Path`, *optional*): folder or Hub id of the body; see `save_adapter`.
 
     Raises:
         ModelError: if there are not as many names as labels.
@@ -176,10 +181,10 @@ def label_map(model: PeftModel, label_names: Sequence[str], *, base_model: str |
         )
     base_model = str(base_model or inner.name_or_path)
     if Path(base_model).is_dir():
-        base_model = str(Path(base_model).resolve())  # the adapter may be loaded from another working directory
+        base_model = str(Path(base_model).resolve())  # absolute, since another working directory may load the adapter
     config = model.peft_config[model.active_adapter]  # pyright: ignore[reportArgumentType]
     config.base_model_name_or_path = base_model
-    # peft adds the usual heads' names once more each time that an adapter is put on or loaded.
+    # peft adds the names of common heads again each time an adapter is added or loaded.
     config.modules_to_save = list(dict.fromkeys(config.modules_to_save or ())) or None  # pyright: ignore[reportAttributeAccessIssue]
     told = inner.config.to_dict()
     labels = {
@@ -206,13 +211,13 @@ def load_adapter(
     trainable: bool = False,
     trust_remote_code: bool = False,
 ) -> PeftModel:
-    """Loads what `save_adapter` wrote, on its base model and with its label names.
+    """Loads an adapter that `save_adapter` wrote, with its base model and its label names.
 
     Args:
-        directory: the adapter's folder.
-        base: folder or Hub id of the base model, where it is no longer at the place that was saved.
-        trainable: whether the adapter and the head get gradients. Default `False`.
-        trust_remote_code: whether code that comes with the base model may run.
+        directory (`str | Path`): folder of the adapter.
+        base (`str | Path`, *optional*): folder or Hub id of the base model, if it has moved from the saved place.
+        trainable (`bool`, defaults to `False`): whether the adapter and the head get gradients.
+        trust_remote_code (`bool`, defaults to `False`): whether code in the base model's repository may run.
 
     Raises:
         ModelError: if files are missing, or the base model is not the one that the adapter was trained on.
@@ -231,7 +236,7 @@ def load_adapter(
         labels["label_names"],
         pooling=labels["pooling"],
         dtype=DTYPES[labels["dtype"]],
-        seed=0,  # of a head that the adapter's own replaces
+        seed=0,  # seed of a head that the adapter's head replaces
         classifier_dropout=labels["classifier_dropout"],
         trust_remote_code=trust_remote_code,
         **labels.get("model_options", {}),
@@ -246,7 +251,7 @@ def load_adapter(
 
 
 def trainable_copy(model: nn.Module) -> nn.Module:
-    """A copy to train on: all of a full model, and of an adapter what an adapter trains."""
+    """Returns a copy with trainable parameters: all of a full model, or those that an adapter trains."""
     fresh = deepcopy(model)
     if not isinstance(fresh, PeftModel):
         return fresh.requires_grad_(True)
@@ -257,10 +262,11 @@ def trainable_copy(model: nn.Module) -> nn.Module:
 
 
 def merge(model: PeftModel) -> PreTrainedModel:
-    """Adds the adapter's update to the body's weights: a plain transformers model with all parameters trainable again.
+    """Merges the adapter into the body's weights; returns a plain transformers model, all of it trainable.
 
     Args:
-        model: used up; its layers become those of the result.
+        model (`PeftModel`): model with an adapter; its layers become part of the result, so it cannot be used
+            afterwards.
 
     Example:
         >>> import hfssl
@@ -278,7 +284,8 @@ def merge(model: PeftModel) -> PreTrainedModel:
 
 
 def _linear_layers(model: PreTrainedModel) -> tuple[str, list[str]]:
-    """The encoder's name within the model, and the last parts of its linear layers' names but for the pooler's."""
+    """Returns the encoder's name in the model, and the last parts of its linear layers' names, without the
+    pooler's."""
     body = model.base_model
     prefix = next(name for name, module in model.named_modules() if module is body)
     names = [
@@ -290,7 +297,7 @@ def _linear_layers(model: PreTrainedModel) -> tuple[str, list[str]]:
 
 
 def _head_with_pooler(model: PreTrainedModel) -> list[str]:
-    """The pooler belongs to the head here: checkpoints often lack it, and then it is as random as the head."""
+    """Returns the head's modules with the pooler, which is as random as the head where the checkpoint lacks it."""
     body = model.base_model
     names = [name for name, child in model.named_children() if child is not body and list(child.parameters())]
     if isinstance(model, MeanPooledForSequenceClassification):
@@ -299,7 +306,7 @@ def _head_with_pooler(model: PreTrainedModel) -> list[str]:
 
 
 def _language_head(model: PreTrainedModel) -> list[str]:
-    """The head's layers with weights of their own; copying the decoder would cut its tie to the embeddings."""
+    """Returns the head's layers with own weights; a copy of the decoder would not be tied to the embeddings."""
     body = {id(parameter) for parameter in model.base_model.parameters()}
     decoder = model.get_output_embeddings()
     return [
@@ -316,7 +323,7 @@ def _dropout_name(model: PreTrainedModel) -> str:
 
 
 def _body_digest(model: PreTrainedModel) -> str:
-    """BLAKE2b of the frozen body's weights, the same with and without an adapter on it."""
+    """Returns the BLAKE2b hash of the frozen body's weights, the same with and without an adapter."""
     digest = hashlib.blake2b(digest_size=16)
     for name, parameter in sorted(model.base_model.named_parameters()):
         if not {"lora_A", "lora_B", "pooler"} & set(name.split(".")):
@@ -327,7 +334,7 @@ def _body_digest(model: PreTrainedModel) -> str:
 
 @contextmanager
 def _without_peft_deprecations() -> Iterator[None]:
-    """peft 0.21 asks transformers 5.23 for a property by its old name; nothing that our user could change."""
+    """Hides a deprecation warning: peft 0.21 uses the old name of a property of transformers 5.23."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         yield

@@ -1,4 +1,4 @@
-"""`from_pretrained`: a full model or an adapter, with its label names."""
+"""Loads a full model or an adapter with its label names: `from_pretrained`."""
 
 from __future__ import annotations
 
@@ -29,21 +29,24 @@ def from_pretrained(
     base: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Loads what hfssl saved, with its label names: a full model or an adapter, from a folder or from the Hub.
+    """Loads a full model or an adapter that hfssl saved, with its label names, from a folder or from the Hub.
 
-    Safetensors only; and no code that comes with a model, or with an adapter's base model, is run unless you say so.
+    Only safetensors are read. Code in a model's repository, or in that of an adapter's base model, runs only with
+    `trust_remote_code=True`.
 
     Args:
-        path: folder, or Hub id; what is cached is used where the Hub cannot be reached.
-        revision: branch, tag or commit of a Hub id.
-        subfolder: where in the folder or repository it lies: `"adapter"` for the adapter beside a pushed model.
-        token: for a private model. Default: the one that `hf auth login` saved.
-        base: folder or Hub id of an adapter's base model, where it is no longer at the place that was saved.
-        trust_remote_code: whether such code may run.
+        path (`str | Path`): folder, or Hub id; cached files are used where the Hub cannot be reached.
+        revision (`str`, *optional*): branch, tag or commit on the Hub.
+        subfolder (`str`, *optional*): subfolder of the folder or repository: `"adapter"` for the adapter of a pushed
+            model.
+        token (`str`, *optional*): access token for a private model. Default: the token that `hf auth login` saved.
+        base (`str | Path`, *optional*): folder or Hub id of an adapter's base model, if it has moved from the saved
+            place.
+        trust_remote_code (`bool`, defaults to `False`): whether code in the repository may run.
 
     Raises:
-        ModelError: if it is not there, or weights are missing, so that some would be random; or if it cannot be loaded
-            without running its code.
+        ModelError: if the model does not exist, lacks weights (which would be random), or cannot be loaded without
+            running its code.
 
     Example:
         >>> import hfssl
@@ -60,7 +63,7 @@ def from_pretrained(
         path = Path(path) / subfolder
     if (Path(path) / "adapter_config.json").is_file():
         from hfssl.models.adapters import (
-            load_adapter,  # adapters.py is built on this module; and peft is slow to import
+            load_adapter,  # adapters.py imports this module, and peft is slow to import
         )
 
         return load_adapter(path, base, trust_remote_code=trust_remote_code)  # pyright: ignore[reportReturnType]
@@ -78,10 +81,11 @@ def from_pretrained(
 
 
 def _auto_class(folder: Path) -> Any:
-    """The transformers class for the kind of head of a model with the mark of a task; else for one label per text."""
+    """Returns the transformers class for the task in the model's configuration; without one, for one label per
+    text."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         head = config["architectures"][0].rpartition("For")[2] if TASK_KEY in config else ""
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        head = ""  # loading will say what is wrong
+        head = ""  # loading reports the error
     return getattr(transformers, f"AutoModelFor{head}" if head in HEADS else "AutoModelForSequenceClassification")

@@ -1,4 +1,4 @@
-"""Backbones as they lie on disk or on the Hub: what may be used, and their tokenizers. No weights are read here.
+"""Checks backbones on disk or on the Hub, and loads their tokenizers. Reads no weights.
 
 Only safetensors are accepted.
 """
@@ -34,16 +34,16 @@ __all__ = [
 logger = logging.get_logger(__name__)
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-# Pickles, which can run code when they are read, and formats that transformers 5 no longer reads.
+# Pickles, which can run code when they are loaded, and formats that transformers 5 no longer reads.
 REFUSED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
 READING_ERRORS = (OSError, ValueError, SafetensorError)
 
 
 def refuse_remote_code(path: str | Path, error: Exception) -> None:
-    """Raises a `ModelError` if `error` is transformers' refusal to run the code that comes with a model."""
+    """Raises a `ModelError` if `error` is transformers' refusal to run code in the model's repository."""
     if "trust_remote_code" in str(error):
         raise ModelError(
-            f"Expected a model that transformers knows, but '{path}' brings code of its own, which was not run: read "
+            f"Expected a model that transformers supports, but '{path}' has its own code, which was not run: read "
             "it, and pass trust_remote_code=True if you trust it."
         ) from None
 
@@ -51,18 +51,18 @@ def refuse_remote_code(path: str | Path, error: Exception) -> None:
 def check_backbone(
     backbone: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedConfig:
-    """Makes sure that a backbone can be loaded and given a classification head, without reading its weights.
+    """Checks that a backbone can be loaded with a classification head, without reading its weights.
 
     Args:
-        backbone: a folder with `config.json` and `model.safetensors`, or a Hub id.
-        revision: of a Hub id.
-        trust_remote_code: whether code that comes with the model may run. Default `False`.
+        backbone (`str | Path`): folder with `config.json` and `model.safetensors`, or Hub id.
+        revision (`str`, *optional*): of a Hub id.
+        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
 
     Returns:
-        The backbone's configuration.
+        Configuration of the backbone.
 
     Raises:
-        ModelError: if it is neither a folder nor a known id, lacks files, or has no classification head.
+        ModelError: if the backbone is neither a folder nor a known id, lacks files, or has no classification head.
     """
     check_exists(backbone)
     folder = Path(backbone)
@@ -95,10 +95,10 @@ def check_backbone(
 def check_masked_lm(
     backbone: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedConfig:
-    """As `check_backbone`, for a masked-language head on top of the backbone.
+    """Checks that a backbone can be loaded with a masked-language head; see `check_backbone`.
 
     Raises:
-        ModelError: see `check_backbone`; and if the architecture has no masked-language head.
+        ModelError: as in `check_backbone`, and if the architecture has no masked-language head.
     """
     config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
@@ -116,14 +116,16 @@ def load_tokenizer(
     """Loads the tokenizer of a backbone or of a saved model.
 
     Args:
-        path: folder or Hub id.
-        max_length: tokens a text; saved with the tokenizer, so that whoever loads it cuts texts as training did.
-            Backbones that read fewer tokens lower it. Default: as the tokenizer says.
-        revision: of a Hub id.
-        trust_remote_code: whether code that comes with the model may run.
+        path (`str | Path`): folder or Hub id.
+        max_length (`int`, *optional*): largest number of tokens per text. It is saved with the tokenizer, so that
+            inference cuts texts as training did. The backbone's own limit applies where it is lower. Default: the
+            limit of the tokenizer.
+        revision (`str`, *optional*): of a Hub id.
+        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
 
     Raises:
-        ModelError: if its files are missing (transformers would make up an empty one), or it cannot pad.
+        ModelError: if files of the tokenizer are missing (transformers would create an empty one), or it has no
+            padding token.
 
     Example:
         >>> import hfssl
@@ -154,10 +156,10 @@ def load_tokenizer(
 
 
 def check_files(folder: Path) -> None:
-    """Makes sure that a folder holds a full model in safetensors.
+    """Checks that a folder holds a full model in safetensors.
 
     Raises:
-        ModelError: if it holds an adapter, no configuration, no weights, or pickled ones.
+        ModelError: if the folder holds an adapter, no configuration, no weights, or pickled weights.
     """
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
@@ -180,12 +182,12 @@ def check_files(folder: Path) -> None:
 
 
 def check_exists(path: str | Path) -> None:
-    """Refuses what looks like a path but is no folder, before it is taken for a Hub id."""
+    """Raises a `ModelError` for a path without a folder, before the path is treated as a Hub id."""
     looks_like_path = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
     if (looks_like_path or Path(path).exists()) and not Path(path).is_dir():
         raise ModelError(f"Expected '{path}' to be a model's folder or a Hub id, but there is no such folder.")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error of another library, to go into a sentence of ours."""
+    """Returns the first line of another library's error, for use in an error message."""
     return str(error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Saved models, with and without an adapter: one call for both kinds; and which checkpoint was written to its end."""
+"""Saves models with and without an adapter, and finds the last complete checkpoint."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ def save_checkpoint(
     folder: str | os.PathLike,
     label_names: Sequence[str] = (),
 ) -> None:
-    """Writes weights and tokenizer, whole or not at all; `hfssl.models.auto.from_pretrained` loads either kind.
+    """Writes weights and tokenizer atomically; `hfssl.models.auto.from_pretrained` loads them.
 
     Args:
-        model: A full model, or one with an adapter, of which the adapter and the head are saved.
-        tokenizer: Saved beside it.
-        folder: Replaced as a whole.
-        label_names: Names of the K classes; needed for an adapter (a full model holds them in its config).
+        model (`PreTrainedModel | PeftModel`): full model, or model with an adapter, of which the adapter and the head
+            are saved.
+        tokenizer (`PreTrainedTokenizerBase`): tokenizer to save with the model.
+        folder (`str | os.PathLike`): folder to write, replaced as a whole.
+        label_names (`Sequence[str]`, defaults to `()`): names of the K classes; required for an adapter (a full model
+            holds them in its configuration).
     """
     with atomic_directory(folder) as temporary, library_bars():
         if isinstance(model, PeftModel):
@@ -41,12 +43,12 @@ def save_checkpoint(
 
 
 def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The model with its adapter merged into the weights, or the model itself; the argument is used up."""
+    """Returns the model with its adapter merged, or the model itself; the argument cannot be used afterwards."""
     return merge(model) if isinstance(model, PeftModel) else model
 
 
 def last_complete_checkpoint(folder: str | os.PathLike) -> str | None:
-    """The newest `checkpoint-N` below `folder` that was written to its end, or `None`."""
+    """Returns the newest complete `checkpoint-N` in `folder`, or `None`."""
     steps = {
         int(path.parent.name.split("-")[1]): path.parent
         for path in Path(folder).glob(f"checkpoint-*/{COMPLETE_MARKER}")

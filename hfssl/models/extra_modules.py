@@ -1,4 +1,4 @@
-"""Modules that only training needs: stepped and kept in checkpoints, and no part of the model that is exported."""
+"""Adds modules that only training needs: they are optimised and saved in checkpoints, but not exported."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ ATTRIBUTE = "training_only"
 
 
 class ExtraModules(nn.ModuleDict):
-    """Modules by name that hang on a model while it is trained: a projection head, a decoder, a discriminator.
+    """Holds modules by name that belong to a model during training: a projection head, a decoder, a discriminator.
 
-    A parameter outside the model would get gradients and never be stepped (PLATFORM_FACTS, fact 9). The model's own
-    `forward` does not use them; a loss calls them: `extra_modules_of(model)["projection"](features)`.
+    A parameter outside the model would get gradients, but the optimizer would not update it. The model's `forward`
+    does not use these modules; a loss calls them: `extra_modules_of(model)["projection"](features)`.
     """
 
     def attach(self, model: nn.Module) -> None:
-        """Makes the modules part of `model`, if there are any and they are not attached already."""
+        """Makes the modules part of `model`, unless there are none or they are already attached."""
         if len(self):
             model.add_module(ATTRIBUTE, self)
 
     def detach(self, model: nn.Module) -> None:
-        """Takes the modules off `model`, if they are attached."""
+        """Removes the modules from `model`, if they are attached."""
         if dict(model.named_children()).get(ATTRIBUTE) is self:
             delattr(model, ATTRIBUTE)
 
     @contextmanager
     def attached_to(self, model: nn.Module, *, attached: bool = True) -> Iterator[None]:
-        """Within the block the modules are part of `model`, or with `attached=False` are not; then as before."""
+        """Attaches the modules to `model` within the block, or detaches them with `attached=False`; then restores the
+        state."""
         before = dict(model.named_children()).get(ATTRIBUTE) is self
         (self.attach if attached else self.detach)(model)
         try:
@@ -43,11 +44,12 @@ class ExtraModules(nn.ModuleDict):
     def average_gradients(self, reduce: Callable[[Tensor, str], Tensor]) -> None:
         """Averages the gradients over the ranks. Collective: every rank must call this.
 
-        DDP does not know these modules: it prepares the gradients of what `forward` uses. A parameter that the loss
-        did not use gets a gradient of 0, on one rank as on several.
+        DDP prepares only the gradients of parameters that `forward` uses, not those of these modules. A parameter that
+        the loss did not use gets a gradient of 0, on one rank and on several.
 
         Args:
-            reduce: `Accelerator.reduce`.
+            reduce (`Callable[[Tensor, str], Tensor]`): function that reduces a tensor over the ranks:
+                `Accelerator.reduce`.
         """
         for parameter in self.parameters():
             if parameter.requires_grad:

@@ -1,4 +1,4 @@
-"""The linear layer that makes the logits: finding it, watching what it is given and changing that."""
+"""Finds the linear layer that computes the logits, and records or changes its input."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["logit_layer", "mixed_head_input", "one_vector_a_row", "seen_by_head"
 
 
 def logit_layer(model: nn.Module) -> nn.Linear:
-    """The last linear layer with `num_labels` outputs.
+    """Returns the last linear layer with `num_labels` outputs.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if there is no such layer.
     """
     labels = transformers_model(model).config.num_labels
     extra = set(extra_modules_of(model).modules())
@@ -34,7 +34,7 @@ def logit_layer(model: nn.Module) -> nn.Linear:
 
 @contextmanager
 def mixed_head_input(model: nn.Module, partners: Tensor, share: float) -> Iterator[None]:
-    """Within the block the logit layer sees share * h + (1 - share) * h[partners] in place of h, `[B, D]`."""
+    """Replaces the logit layer's input h `[B, D]` by share * h + (1 - share) * h[partners] within the block."""
 
     def mix(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *others = inputs
@@ -53,7 +53,8 @@ def mixed_head_input(model: nn.Module, partners: Tensor, share: float) -> Iterat
 
 
 def one_vector_a_row(hidden: Tensor) -> Tensor:
-    """What the logit layer sees, if that is `[B, D]`; `ModelError` else: there is no head to fit then."""
+    """Returns the logit layer's input if its shape is `[B, D]`; raises `ModelError` else, as no head can be fitted
+    then."""
     if hidden.dim() != 2:
         raise ModelError(
             f"Expected one vector a row before the head, [B, D], got {list(hidden.shape)}: leave head_init and "
@@ -64,7 +65,7 @@ def one_vector_a_row(hidden: Tensor) -> Tensor:
 
 @contextmanager
 def seen_by_head(layer: nn.Linear) -> Iterator[list[Tensor]]:
-    """Within the block each forward pass adds what the logit layer was given to the list."""
+    """Yields a list to which each forward pass in the block appends the logit layer's input."""
     seen: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     try:

@@ -1,4 +1,4 @@
-"""The model inside its wrappers, its body and head, its stack of layers, evaluation mode."""
+"""Finds the model inside its wrappers, its body, its head and its layers; sets evaluation mode."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = [
 
 
 def body_and_head_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of the parameters of the body (`base_model`, pooler and LoRA weights included) and of the head.
+    """Returns the names of the body's parameters (with `base_model`, pooler and LoRA weights) and of the head's.
 
     Args:
-        model: a transformers model, plain, with an adapter, or wrapped for several devices.
+        model (`nn.Module`): transformers model, plain, with an adapter, or wrapped for several devices.
 
     Returns:
         Two lists that together are the names in `model.named_parameters()`. A tied weight belongs to the body.
@@ -37,13 +37,13 @@ def body_and_head_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
 
 
 def transformers_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside peft's, torch's or accelerate's wrappers; a plain model is itself."""
+    """Returns the transformers model inside the wrappers of peft, torch or accelerate, or a plain model itself."""
     return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts the model in eval mode and gives every submodule its own training flag back afterwards."""
+    """Sets the model to eval mode within the block, and restores every submodule's training flag afterwards."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -55,22 +55,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def own_random_state(seed: int) -> Iterator[None]:
-    """Within the block the CPU's global generator starts from `seed`; afterwards it is as it was."""
+    """Seeds the CPU's global generator with `seed` within the block, and restores its state afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators, too
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the accelerators
         yield
 
 
 def names_below(model: nn.Module, part: nn.Module) -> Iterable[str]:
-    """Names, as seen from `model`, of the weights in `part`."""
+    """Returns the names in `model` of the weights in `part`."""
     prefix = next(name for name, module in model.named_modules() if module is part)
     return (f"{prefix}.{name}" if prefix else name for name in part.state_dict())
 
 
 def encoder_layers(model: nn.Module) -> nn.ModuleList | None:
-    """The stack of encoder layers: the one `nn.ModuleList` with `config.num_hidden_layers` modules of one class.
+    """Returns the encoder layers: the only `nn.ModuleList` with `config.num_hidden_layers` modules of one class.
 
-    `None` where there is no such list, or more than one (architectures that share layers, or with two stacks).
+    The result is `None` where there is no such list, or more than one (architectures with shared layers or two
+    stacks).
     """
     model = transformers_model(model)
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)

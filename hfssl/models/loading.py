@@ -1,7 +1,7 @@
-"""Models: which weights are loaded, under which head, and what goes from one model to another.
+"""Loads models with a head, and copies bodies from one model to another.
 
-Only safetensors are read. A head that the checkpoint lacks is expected and drawn from `seed`, apart from the global
-random state; body weights that it lacks are an error, because a body that is random by mistake trains without a word.
+Only safetensors are read. If the checkpoint has no head, a new one is initialised from `seed` and not from the global
+random state. Missing body weights are an error, because a random body would train without any warning.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ logger = transformers_logging.get_logger(__name__)
 
 Pooling = Literal["stock", "mean"]
 
-# Where the dropout before the head is not called `classifier_dropout`.
+# Architectures whose dropout before the head is not named `classifier_dropout`.
 CLASSIFIER_DROPOUT = {
     "albert": "classifier_dropout_prob",
     "deberta": "cls_dropout",
@@ -64,24 +64,30 @@ def load_classifier(
     problem_type: str | None = "single_label_classification",
     task: str = DEFAULT_TASK,
 ) -> PreTrainedModel:
-    """A classifier with the backbone's body and a fresh head: the same head for the same seed.
+    """Loads a classifier with the backbone's body and a new head, which is the same for the same seed.
 
     Args:
-        backbone: folder or Hub id. A head in it is ignored.
-        label_names: in the order of the class numbers.
-        pooling: `"stock"` is the architecture's own head, so that plain transformers loads the saved model; `"mean"`
-            averages over the tokens, and the saved model needs hfssl.
-        dtype: of the weights; a checkpoint's own may be bfloat16, which is no good for tuning on few rows.
-        seed: of the head.
-        classifier_dropout: dropout before the head. Default: the architecture's.
-        revision: of a Hub id.
-        trust_remote_code: whether code that comes with the model may run.
-        auto_class: name of the transformers class that makes the model; `Task.model_options` gives these three.
-        problem_type: `problem_type` of the model's configuration.
-        task: kind of prediction; any other than the default is noted in the model's configuration.
+        backbone (`str | Path`): folder or Hub id of the backbone. Its head is ignored.
+        label_names (`Sequence[str]`): class names in the order of the class numbers.
+        pooling (`Pooling`, defaults to `"stock"`): head of the classifier. `"stock"` is the architecture's own head,
+            so that plain transformers loads the saved model; `"mean"` averages over the tokens, and the saved model
+            needs hfssl.
+        dtype (`torch.dtype`, defaults to `torch.float32`): data type of the weights. The checkpoint's own type may be
+            bfloat16, which is too coarse for fine-tuning on few rows.
+        seed (`int`): random seed of the head.
+        classifier_dropout (`float`, *optional*): dropout probability before the head. Default: that of the
+            architecture.
+        revision (`str`, *optional*): of a Hub id.
+        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
+        auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): name of the transformers class of the
+            model; `Task.model_options` returns this and the next two arguments.
+        problem_type (`str | None`, defaults to `"single_label_classification"`): `problem_type` of the model's
+            configuration.
+        task (`str`, defaults to `DEFAULT_TASK`): kind of prediction; any except the default is recorded in the model's
+            configuration.
 
     Raises:
-        ModelError: see `check_backbone`; and if body weights are missing or do not fit.
+        ModelError: as in `check_backbone`, and if body weights are missing or have another shape.
 
     Example:
         >>> import hfssl
@@ -123,13 +129,14 @@ def load_masked_lm(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """The backbone with a masked-language head: the checkpoint's, or else one tied to the input embeddings.
+    """Loads the backbone with the masked-language head of the checkpoint, or else one tied to the input embeddings.
 
-    MiniLM and other sentence encoders come without a head. What is then fresh is the head's transform and bias (drawn
-    from `seed`); the decoder's weights are the input embeddings themselves.
+    MiniLM and other sentence encoders have no such head. The new head's transform and bias are then initialised from
+    `seed`; the decoder's weights are the input embeddings.
 
     Raises:
-        ModelError: see `check_backbone`; if the architecture has no masked-language head, or body weights are missing.
+        ModelError: as in `check_backbone`, and if the architecture has no masked-language head or body weights are
+            missing.
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = check_masked_lm(backbone, **options)
@@ -149,11 +156,12 @@ def transfer_encoder(source: PreTrainedModel, target: PreTrainedModel) -> None:
     """Copies the body's weights from `source` into `target`, for example from a masked LM into a classifier.
 
     Args:
-        source: keeps its weights. With an adapter: merge it first.
-        target: of the same architecture and sizes. Its head stays, and so does its pooler where the source has none.
+        source (`PreTrainedModel`): model to copy from, unchanged. An adapter must be merged first.
+        target (`PreTrainedModel`): model to copy into, with the same architecture and sizes. Its head is unchanged,
+            and so is its pooler if the source has none.
 
     Raises:
-        ModelError: if the two bodies do not have the same weights in the same shapes; nothing is copied then.
+        ModelError: if the two bodies do not have the same weights in the same shapes. Nothing is copied then.
     """
     _copy_body(source.base_model, target.base_model)
 
@@ -169,7 +177,8 @@ def _set_classifier_dropout(config: PreTrainedConfig, value: float) -> None:
 
 
 def load_pretrained(auto_class, path, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
-    """Loads from safetensors, drawing missing weights from `seed`; returns the model and those weights' names."""
+    """Loads safetensors and initialises missing weights from `seed`; returns the model and the names of these
+    weights."""
     try:
         with own_random_state(seed), _quiet_loading():
             model, info = auto_class.from_pretrained(
@@ -177,7 +186,7 @@ def load_pretrained(auto_class, path, seed: int, dtype, **options) -> tuple[PreT
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported below, in our words
+                ignore_mismatched_sizes=True,  # reported below
                 **options,
             )
     except READING_ERRORS as error:
@@ -188,7 +197,7 @@ def load_pretrained(auto_class, path, seed: int, dtype, **options) -> tuple[PreT
 
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
-    """Silences the table of fresh weights (the caller checks them), "not sharded" and the progress bar."""
+    """Hides the table of new weights (the caller checks them), "not sharded" and the progress bar."""
     loggers = [logging.getLogger(name) for name in NOISY_LOADERS]
     levels, bar = [logger.level for logger in loggers], transformers_logging.is_progress_bar_enabled()
     for logger in loggers:
@@ -204,7 +213,7 @@ def _quiet_loading() -> Iterator[None]:
 
 
 def _load_whole_body(auto_class, backbone, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
-    """As `load_pretrained`, but of the body only the pooler may be missing: checkpoints of masked LMs have none."""
+    """Runs `load_pretrained`; of the body only the pooler may be missing, as checkpoints of masked LMs have none."""
     model, missing = load_pretrained(auto_class, backbone, seed, dtype, **options)
     absent = sorted(name for name in missing & set(names_below(model, model.base_model)) if not _in_pooler(name))
     if absent:
@@ -221,7 +230,7 @@ def _in_pooler(name: str) -> bool:
 
 
 def _copy_body(source: nn.Module, target: nn.Module, keep: Iterable[str] = ()) -> None:
-    """Copies `source`'s weights into `target`, but for the names in `keep` and for a pooler that only one has."""
+    """Copies weights of `source` into `target`, except names in `keep` and a pooler that only one model has."""
     given, wanted = source.state_dict(), target.state_dict()
     differing = sorted(
         name

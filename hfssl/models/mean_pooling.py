@@ -1,8 +1,8 @@
-"""A sequence classifier that averages over the tokens, for encoders whose first token was never trained to say much.
+"""Defines a sequence classifier that averages over the tokens, for encoders whose first token is not trained.
 
-It is an explicit option and not a stock architecture: the saved folder has a `model_type` of its own, so that plain
-transformers refuses it with an error (instead of loading it with another pooling and silently different logits).
-Importing `hfssl.models.loading` makes `AutoModelForSequenceClassification` and `pipeline` know it.
+It is an explicit option and not a stock architecture. The saved folder has its own `model_type`, so that plain
+transformers raises an error instead of loading it with another pooling and silently different logits. Importing
+`hfssl.models.loading` registers it for `AutoModelForSequenceClassification` and `pipeline`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["MeanPooledConfig", "MeanPooledForSequenceClassification", "mean_over
 
 
 class MeanPooledConfig(PreTrainedConfig):
-    """Configuration of `MeanPooledForSequenceClassification`.
+    """Configures `MeanPooledForSequenceClassification`.
 
     Args:
-        text_config: the encoder's own configuration.
-        classifier_dropout: dropout between the mean and the last layer. Default 0.1.
+        text_config (`dict | PreTrainedConfig`, *optional*): configuration of the encoder.
+        classifier_dropout (`float`, defaults to `0.1`): dropout probability between the mean and the last layer.
     """
 
     model_type = "hfssl-mean-pooled"
@@ -32,11 +32,11 @@ class MeanPooledConfig(PreTrainedConfig):
 
 
 def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mean over the tokens that are not padding.
+    """Returns the mean over all tokens except padding.
 
     Args:
-        hidden: `[N, L, D]`.
-        attention_mask: `[N, L]`, 1 for tokens and 0 for padding. A row without tokens gives zeros.
+        hidden (`Tensor`): `[N, L, D]` hidden states.
+        attention_mask (`Tensor`): `[N, L]`, 1 for tokens and 0 for padding. A row without tokens gives zeros.
 
     Returns:
         `[N, D]`.
@@ -46,7 +46,7 @@ def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 class MeanPooledForSequenceClassification(PreTrainedModel):
-    """Encoder, mean over the tokens, dropout, one linear layer."""
+    """Classifies by an encoder, the mean over its tokens, dropout, and one linear layer."""
 
     config_class = MeanPooledConfig
     base_model_prefix = "encoder"
@@ -62,7 +62,7 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         self.post_init()
 
     def freeze_unused(self) -> None:
-        """Takes the gradient from the pooler that some encoders have: nothing reads it here."""
+        """Freezes the pooler that some encoders have, since this model does not use it."""
         for name, child in self.encoder.named_children():
             if name == "pooler":
                 child.requires_grad_(False)
@@ -76,8 +76,9 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         labels: Tensor | None = None,
         **kwargs,
     ) -> SequenceClassifierOutput:
-        """Shapes: ids and mask `[N, L]`, `inputs_embeds` (in place of `input_ids`) `[N, L, D]`, `labels` `[N]`."""
-        if token_type_ids is not None:  # DistilBERT, for one, does not take them
+        """Computes logits, and the loss if there are `labels` `[N]`; ids and mask are `[N, L]`, embeddings `[N, L,
+        D]`."""
+        if token_type_ids is not None:  # some encoders, such as DistilBERT, do not accept them
             kwargs["token_type_ids"] = token_type_ids
         num_items = kwargs.pop("num_items_in_batch", None)
         encoded = self.encoder(

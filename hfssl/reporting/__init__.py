@@ -1,1 +1,1 @@
-"""From `results.json` to the report, the model card and tables."""
+"""Builds the report, the model cards and tables from `results.json`."""

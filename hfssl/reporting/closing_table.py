@@ -1,4 +1,4 @@
-"""The table that ends `hfssl fit`."""
+"""Prints the table at the end of `hfssl fit`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = ["closing_table"]
 
 
 def closing_table(results: Mapping[str, Any]) -> str:
-    """The table that ends `hfssl fit`: one row a stage, in points (0-100), on test or else on validation rows."""
+    """Formats the closing table of `hfssl fit`: one row per stage, in points (0-100), on test or else validation
+    rows."""
     columns = task_facts(results).tabled
     measured = next((split for split in ("test", "validation") if _metrics(results, split)), None)
     if measured is None:
@@ -28,7 +29,7 @@ def closing_table(results: Mapping[str, Any]) -> str:
     for stage in results["stages"]:
         metrics = (stage["metrics"][measured] if measured else None) or {}
         numbers = [metric.shown(metrics.get(metric.name)) for metric in columns]
-        kept = "<- kept" if stage["name"] == final_stage(results) else ""
+        kept = "<- final" if stage["name"] == final_stage(results) else ""
         table.append([stage_row(stage["name"]).model, *numbers, f"{stage['seconds']:.0f}", kept])
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = []

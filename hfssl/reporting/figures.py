@@ -1,7 +1,7 @@
-"""The report's pictures, as PNG inside data URIs: matplotlib's object interface only, without pyplot.
+"""Draws the report's figures as PNG in data URIs, with matplotlib's object interface and without pyplot.
 
-Every text that comes from the data is drawn literally: `$...$` is not mathematics here, and a name with characters
-that the font lacks is replaced by its class number (see `drawable_names`).
+Text from the data is drawn literally: `$...$` is not mathematics, and a name with characters that the font lacks is
+replaced by its class number (see `drawable_names`).
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ __all__ = [
     "rounds",
 ]
 
-MAX_NAMED_CLASSES = 30  # past this many, names would be too small to read
+MAX_NAMED_CLASSES = 30  # with more classes, names would be too small to read
 MAX_ANNOTATED_CLASSES = 12
 INK, MUTED, RULE, PALE = "#1f2933", "#66707c", "#dfe3e8", "#eef1f4"
 ACCENT, GREEN, AMBER, QUIET = "#27598c", "#3b8272", "#b7791f", "#a9bacb"
-# `bad`: a class without a true row has no shares to show.
+# `bad` is the color of a class without true rows.
 BLUES = LinearSegmentedColormap.from_list(
     "hfssl_blues", ["#f7f9fb", "#c3d4e6", "#6d97c1", ACCENT, "#173a5e"], bad=PALE
 )
-WIDTH = 7.6  # inches; shown at 100 pixels an inch, drawn at twice that for sharp screens
+WIDTH = 7.6  # inches; shown at 100 pixels per inch, drawn at 200 for high-resolution screens
 STYLE = {
     "text.parse_math": False,
     "text.usetex": False,
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "font.family": "DejaVu Sans",  # part of matplotlib, so that pictures are the same everywhere
     "font.size": 8.5,
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -81,7 +81,7 @@ STYLE = {
 
 @dataclass(frozen=True)
 class AccuracyRow:
-    """One stage's accuracy in `[0, 1]` with its 95% interval, where the number of rows is known."""
+    """Holds one stage's accuracy in `[0, 1]` with its 95% interval, where the number of rows is known."""
 
     stage: str
     title: str
@@ -92,7 +92,7 @@ class AccuracyRow:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG as a `data:image/png;base64,...` URI and the size in pixels at which to show it."""
+    """Holds a PNG as a `data:image/png;base64,...` URI and its display size in pixels."""
 
     uri: str
     width: int
@@ -117,8 +117,8 @@ def _drawable_characters() -> frozenset[int]:
 
 
 def drawable_names(names: Sequence[str], longest: int = 24) -> list[str]:
-    """One-line, shortened names; a name that is empty, that the font cannot draw, or that shortening made equal to
-    another becomes its number: `#3`.
+    """Shortens names to one line. A name that is empty, not drawable, or equal to another after shortening becomes
+    `#3`, its number.
     """
     drawable = []
     for index, name in enumerate(names):
@@ -133,7 +133,7 @@ def drawable_names(names: Sequence[str], longest: int = 24) -> list[str]:
 
 
 def _tint(color: str) -> tuple[float, float, float]:
-    """The color mixed with white, opaque, so that grid lines do not shine through."""
+    """Mixes the color with white; the result is opaque, so that grid lines are hidden."""
     red, green, blue = (0.3 * part + 0.7 for part in to_rgb(color))
     return red, green, blue
 
@@ -144,11 +144,11 @@ def _grid(axes: Axes, axis: str) -> None:
 
 
 def class_counts(counts: Mapping[str, Sequence[int]], label_names: Sequence[str]) -> Picture:
-    """Bars of rows per class, one panel a split.
+    """Draws bars of rows per class, one panel per split.
 
     Args:
-        counts: split -> rows of each class, each of length K.
-        label_names: K names. Past 30 classes, bars are sorted and carry no names.
+        counts (`Mapping[str, Sequence[int]]`): split -> rows of each class, each of length K.
+        label_names (`Sequence[str]`): the K class names. With more than 30 classes, bars are sorted and have no names.
     """
     named = len(label_names) <= MAX_NAMED_CLASSES
     names = drawable_names(label_names)
@@ -180,11 +180,11 @@ def class_counts(counts: Mapping[str, Sequence[int]], label_names: Sequence[str]
 
 
 def learning_curves(curves: Mapping[str, tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]) -> Picture:
-    """Loss against step, one panel a stage.
+    """Draws loss against step, one panel per stage.
 
     Args:
-        curves: stage -> (title, series name -> [(step, value), ...]). The first series of a stage is drawn strong with
-            a running mean, the others dashed.
+        curves (`Mapping[str, tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]`): stage -> (title, series name ->
+            [(step, value), ...]). The first series of a stage is solid with a running mean, the others are dashed.
     """
     columns = min(3, len(curves))
     lines = math.ceil(len(curves) / columns)
@@ -225,7 +225,7 @@ def _draw_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str
 
 
 def accuracy_by_stage(rows: Sequence[AccuracyRow], final_stage: str, label: str = "accuracy, %") -> Picture:
-    """A dot and a 95% interval for each stage; the final stage is drawn filled."""
+    """Draws a dot and a 95% interval for each stage; the dot of the final stage is filled."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -250,10 +250,10 @@ def accuracy_by_stage(rows: Sequence[AccuracyRow], final_stage: str, label: str 
 
 
 def reliability(panels: Sequence[tuple[str, str, Sequence[ReliabilityBin]]]) -> Picture:
-    """Reliability diagrams (accuracy against confidence) above histograms of confidence.
+    """Draws reliability diagrams (accuracy against confidence) above histograms of confidence.
 
     Args:
-        panels: (stage, title, bins) of one or two stages.
+        panels (`Sequence[tuple[str, str, Sequence[ReliabilityBin]]]`): (stage, title, bins) of one or two stages.
     """
 
     def draw(figure: Figure) -> None:
@@ -294,12 +294,12 @@ def rounds(
     selected: Sequence[int],
     lines: Mapping[str, Sequence[float | None]],
 ) -> Picture:
-    """Left: fractions in percent by round; right: how many pseudo-labels were taken.
+    """Draws fractions in percent by round (left) and numbers of selected pseudo-labels (right).
 
     Args:
-        numbers: round numbers, length R.
-        selected: pseudo-labeled rows taken in each round, length R.
-        lines: title -> fractions in `[0, 1]`, length R, `None` where unknown.
+        numbers (`Sequence[int]`): round numbers, length R.
+        selected (`Sequence[int]`): number of rows selected for pseudo-labels in each round, length R.
+        lines (`Mapping[str, Sequence[float | None]]`): title -> fractions in `[0, 1]`, length R, `None` where unknown.
     """
     colors = (ACCENT, GREEN, AMBER)
 
@@ -313,7 +313,7 @@ def rounds(
         if lines:
             left.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=1, borderaxespad=0)
         right.bar(numbers, selected, color=QUIET, width=0.6)
-        right.set_title("Pseudo-labels taken")
+        right.set_title("Pseudo-labels selected")
         for axes in (left, right):
             axes.set_xlabel("round")
             axes.set_xticks(numbers if len(numbers) <= 12 else numbers[:: math.ceil(len(numbers) / 12)])
@@ -325,11 +325,11 @@ def rounds(
 
 
 def confusion(matrix: np.ndarray, label_names: Sequence[str]) -> Picture:
-    """Row-normalised confusion matrix; cells show counts up to 12 classes, names are left out past 30.
+    """Draws a row-normalised confusion matrix, with counts in cells for at most 12 classes and names for at most 30.
 
     Args:
-        matrix: counts, shape `[K, K]`, row = true class, column = predicted class.
-        label_names: K names.
+        matrix (`np.ndarray`): counts, shape `[K, K]`, row = true class, column = predicted class.
+        label_names (`Sequence[str]`): the K class names.
     """
     size = len(label_names)
     totals = matrix.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""How results are put into words and read from `results.json`; shared by the report and the model card."""
+"""Formats numbers for the report and the model card."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = [
 
 
 def percent(value: float | None) -> str:
-    """`0.8432` -> `"84.3"`; a dash where there is no number."""
+    """Formats `0.8432` as `"84.3"`; returns a dash for `None`."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
 def signed_points(value: float) -> str:
-    """`-0.0124` -> `"−1.2"`, with a real minus sign."""
+    """Formats `-0.0124` as `"−1.2"`, with a real minus sign."""
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def signed_interval(interval: Sequence[float]) -> str:
-    """`[-0.012, 0.05]` -> `"−1.2 to +5.0"`."""
+    """Formats `[-0.012, 0.05]` as `"−1.2 to +5.0"`."""
     low, high = interval
     return f"{signed_points(low)} to {signed_points(high)}"
 
 
 def duration(seconds: float) -> str:
-    """`3.2 s`, `4 min 5 s` or `2 h 7 min`."""
+    """Formats seconds as `3.2 s`, `4 min 5 s` or `2 h 7 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -1,4 +1,4 @@
-"""Builds `report.html`: one file with everything inside, readable without a network and without JavaScript."""
+"""Builds `report.html`: one self-contained file, readable without a network and without JavaScript."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from hfssl.runtime.files import atomic_file
 
 __all__ = ["build_report"]
 
-# HTML allows no control characters but tab and line ends.
+# HTML allows no control characters except tab and line ends.
 CONTROL_CHARACTERS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127], "\ufffd")
 
 
 def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Writes the report, whole or not at all.
+    """Writes the report atomically.
 
     Args:
-        results: what `results.json` holds.
-        evidence: `curves` (stage -> records with `step` and `loss`, `eval_loss` where measured), `predictions`
-            (`"test"` or `"validation"` -> `labels` `[N]` and `probs`, stage -> `[N, K]`, before any temperature),
-            `rounds` (the records of `rounds.jsonl`), `examples` (`text`, `label`, `predicted`, `probability`; labels
-            as names or indices) and `warnings`. Any part may be missing or empty: its section then says why.
-            `predicted` beside `probs` holds decisions (stage -> `[N]`) that are not the most probable class, and
-            `classes` the K names of what is decided, where these are not the label names.
-        path: where to write.
+        results (`Mapping[str, Any]`): content of `results.json`.
+        evidence (`Mapping[str, Any]`): `curves` (stage -> records with `step` and `loss`, `eval_loss` where measured),
+            `predictions` (`"test"` or `"validation"` -> `labels` `[N]` and `probs`, stage -> `[N, K]`, before any
+            temperature), `rounds` (the records of `rounds.jsonl`), `examples` (`text`, `label`, `predicted`,
+            `probability`; labels as names or indices) and `warnings`. Any part may be missing or empty; its section
+            then names the reason. In addition to `probs`, `predicted` holds decisions (stage -> `[N]`) that are not
+            the most probable class, and `classes` holds the K names of the decisions where these are not the label
+            names.
+        path (`str | os.PathLike`): file to write.
     """
-    # Autoescape is what keeps a text like "<script>" in the data a text.
+    # Autoescape shows a text like "<script>" in the data literally.
     environment = Environment(
         loader=PackageLoader("hfssl.reporting", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -62,7 +63,7 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
 
 
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The few numbers at the top: (name, value, remark)."""
+    """Returns the numbers at the top of the report: (name, value, remark)."""
     verdict, split = results["verdict"], primary_split(results)
     labels = rows_of(results, "labeled")
     classes = len(results["data"]["label_names"])
@@ -93,7 +94,7 @@ def _gain(gain: float, interval: Sequence[float], where: str) -> tuple[str, str,
 
 
 def _record_section(results: Mapping[str, Any]) -> Section:
-    """What it takes to do the run again."""
+    """Lists what is needed to repeat the run."""
     command = results["command"] if isinstance(results["command"], str) else shlex.join(results["command"])
     rows = [["command", command], ["seed", str(results["seed"])]]
     rows += [[name, _plain(value)] for name, value in _flat(results["hardware"], "").items() if value is not None]
@@ -110,7 +111,7 @@ def _record_section(results: Mapping[str, Any]) -> Section:
 
 
 def _flat(value: Any, prefix: str) -> dict[str, Any]:
-    """Nested mappings as one level of dotted names; anything else stands under the prefix itself."""
+    """Flattens nested mappings to dotted names; another value gets the prefix as its name."""
     if not isinstance(value, Mapping):
         return {prefix: value} if value else {}
     flat: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the cards are made with: text that stays text in Markdown, code fences, names for metadata."""
+"""Renders Markdown for cards: escaped text, code fences, names for metadata."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def environment(**filters: Any) -> Environment:
-    """Jinja templates of `hfssl/reporting/templates`, with `md`, `fence`, `literal` and further `filters`.
+    """Returns the Jinja environment of `hfssl/reporting/templates`, with `md`, `fence`, `literal` and more `filters`.
 
-    No autoescape: this is Markdown. Whatever comes from the user passes through `md` or a code fence instead.
+    There is no autoescape, since the output is Markdown. All values from the user pass through `md` or a code fence.
     """
     found = Environment(
         loader=PackageLoader("hfssl.reporting", "templates"),
@@ -44,10 +44,11 @@ def environment(**filters: Any) -> Environment:
 
 
 def escape_markdown(text: object) -> str:
-    """The text as one line of Markdown that shows it literally: no emphasis, link, list, table cell, HTML or formula.
+    """Escapes text as one line of Markdown that shows it literally: no emphasis, link, list, table cell, HTML or
+    formula.
 
-    What Markdown could act on gets a backslash, and only there, so that the source stays readable; `&`, `<` and `>`
-    become entities, so that no renderer takes them for HTML whatever it thinks of backslashes.
+    Characters get a backslash only where Markdown would interpret them, so that the source stays readable. `&`, `<`
+    and `>` become entities, so that no renderer reads them as HTML.
     """
     line = "".join(character for character in " ".join(str(text).split()) if character.isprintable())
     line = re.sub(r"([\\`*_\[\]|~$@])", r"\\\1", line)
@@ -58,19 +59,20 @@ def escape_markdown(text: object) -> str:
 
 
 def _at_line_start(match: re.Match[str]) -> str:
-    """Headings, lists and underlines begin a line; of a numbered list, the period or parenthesis is what counts."""
+    """Escapes the start of headings, lists and underlines; for a numbered list, its period or parenthesis."""
     return match[0] + "\\" if match[0].isdigit() else "\\" + match[0]
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A code block whose fence is longer than any run of backticks in the text, so that the text cannot end it."""
+    """Returns a code block with a fence longer than any run of backticks in the text, so that the text cannot end
+    it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.strip()}\n{fence}"
 
 
 def private(value: Any) -> Any:
-    """The value with absolute paths cut to their last part: a card gets published, home folders need not be."""
+    """Cuts absolute paths in a value to their last part, since a published card must not show home folders."""
     if isinstance(value, Mapping):
         return {name: private(item) for name, item in value.items()}
     if isinstance(value, str) and value.startswith(("/", "~")):
@@ -79,13 +81,13 @@ def private(value: Any) -> Any:
 
 
 def private_command(command: str | Sequence[str]) -> str:
-    """A command line without the folders of this machine."""
+    """Returns a command line without the folders of this machine."""
     words = shlex.split(command) if isinstance(command, str) else command
     return shlex.join(private(word) for word in words)
 
 
 def hub_id(name: str) -> str | None:
-    """`name` if it can be a Hub id and is no local path."""
+    """Returns `name` if it is a valid Hub id and not a local path, else `None`."""
     if Path(name).exists() or Path(name).suffix in TABLE_SUFFIXES:
         return None
     try:
@@ -96,11 +98,11 @@ def hub_id(name: str) -> str | None:
 
 
 def shown_base_model(base_model: str) -> str:
-    """A Hub id as it is, of a folder the last part."""
+    """Returns a Hub id unchanged, or the last part of a folder."""
     return hub_id(base_model) or Path(base_model).resolve().name
 
 
 def slug(name: str) -> str:
-    """A name that metadata and folders may hold: letters, digits, dots, underscores, dashes."""
+    """Returns a name for metadata and folders: letters, digits, dots, underscores, dashes."""
     stem = Path(name).stem if Path(name).suffix in TABLE_SUFFIXES else name
     return re.sub(r"[^A-Za-z0-9._]+", "-", stem).strip("-.") or "data"

@@ -1,4 +1,4 @@
-"""The model card: what was done, on what, with what result, and what the model is not for."""
+"""Builds the model card of a run: method, data, results and limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hfssl.reporting.task_facts import Metric, TaskFacts, task_facts
 __all__ = ["build_model_card", "run_card"]
 
 MAX_NAMED_LABELS = 30
-PROSE_KEYS = ("citation", "paper")  # shown elsewhere than among the settings
+PROSE_KEYS = ("citation", "paper")  # not shown among the settings
 
 
 def run_card(
@@ -31,14 +31,15 @@ def run_card(
     license: str | None = None,
     **paths: Any,
 ) -> str:
-    """The card of a run of `fit`, from its `results.json` and `settings.json`.
+    """Renders the card of a run of `fit` from its `results.json` and `settings.json`.
 
     Args:
-        results: the content of `results.json`.
-        settings: the options of the run.
-        uses_adapter: whether there is a LoRA adapter.
-        license: a Hub license id; `None` leaves it open.
-        paths: `model_path`, `adapter_path`, `adapter_subfolder` and `adapter_only` of `build_model_card`.
+        results (`Mapping[str, Any]`): content of `results.json`.
+        settings (`Mapping[str, Any]`): options of the run.
+        uses_adapter (`bool`): whether there is a LoRA adapter.
+        license (`str`, *optional*): Hub license id. Without it the card states that there is none.
+        paths (`Any`): arguments `model_path`, `adapter_path`, `adapter_subfolder` and `adapter_only` of
+            `build_model_card`.
     """
     return build_model_card(
         results,
@@ -70,22 +71,24 @@ def build_model_card(
     adapter_only: bool = False,
     lora: bool = False,
 ) -> str:
-    """Renders the card (`README.md`). Its metadata holds the kept model's evaluation as a `model-index`.
+    """Renders the card (`README.md`), with the final model's evaluation as a `model-index` in its metadata.
 
     Args:
-        results: what `results.json` holds.
-        base_model: Hub id or folder of the backbone; a folder is named in the text, not in the metadata.
-        license: a Hub license id such as `"apache-2.0"`; `None` leaves it open and the card says so.
-        dataset_name: Hub id or file name of the data.
-        label_names: K class names in the order of the logits.
-        stages_config: stage -> its settings, nested by step; `citation` (BibTeX) and `paper`, at any depth, are cited.
-        uses_adapter: whether `adapter_path` holds a LoRA adapter beside the merged model.
-        pooling: `"stock"`: plain `transformers` loads the model; `"mean"`: loading needs hfssl, and the card says so.
-        model_path: folder or Hub id that the snippet loads, default `"model"` (relative to the card).
-        adapter_path: folder or Hub id of the adapter, default `"adapter"`.
-        adapter_subfolder: where in `adapter_path`, a repository, the adapter lies.
-        adapter_only: whether the adapter is all there is: no merged model beside it.
-        lora: whether the model was trained through an adapter, which may have been merged away.
+        results (`Mapping[str, Any]`): content of `results.json`.
+        base_model (`str`): Hub id or folder of the backbone; a folder is named in the text only, not in the metadata.
+        license (`str | None`): Hub license id such as `"apache-2.0"`; with `None` the card states that there is none.
+        dataset_name (`str`): Hub id or file name of the data.
+        label_names (`Sequence[str]`): the K class names in the order of the logits.
+        stages_config (`Mapping[str, Mapping[str, Any]]`): stage -> its settings, nested by step; entries `citation`
+            (BibTeX) and `paper` at any depth are cited.
+        uses_adapter (`bool`): whether `adapter_path` holds a LoRA adapter in addition to the merged model.
+        pooling (`Literal["stock", "mean"]`): head of the model. Plain `transformers` loads `"stock"`; `"mean"` needs
+            hfssl, as the card explains.
+        model_path (`str`, defaults to `"model"`): folder (relative to the card) or Hub id that the snippet loads.
+        adapter_path (`str`, defaults to `"adapter"`): folder or Hub id of the adapter.
+        adapter_subfolder (`str`, *optional*): subfolder of the adapter in the repository `adapter_path`.
+        adapter_only (`bool`, defaults to `False`): whether there is only the adapter, without a merged model.
+        lora (`bool`, defaults to `False`): whether the model was trained with an adapter, which may have been merged.
 
     Returns:
         Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
@@ -164,7 +167,7 @@ def _metadata(
 
 
 def _eval_results(results: Mapping[str, Any], dataset_name: str) -> list[EvalResult] | None:
-    """The saved model's metrics on `test`, else on `validation`; `None` without any."""
+    """Returns the saved model's metrics on `test`, else on `validation`; `None` without any."""
     split = primary_split(results)
     metrics, task = _saved_metrics(results, split), task_facts(results)
     if not metrics:
@@ -186,7 +189,8 @@ def _eval_results(results: Mapping[str, Any], dataset_name: str) -> list[EvalRes
 
 
 def _saved_metrics(results: Mapping[str, Any], split: str | None) -> Mapping[str, float] | None:
-    """Metrics of what lies in `model/`: with its temperature where known, else those of the kept stage."""
+    """Returns the metrics of the model in `model/`: with its temperature where known, else those of the final
+    stage."""
     saved = results["final_metrics"].get(split)
     final = final_stage(results, split)
     measured = [stage["metrics"].get(split) for stage in results["stages"] if stage["name"] == final]
@@ -200,7 +204,7 @@ def _gain(verdict: Mapping[str, Any]) -> str | None:
 
 
 def _limits(results: Mapping[str, Any], split: str | None) -> list[str]:
-    """What follows from these very numbers; the limits of every such model are in the template."""
+    """Lists limits that follow from the results; limits of all such models are in the template."""
     metrics, rows = _saved_metrics(results, split), rows_of(results, split) if split else 0
     limits, decision = [], task_facts(results).decision
     interval = decision.interval(metrics[decision.name], rows) if metrics else None
@@ -212,28 +216,28 @@ def _limits(results: Mapping[str, Any], split: str | None) -> list[str]:
         )
     if split == "validation":
         limits.append(
-            "There was no test part. The validation rows also decided which model to keep, so its numbers here are "
+            "There was no test part. The validation rows also selected the model, so its numbers here are "
             "somewhat too good."
         )
     if split is None:
-        limits.append("No labels were held out: nothing here says how accurate it is.")
+        limits.append("No labels were held out, so its accuracy is unknown.")
     if results["temperature"] is None:
-        limits.append("Its probabilities are not calibrated, for want of held-out labels: use them for ranking only.")
+        limits.append("Its probabilities are not calibrated, as no labels were held out: use them for ranking only.")
     interval = results["verdict"]["interval"]
     if interval is not None and interval[0] <= 0 <= interval[1]:
         limits.append("The interval of the gain from unlabeled data includes zero.")
-    limits.append(f"This is one run, with seed {results['seed']}. With few labels, other seeds give other numbers.")
+    limits.append(f"This is one run, with seed {results['seed']}. With few labels, the numbers differ between seeds.")
     return limits
 
 
 def _interval(decision: Metric, metrics: Mapping[str, float], rows: int) -> str:
-    """95% interval of the decision metric, in percent; a dash without one."""
+    """Formats the 95% interval of the decision metric, in percent; returns a dash without one."""
     found = decision.interval(metrics.get(decision.name), rows)
     return "–" if found is None else f"{percent(found[0])} to {percent(found[1])}"
 
 
 def _measured(task: TaskFacts, metrics: Mapping[str, float] | None) -> str:
-    """The numbers of the short tables in a sentence, the first of them strong."""
+    """Formats the metrics of the short tables as a sentence, the first in bold."""
     if not metrics:
         return ""
     values = [metric.with_unit(metrics.get(metric.name)) for metric in task.tabled]
@@ -243,13 +247,13 @@ def _measured(task: TaskFacts, metrics: Mapping[str, float] | None) -> str:
 
 
 def _license_of_backbone(base_model: str) -> str | None:
-    """The license that the base model's own card names, where that card lies in its folder."""
+    """Returns the license in the base model's card, if its folder holds one."""
     card = Path(base_model) / "README.md"
     if not card.is_file():
         return None
     try:
         found = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
-    except (ValueError, OSError, YAMLError):  # what others wrote need not be a card
+    except (ValueError, OSError, YAMLError):  # the file may not be a valid card
         return None
     return found if isinstance(found, str) else None
 
@@ -260,6 +264,6 @@ def _settings(config: Mapping[str, Any]) -> str:
 
 
 def _shown(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without prose and, at any depth, without what is empty."""
+    """Returns the settings without prose and, at any depth, without empty values."""
     nested = {n: _shown(v) if isinstance(v, Mapping) else private(v) for n, v in config.items()}
     return {name: value for name, value in nested.items() if name not in PROSE_KEYS and value != {}}

@@ -1,4 +1,4 @@
-"""Reading `results.json`; `results.schema.json` describes it."""
+"""Reads `results.json`, which `results.schema.json` describes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ UNLABELED = "(unlabeled)"
 
 
 def stage_title(stage: str) -> str:
-    """`"self_training"` -> `"Self-training"`; names that are not in `STAGES` are made readable."""
+    """Returns the title of a stage: `"self_training"` -> `"Self-training"`, also for names that are not in
+    `STAGES`."""
     return stage_row(stage).title
 
 
@@ -39,7 +40,7 @@ def read_results(folder: str | Path) -> dict[str, Any]:
     """Returns the content of `results.json` in the folder of a finished run of `fit`.
 
     Raises:
-        ModelError: The file cannot be read, or an older hfssl has written it.
+        ModelError: if the file cannot be read, or an older hfssl has written it.
     """
     path = Path(folder) / RESULTS
     try:
@@ -55,7 +56,7 @@ def read_results(folder: str | Path) -> dict[str, Any]:
 
 
 def older_version(folder: str | Path, values: Mapping[str, Any]) -> str:
-    """Returns the sentence on a run folder whose files have another schema version than this hfssl writes."""
+    """Returns the error message for a run folder with another schema version than that of this hfssl."""
     found = values.get("schema_version", 1)
     made_by = "an older" if found < SCHEMA_VERSION else "a newer"
     return (
@@ -76,7 +77,7 @@ def results_schema() -> dict[str, Any]:
 
 
 def primary_split(results: Mapping[str, Any]) -> str | None:
-    """`"test"` where any stage was measured on it, else `"validation"`, else `None`."""
+    """Returns `"test"` if any stage was measured on it, else `"validation"`, else `None`."""
     for split in ("test", "validation"):
         if any(stage["metrics"].get(split) for stage in results["stages"]):
             return split
@@ -84,7 +85,7 @@ def primary_split(results: Mapping[str, Any]) -> str | None:
 
 
 def gains_row_by_row(results: Mapping[str, Any]) -> str | None:
-    """One sentence on what each stage gained over labels only on the same test rows, where there are any."""
+    """Returns one sentence with each stage's gain over labels only on the same test rows, if there are any."""
     gains = [
         f"{stage_title(stage)} {signed_points(found['gain'])} points "
         f"(95% interval {signed_interval(found['interval'])})"
@@ -94,7 +95,8 @@ def gains_row_by_row(results: Mapping[str, Any]) -> str | None:
 
 
 def final_stage(results: Mapping[str, Any], split: str | None = None) -> str:
-    """Stage of the model in `model/`; on a split whose rows a refit has learned from, the stage that it repeats."""
+    """Returns the stage of the model in `model/`; on a split that a refit was trained on, the stage that it
+    repeats."""
     final = results["final_stage"]
     if split is None:
         return final
@@ -103,6 +105,6 @@ def final_stage(results: Mapping[str, Any], split: str | None = None) -> str:
 
 
 def rows_of(results: Mapping[str, Any], split: str, labeled_only: bool = True) -> int:
-    """Number of rows of a split, without the unlabeled ones by default."""
+    """Returns the number of rows of a split, without the unlabeled ones by default."""
     counts = results["data"]["counts"].get(split, {})
     return sum(number for name, number in counts.items() if not (labeled_only and name == UNLABELED))

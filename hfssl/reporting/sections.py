@@ -1,6 +1,6 @@
-"""What the report shows, section by section: figures, tables, and captions that say what one sees.
+"""Builds the sections of the report: figures, tables and captions.
 
-Everything here is data for the template. A part whose evidence is missing becomes a section that says why.
+Sections are data for the template. A section without evidence names the reason.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ MAX_EXAMPLE_LENGTH = 600  # characters
 
 @dataclass(frozen=True)
 class Table:
-    """A table of cells that are already formatted. `title` set: folded away behind that title."""
+    """Holds a table of formatted cells. A table with a `title` is collapsed under that title."""
 
     header: list[str]
     rows: list[list[str]]
-    numeric_from: int = 1  # columns from here on are right-aligned numbers
+    numeric_from: int = 1  # index of the first column of right-aligned numbers
     title: str | None = None
-    highlighted: int | None = None  # the row that is drawn strong
-    groups: list[tuple[str, int]] = field(default_factory=list)  # a first header line: (text, columns spanned)
+    highlighted: int | None = None  # index of the row in bold
+    groups: list[tuple[str, int]] = field(default_factory=list)  # first header line: (text, columns spanned)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A text with its true and its predicted class."""
+    """Holds a text with its true and its predicted class."""
 
     text: str
     label: str
@@ -63,7 +63,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the report. `missing` holds the reason why there is nothing to show."""
+    """Holds one part of the report. `missing` is the reason why there is nothing to show."""
 
     title: str
     figure: figures.Picture | None = None
@@ -75,7 +75,7 @@ class Section:
 
 
 def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Labels `[N]` and stage -> probs `[N, K]` of a split; rows without a label are dropped, N may be 0."""
+    """Returns labels `[N]` and stage -> probs `[N, K]` of a split; rows without a label are dropped, N may be 0."""
     found = evidence.get("predictions", {}).get(split)
     if not found:
         return np.zeros(0, dtype=np.int64), {}
@@ -85,7 +85,7 @@ def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.n
 
 
 def stages_section(results: Mapping[str, Any]) -> Section:
-    """The closing table and accuracy by stage."""
+    """Builds the table of stages and the figure of accuracy by stage."""
     title, task = "What each stage reached", task_facts(results)
     decision = task.decision
     stages, final = results["stages"], final_stage(results)
@@ -104,7 +104,7 @@ def stages_section(results: Mapping[str, Any]) -> Section:
         highlighted = number if stage["name"] == final else highlighted
     table = Table([*header, "time"], rows, highlighted=highlighted, groups=[*groups, ("", 1)])
     if not measured:
-        missing = f"No labels were set aside, so no {decision.title} could be measured."
+        missing = f"No labels were held out, so no {decision.title} could be measured."
         return Section(title, tables=[table], missing=missing)
     split = measured[0]
     count = rows_of(results, split)
@@ -119,8 +119,8 @@ def stages_section(results: Mapping[str, Any]) -> Section:
     others = [metric.title for metric in task.tabled if not metric.in_points]
     caption = (
         f"{decision.long_name or decision.title} on the {count:,} rows of the {split} part{intervals}; the filled "
-        "dot is the stage whose model was kept. Overlapping intervals do not mean equal models: the stages answered "
-        f"the same rows. {row_by_row} All numbers but {' and '.join(['the time', *others])} are in percent"
+        "dot is the final stage. Overlapping intervals do not mean equal models: all stages predicted "
+        f"the same rows. {row_by_row} All numbers except {' and '.join(['the time', *others])} are in percent"
     )
     caption += "; ECE is the gap between confidence and accuracy, lower is better." if _has_ece(task) else "."
     figure = figures.accuracy_by_stage(points, final_stage(results, split), decision.column)
@@ -132,7 +132,7 @@ def _has_ece(task: TaskFacts) -> bool:
 
 
 def data_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
-    """Class counts by split, and the warnings about the data."""
+    """Builds the class counts by split, and the warnings about the data."""
     data = results["data"]
     names, counts = data["label_names"], data["counts"]
     order = [s for s in SPLITS if s in counts] + [s for s in counts if s not in SPLITS]
@@ -150,15 +150,15 @@ def data_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Sec
     if not by_class:
         return Section("The data", notes=notes, tables=tables, missing="No part holds a labeled row.")
     labeled = by_class.get("labeled", [])
-    caption = f"Rows of each class in each part; the model learned from the {sum(labeled):,} in the darker bars"
-    caption += f" ({_span(labeled)} a class)." if labeled else "."
+    caption = f"Rows of each class in each part; the model was trained on the {sum(labeled):,} in the darker bars"
+    caption += f" ({_span(labeled)} per class)." if labeled else "."
     pool = rows_of(results, "unlabeled", labeled_only=False)
-    caption += f" Beside them, {pool:,} unlabeled rows served as the pool." if pool else ""
+    caption += f" In addition, there were {pool:,} unlabeled rows in the pool." if pool else ""
     return Section("The data", figures.class_counts(by_class, names), caption, notes, tables)
 
 
 def curves_section(evidence: Mapping[str, Any]) -> Section:
-    """Learning curves."""
+    """Builds the learning curves."""
     title, drawn, dropped = "Learning curves", {}, 0
     for stage, records in evidence.get("curves", {}).items():
         losses = {"training": "loss", "held out": "eval_loss"}
@@ -171,17 +171,15 @@ def curves_section(evidence: Mapping[str, Any]) -> Section:
         if series:
             drawn[stage] = (stage_title(stage), series)
     if not drawn:
-        return Section(title, missing="No stage left a record of its loss.")
+        return Section(title, missing="No stage has recorded its loss.")
     notes = [f"{dropped} recorded losses were not finite and are not drawn."] if dropped else []
     several = " Stages minimise different losses: compare shapes, not heights." if len(drawn) > 1 else ""
-    caption = (
-        f"Training loss by optimizer step; where it is drawn faint, the strong line is its running mean.{several}"
-    )
+    caption = f"Training loss by optimizer step; where it is faint, the bold line is its running mean.{several}"
     return Section(title, figures.learning_curves(drawn), caption, notes)
 
 
 def rounds_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
-    """Pseudo-label quality by round."""
+    """Builds the quality of pseudo-labels by round."""
     title = "Pseudo-labels, round by round"
     records: Sequence[Mapping[str, Any]] = evidence.get("rounds", [])
     if not records:
@@ -189,21 +187,21 @@ def rounds_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> S
     decision = task_facts(results).decision
     validation = [(r.get("validation") or {}).get(decision.name) for r in records]
     lines = {
-        "pseudo-labels that are right": [r.get("pseudo_label_accuracy") for r in records],
-        "pool rows whose label stayed": [r.get("pool_agreement") for r in records],
+        "pseudo-labels that are correct": [r.get("pseudo_label_accuracy") for r in records],
+        "pool rows with the label of the last round": [r.get("pool_agreement") for r in records],
         f"validation {decision.title} of the student": validation,
     }
     lines = {name: values for name, values in lines.items() if any(v is not None for v in values)}
     figure = figures.rounds([r["round"] + 1 for r in records], [r["selected"] for r in records], lines)
-    quality = [v for v in lines.get("pseudo-labels that are right", []) if v is not None]
+    quality = [v for v in lines.get("pseudo-labels that are correct", []) if v is not None]
     if quality:
         caption = (
-            f"{percent(quality[-1])}% of the pseudo-labels taken in the last round agree with the hidden labels "
-            f"(first round: {percent(quality[0])}%). Hidden labels were used for this picture only."
+            f"{percent(quality[-1])}% of the pseudo-labels of the last round agree with the hidden labels "
+            f"(first round: {percent(quality[0])}%). Hidden labels were used for this figure only."
         )
     else:
-        caption = "The true labels of the pool are unknown, so the pseudo-labels' own accuracy cannot be shown."
-    header = ["round", "taken", "right, %", "unchanged, %", "validation, %", "mean weight", "mean BALD, nats", "time"]
+        caption = "The true labels of the pool are unknown, and so is the accuracy of the pseudo-labels."
+    header = ["round", "rows", "correct, %", "unchanged, %", "validation, %", "mean weight", "mean BALD, nats", "time"]
     rows = [
         [
             str(r["round"] + 1),
@@ -221,12 +219,13 @@ def rounds_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> S
 
 
 def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
-    """Reliability diagrams: the kept model before and after its temperature, or beside labels only if it has none."""
+    """Builds reliability diagrams: the final model before and after its temperature, or next to labels only without
+    one."""
     title, split, temperature = "Can the probabilities be trusted?", primary_split(results), results.get("temperature")
     labels, probs = predictions_of(evidence, split)
     final = final_stage(results, split)
     if not len(labels) or final not in probs:
-        return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
+        return Section(title, missing="There are no predictions of the final model on held-out labels.")
     if temperature:
         saved = _with_temperature(probs[final], temperature)
         shown = [(final, "As trained", probs[final]), (final, "As saved, with its temperature", saved)]
@@ -243,31 +242,31 @@ def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any])
     tendency = "about right" if abs(gap) < 1 else f"{abs(gap):.1f} points too {'high' if gap > 0 else 'low'}"
     caption = (
         f"Above: accuracy of the {split} rows by confidence, larger dots for more rows; on the dashed line, "
-        f"probabilities mean what they say. Below: how many rows have that confidence. The saved model claims "
-        f"{100 * confidence:.1f}% on average and is right on {100 * right:.1f}%: {tendency}."
+        f"probabilities are calibrated. Below: number of rows with that confidence. The saved model has "
+        f"a mean confidence of {100 * confidence:.1f}% and is correct on {100 * right:.1f}%: {tendency}."
     )
     if temperature:
         caption += f" It divides its logits by a temperature of {temperature:.3g}, fitted on the validation labels"
-        caption += ", the same rows as here, which flatters it." if split == "validation" else "."
+        caption += ", the same rows as here, so it looks too good." if split == "validation" else "."
     if len(labels) < 200:
-        caption += f" With {len(labels)} rows, single bins are noisy."
+        caption += f" With {len(labels)} rows, the bins are noisy."
     return Section(title, figures.reliability(panels), caption)
 
 
 def _with_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(logits / T) from softmax(logits) `[N, K]`: the constant that the softmax took away cancels again."""
+    """Computes softmax(logits / T) from softmax(logits) `[N, K]`; the constant that softmax removes cancels."""
     scaled = np.log(np.clip(probs, np.finfo(np.float64).tiny, 1.0)) / temperature
     powered = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return powered / powered.sum(axis=1, keepdims=True)
 
 
 def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
-    """Confusion matrix of the kept stage, the most frequent confusions, and scores class by class."""
+    """Builds the final stage's confusion matrix, its most frequent confusions, and scores class by class."""
     title, split = "What gets mixed up", primary_split(results)
     labels, probs = predictions_of(evidence, split)
     names, final = evidence.get("classes") or results["data"]["label_names"], final_stage(results, split)
     if not len(labels) or final not in probs:
-        return Section(title, missing="No predictions of the kept model on held-out labels were kept.")
+        return Section(title, missing="There are no predictions of the final model on held-out labels.")
     decided = evidence["predictions"][split].get("predicted", {}).get(final)
     predicted = probs[final].argmax(axis=1) if decided is None else np.asarray(decided)
     matrix = confusion_matrix(predicted, labels, len(names))
@@ -279,15 +278,15 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
     for true, guess in (divmod(int(cell), len(names)) for cell in order):
         share = percent(wrong[true, guess] / totals[true])
         confused.append([names[true], names[guess], f"{wrong[true, guess]:,}", share])
-    tables = [Table(["true class", "taken for", "rows", "% of the class"], confused, 2)] if confused else []
+    tables = [Table(["true class", "predicted as", "rows", "% of the class"], confused, 2)] if confused else []
     tables.append(_class_table(matrix, names))
     caption = (
-        f"{stage_title(final)} on the {len(labels):,} {split} rows: each line is a true class, shaded by where its "
-        "rows went; a perfect model has only the diagonal."
+        f"{stage_title(final)} on the {len(labels):,} {split} rows: each line is a true class, shaded by the "
+        "predicted classes; a perfect model has only the diagonal."
     )
     if len(names) > figures.MAX_NAMED_CLASSES:
-        caption += f" The numbers of the {len(names)} classes are resolved above, under the data."
-    caption += " The table lists the most frequent confusions." if confused else " No row was mistaken."
+        caption += f" The {len(names)} classes are named above, under the data."
+    caption += " The table lists the most frequent confusions." if confused else " No row was predicted wrongly."
     return Section(title, figures.confusion(matrix, names), caption, tables=tables)
 
 
@@ -303,7 +302,7 @@ def _class_table(matrix: np.ndarray, names: Sequence[str]) -> Table:
 
 
 def examples_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
-    """The texts on which the kept model is wrong with the highest probability."""
+    """Lists the texts that the final model predicts wrongly with the highest probability."""
     title, names = "Most confident mistakes", results["data"]["label_names"]
     wrong = [e for e in evidence.get("examples", []) if e["label"] != e["predicted"]]
     wrong = sorted(wrong, key=lambda e: -e["probability"])[:MAX_EXAMPLES]
@@ -316,9 +315,9 @@ def examples_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) ->
         )
         for e in wrong
     ]  # fmt: skip
-    caption = "Held-out texts on which the kept model is surest and wrong. Some may be labels to correct."
+    caption = "Held-out texts with wrong predictions of the highest probability. Some of their labels may be wrong."
     if results.get("temperature"):
-        caption += " Probabilities are those before the temperature."
+        caption += " Probabilities are without the temperature."
     return Section(title, caption=caption, examples=examples)
 
 

@@ -1,4 +1,4 @@
-"""What tables, reports and cards say of a kind of prediction: `results.json` holds it as `task`."""
+"""Defines the words and metrics of a kind of prediction for tables, reports and cards (`task` in `results.json`)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hfssl.metrics.significance import accuracy_interval
+
 __all__ = ["CLASSIFICATION_METRICS", "Metric", "TaskFacts", "task_facts"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of an evaluation, as tables and model cards show it.
+    """Describes a metric for tables and model cards.
 
-    Attributes:
-        name: Its key in `Task.evaluate`.
-        title: Its column in tables.
-        long_name: Its name in the metadata of a model card, and in text; the title where it is empty.
-        hub_type: Its `metric_type` in the metadata of a model card; empty leaves it out there.
-        on_hub: Whether the Hub has a metric of that type.
-        in_points: Whether it lies in [0, 1] and is shown as points (0-100).
-        in_tables: Whether the short tables (closing table, stages of the report) show it.
-        note: What the title stands for, where that is not plain: "ECE is the calibration error".
-        share_of_rows: Whether it is the share of rows that are right, for which there is a 95% interval.
+    Args:
+        name (`str`): key of the metric in `Task.evaluate`.
+        title (`str`): title of its column in tables.
+        long_name (`str`, defaults to `""`): name in the metadata of a model card, and in text; the title if empty.
+        hub_type (`str`, defaults to `""`): `metric_type` in the metadata of a model card; if empty, the metadata does
+            not contain the metric.
+        on_hub (`bool`, defaults to `False`): whether the Hub has a metric of that type.
+        in_points (`bool`, defaults to `True`): whether the metric lies in [0, 1] and is shown as points (0-100).
+        in_tables (`bool`, defaults to `True`): whether the short tables (closing table, stages of the report) contain
+            the metric.
+        note (`str`, defaults to `""`): explanation of a title that needs one: "ECE is the calibration error".
+        share_of_rows (`bool`, defaults to `False`): whether the metric is the share of correct rows, for which there
+            is a 95% interval.
 
     Example:
         >>> Metric("mae", "MAE", in_points=False).shown(0.25)
@@ -41,23 +46,21 @@ class Metric:
 
     @property
     def column(self) -> str:
-        """Header of a column of numbers without units: `"accuracy, %"`."""
+        """Returns the header of a column of numbers without units: `"accuracy, %"`."""
         return f"{self.title}, %" if self.in_points else self.title
 
     def shown(self, value: float | None, missing: str = "-") -> str:
-        """The value in words: points with one digit, or the number with three."""
+        """Formats a value: points with one digit, or the number with three."""
         if value is None:
             return missing
         return f"{100 * value:.1f}" if self.in_points else f"{value:.3f}"
 
     def with_unit(self, value: float | None) -> str:
-        """The value in a sentence: `"90.0%"`."""
+        """Formats a value for a sentence: `"90.0%"`."""
         return self.shown(value, "–") + "%" * self.in_points
 
     def interval(self, value: float | None, rows: int) -> tuple[float, float] | None:
-        """95% interval of a share of so many rows; `None` where there is none."""
-        from hfssl.metrics.significance import accuracy_interval  # numpy is not needed for `--help` and closing table
-
+        """Returns the 95% interval of a share of `rows` rows; `None` for other metrics."""
         return accuracy_interval(value, rows) if self.share_of_rows and rows and value is not None else None
 
 
@@ -71,17 +74,21 @@ CLASSIFICATION_METRICS = (
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """A kind of prediction in words and numbers; the defaults are one label per text.
+    """Describes a kind of prediction for reports; the defaults are for one label per text.
 
-    Attributes:
-        name: Key in `hfssl.config.tasks.TASKS`.
-        title: What is predicted: "one label per text".
-        pipeline_tag: The Hub's name of the kind of model.
-        auto_class: The transformers class that loads its models.
-        decision_metric: Name of the metric, higher is better, that figures and the first lines show.
-        metrics: In the order of tables.
-        model_title: What a model does, with `{classes}` for their number.
-        limit: What such a model cannot do, with `{classes}`.
+    Args:
+        name (`str`, defaults to `"sequence_classification"`): key in `hfssl.config.tasks.TASKS`.
+        title (`str`, defaults to `"one label per text"`): name of the prediction in text.
+        pipeline_tag (`str`, defaults to `"text-classification"`): kind of model on the Hub.
+        auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): name of the transformers class that
+            loads its models.
+        decision_metric (`str`, defaults to `"accuracy"`): name of the metric (higher is better) in figures and first
+            lines.
+        metrics (`tuple[Metric, ...]`, defaults to `CLASSIFICATION_METRICS`): metrics in the order of tables.
+        model_title (`str`, defaults to `"text classification with {classes} classes"`): purpose of a model, with
+            `{classes}` for the number of classes.
+        limit (`str`, defaults to a sentence on texts of no class): limit of such a model, with `{classes}` for the
+            number of classes.
     """
 
     name: str = "sequence_classification"
@@ -91,16 +98,16 @@ class TaskFacts:
     decision_metric: str = "accuracy"
     metrics: tuple[Metric, ...] = CLASSIFICATION_METRICS
     model_title: str = "text classification with {classes} classes"
-    limit: str = "It always answers with one of its {classes} classes, also for texts that belong to none of them."
+    limit: str = "It always predicts one of its {classes} classes, also for texts that belong to none of them."
 
     @property
     def decision(self) -> Metric:
-        """The decision metric."""
+        """Returns the decision metric."""
         return next(metric for metric in self.metrics if metric.name == self.decision_metric)
 
     @property
     def tabled(self) -> list[Metric]:
-        """The metrics of short tables, the decision metric first."""
+        """Returns the metrics of short tables, the decision metric first."""
         return [self.decision] + [m for m in self.metrics if m.in_tables and m.name != self.decision_metric]
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,7 +116,7 @@ class TaskFacts:
 
 
 def task_facts(results: Mapping[str, Any]) -> TaskFacts:
-    """Returns what `results.json` says of its task; one label per text where it says nothing."""
+    """Returns the task facts in `results.json`; without any, those of one label per text."""
     found = results.get("task")
     if found is None:
         return TaskFacts()

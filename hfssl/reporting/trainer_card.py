@@ -1,4 +1,4 @@
-"""The card of one trainer's model, also in mid-training. That of a whole run is in `hfssl.reporting.model_card`."""
+"""Builds the card of one trainer's model, also during training. `hfssl.reporting.model_card` has that of a run."""
 
 from __future__ import annotations
 
@@ -43,24 +43,25 @@ print(fill(f"It was a {{fill.tokenizer.mask_token}} film."))"""
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a card says of a trainer and its model.
+    """Holds the facts about a trainer and its model for a card.
 
-    Attributes:
-        path: folder or Hub id that the snippet loads.
-        trainer: class name.
-        base_model: Hub id or folder that training started from.
-        product: see `Objective`.
-        label_names: of a classifier, in the order of the logits.
-        adapter: whether it is a LoRA adapter.
-        pooling: `"mean"` needs hfssl to be loaded.
-        described: the objective's `paper` and `citation`, and the settings that differ from the defaults.
-        labeled: rows.
-        unlabeled: rows.
-        step: optimizer steps taken.
-        max_steps: optimizer steps planned.
-        seed: of the run.
-        metrics: split -> the metrics of the task, and the number of `rows`.
-        task: kind of prediction; the default is one label per text.
+    Args:
+        path (`str`): folder or Hub id that the snippet loads.
+        trainer (`str`): class name of the trainer.
+        base_model (`str`): Hub id or folder that training started from.
+        product (`Literal["classifier", "encoder", "masked_lm"]`): kind of the trained model; see `Objective`.
+        label_names (`Sequence[str]`, defaults to `()`): class names of a classifier, in the order of the logits.
+        adapter (`bool`, defaults to `False`): whether the model is a LoRA adapter.
+        pooling (`str`, defaults to `"stock"`): head of the model; a model with `"mean"` can only be loaded with hfssl.
+        described (`Mapping[str, Any]`): `paper` and `citation` of the objective, and the settings that differ from the
+            defaults.
+        labeled (`int`, defaults to `0`): number of labeled rows.
+        unlabeled (`int`, defaults to `0`): number of unlabeled rows.
+        step (`int`, defaults to `0`): number of optimizer steps so far.
+        max_steps (`int`, defaults to `0`): number of planned optimizer steps.
+        seed (`int`, defaults to `0`): random seed of the run.
+        metrics (`Mapping[str, Mapping[str, float]]`): split -> metrics of the task, and number of `rows`.
+        task (`TaskFacts`, defaults to `TaskFacts()`): kind of prediction; the default is one label per text.
     """
 
     path: str
@@ -88,14 +89,14 @@ def training_card(
     tags: Sequence[str] = (),
     datasets: Sequence[str] = (),
 ) -> str:
-    """Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
+    """Renders the card as Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
 
     Args:
-        model: what was made, and of what.
-        license: a Hub license id; `None` leaves it open and the card says so.
-        language: code of the texts' language.
-        tags: further tags.
-        datasets: Hub ids.
+        model (`TrainedModel`): facts about the model.
+        license (`str`, *optional*): Hub license id. Without it the card states that there is none.
+        language (`str`, *optional*): language code of the texts.
+        tags (`Sequence[str]`, defaults to `()`): additional tags.
+        datasets (`Sequence[str]`, defaults to `()`): Hub ids of the data sets.
     """
     papers, citations = papers_and_citations(model.described)
     settings = {name: private(value) for name, value in model.described.items() if name not in ("citation", "paper")}
@@ -126,7 +127,7 @@ def training_card(
 
 
 def _snippet(model: TrainedModel) -> str | None:
-    """What loads the model; nothing for what is of use only to whoever trains on."""
+    """Returns code that loads the model; `None` for a model that is only useful for more training."""
     if model.product == "classifier":
         code = WITH_HFSSL if model.adapter or model.pooling != "stock" else CLASSIFY
     elif model.product == "masked_lm" and not model.adapter:

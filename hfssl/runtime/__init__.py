@@ -1,1 +1,1 @@
-"""Reliability: files, ranks, random streams, interrupts, precision."""
+"""Provides what reliable runs need: files, ranks, random streams, interrupts, precision."""

@@ -1,7 +1,8 @@
-"""What layers spend on CPUs beside products of matrices, for less: dropout's masks, and casts to bf16 and back.
+"""Replaces slow CPU operations: sampling of dropout masks, and casts between fp32 and bf16.
 
-Torch draws masks number by number: a quarter of a training step where texts are long. And under autocast to bf16 layer
-norms hand on fp32, which each of the four products that follow casts anew: a tenth of a look at a pool.
+Torch samples dropout masks one number at a time, which is a large part of a training step with long texts. And under
+autocast to bf16, layer norms return fp32, which each of the four following products casts again. See
+benchmarks/NOTES.md (2026-11-28, sixth part) for times.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["cheap_operations"]
 
-LEVELS = 2**16  # a share of dropped values is rounded to so many
+LEVELS = 2**16  # resolution of the dropout probability: multiples of 1 / LEVELS
 
 
 def cheap_operations(model: nn.Module) -> AbstractContextManager:
-    """Within it a model on a CPU drops values, also attention's, at a third of torch's cost, and casts less in bf16.
+    """Returns a context in which a model on a CPU applies dropout faster, also in attention, and casts less in bf16.
 
-    A mask needs 16 random bits a value, and torch's own generator gives 64 at a time; its `bernoulli_` spends as many,
-    and a division, on each value. Nothing else changes: values are kept with probability 1 - p (to 2^-16),
-    independently of one another, and divided by it (Srivastava et al. 2014, "Dropout"; section 10 for the scale), and
-    the numbers come from torch's global generator, so that what restores its state restores the masks.
+    A mask uses 16 random bits per value of the 64 that torch's generator returns at a time; `bernoulli_` uses all 64,
+    and a division, per value. The distribution is the same: each value remains independently with probability 1 - p
+    (to 2^-16) and is divided by 1 - p (Srivastava et al. 2014, "Dropout"; section 10 for the scale). The numbers come
+    from torch's global generator, so that restoring its state restores the masks.
 
-    Under autocast to bf16 layer norms compute in fp32, as ever, and round what they return to bf16, as the products
-    that follow would. So the residual stream is in bf16, too, as in a model whose weights are: embeddings of
-    MiniLM differ from those in fp32 by 0.7 % of their length instead of 0.5. Without autocast nothing is rounded.
+    Under autocast to bf16, layer norms still compute in fp32, and round their result to bf16, as the following
+    products would. So the residual stream is also in bf16, as in a model with bf16 weights, and embeddings differ
+    slightly more from those in fp32. Without autocast nothing is rounded.
 
-    Other devices draw in parallel and are left alone. So are models whose activations are checkpointed: a backward
-    pass that computes them again would find torch's own operations.
+    Nothing changes on other devices, which sample in parallel. Nothing changes for models with gradient checkpointing,
+    either: their backward pass recomputes activations with torch's own operations.
     """
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
@@ -42,7 +43,7 @@ def cheap_operations(model: nn.Module) -> AbstractContextManager:
 
 
 class _CheapOperations(TorchFunctionMode):
-    """Answers calls of some functions of `torch.nn.functional`, and hands all others on."""
+    """Replaces some functions of `torch.nn.functional`, and passes all other calls on."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -58,9 +59,10 @@ def _layer_norm(
     bias: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> torch.Tensor | None:
-    """As `torch.nn.functional.layer_norm`, in bf16 under autocast to it, or `None` where that has to answer itself.
+    """Computes `torch.nn.functional.layer_norm` in bf16 under autocast to bf16; returns `None` where it does not
+    apply.
 
-    Its CPU kernel takes bf16 beside weights in fp32, and computes in fp32.
+    The CPU kernel accepts bf16 inputs with fp32 weights, and computes in fp32.
     """
     in_fp32 = all(values is None or values.dtype == torch.float32 for values in (weight, bias))
     if input.device.type != "cpu" or input.dtype not in (torch.float32, torch.bfloat16) or not in_fp32:
@@ -71,7 +73,7 @@ def _layer_norm(
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor | None:
-    """As `torch.nn.functional.dropout`, or `None` where that has to answer itself."""
+    """Computes `torch.nn.functional.dropout`; returns `None` where the replacement does not apply."""
     return None if inplace or not training or not _is_ours(input, p) else _Dropped.apply(input, p)
 
 
@@ -85,9 +87,9 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor | None:
-    """As `torch.nn.functional.scaled_dot_product_attention`, or `None` where that has to answer itself.
+    """Computes `scaled_dot_product_attention` of torch; returns `None` where the replacement does not apply.
 
-    On a CPU that computes probabilities with dropout out in full, too (in fp32, even if products are to be in bf16).
+    On a CPU torch, too, materialises the probabilities where there is dropout (in fp32, even under autocast to bf16).
     """
     if is_causal or enable_gqa or not _is_ours(query, dropout_p):
         return None
@@ -116,7 +118,7 @@ class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, p: float) -> torch.Tensor:
         kept = _bits(values.shape) >= round(p * LEVELS) - LEVELS // 2
-        kept = kept.view(torch.uint8)  # products with numbers are three times as fast as with bool
+        kept = kept.view(torch.uint8)  # products with uint8 are faster than with bool
         ctx.save_for_backward(kept)
         ctx.scale = 1 / (1 - p)
         return values.mul(kept).mul_(ctx.scale)
@@ -128,7 +130,7 @@ class _Dropped(torch.autograd.Function):
 
 
 def _bits(shape: torch.Size) -> torch.Tensor:
-    """Random 16-bit integers, from -2^15 to 2^15 - 1."""
+    """Samples random 16-bit integers, from -2^15 to 2^15 - 1."""
     count = math.prod(shape)
     words = torch.empty(math.ceil(count / 4), dtype=torch.int64)
     words.random_(-(2**63), None)  # all 64 bits

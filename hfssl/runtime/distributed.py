@@ -1,7 +1,7 @@
-"""What the ranks of a run under `torchrun` or `accelerate launch` agree on; one process agrees with itself at once.
+"""Communicates between the ranks of a run under `torchrun` or `accelerate launch`; a single process needs no waiting.
 
-All functions but `is_main` and `rank_and_world` are met by every rank at the same place, or the run hangs. They need a
-process group (or none), which `TrainingArguments` sets up: make those first.
+All functions except `is_main` and `rank_and_world` are collective: every rank must call them at the same place, or the
+run hangs. `TrainingArguments` sets up the process group, so create it first.
 """
 
 from __future__ import annotations
@@ -32,33 +32,34 @@ T = TypeVar("T")
 
 
 def is_main() -> bool:
-    """Whether this process writes the files."""
+    """Returns whether this process writes the files."""
     return PartialState().is_main_process
 
 
 def wait_for_everyone() -> None:
-    """Returns once every rank has come here."""
+    """Waits until every rank has called this. Collective: every rank must call this."""
     PartialState().wait_for_everyone()
 
 
 def leave_group() -> None:
-    """Ends the process group, if there is one: the last thing a run of several ranks does when all has gone well.
+    """Ends the process group, if there is one, at the end of a successful run. Collective: every rank must call this.
 
-    The threads of a group that lives on at exit may let go of a tensor when the interpreter is already gone, and abort
-    a process whose work is done (pytorch/pytorch#179291). They end with the last object that holds the group, so the
-    caller must have let go of its trainer. A rank that failed does not come here; the launcher ends it.
+    If a group still exists at exit, its threads may free a tensor after the interpreter has ended, which aborts a
+    finished process (pytorch/pytorch#179291). The threads end with the last object that refers to the group, so the
+    caller must delete its trainer first. The launcher ends a rank that failed.
     """
-    gc.collect()  # a trainer, its accelerator and the wrapped model hold each other
+    gc.collect()  # a trainer, its accelerator and the wrapped model refer to each other
     PartialState().destroy_process_group()
 
 
 def broadcast(value: T) -> T:
-    """The main process's `value` (anything that can be pickled), on every rank."""
+    """Broadcasts rank 0's `value` (any picklable object) to all ranks. Collective: every rank must call this."""
     return broadcast_object_list([value])[0]
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether `flag` is true on at least one rank; waits for the device when there are several."""
+    """Returns whether `flag` is true on any rank; with several, syncs the device. Collective: every rank must call
+    this."""
     state = PartialState()
     if state.num_processes == 1:
         return flag
@@ -66,17 +67,17 @@ def any_rank(flag: bool) -> bool:
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's rank and how many there are: (0, 1) without a process group, which is not set up by asking."""
+    """Returns the rank of this process and the number of ranks: (0, 1) without a process group. Never sets one up."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def sum_over_ranks(array: np.ndarray, device: torch.device) -> None:
-    """Replaces the contiguous `array` by its sum over the ranks; `device` is one that the process group can add on."""
+    """Replaces the contiguous `array` by its sum over all ranks. Collective: every rank must call this."""
     if rank_and_world()[1] == 1:
         return
-    tensor = torch.from_numpy(array).to(device)  # on the CPU the array's own memory
+    tensor = torch.from_numpy(array).to(device)  # on the CPU this shares the array's memory
     torch.distributed.all_reduce(tensor)
     if device.type != "cpu":
         array[...] = tensor.cpu().numpy()
@@ -84,7 +85,8 @@ def sum_over_ranks(array: np.ndarray, device: torch.device) -> None:
 
 @contextmanager
 def failing_together(kind: type[Exception]) -> Iterator[None]:
-    """An error of this `kind` that one rank meets within the block is raised by all, with that rank's message."""
+    """Raises an error of this `kind` on all ranks if one rank raises it in the block. Collective: every rank must call
+    this."""
     world, error = rank_and_world()[1], None
     try:
         yield

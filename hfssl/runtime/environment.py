@@ -1,4 +1,4 @@
-"""What a bug report must hold: versions, machine, threads, devices and number formats."""
+"""Collects the facts for a bug report: versions, machine, threads, devices and number formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hfssl import __version__
 
 __all__ = ["PACKAGES", "VARIABLES", "describe", "environment"]
 
-# Required packages first, then those that extras bring.
+# Required packages first, then those of the extras.
 PACKAGES = (
     "torch",
     "transformers",
@@ -34,7 +34,7 @@ PACKAGES = (
     "tensorboard",
     "wandb",
 )
-# Variables that change speed, numbers or what may be downloaded. None of them holds a secret.
+# Variables that change speed, numbers or downloads. None of them holds a secret.
 VARIABLES = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
@@ -83,7 +83,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> dict[str, str]:
-    """Processor, usable cores, memory and threads of this process."""
+    """Returns processor, usable cores, memory and threads of this process."""
     import torch
 
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
@@ -98,7 +98,7 @@ def _processor() -> dict[str, str]:
 
 
 def _processor_name() -> str:
-    """The model of the processor, as far as the system tells it."""
+    """Returns the model of the processor, as far as the system reports it."""
     if sys.platform == "linux":
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
@@ -108,14 +108,14 @@ def _processor_name() -> str:
 
 
 def _memory() -> str:
-    """Physical memory in GiB, where the system tells it."""
+    """Returns the physical memory in GiB, where the system reports it."""
     if sys.platform == "win32":
         return "unknown"
     return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
 
 
 def _devices() -> dict[str, str]:
-    """Accelerators, and whether products of matrices are computed in bf16 (see `hfssl.runtime.precision`)."""
+    """Returns accelerators, and whether matrix products are computed in bf16 (see `hfssl.runtime.precision`)."""
     import torch
 
     from hfssl.runtime.precision import has_bf16

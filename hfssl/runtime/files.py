@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: everything is written under a temporary name and then renamed."""
+"""Writes files atomically: each is written under a temporary name and then renamed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ __all__ = [
 
 
 def make_folder(path: str | os.PathLike) -> None:
-    """Creates a folder and those above it, unless it is there.
+    """Creates a folder and its parents, unless they exist.
 
     Raises:
-        PermissionError: naming `path`, also where the file system (`/proc`) says "no such file" to mean that.
+        PermissionError: if the folder cannot be created; the message names `path`. Some file systems (`/proc`) report
+            "no such file" in this case.
     """
     with _refusal_named(path):
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def _refusal_named(folder: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is synced and renamed to `path`, else removed."""
+    """Yields a temporary path next to `path`; on success it is synced and renamed to `path`, else removed."""
     path = Path(path)
     make_folder(path.parent)
     with _refusal_named(path.parent):
@@ -60,7 +61,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o644)  # mkstemp creates files that only their owner can read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -68,7 +69,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields an empty temporary folder beside `path`; on success it replaces `path` as a whole."""
+    """Yields an empty temporary folder next to `path`; on success it replaces `path` as a whole."""
     path = Path(path)
     make_folder(path.parent)
     with _refusal_named(path.parent):
@@ -88,42 +89,42 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray | float | None]) -> None:
-    """Writes an `.npz` file, whole or not at all; what is `None` is left out."""
+    """Writes an `.npz` file atomically; values that are `None` are left out."""
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads what `write_arrays` wrote; nothing pickled is read."""
+    """Reads a file that `write_arrays` wrote; pickled data is refused."""
     with np.load(path, allow_pickle=False) as saved:
         return dict(saved)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented UTF-8 JSON, whole or not at all. NaN is refused: it is not JSON."""
+    """Writes `value` as indented UTF-8 JSON, atomically. NaN is refused, since it is not valid JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def append_json_line(path: str | os.PathLike, value: Any) -> None:
-    """Adds one JSON line. The file is written anew and renamed: a kill never leaves half a line behind."""
+    """Adds one JSON line. The whole file is rewritten and renamed, so that a killed process leaves no partial line."""
     write_json_lines(path, [*read_json_lines(path), value])
 
 
 def write_json_lines(path: str | os.PathLike, values: Iterable[Any]) -> None:
-    """Writes one JSON line a value, whole or not at all."""
+    """Writes one JSON line per value, atomically."""
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values)
 
 
 def read_json_lines(path: str | os.PathLike) -> list[Any]:
-    """Reads a JSON-lines file; a missing file is an empty list."""
+    """Reads a JSON-lines file; returns an empty list for a missing file."""
     path = Path(path)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Returns the SHA-256 of a file's bytes as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

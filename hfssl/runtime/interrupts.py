@@ -1,4 +1,4 @@
-"""Ctrl-C during training: the first asks for a save and a stop after the current step, the second stops at once."""
+"""Handles Ctrl-C during training: the first saves and stops after the current step, the second stops at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.get_logger(__name__)
 
 
 class InterruptNote:
-    """Whether this process was asked to stop.
+    """Records whether this process received Ctrl-C.
 
-    A note and no more: the ranks get the signal at different moments, and each would stop at another step.
+    It only records: the ranks receive the signal at different times, and each would stop at another step.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class InterruptNote:
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Within the block Ctrl-C is noted, but for a thread that is not the main one: it may set no handlers."""
+        """Records Ctrl-C within the block. Does nothing outside the main thread, where no handler can be set."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,4 +1,4 @@
-"""Which precision matrix products are computed in (bf16 where that is faster, else fp32), in how much memory."""
+"""Selects the precision of matrix products (bf16 where that is faster, else fp32), and bounds its memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["has_bf16", "keep_few_kernels", "precision_arguments"]
 
 logger = logging.get_logger(__name__)
 
-# Enough for the products of a pass and of its gradients, whose shapes return in each layer, but not in the next step.
+# Enough for the products of one forward and backward pass, whose shapes repeat in each layer but not in the next step.
 KERNELS = 64
 
 
 def has_bf16() -> bool:
-    """Whether bf16 products are faster than fp32 ones on the device that a `Trainer` would take.
+    """Returns whether bf16 products are faster than fp32 ones on the device that a `Trainer` uses.
 
-    True for NVIDIA GPUs from Ampere on, and for CPUs whose instructions for it are the faster ones (AMD since Zen 4,
-    Intel Cooper Lake and since Sapphire Rapids; `benchmarks/NOTES.md` has what that saves). Others emulate bf16, many
-    times slower than fp32. The answer comes from the instructions and not from a stopwatch, so that ranks and resumed
-    runs get the same one.
+    The result is true for NVIDIA GPUs from Ampere on, and for CPUs with fast bf16 instructions (AMD since Zen 4, Intel
+    Cooper Lake and since Sapphire Rapids; see `benchmarks/NOTES.md` for times). Other CPUs emulate bf16, which is many
+    times slower than fp32. The result depends on the instructions and not on a measurement, so that all ranks and
+    resumed runs get the same one.
     """
     if not torch.accelerator.is_available():
         known = torch.cpu.get_capabilities()
-        # Since Sapphire Rapids, told by avx512_fp16, Intel computes bf16 in matrix tiles. If a virtual machine hides
-        # these, the vector instruction that is left has half the rate of fp32.
+        # Since Sapphire Rapids, recognised by avx512_fp16, Intel computes bf16 in matrix tiles. If a virtual machine
+        # hides the tiles, the remaining vector instruction has half the rate of fp32.
         tiles, vectors = known.get("amx_bf16", False), known.get("avx512_bf16", False)
         return tiles or (vectors and not known.get("avx512_fp16", False))
     if torch.accelerator.current_accelerator().type == "cuda":
@@ -36,20 +36,21 @@ def has_bf16() -> bool:
 
 
 def precision_arguments(asked: str) -> dict[str, Any]:
-    """Fields of `TrainingArguments` for `"auto"`, `"fp32"` or `"bf16"`; weights and updates are fp32 in any case."""
+    """Returns fields of `TrainingArguments` for `"auto"`, `"fp32"` or `"bf16"`; weights and updates are always
+    fp32."""
     if asked == "fp32" or (asked == "auto" and not has_bf16()):
         return {}
     if not has_bf16():
         logger.warning_once("This machine computes bf16 more slowly than fp32: --precision auto takes fp32.")
-    # transformers refuses bf16 on a CPU unless it is told that the CPU is meant.
+    # transformers refuses bf16 on a CPU unless `use_cpu` is set.
     return {"bf16": True} if torch.accelerator.is_available() else {"bf16": True, "use_cpu": True}
 
 
 def keep_few_kernels() -> None:
-    """Keeps oneDNN, which multiplies bf16 on CPUs, from hoarding memory: 64 compiled kernels instead of 1,024.
+    """Limits oneDNN, which multiplies bf16 on CPUs, to 64 compiled kernels instead of 1,024, to save memory.
 
-    It compiles one for each shape, and every pass here has another number of tokens: kernels that are never used again
-    make over a quarter of what `quick` needs in memory (`benchmarks/NOTES.md`). oneDNN reads the variable at its first
-    product; who has set it keeps what it says.
+    oneDNN compiles one kernel per shape, and most passes have a new number of tokens, so that most kernels are never
+    used again (`benchmarks/NOTES.md`). oneDNN reads the variable at its first product; a value that the user has set
+    remains.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))

@@ -1,4 +1,4 @@
-"""Progress bars that say what is being done and how long it will take."""
+"""Shows progress bars with a title and the expected time."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["NamedProgress", "library_bars", "progress_bar"]
 def progress_bar(
     iterable: Iterable | None = None, *, title: str | None, total: int | None = None, unit: str = "it"
 ) -> tqdm:
-    """A tqdm bar that starts with `title`; `title=None` gives a bar that shows nothing."""
+    """Returns a tqdm bar that starts with `title`; for `title=None` the bar is hidden."""
     return tqdm(iterable, desc=title, total=total, unit=unit, disable=title is None, dynamic_ncols=True)
 
 
 class NamedProgress(TrainerCallback):
-    """One bar for a training run, with the loss of the last log behind it."""
+    """Shows one bar for a training run, followed by the loss of the last log."""
 
     def __init__(self, title: str):
         self.title = title
@@ -54,8 +54,8 @@ LONG_WORK_ROWS = 20_000
 def library_bars(rows: int = 0) -> Iterator[None]:
     """Hides the progress bars of datasets and transformers within the block, unless at least 20,000 rows are at work.
 
-    They are many, without a word on whose step they belong to, and most are gone before they can be read. What takes
-    long in hfssl has a bar of its own.
+    These bars are many, do not name the step that they belong to, and mostly disappear before a user can read them.
+    Long steps of hfssl have their own bars.
     """
     if rows >= LONG_WORK_ROWS:
         yield

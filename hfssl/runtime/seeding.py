@@ -1,4 +1,4 @@
-"""Independent random streams: each use has a generator of its own, derived from the seed and a name."""
+"""Derives independent random generators, one for each use, from the seed and a name."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["derive_seed", "numpy_generator", "torch_generator"]
 def derive_seed(seed: int, *names: int | str) -> int:
     """Maps `(seed, *names)` to a 63-bit integer.
 
-    A hash rather than `seed + epoch`, so that neighbouring seeds and streams share no numbers: with sums, epoch 1 of
-    seed 0 would be epoch 0 of seed 1.
+    The result is a hash and not `seed + epoch`, so that neighbouring seeds and streams share no numbers: with sums,
+    epoch 1 of seed 0 would equal epoch 0 of seed 1.
     """
     key = "\x1f".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def torch_generator(seed: int, *names: int | str) -> torch.Generator:
-    """A CPU `torch.Generator` for the stream `names` of a run with this seed."""
+    """Returns a CPU `torch.Generator` for the stream `names` of a run with this seed."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))
 
 
 def numpy_generator(seed: int, *names: int | str) -> np.random.Generator:
-    """A `numpy.random.Generator` for the stream `names` of a run with this seed."""
+    """Returns a `numpy.random.Generator` for the stream `names` of a run with this seed."""
     return np.random.default_rng(derive_seed(seed, *names))

@@ -160,7 +160,7 @@ def test_closing_table():
         "",
         "                accuracy  macro-F1   ECE  seconds",
         "  labels only       71.2      70.5   4.1       65",
-        "  self-trained      75.0      74.9  10.0      120  <- kept",
+        "  self-trained      75.0      74.9  10.0      120  <- final",
     ]
 
 

@@ -70,7 +70,7 @@ def test_rows_from_nowhere_prove_nothing(splits):
     report = audit([splits.manifest, training_manifest("pretext", table(["never seen"], [0]), "unlabeled")])
     assert not report.leaks
     assert [(row["stage"], row["row"]) for row in report.unknown] == [("pretext", 0)]
-    with pytest.raises(DataError, match="got 1 foreign ones: row 0 of stage 'pretext'"):
+    with pytest.raises(DataError, match="got 1 unknown ones: row 0 of stage 'pretext'"):
         report.raise_if_leaky()
 
 

@@ -265,7 +265,7 @@ def test_a_name_that_no_repository_can_have_is_one_sentence(hub, run, name, caps
 
 def test_an_adapter_on_a_folder_of_this_machine_is_warned_of(hub, run, caplog):
     push(run, REPO, artifact="adapter", dry_run=True)
-    assert "where nobody else can load it from" in caplog.text
+    assert "which other machines cannot load" in caplog.text
     caplog.clear()
     push(run, REPO, dry_run=True)
     assert caplog.text == ""

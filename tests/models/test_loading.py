@@ -356,7 +356,7 @@ def test_code_that_comes_with_a_model_is_run_only_if_the_user_says_so(model_with
         assert from_pretrained(folder).config.label2id == {"a": 0, "b": 1}
     else:
         for load in (from_pretrained, check_backbone):
-            with pytest.raises(ModelError, match="brings code of its own, which was not run"):
+            with pytest.raises(ModelError, match="has its own code, which was not run"):
                 load(folder)
     assert not mark.exists()
     model = from_pretrained(folder, trust_remote_code=True)

@@ -346,7 +346,7 @@ def test_what_the_verdict_keeps_is_refit_on_all_labels(options, up_to_the_verdic
     new_teachers = TINY.self_training["num_teachers"] if selected == "self_training" else 0
     assert len(list(Path(folder, "stages/refit").glob("teacher-*/model"))) == new_teachers
     assert "refit, all labels" in closing_table(results)
-    assert "Refit on all labels (kept)" in (Path(folder) / "README.md").read_text()
+    assert "Refit on all labels (final)" in (Path(folder) / "README.md").read_text()
 
 
 def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_path, monkeypatch):

@@ -138,7 +138,7 @@ def test_report_shows_every_part_that_is_owed(tmp_path):
     assert "The unlabeled rows helped by 6.3 points." in page.text
     assert "It helped on the proxy." in page.text
     # Closing table: accuracy .8125 and .875, macro-F1 .75, ECE .0625, seconds 3.21 and 125.
-    assert "Labels only 81.2 75.0 6.2 3.2 s" in page.text.replace("kept", "")
+    assert "Labels only 81.2 75.0 6.2 3.2 s" in page.text.replace("final", "")
     assert "87.5 75.0 6.2 2 min 5 s" in page.text
     assert "+6.2 points" in page.text
     assert "interval −1.0 to +13.5" in page.text
@@ -271,11 +271,11 @@ def test_the_saved_models_reliability_includes_its_temperature():
     results, evidence = make_results(["a", "b"])
     results["temperature"] = 2.0
     evidence["predictions"] = {"test": {"labels": [0, 0, 0, 1], "probs": {"self_training": [[0.9, 0.1]] * 4}}}
-    assert (
-        "claims 75.0% on average and is right on 75.0%: about right" in calibration_section(results, evidence).caption
+    assert "a mean confidence of 75.0% and is correct on 75.0%: about right" in (
+        calibration_section(results, evidence).caption
     )
     results["temperature"] = None
-    assert "claims 90.0% on average and is right on 75.0%: 15.0 points too high" in (
+    assert "a mean confidence of 90.0% and is correct on 75.0%: 15.0 points too high" in (
         calibration_section(results, evidence).caption
     )
 
@@ -297,9 +297,9 @@ def test_missing_evidence_is_said_and_nothing_is_drawn(tmp_path):
     results, _ = make_results(["fresh", "rotten"])
     page = Page(built(tmp_path, results, {}))
     for reason in (
-        "No stage left a record of its loss.",
+        "No stage has recorded its loss.",
         "No self-training rounds were run.",
-        "No predictions of the kept model on held-out labels were kept.",
+        "There are no predictions of the final model on held-out labels.",
         "There are no mistakes on held-out labels to show.",
     ):
         assert reason in page.text
@@ -315,7 +315,7 @@ def test_a_run_without_any_held_out_label_still_has_its_report(tmp_path):
     results["temperature"] = None
     evidence = {"curves": {}, "predictions": {}, "rounds": [], "examples": [], "warnings": []}
     text = Page(built(tmp_path, results, evidence)).text
-    assert "No labels were set aside" in text
+    assert "No labels were held out" in text
     assert "Gain" not in text
     assert "temperature" not in text
 

@@ -127,13 +127,13 @@ def test_card_says_what_was_done():
         "Seed: 3.",
         "One run, with seed 3",
         f"| labeled | 32 | `{'0' * 32}` |",
-        "8 to validate",
+        "8 for validation",
         "The unlabeled data helped.",
         "- Right on 9 of 10.",
         "+10.0 points (interval −2.0 to +20.0)",
         "| Labels only | 80.0 | 71.1 to 86.7 | 70.0 | 10.0 | 2.0 s |",
-        "| Self-training (kept) | 90.0 | 82.6 to 94.5 | 70.0 | 10.0 | 1 min 30 s |",
-        "| The model here, calibrated | 90.0 | 82.6 to 94.5 | 70.0 | 3.0 | |",
+        "| Self-training (final) | 90.0 | 82.6 to 94.5 | 70.0 | 10.0 | 1 min 30 s |",
+        "| This model, calibrated | 90.0 | 82.6 to 94.5 | 70.0 | 3.0 | |",
         "torch 2.13.0",
         "2 rows were cut.",
         "## Intended use",
@@ -173,7 +173,7 @@ def test_whatever_was_used_is_cited():
 def test_the_license_of_a_base_model_is_taken_from_its_own_card(tmp_path):
     assert "- Base model: not known here" in make_card(base_model=str(tmp_path))
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
-    assert "- Base model: mit, says its card." in make_card(base_model=str(tmp_path))
+    assert "- Base model: mit, according to its card." in make_card(base_model=str(tmp_path))
     (tmp_path / "README.md").write_text("---\n: : [\n---\n", encoding="utf-8")
     assert "- Base model: not known here" in make_card(base_model=str(tmp_path))
 
@@ -183,8 +183,8 @@ def test_labels_only_kept_says_that_the_pool_was_tried():
     card = make_card(
         make_results(selected_stage="labels_only", final_stage="labels_only", verdict=verdict, final_metrics={})
     )
-    assert "The 3,000 unlabeled texts at hand were tried and not used in this model." in card
-    assert "Labels only (kept)" in card
+    assert "The 3,000 unlabeled texts were tried and not used in this model." in card
+    assert "Labels only (final)" in card
     assert ModelCard(card).data.eval_results[0].metric_value == 0.8
 
 

@@ -1,1 +1,1 @@
-"""Views of a row: what a batch holds of it."""
+"""Defines views of a row: its columns in a batch."""

@@ -1,4 +1,4 @@
-"""What a view of a row is; the plain one."""
+"""Defines the protocol of a view of a row, and the plain view."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["PlainView", "View"]
 
 
 class View(Protocol):
-    """One way of presenting rows to the model; an objective names the views that it needs."""
+    """Presents rows to the model in one way; an objective names the views that it needs."""
 
     def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
-        """Collates rows (each with `row` and `draw` beside its columns) into padded tensors `[B, L]`."""
+        """Collates rows (each with `row` and `draw` in addition to its columns) into padded tensors `[B, L]`."""
         ...
 
 
 class PlainView:
-    """Rows as they are: tokenizer columns padded to the longest row, every other number stacked.
+    """Presents rows unchanged: tokenizer columns padded to the longest row, other numbers stacked.
 
     Columns of numbers or of equally long lists of numbers become tensors under their own names (`labels`, `weight`
-    `[B]`, `pseudo_probs` `[B, K]`); columns of text are left behind.
+    `[B]`, `pseudo_probs` `[B, K]`); columns of text are dropped.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):

@@ -1,4 +1,4 @@
-"""Masked-language views: whole-word spans (SpanBERT) or single tokens (BERT), pure functions of (seed, draw, row)."""
+"""Masks whole-word spans (SpanBERT) or single tokens (BERT), as pure functions of (seed, draw, row)."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = [
 
 IGNORE_INDEX = -100  # what torch's cross-entropy and transformers' heads skip
 MAX_WORD_TOKENS = 16  # a longer "word" is a URL, an unspaced script or a tokenizer that does not split at all
-BECOMES_MASK, BECOMES_RANDOM = 0.8, 0.9  # [0, .8): mask token; [.8, .9): random token; [.9, 1): left as it is
+BECOMES_MASK, BECOMES_RANDOM = 0.8, 0.9  # [0, .8): mask token; [.8, .9): random token; [.9, 1): unchanged
 
 
 def span_length_probabilities(success_probability: float = 0.2, max_words: int = 10) -> np.ndarray:
-    """Probabilities `[max_words]` of span lengths 1 .. `max_words`, in words (Joshi et al. 2020, section 3.1).
+    """Returns probabilities `[max_words]` of span lengths 1 .. `max_words` words (Joshi et al. 2020, section 3.1).
 
-    `p(l) = p (1 - p)^(l - 1) / Z`: "clipped" means what SpanBERT's code does, a geometric law cut off at `max_words`
-    and *renormalised* (mean 3.8 for the defaults, as the paper says), and not longer spans shortened to `max_words`
-    (whose mean would be 4.46).
+    `p(l) = p (1 - p)^(l - 1) / Z`. As in SpanBERT's code, "clipped" means a geometric law cut off at `max_words` and
+    *renormalised* (mean 3.8 for the defaults, as in the paper), and not longer spans shortened to `max_words` (mean
+    4.46).
     """
     weights = success_probability * (1 - success_probability) ** np.arange(max_words)
     return weights / weights.sum()
@@ -46,26 +46,26 @@ def draw_spans(
     length_probabilities: np.ndarray,
     generator: np.random.Generator,
 ) -> list[tuple[int, int]]:
-    """Draws spans of whole words, without overlap, until they hold `budget` tokens.
+    """Samples spans of whole words, without overlap, until they hold `budget` tokens.
 
-    A length is drawn, then a start, uniformly among the words from which a span of that length fits (only where none
-    does is the span shortened to what fits). So crowding shifts where spans lie, never how long they are.
+    A length is sampled first, then a start, uniformly among the words from which a span of that length fits. Only
+    where no such word exists the span is shortened. So crowding changes where spans are, not how long they are.
 
-    The span in which the budget runs out ends there; the word that straddles the limit is taken with the probability
-    with which the expected number of tokens is exactly `budget`. The first word is always taken: a row with a
-    maskable word never comes back untouched, at the price of more than `budget` in rows of fewer than ~7 tokens.
+    The last span ends where the budget is used up. The word at the limit is masked with a probability that makes the
+    expected number of tokens exactly `budget`. The first word is always masked, so that each row with a maskable word
+    changes; rows of fewer than about 7 tokens then exceed `budget`.
 
     Args:
-        word_sizes: Tokens of each maskable word, `[W]`.
-        free_words: How many words in a row, this one included, follow without a gap, `[W]`.
-        budget: Tokens to mask, in expectation.
-        length_probabilities: See `span_length_probabilities`.
-        generator: Source of all randomness.
+        word_sizes (`np.ndarray`): `[W]` number of tokens of each maskable word.
+        free_words (`np.ndarray`): `[W]` number of consecutive words without a gap from each word on, itself included.
+        budget (`float`): expected number of tokens to mask.
+        length_probabilities (`np.ndarray`): probabilities of span lengths, from `span_length_probabilities`.
+        generator (`np.random.Generator`): source of all randomness.
 
     Returns:
-        `(first word, number of words)` of each span, in the order drawn.
+        `(first word, number of words)` of each span, in the order of sampling.
     """
-    cumulative = length_probabilities.cumsum()[:-1]  # without the last, which rounding may leave below 1
+    cumulative = length_probabilities.cumsum()[:-1]  # without the last, which may be below 1 by rounding
     free_words = free_words.copy()
     spans: list[tuple[int, int]] = []
     while budget > 0:
@@ -78,7 +78,7 @@ def draw_spans(
             starts = (free_words >= length).nonzero()[0]
         start = int(starts[int(generator.random() * len(starts))])
         tokens = word_sizes[start : start + length].cumsum()
-        whole = int(tokens.searchsorted(budget, side="right"))  # words that fit into what is left of the budget
+        whole = int(tokens.searchsorted(budget, side="right"))  # words that fit into the rest of the budget
         if whole < length:
             left = budget - (tokens[whole - 1] if whole else 0)
             straddles = generator.random() * word_sizes[start + whole] < left
@@ -93,7 +93,7 @@ def draw_spans(
 
 
 class _MaskingView:
-    """What the two views share: the special tokens, the generators, the replacements and the padding."""
+    """Implements what the two views share: special tokens, generators, replacements and padding."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, *, seed: int, stream: str, mask_probability: float, replacement: str
@@ -125,11 +125,11 @@ class _MaskingView:
 
         Returns:
             `input_ids` (corrupted), `attention_mask`, `labels` (`-100` where nothing is predicted), all `[B, L]`; and
-            `positions` `[M]`, the indices of the predicted tokens in the flattened batch: knowing them spares the
-            model most of its vocabulary projection, and finding them on the accelerator would have to wait for it.
+            `positions` `[M]`, the indices of the predicted tokens in the flattened batch. With them the model skips
+            most of its vocabulary projection; finding them on the accelerator would sync the device.
         """
         batch = pad_tokens(rows, self.tokenizer)
-        ids = batch["input_ids"].numpy().reshape(-1)  # a view on the tensor: what is written here is in the batch
+        ids = batch["input_ids"].numpy().reshape(-1)  # a view of the tensor: writes change the batch
         width = batch["input_ids"].shape[1]
         generators = [numpy_generator(self.seed, self.stream, row["draw"], row["row"]) for row in rows]
         positions, decisions = self._choose(rows, ids, width, generators)
@@ -149,7 +149,8 @@ class _MaskingView:
     def _choose(
         self, rows: list[Row], ids: np.ndarray, width: int, generators: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted positions `[M]` in the flattened batch, row by row, and what becomes of each, in [0, 1), `[M]`."""
+        """Returns predicted positions `[M]` in the flattened batch, row by row, and a number in [0, 1) per
+        replacement."""
         raise NotImplementedError(f"{type(self).__name__} does not define _choose().")  # abstract
 
 
@@ -158,21 +159,22 @@ class SpanMaskingView(_MaskingView):
 
     Span lengths are geometric, cut off at `max_span_words` words and renormalised; spans start at the beginning of a
     word, do not overlap, and do not reach across special tokens; together they hold 15 % of the tokens that are not
-    special. As in the paper, what becomes of a span is decided *for the span as a whole*: 80 % mask tokens, 10 %
-    random tokens (never special ones), 10 % left as they are. `replacement="token"` decides for each token, as BERT
-    does. Words with an unknown token are never masked: there is nothing to predict.
+    special. As in the paper, *the span as a whole* is replaced: 80 % of spans by mask tokens, 10 % by random tokens
+    (never special ones), 10 % stay unchanged. With `replacement="token"` each token is replaced separately, as in
+    BERT. Words with an unknown token are never masked, since there is nothing to predict.
 
-    The masks of a row depend on `(seed, stream, draw, row)` and on nothing else: not on the batch it is in, the rank
-    or worker that collates it, or on whether the run was resumed.
+    The masks of a row depend on `(seed, stream, draw, row)` only: not on its batch, the rank or worker that collates
+    it, or a resume of the run.
 
     Args:
-        tokenizer: Needs a mask and a padding token.
-        seed (`int`): The run's seed.
-        stream (`str`, defaults to `"masking"`): Views of different streams draw independent masks.
-        mask_probability (`float`, defaults to 0.15): Share of the tokens that is predicted.
-        span_success_probability (`float`, defaults to 0.2): Parameter of the geometric law.
-        max_span_words (`int`, defaults to 10): Longest span.
-        replacement (`str`, defaults to `"span"`): `"span"` or `"token"`.
+        tokenizer (`PreTrainedTokenizerBase`): tokenizer with a mask and a padding token.
+        seed (`int`): random seed of the run.
+        stream (`str`, defaults to `"masking"`): name of the random stream; views of different streams have independent
+            masks.
+        mask_probability (`float`, defaults to `0.15`): share of the tokens that are predicted.
+        span_success_probability (`float`, defaults to `0.2`): parameter of the geometric law.
+        max_span_words (`int`, defaults to `10`): length of the longest span, in words.
+        replacement (`str`, defaults to `"span"`): unit that is replaced together: `"span"` or `"token"`.
     """
 
     def __init__(
@@ -221,7 +223,8 @@ class SpanMaskingView(_MaskingView):
         return positions, np.concatenate([g.random(n) for g, n in zip(generators, counts, strict=True)])
 
     def _maskable_words(self, rows: list[Row], ids: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """First position in the flattened batch and number of tokens of each word without a special token."""
+        """Returns the first position in the flattened batch and the number of tokens of each word without special
+        tokens."""
         if "word_ids" not in rows[0]:
             raise DataError(
                 f"Span masking needs a 'word_ids' column; the rows have {sorted(rows[0])}. "
@@ -242,7 +245,7 @@ class SpanMaskingView(_MaskingView):
 
 
 def _words_before_a_gap(starts: np.ndarray, sizes: np.ndarray, width: int) -> np.ndarray:
-    """For each word `[W]`, how many words, itself included, follow one another in its row without a gap."""
+    """Returns for each word the number of consecutive words in its row without a gap, itself included, `[W]`."""
     if not len(starts):
         return starts
     last = np.ones(len(starts), dtype=bool)
@@ -255,9 +258,9 @@ def _words_before_a_gap(starts: np.ndarray, sizes: np.ndarray, width: int) -> np
 class TokenMaskingView(_MaskingView):
     """Masks single tokens, each with probability 0.15 (BERT, Devlin et al. 2019, section 3.1).
 
-    Of these, 80 % become the mask token, 10 % a random token (never a special one), 10 % stay as they are. Special
-    and unknown tokens are never masked; a row with any other token has at least one masked. Depends on
-    `(seed, stream, draw, row)` only, as `SpanMaskingView` does, and takes the same first four arguments.
+    Of these, 80 % become the mask token, 10 % a random token (never a special one), 10 % stay as they are. Special and
+    unknown tokens are never masked; a row with any other token has at least one masked token. The masks depend on
+    `(seed, stream, draw, row)` only, as in `SpanMaskingView`, whose first four arguments this class shares.
     """
 
     def __init__(
@@ -276,26 +279,26 @@ class TokenMaskingView(_MaskingView):
         maskable = (~self._is_special[ids]).nonzero()[0]
         counts = np.bincount(maskable // width, minlength=len(rows)).tolist()
         draws = [generator.random(n) for generator, n in zip(generators, counts, strict=True)]
-        # The smallest draw of a row always counts: this changes nothing unless no token was drawn at all.
+        # The smallest number of a row always counts; this changes only rows in which no token was sampled.
         taken = [row < max(self.mask_probability, np.nextafter(row.min(initial=1), 1)) for row in draws]
         decisions = [g.random(np.count_nonzero(row)) for g, row in zip(generators, taken, strict=True)]
         return maskable[np.concatenate(taken)], np.concatenate(decisions)
 
 
 def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """Tokenizes `text` (and `text_pair`, where there is one) for the views above; all other columns are dropped.
+    """Tokenizes `text` (and `text_pair`, where there is one) for the masking views; drops all other columns.
 
-    Columns: those of `row_columns`, `word_ids` (the word a token belongs to, counted by the tokenizer's own
-    pre-tokenization; -1 for special tokens) and `length` (tokens). A "word" of more than 16 tokens counts as that many
-    words of one token: a whole sentence in a script without spaces would else be masked all at once.
+    The columns are those of `row_columns`, `word_ids` (the number of a token's word in the tokenizer's
+    pre-tokenization; -1 for special tokens) and `length` (in tokens). A "word" of more than 16 tokens counts as that
+    many words of one token, so that a whole sentence in a script without spaces is not masked at once.
 
     Raises:
-        `ModelError`: If the tokenizer is not a fast one: only these know which word a token came from.
+        ModelError: if the tokenizer is not a fast one: only fast ones record the word of a token.
     """
     if not tokenizer.is_fast:
         raise ModelError(
             f"Span masking needs a fast tokenizer (one with a tokenizer.json), got {type(tokenizer).__name__}; "
-            "save the fast version beside the model, or use masking='token'."
+            "save the fast version next to the model, or use masking='token'."
         )
     told = row_columns(tokenizer, has_pairs="text_pair" in dataset.column_names)
 
@@ -310,7 +313,7 @@ def tokenize_for_masking(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, m
 
 
 def _split_long_words(word_ids: list[int | None]) -> list[int]:
-    """Replaces None by -1, numbers the words anew, and gives each token of an overlong word a number of its own."""
+    """Replaces None by -1, renumbers the words, and gives each token of an overlong word its own number."""
     words = np.array([-1 if word is None else word for word in word_ids], dtype=np.int64)
     if not len(words):
         return []
