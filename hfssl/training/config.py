@@ -153,7 +153,7 @@ class SSLConfig(TrainingArguments):
         return found
 
     def check_classes(self, label_names: Sequence[str]) -> None:
-        """Raises `ConfigurationError` where a setting does not fit the classes of the data; subclasses override this."""
+        """Raises `ConfigurationError` if a setting does not fit the classes of the data; subclasses override this."""
 
 
 def changed_settings(config: SSLConfig) -> dict[str, Any]:

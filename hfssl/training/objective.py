@@ -92,7 +92,7 @@ class Objective:
         return None
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Updates the method after each optimizer step, from the model without wrappers and the number of steps taken."""
+        """Updates the method after each optimizer step, from the model without wrappers and the number of steps."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the method (tensors and plain values), without its extra modules; see `Stateful`."""

@@ -214,7 +214,7 @@ class SSLTrainer(CheckpointTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Returns the objective's loss for two-stream batches, and the model's own loss for flat evaluation batches."""
+        """Returns the objective's loss for two-stream batches, the model's own loss for flat evaluation batches."""
         if not _is_two_stream(inputs):
             return super().compute_loss(model, inputs, return_outputs)
         labeled, unlabeled = inputs.get(LABELED), inputs.get(UNLABELED)
