@@ -325,7 +325,7 @@ def _stochastic_logits(
     max_tokens: int,
     trunk: Trunk | None,
 ) -> Tensor:
-    """Returns logits `[T, n, K]`; a batch below the token budget goes through several times at once, as repeated rows."""
+    """Returns logits `[T, n, K]`; a batch below the token budget runs several passes at once, as repeated rows."""
     at_once = max(1, max_tokens // batch["input_ids"].numel())
     logits = []
     with dropout_active(model):
@@ -371,7 +371,7 @@ def _check_dropout_acts(stochastic: Tensor, deterministic: Tensor) -> None:
 
 
 def _reduce(stochastic: Tensor, deterministic: Tensor, task: Task) -> dict[str, Tensor]:
-    """Returns the fields of `MCDropoutResult` for one batch's units, from logits `[T, n, outputs]` and `[n, outputs]`."""
+    """Returns the fields of `MCDropoutResult` for a batch, from logits `[T, n, outputs]` and `[n, outputs]`."""
     probs = task.unit_probs(stochastic)
     return {
         "mean_probs": probs.mean(dim=0),
