@@ -73,7 +73,7 @@ OPTIONS = {
   journal = {arXiv preprint arXiv:2209.11055},
   year = {2022}
 }""",
-    "graph": ZHOU_2004,
+    "label_spreading": ZHOU_2004,
     "knn_smoothing": ZHOU_2004,
     "weight_average_decay": """@inproceedings{tarvainen2017mean,
   title = {Mean Teachers are Better Role Models: Weight-averaged Consistency Targets Improve Semi-supervised Deep

@@ -48,7 +48,8 @@ class Stage:
             this stage: the verdict compares all stages on the same rows.
         refit (`str`, *optional*): Import path of `refit(context, folder, labeled) -> Trained`, which trains the
             stage's model once more, on all labels. Without it the stage is handed over as the verdict selected it.
-        method (`str`, *optional*): Name in `METHODS`, for a stage that runs one method; see `method_stage`.
+        method (`str`, *optional*): Name in `METHODS` of the method that the stage trains, which must be defined for
+            the run's task; `None` where it trains as other stages do. See `method_stage`.
         includes (`tuple[str, ...]`): Earlier stages whose time and settings are reported with this one, as they make
             no classifier of their own.
 
@@ -103,6 +104,7 @@ STAGES: dict[str, Stage] = {
     "pretext": Stage(
         title="Pretext",
         run="hfssl.pipeline.stages.adapt_backbone:run",
+        method="masked_span",
         product="encoder",
         color="#3b8272",
         planned="hfssl.pipeline.stages.adapt_backbone:is_planned",
@@ -111,6 +113,7 @@ STAGES: dict[str, Stage] = {
     LABELS_ONLY: Stage(
         title="Labels only",
         run="hfssl.pipeline.stages.labels_only:run",
+        method="supervised",
         reads_pool=False,
         color="#8b95a1",
         planned="hfssl.pipeline.stages.labels_only:is_planned",
@@ -121,6 +124,7 @@ STAGES: dict[str, Stage] = {
     "labels_only_after_pretext": Stage(
         title="Labels only after pretext",
         run="hfssl.pipeline.stages.labels_only_after_pretext:run",
+        method="supervised",
         reads_pool=False,
         model_title="pretext-adapted",
         color="#3b8272",
@@ -134,6 +138,7 @@ STAGES: dict[str, Stage] = {
     "self_training": Stage(
         title="Self-training",
         run="hfssl.pipeline.stages.self_training:run",
+        method="self_training",
         model_title="self-trained",
         color="#27598c",
         gain_prior=(0.03, 0.03),

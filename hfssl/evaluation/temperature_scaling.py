@@ -58,7 +58,8 @@ def fit_temperature(
     scores, truth = torch.from_numpy(logits), task.targets(labels, logits.shape[1])
 
     def objective(log_temperature: float) -> float:
-        summed_nll = task.loss(scores / math.exp(log_temperature), truth, reduction="sum")
+        units = task.units(scores / math.exp(log_temperature), {})
+        summed_nll = task.loss(units.logits, truth, reduction="sum")
         return summed_nll.item() + log_temperature**2 / (2 * prior_scale**2)
 
     # A grid, because the sum can have two minima; only the likelihood alone has a single one in T.

@@ -84,7 +84,7 @@ def _evidence(context: StageContext, records: Mapping[str, StageRecord], results
         if len(labels):
             logits = {name: found[split] for name in names if split in (found := context.held_out.logits(name))}
             probs = {name: task.unit_probs(found) for name, found in logits.items()}
-            predicted = {name: task.predicted(found) for name, found in probs.items()}
+            predicted = {name: task.unit_predicted(found) for name, found in probs.items()}
             predictions[split] = {"labels": labels, "probs": probs, "predicted": predicted}
     return {
         "curves": {name: record.curves for name, record in records.items() if record.curves},

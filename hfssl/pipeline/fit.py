@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hfssl.config.arguments import FitArguments
+from hfssl.config.methods import METHODS
+from hfssl.config.stages import STAGES
 from hfssl.data.audit import audit, part_fingerprint, released
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
@@ -131,6 +133,7 @@ def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits
                     "class_prior are those of the unlabeled rows, of which there are none: add some, or leave it out."
                 )
         plan = make_plan(arguments, preset, splits)
+        _check_methods(plan)
         if "pretext" in plan.stages:
             check_masked_lm(arguments.backbone)
         run.open()  # not before all input is known to be good
@@ -139,6 +142,20 @@ def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits
     for warning in splits.manifest["warnings"]:
         logger.warning(warning)
     return splits, plan
+
+
+def _check_methods(plan: RunPlan) -> None:
+    """Refuses a plan with a method that is not defined for the task of the run.
+
+    Raises:
+        ConfigurationError: names the first such method, and those that are defined.
+    """
+    methods = [STAGES[name].method for name in plan.stages]
+    methods += ["contrastive"] if plan.preset.contrastive is not None else []
+    supported = {name: method.tasks for name, method in METHODS.items()}
+    for method in methods:
+        if method is not None:
+            plan.task.require_method(method, supported)
 
 
 def _results(

@@ -91,7 +91,10 @@ class Task:
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-        """Rows as the model takes them: the processor's columns, and `labels` from a column `label`."""
+        """Rows as the model takes them: the processor's columns, and `labels` from a column `label`.
+
+        Other columns are kept, `hidden_label` among them; encoded rows are returned as they are.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define encode().")  # abstract
 
     def label_array(self, rows: Dataset, column: str = "labels") -> np.ndarray:
@@ -113,11 +116,11 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} does not define probs().")  # abstract
 
     def predicted(self, probs: np.ndarray) -> np.ndarray:
-        """The decision of each unit, `[M]`, from its probabilities `[M, K]`."""
+        """The decision on each row, `[...]`, from what `probs` returns, `[..., K]`."""
         raise NotImplementedError(f"{type(self).__name__} does not define predicted().")  # abstract
 
     def right(self, probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """`[M]` bool, whether the decision of each unit is its label; what paired tests compare."""
+        """`[M]` bool, whether each decision is the label; what paired tests compare."""
         return self.predicted(probs) == np.asarray(labels)
 
     def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -135,6 +138,10 @@ class Task:
     def unit_probs(self, logits: Array) -> Array:
         """Probabilities of units, `[..., N * P, K]`, from the model's outputs for N rows, `[..., N, outputs]`."""
         return self.probs(logits)
+
+    def unit_predicted(self, unit_probs: np.ndarray) -> np.ndarray:
+        """`[..., M]` int64 class decided on for each unit, from `[..., M, K]`."""
+        return self.predicted(unit_probs)
 
     def unit_labels(self, labels: np.ndarray) -> np.ndarray:
         """`[N * P]` int64 class of each unit, -1 where it is not known, from what `label_array` returns."""
@@ -156,7 +163,7 @@ class Task:
         return dict(zip(label_names, counts.tolist(), strict=True))
 
     def pseudo_labeled(
-        self, pool: Dataset, units: np.ndarray, target_probs: np.ndarray, weights: np.ndarray
+        self, pool: Dataset, units: np.ndarray, target_probs: np.ndarray, weights: np.ndarray, units_per_row: int = 1
     ) -> Dataset:
         """The rows of the pool with selected units; `loss` gets the columns `pseudo_probs` and `weight`.
 
@@ -165,6 +172,7 @@ class Task:
             units: `[S]` numbers of the selected units, ascending.
             target_probs: `[S, K]`.
             weights: `[S]`.
+            units_per_row: P.
         """
         selected = pool.select(units).add_column("pseudo_probs", target_probs.tolist())
         return selected.add_column("weight", weights.tolist())
@@ -192,7 +200,8 @@ class Task:
 
         Args:
             logits: `[M, K]`.
-            targets: Labels as the rows hold them (hard), or probabilities `[M, K]` (soft).
+            targets: Labels of the batch as the rows hold them (hard), or probabilities `[M, K]` (soft); a batch of
+                what `pseudo_labeled` returns holds these, and the weights, row by row.
             weights: `[M]`, not negative; the mean is over all M units, not over the sum of the weights.
             label_smoothing: Share of a hard target that is spread over all classes.
             reduction: `"sum"` adds the units' losses up instead.

@@ -181,7 +181,7 @@ class PseudoLabeler:
             probs = signals.adjust_labels(probs)
         if class_prior is not None:
             probs = align_distribution(probs, class_prior)
-        predicted = self.task.predicted(probs)
+        predicted = self.task.unit_predicted(probs)
         evidence = (prediction.mean_probs, prediction.variance_of(predicted), prediction.bald)
         rows = self._rows(probs, predicted, evidence, fraction, stream)
         if self.args.soft_targets:
@@ -236,7 +236,7 @@ class PseudoLabeler:
             self._labels(labeled),
             self.args.distribution_alignment,
             mixture_weight=mixture_weight,
-            predicted=self.task.predicted(ensemble.combined.deterministic_probs),
+            predicted=self.task.unit_predicted(ensemble.combined.deterministic_probs),
         )
 
     def _labels(self, rows: Dataset) -> np.ndarray:

@@ -43,7 +43,8 @@ class PseudoLabels:
         """
         task = get_task() if task is None else task
         with library_bars():
-            return task.pseudo_labeled(pool, self.rows, self.target_probs, self.weights)
+            units_per_row = len(self.predicted) // len(pool)
+            return task.pseudo_labeled(pool, self.rows, self.target_probs, self.weights, units_per_row)
 
     def save(self, path: Path, **more: np.ndarray | None) -> None:
         """Writes an `.npz` file, whole or not at all, with `more` arrays in it (those that are not `None`)."""

@@ -57,7 +57,7 @@ def describe_round(
         "pseudo_label_accuracy": float((predicted[known] == hidden_labels[known]).mean()) if len(known) else None,
         "probe_weight": found.mixture_weight,
         "temperature": found.temperature,
-        "teacher_disagreement": disagreement(task.predicted(found.ensemble.teacher_probs)),
+        "teacher_disagreement": disagreement(task.unit_predicted(found.ensemble.teacher_probs)),
     }
 
 

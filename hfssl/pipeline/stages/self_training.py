@@ -180,7 +180,7 @@ def _unlearned(context: StageContext, rounds: SelfTraining, pool: Dataset) -> li
     rows = pool.select(numbers)
     logits = predict_logits(rounds.student_, rows, context.tokenizer), _labels_only(context, rows, rounds.args.device)
     checked = np.isin(np.flatnonzero(np.isin(unit_rows, numbers)), taught)  # of the units of these rows
-    predicted = (task.predicted(task.unit_probs(scores))[checked] for scores in logits)
+    predicted = (task.unit_predicted(task.unit_probs(scores))[checked] for scores in logits)
     return unlearned_labels(*predicted, rounds.transduction_[taught])
 
 
