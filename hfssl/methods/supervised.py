@@ -77,8 +77,7 @@ class SupervisedObjective(Objective):
 
 @dataclass
 class SupervisedConfig(SSLConfig):
-    """Holds the arguments of `SupervisedTrainer`: fine-tuning on the labels alone, which every method is compared
-    with.
+    """Holds the arguments of `SupervisedTrainer`: fine-tuning on the labels alone.
 
     `r_drop_alpha`, `mixup_alpha` and `l2_sp_alpha` are explained in `hfssl.functional.regularization`.
 
