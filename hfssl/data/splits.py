@@ -180,7 +180,7 @@ class _Tables:
         given = {source: table for source, table in tables.items() if table is not None}
         for source, table in given.items():  # pyright: ignore[reportAssignmentType]
             _check_table(table, TABLE_NAMES[source], labels, with_pair="text_pair" in given[MAIN].column_names)  # pyright: ignore[reportArgumentType]
-        label_names = labels.names(given[MAIN].features["label"])
+        label_names = labels.names(given[MAIN].features["label"]) or []
         grouped = any("group" in table.column_names for table in given.values())
         columns: dict[str, list[Any]] = {}
         source: list[int] = []
