@@ -133,7 +133,7 @@ class Task:
         return self.predicted(probs) == np.asarray(labels)
 
     def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[Any, ...]]:
-        """Returns the cells of a table of predictions: for each row a tuple with the values of `prediction_columns`."""
+        """Returns the cells of a table of predictions: for each row a tuple with the `prediction_columns`."""
         raise NotImplementedError(f"{type(self).__name__} does not define describe().")  # abstract
 
     # --- a pool, unit by unit ----------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} does not define alike().")  # abstract
 
     def agreement(self, logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
-        """Returns the share of units with equal decisions by logits `[M, K]` and probabilities `[M, K]`, for the log."""
+        """Returns the share of units with equal decisions by logits `[M, K]` and probabilities `[M, K]`, for logs."""
         raise NotImplementedError(f"{type(self).__name__} does not define agreement().")  # abstract
 
     # --- measuring ---------------------------------------------------------------------------------------------------

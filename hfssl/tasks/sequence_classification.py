@@ -66,7 +66,7 @@ class SequenceClassification(Task):
         return np.asarray(probs).argmax(axis=-1)
 
     def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[str, float, float]]:
-        """Returns the most probable label of each row, its probability, and the entropy of all probabilities in nats."""
+        """Returns the most probable label of each row, its probability, and the entropy of all of them in nats."""
         rows = torch.from_numpy(np.asarray(probs))
         best = rows.max(dim=-1)
         columns = (best.indices.tolist(), best.values.tolist(), entropy(rows).tolist())

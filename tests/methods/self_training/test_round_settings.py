@@ -1,4 +1,4 @@
-"""What the settings of self-training do to its rounds."""
+"""The effect of the settings of self-training on its rounds."""
 
 from __future__ import annotations
 
