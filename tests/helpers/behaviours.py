@@ -1,4 +1,4 @@
-"""Behaviours that every method must have: one function per behaviour of the matrix, by real training of tiny models."""
+"""Behaviours that every method must have: one function per behaviour of the matrix, by real training."""
 
 from __future__ import annotations
 
