@@ -189,7 +189,7 @@ def test_a_class_prior_that_cannot_be_meant(refused, tmp_path, class_prior, unla
 
 def test_a_class_prior_without_self_training(refused, tmp_path):
     sentence = refused(write(tmp_path / "train.csv", rows(unlabeled=24)), "--class-prior", "yes=1, no=1")
-    assert "class_prior count for self-training only, and rounds is 0" in sentence
+    assert "class_prior is for self-training only, and rounds is 0" in sentence
 
 
 def test_unlabeled_texts_in_another_script(fit, tmp_path):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +33,7 @@ from hfssl.data.views.masking import IGNORE_INDEX, SpanMaskingView, TokenMasking
 from hfssl.errors import DataError, ModelError
 from hfssl.methods.pretext.masked_positions import MaskedPositionLogits
 from hfssl.methods.pretext.masked_span import MaskedSpanConfig, MaskedSpanObjective, held_out_span_loss
+from tests.helpers.ranks import logs, run_ranks
 
 WORDS = [f"{first}{second}" for first in "bdfghklm" for second in "aeiou"]
 SIZES = {
@@ -246,31 +246,19 @@ def test_data_parallel_uses_the_full_forward(config, batch):
     assert seen == [(*batch["input_ids"].shape, 45)]
 
 
-RANK_SCRIPT = """
-import datetime
-import sys
-import torch
-import torch.distributed as dist
-from transformers import BertForMaskedLM
-from hfssl.training.config import MaskedSpanConfig
-from hfssl.methods.pretext.masked_span import MaskedSpanObjective
-
-torch.set_num_threads(1)
-rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group(
-    "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=120)
-)
-model = BertForMaskedLM.from_pretrained(f"{folder}/model").eval()
-objective = MaskedSpanObjective()
-objective.setup(model, MaskedSpanConfig(output_dir=folder, use_cpu=True))
-wrapped = torch.nn.parallel.DistributedDataParallel(model)
-batch = torch.load(f"{folder}/batch{rank}.pt")
-objective.loss(wrapped, None, {"masked": batch}, 0)["loss/masked"].backward()
-if rank == 0:
-    torch.save({name: p.grad for name, p in model.named_parameters()}, f"{folder}/gradients.pt")
-dist.barrier()
-dist.destroy_process_group()
-"""
+def gradients_of_a_rank(folder: Path) -> None:
+    """Rank 0 saves the gradients that the ranks have after one backward pass, each on a batch of its own."""
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    model = BertForMaskedLM.from_pretrained(folder / "model").eval()
+    objective = MaskedSpanObjective()
+    objective.setup(model, MaskedSpanConfig(output_dir=str(folder), use_cpu=True))
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    batch = torch.load(folder / f"batch{rank}.pt")
+    objective.loss(wrapped, None, {"masked": batch}, 0)["loss/masked"].backward()
+    if rank == 0:
+        torch.save({name: p.grad for name, p in model.named_parameters()}, folder / "gradients.pt")
+    torch.distributed.barrier()
 
 
 @pytest.mark.distributed
@@ -283,15 +271,9 @@ def test_gradients_are_synchronised_between_two_ranks(tmp_path, tokenizer, datas
     for rank, part in enumerate(batches):
         torch.save(part, tmp_path / f"batch{rank}.pt")
         (objective_loss(model, config, part)["loss/masked"] / 2).backward()  # DDP averages over the ranks
-    script = tmp_path / "rank.py"
-    script.write_text(RANK_SCRIPT, encoding="utf-8")
-    # Started one by one, with a file to meet at: no port that another run could hold, and none is left behind.
-    ranks = [subprocess.Popen([sys.executable, str(script), str(rank), str(tmp_path)]) for rank in range(2)]
-    try:
-        assert [rank.wait(timeout=180) for rank in ranks] == [0, 0]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    assert run_ranks(gradients_of_a_rank, tmp_path, log_dir=tmp_path / "logs", ranks=2) == [0, 0], logs(
+        tmp_path / "logs"
+    )
     for name, gradient in torch.load(tmp_path / "gradients.pt").items():
         torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=0, atol=1e-6)
 
