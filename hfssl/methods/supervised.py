@@ -156,4 +156,5 @@ class SupervisedTrainer(MethodTrainer):
         start = self.args.head_init
         if start != "random" and self.train_dataset is not None:
             self.model.to(self.args.device)  # pyright: ignore[reportArgumentType]
-            init_head(start, self.model, self.train_dataset, self.processing_class, bf16=self.args.bf16)
+            task, bf16 = get_task(self.args.task), self.args.bf16
+            init_head(start, self.model, self.train_dataset, self.processing_class, bf16=bf16, task=task)

@@ -6,7 +6,7 @@ with the number of its row. Only the task defines its units, their scores and th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -22,6 +22,9 @@ from hfssl.reporting.task_facts import Metric, TaskFacts
 __all__ = ["Metric", "Task", "Units"]
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
+Weights = tuple[Any, Any]
+HeadFit = Callable[[torch.Tensor, torch.Tensor, int], Weights]
+SoftHeadFit = Callable[[np.ndarray, np.ndarray, np.ndarray], Weights]
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ class Task:
         decision_metric (`str`, defaults to `"accuracy"`): Metric, higher is better, whose gain the verdict and the
             reports state.
         label_column (`LabelColumn`): Format of labels in a column of a table.
-        row_vectors (`bool`, defaults to `True`): Whether one embedding represents a row, as graphs, neighbours and
-            probes require.
+        row_vectors (`bool`, defaults to `True`): Whether one embedding represents a row, as the contrastive stage and
+            embedding signals require.
+        class_per_row (`bool`, defaults to `True`): Whether a label is one class number per row, as embedding signals
+            and probes require.
     """
 
     name: ClassVar[str]
@@ -74,6 +79,7 @@ class Task:
     limit: ClassVar[str] = ""
     label_column: ClassVar[LabelColumn] = LabelColumn()
     row_vectors: ClassVar[bool] = True
+    class_per_row: ClassVar[bool] = True
 
     def facts(self) -> TaskFacts:
         """Returns facts about the task for tables, reports, cards and `results.json`."""
@@ -234,6 +240,34 @@ class Task:
         """Returns the share of units with equal decisions by logits `[M, K]` and probabilities `[M, K]`, for logs."""
         raise NotImplementedError(f"{type(self).__name__} does not define agreement().")  # abstract
 
+    def head_weights(self, fit: HeadFit, inputs: torch.Tensor, labels: np.ndarray, num_outputs: int) -> Weights:
+        """Returns weight `[outputs, D]` and bias `[outputs]` of a head fitted to the labels before training.
+
+        Args:
+            fit (`HeadFit`): Function from (inputs `[N, D]`, class numbers `[N]`, K) to weight `[K, D]` and bias `[K]`.
+            inputs (`torch.Tensor`): Inputs of the head for each row, `[N, D]`.
+            labels (`np.ndarray`): Labels of the rows, in the format of `label_array`.
+            num_outputs (`int`): Number of outputs of the model.
+        """
+        return fit(inputs, torch.from_numpy(labels), num_outputs)
+
+    def soft_head_weights(
+        self, fit: SoftHeadFit, inputs: np.ndarray, labels: np.ndarray, pseudo_probs: np.ndarray, weights: np.ndarray
+    ) -> Weights:
+        """Returns weight and bias of a head that is fitted to labels and pseudo-labels after training.
+
+        Args:
+            fit (`SoftHeadFit`): Function from (inputs `[N, D]`, targets `[N, K]`, weights `[N]`) to weight `[K, D]`
+                and bias `[K]`.
+            inputs (`np.ndarray`): Inputs of the head for the labeled rows and then for those of `pseudo_labeled`, `[L
+                + S, D]`.
+            labels (`np.ndarray`): Labels of the L rows, in the format of `label_array`; each has weight 1.
+            pseudo_probs (`np.ndarray`): Targets of the S rows, in the format of `pseudo_labeled`.
+            weights (`np.ndarray`): Weights of the S rows, `[S]`.
+        """
+        known = np.eye(pseudo_probs.shape[1])[labels]
+        return fit(inputs, np.concatenate([known, pseudo_probs]), np.append(np.ones(len(labels)), weights))
+
     # --- measuring ---------------------------------------------------------------------------------------------------
 
     def evaluate(self, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -259,6 +293,22 @@ class Task:
             raise ConfigurationError(
                 f"{operation} needs one embedding per row, which the task '{self.name}' ({self.title}) does not have: "
                 "leave it out, or use a task with one prediction per row."
+            )
+
+    def require_class_per_row(self, operation: str) -> None:
+        """Checks that an operation that needs one class and one embedding per row is possible.
+
+        Args:
+            operation (`str`): Name of the operation, for the error message.
+
+        Raises:
+            ConfigurationError: The labels or the embeddings of the task are not one per row.
+        """
+        self.require_row_vectors(operation)
+        if not self.class_per_row:
+            raise ConfigurationError(
+                f"{operation} needs one class per row, which the task '{self.name}' ({self.title}) does not have: "
+                "leave it out, or use a task with one class per row."
             )
 
     def require_method(self, method: str, supported: Mapping[str, Sequence[str]]) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from scipy.optimize import brentq
-from scipy.special import softmax
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,6 +16,8 @@ from hfssl.functional.logistic_regression import logistic_weights, soft_logistic
 from hfssl.inference.scoring import head_inputs
 from hfssl.models.heads import logit_layer
 from hfssl.runtime.distributed import broadcast
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 __all__ = ["HEAD_INITS", "class_mean_weights", "confidence_scale", "init_head", "retrain_head"]
 
@@ -51,7 +52,13 @@ HEAD_INITS = {"class_means": class_mean_weights, "logistic": logistic_weights}
 
 @torch.no_grad()
 def init_head(
-    start: str, model: PreTrainedModel, labeled: Dataset, tokenizer: PreTrainedTokenizerBase, *, bf16: bool = False
+    start: str,
+    model: PreTrainedModel,
+    labeled: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    bf16: bool = False,
+    task: Task | None = None,
 ) -> None:
     """Fits the logit layer to its own input over the labeled rows, with one of `HEAD_INITS`.
 
@@ -63,6 +70,7 @@ def init_head(
         labeled (`Dataset`): Tokenized rows with `labels`.
         tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
         bf16 (`bool`, defaults to `False`): Whether the model computes in bf16, as in training.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
 
     Raises:
         ModelError: The layer has no bias, or its input is not one vector a row.
@@ -72,7 +80,8 @@ def init_head(
         raise ModelError("Expected a logit layer with a bias for head_init, found one without: leave it out.")
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         features = torch.from_numpy(head_inputs(model, labeled, tokenizer))
-    weight, bias = HEAD_INITS[start](features, torch.tensor(labeled["labels"][:]), layer.out_features)
+    task = get_task() if task is None else task
+    weight, bias = task.head_weights(HEAD_INITS[start], features, task.label_array(labeled), layer.out_features)
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
 
@@ -87,6 +96,7 @@ def retrain_head(
     lambda_u: float,
     bf16: bool = False,
     progress: Sequence[str | None] = (None, None),
+    task: Task | None = None,
 ) -> None:
     """Fits a student's logit layer again, to all labels and pseudo-labels at once, and preserves its mean confidence.
 
@@ -102,8 +112,9 @@ def retrain_head(
         bf16 (`bool`, defaults to `False`): Whether the model computes in bf16, as in training.
         progress (`Sequence[str | None]`, defaults to `(None, None)`): Titles of the progress bars over labeled rows
             and pool; `None` shows no bar.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
     """
-    layer = logit_layer(model)
+    layer, task = logit_layer(model), get_task() if task is None else task
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         inputs = np.concatenate(
             [
@@ -112,20 +123,19 @@ def retrain_head(
             ]
         )
     pseudo_labels = np.asarray(pool["pseudo_probs"][:], dtype=np.float64)
-    labels = np.eye(pseudo_labels.shape[1])[np.asarray(labeled["labels"][:])]
-    weights = np.append(np.ones(len(labels)), lambda_u * np.asarray(pool["weight"][:], dtype=np.float64))
-    weight, bias = soft_logistic_weights(inputs, np.concatenate([labels, pseudo_labels]), weights)
+    weights, labels = lambda_u * np.asarray(pool["weight"][:], dtype=np.float64), task.label_array(labeled)
+    weight, bias = task.soft_head_weights(soft_logistic_weights, inputs, labels, pseudo_labels, weights)
     # Averaged pseudo-labels are underconfident, and so is a penalised head that is fitted to them. The trained head,
     # fitted to labeled rows too, is more confident. Its confidence is taken over, as there are no held-out labels here
     # on which a temperature could be fitted.
     replaced = layer(torch.from_numpy(inputs).to(layer.weight)).double().cpu().numpy()
-    scale = confidence_scale(inputs @ weight.T + bias, replaced)
+    scale = confidence_scale(inputs @ weight.T + bias, replaced, task)
     weight, bias = broadcast((scale * weight, scale * bias))
     layer.weight.copy_(torch.from_numpy(weight))
     layer.bias.copy_(torch.from_numpy(bias))
 
 
-def confidence_scale(logits: np.ndarray, reference: np.ndarray) -> float:
+def confidence_scale(logits: np.ndarray, reference: np.ndarray, task: Task | None = None) -> float:
     """Returns the factor on `logits` that gives them the mean confidence of `reference`; it changes no prediction.
 
     Confidence is the probability of the most probable class. The result is 1 if no factor exists: if the logits are
@@ -134,11 +144,13 @@ def confidence_scale(logits: np.ndarray, reference: np.ndarray) -> float:
     Args:
         logits (`np.ndarray`): Logits to be scaled, `[N, K]`.
         reference (`np.ndarray`): Logits with the wanted confidence, `[N, K]`.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
     """
-    wanted = softmax(reference, axis=1).max(axis=1).mean()
+    task = get_task() if task is None else task
+    wanted = task.unit_probs(reference).max(axis=1).mean()
 
     def surplus(exponent: float) -> float:
-        return softmax(np.exp(exponent) * logits, axis=1).max(axis=1).mean() - wanted
+        return task.unit_probs(np.exp(exponent) * logits).max(axis=1).mean() - wanted
 
     if surplus(-MAX_EXPONENT) >= 0 or surplus(MAX_EXPONENT) <= 0:
         return 1.0

@@ -53,6 +53,7 @@ class SeveralLabels(Task):
 
     name, title = NAME, "several labels per text"
     auto_class, pipeline_tag, peft_task = "AutoModelForSequenceClassification", "text-classification", "SEQ_CLS"
+    class_per_row = False
     problem_type = "multi_label_classification"
     metrics = (Metric("micro_f1", "micro-F1", "Micro F1", "f1", on_hub=True),)
     decision_metric = "micro_f1"
@@ -69,6 +70,17 @@ class SeveralLabels(Task):
             table = [[-1] * count if row is None else [int(c in row) for c in range(count)] for row in lists]
             rows = rows.remove_columns(column).add_column(column, table)
         return rows
+
+    def head_weights(self, fit, inputs, labels, num_outputs):
+        pairs = [fit(inputs, torch.from_numpy(labels[:, c]), 2) for c in range(num_outputs)]
+        return torch.stack([w[1] - w[0] for w, _ in pairs]), torch.stack([b[1] - b[0] for _, b in pairs])
+
+    def soft_head_weights(self, fit, inputs, labels, pseudo_probs, weights):
+        count = labels.shape[1]
+        targets = np.concatenate([np.eye(2)[labels], pseudo_probs.reshape(-1, count, 2)])
+        weights = np.concatenate([np.ones(labels.shape), weights])
+        pairs = [fit(inputs, targets[:, c], weights[:, c]) for c in range(count)]
+        return np.stack([w[1] - w[0] for w, _ in pairs]), np.stack([b[1] - b[0] for _, b in pairs])
 
     def label_array(self, rows, column="labels"):
         return np.asarray(rows[column][:], dtype=np.int64)

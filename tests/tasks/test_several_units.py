@@ -10,6 +10,7 @@ from scipy.special import expit
 
 from hfssl.config.tasks import TASKS
 from hfssl.data.splits import few_label_splits
+from hfssl.errors import ConfigurationError
 from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.evaluation.verdict import judge
 from hfssl.inference.scoring import mc_dropout, predict_logits
@@ -70,6 +71,8 @@ def test_a_round_of_self_training_label_by_label(task, tiny_backbone, tmp_path):
         selection_strategy="threshold",
         confidence_threshold=0.5001,
         weighting="uniform",
+        head_init="logistic",
+        retrain_head=True,
         use_cpu=True,
         disable_tqdm=True,
     )
@@ -91,6 +94,11 @@ def test_a_round_of_self_training_label_by_label(task, tiny_backbone, tmp_path):
         expected = (expit(predict_logits(teacher.eval(), pool, tokenizer)) > 0.5).reshape(-1)
     assert (rounds.transduction_ == expected).all()
     assert any(entry.get("loss") for entry in rounds.curves_)
+
+
+def test_what_needs_one_class_per_row_is_refused(task, tmp_path):
+    with pytest.raises(ConfigurationError, match="teacher_probe needs one class per row, which the task 'several_l"):
+        SelfTrainingConfig(output_dir=str(tmp_path), task=NAME, teacher_probe=True)
 
 
 def test_dropout_passes_are_reduced_label_by_label(task, tiny_backbone):

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from hfssl.config.tasks import TASKS
+from hfssl.errors import ConfigurationError
 from hfssl.functional.class_priors import DISTRIBUTION_ALIGNMENTS, given_prior
 from hfssl.functional.selection import ACQUISITIONS, SELECTION_STRATEGIES
 from hfssl.functional.weighting import WEIGHTINGS
 from hfssl.methods.supervised import SupervisedConfig
+from hfssl.tasks.base import Task
+from hfssl.tasks.registry import get_task
 
 __all__ = ["LABEL_SPREADING_MODES", "STUDENT_INITS", "SelfTrainingConfig"]
 
@@ -235,10 +239,22 @@ class SelfTrainingConfig(SupervisedConfig):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 yield f"{name} must be above 0 and at most 1, got {value}."
+        if self.task in TASKS:
+            yield from self._problems_of_task(get_task(self.task))
         if not 0 <= self.knn_smoothing < 1:
             yield f"knn_smoothing must be at least 0 and below 1, got {self.knn_smoothing}."
         if not self.sharpen_temperature > 0:
             yield f"sharpen_temperature must be above 0, got {self.sharpen_temperature}; 1 changes nothing."
+
+    def _problems_of_task(self, task: Task) -> Iterator[str]:
+        names = ("label_name_prior", "backbone_probe", "teacher_probe", "ood_filter")
+        used = [name for name in names if getattr(self, name)]
+        used += ["label_spreading"] * (self.label_spreading != "none") + ["knn_smoothing"] * (self.knn_smoothing > 0)
+        for name in used:
+            try:
+                task.require_class_per_row(name)
+            except ConfigurationError as error:
+                yield str(error)
 
     def check_classes(self, label_names: Sequence[str]) -> None:
         """Checks `class_prior`, in addition to the base class's settings."""

@@ -108,6 +108,7 @@ class SelfTrainingTrainer(SupervisedTrainer):
             self.unlabeled_dataset,
             self.processing_class,
             lambda_u=self.args.lambda_u,
+            task=get_task(self.args.task),
             bf16=self.args.bf16,
             progress=[f"{self.title}: its head, {what}" if shown else None for what in ("labels", "pseudo-labels")],
         )

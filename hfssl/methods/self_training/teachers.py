@@ -85,7 +85,7 @@ def form_ensemble(
     """
     if labeled is None:
         return [Teacher(model, bf16=bf16, task=task) for model in models]
-    task.require_row_vectors("teacher_probe")
+    task.require_class_per_row("teacher_probe")
     labels, teachers = task.label_array(labeled), []
     for model in models:
         embedded = embed_layers(model, labeled, tokenizer, upper=False, bf16=bf16)

@@ -75,7 +75,7 @@ class SignalCache:
         if signals is None:
             return None
         task = get_task(self.args.task)
-        task.require_row_vectors("label_spreading, label_name_prior, backbone_probe, knn_smoothing or ood_filter")
+        task.require_class_per_row("label_spreading, label_name_prior, backbone_probe, knn_smoothing or ood_filter")
         path = folder / SIGNALS_FILE
         kept = broadcast(read_arrays(path) if path.exists() else None)
         if kept is None:
