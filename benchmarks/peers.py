@@ -369,7 +369,7 @@ def _run_hfssl(job: dict[str, Any], splits: SemiSupervisedSplits, folder: Path) 
     import hfssl.pipeline.fit as pipeline
 
     options = {"backbone": job["backbone"], "preset": HFSSL[job["method"]], "seed": job["seed"], "quiet": True}
-    with patch.object(pipeline, "make_splits", lambda arguments, seed: splits):
+    with patch.object(pipeline, "make_splits", lambda arguments, seed, label_column: splits):
         fitted, spent = _timed(lambda: pipeline.fit(**job["data"], **options, output_dir=str(folder / "run")))
     results = fitted.results
     return {

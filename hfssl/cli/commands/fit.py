@@ -8,8 +8,6 @@ from pathlib import Path
 from hfssl.cli.command import Command, silence_libraries
 from hfssl.config.arguments import FitArguments
 from hfssl.config.parsing import dataclass_parser, parse
-from hfssl.reporting.closing_table import closing_table
-from hfssl.reporting.results import gains_row_by_row
 
 __all__ = ["COMMAND"]
 
@@ -20,6 +18,8 @@ def run_fit(argv: Sequence[str]) -> None:
     (arguments,) = parse([FitArguments], argv, parser=dataclass_parser([FitArguments], usage=usage))
 
     from hfssl.pipeline.fit import fit
+    from hfssl.reporting.closing_table import closing_table
+    from hfssl.reporting.results import gains_row_by_row
 
     silence_libraries()
     results = fit(**arguments.keywords()).results
