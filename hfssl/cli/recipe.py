@@ -248,7 +248,7 @@ class _Run:
         if self.method.product == "encoder":
             model = plain_model(model).base_model
         elif self.method.product == "masked_lm":
-            # What the masked LM lacks (a pooler) stays the backbone's.
+            # Parts that the masked LM lacks (a pooler) are those of the backbone.
             encoder = self._classifier(self.config.seed).base_model
             transfer_encoder(plain_model(model), encoder)
             model = encoder

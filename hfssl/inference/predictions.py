@@ -15,22 +15,29 @@ __all__ = ["MCDropoutResult", "combine"]
 
 @dataclass(frozen=True)
 class MCDropoutResult:
-    """Holds the predictions of T stochastic passes (of one model or several) for N rows, in dataset order, and K
-    classes.
+    """Holds the predictions of T stochastic passes, of one model or of several, for N rows and K classes.
+
+    Attributes:
+        mean_probs (`np.ndarray`): Mean of the probabilities over the stochastic passes, `[N, K]`, in dataset order.
+        deterministic_probs (`np.ndarray`): Probabilities of a pass without dropout, `[N, K]`; mean over the models.
+        predictive_variance (`np.ndarray`): Population variance over the stochastic passes, `[N, K]`.
+        vote_shares (`np.ndarray`): Share of the stochastic passes in which the class is the most probable one, `[N,
+            K]`.
+        bald (`np.ndarray`): BALD uncertainty in nats, `[N]`.
     """
 
-    mean_probs: np.ndarray  # [N, K], mean over the stochastic passes
-    deterministic_probs: np.ndarray  # [N, K], of a pass without dropout; mean over the models
-    predictive_variance: np.ndarray  # [N, K], population variance over the stochastic passes
-    vote_shares: np.ndarray  # [N, K], share of the stochastic passes in which the class is the most probable one
-    bald: np.ndarray  # [N] in nats
+    mean_probs: np.ndarray
+    deterministic_probs: np.ndarray
+    predictive_variance: np.ndarray
+    vote_shares: np.ndarray
+    bald: np.ndarray
 
     @classmethod
     def of_one_pass(cls, probs: np.ndarray) -> MCDropoutResult:
-        """Returns the predictions of a single pass without dropout, so that `combine` measures the disagreement of
-        several models.
+        """Returns the predictions of a single pass without dropout.
 
-        Deep ensembles (Lakshminarayanan et al. 2017).
+        `combine` of such results measures the disagreement of several models: deep ensembles (Lakshminarayanan et al.
+        2017).
 
         Args:
             probs (`np.ndarray`): Probabilities, `[N, K]`.
@@ -63,8 +70,9 @@ class MCDropoutResult:
 
     @property
     def variation_ratio(self) -> np.ndarray:
-        """Returns the share of the passes that do not predict the most frequently predicted class, `[N]` (Freeman
-        1965).
+        """Returns the share of the passes that do not predict the most frequently predicted class, `[N]`.
+
+        Freeman (1965).
         """
         return 1.0 - self.vote_shares.max(axis=-1)
 

@@ -215,8 +215,9 @@ def mc_dropout(
     progress: str | None = None,
     task: Task | None = None,
 ) -> MCDropoutResult:
-    """Runs T stochastic passes with dropout (Gal & Ghahramani 2016), reduced per batch: no array of size T x N is
-    stored.
+    """Runs T stochastic passes with dropout (Gal & Ghahramani 2016) over a pool.
+
+    Passes are reduced batch by batch, so that no array of size T x N is stored.
 
     Dropout uses seeds derived from (`seed`, batch number, pass), separate from the global random state: the same
     arguments on the same machine give the same bits, whatever ran before and however many ranks share the batches.
@@ -296,8 +297,7 @@ def _fill(
     max_tokens: int,
     progress: str | None,
 ) -> None:
-    """Fills `results` (`[N, ...]`, zeros) with the output of `score` for each batch, from its number and padded
-    tensors.
+    """Fills `results` (`[N, ...]`, zeros) with the output of `score` for each batch.
 
     Each batch is scored on one rank. The ranks add up their results after every window, which also synchronises them.
     """

@@ -59,8 +59,7 @@ class CheckpointTrainer(HubTrainer):
             super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # fact 4
-        """Writes the stock checkpoint and marks it complete once every rank has written its part; then removes old
-        ones.
+        """Writes the stock checkpoint, marks it complete once every rank has written its part, and removes old ones.
 
         A kill in the middle leaves a folder without the marker, which `last_complete_checkpoint` ignores.
         """

@@ -157,8 +157,7 @@ class SSLConfig(TrainingArguments):
 
 
 def changed_settings(config: SSLConfig) -> dict[str, Any]:
-    """Returns the settings that shape a model and differ from the defaults of their class, for the card and the
-    report.
+    """Returns the settings that shape a model and differ from their defaults, for the card and the report.
 
     Numbers are rounded to six digits, so that 10 * 0.00015 reads as 0.0015.
 

@@ -73,7 +73,7 @@ def init_head(
         task (`Task`, *optional*): Kind of prediction. Default: one label per text.
 
     Raises:
-        ModelError: The layer has no bias, or its input is not one vector a row.
+        ModelError: The layer has no bias, or its input is not one vector per row.
     """
     layer = logit_layer(model)
     if layer.bias is None:
@@ -100,8 +100,8 @@ def retrain_head(
 ) -> None:
     """Fits a student's logit layer again, to all labels and pseudo-labels at once, and preserves its mean confidence.
 
-    Last-layer retraining (Kirichenko et al. 2023): after a few steps of SGD the head is behind its body. Collective:
-    every rank must call this, with the same rows.
+    Last-layer retraining (Kirichenko et al. 2023): a few steps of SGD do not fit the head to its trained body.
+    Collective: every rank must call this, with the same rows.
 
     Args:
         model (`PreTrainedModel`): A classifier, on the device to use.

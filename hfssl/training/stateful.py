@@ -19,8 +19,7 @@ METHOD_STATE = "method_state.pt"
 
 
 class Stateful(Protocol):
-    """Describes an object that a checkpoint can hold: an objective, a weight average, a teacher, a table of
-    thresholds.
+    """Describes an object that a checkpoint can hold: an objective, a weight average, a teacher, thresholds.
 
     Only the main process calls `state_dict`, so the method must not communicate, and its result must be the same on
     all ranks. The result holds tensors, plain values, and lists and dicts of them: the file is read with

@@ -164,8 +164,9 @@ class SSLTrainer(CheckpointTrainer):
     # --- Batches ---
 
     def get_train_dataloader(self) -> DataLoader:
-        """Returns one loader over both streams (fact 2): with a second, endless loader for the pool, resuming would be
-        inexact.
+        """Returns one loader over both streams.
+
+        Fact 2: with a second, endless loader for the pool, resuming would be inexact.
         """
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed

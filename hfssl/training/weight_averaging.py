@@ -112,8 +112,7 @@ class WeightAverage:
 
 
 class FinalWeights:
-    """Computes the weights that training ends with, where they are not those of the last step: averaged, interpolated
-    or both.
+    """Computes averaged or interpolated weights that replace those of the last step.
 
     Args:
         model (`nn.Module`): The model before the first step.
@@ -139,8 +138,9 @@ class FinalWeights:
             self._start.interpolate(model, self._alpha)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the averages. The starting point is not saved: it is made of the weights that the model was built
-        with.
+        """Returns the averages.
+
+        The starting point is not saved: it consists of the weights that the model was built with.
         """
         return {} if self._average is None else self._average.state_dict()
 
