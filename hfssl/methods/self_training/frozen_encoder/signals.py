@@ -41,7 +41,7 @@ __all__ = [
 
 # Pseudo-counts of the probe and of the teachers in their mixture (benchmarks/NOTES.md, 2026-11-25).
 PRIOR_ROWS = (4.0, 6.0)
-NEIGHBORS = 10  # number of neighbours of each row; the result is the same from 5 to 40
+NEIGHBORS = 10  # number of neighbours of each row (benchmarks/NOTES.md, 2026-11-25, fourth part)
 
 
 class OutOfDistribution(Signal):
