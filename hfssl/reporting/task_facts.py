@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hfssl.metrics.significance import accuracy_interval
-
 __all__ = ["CLASSIFICATION_METRICS", "Metric", "TaskFacts", "task_facts"]
 
 
@@ -58,6 +56,8 @@ class Metric:
 
     def interval(self, value: float | None, rows: int) -> tuple[float, float] | None:
         """95% interval of a share of so many rows; `None` where there is none."""
+        from hfssl.metrics.significance import accuracy_interval  # numpy is not needed for `--help` and closing table
+
         return accuracy_interval(value, rows) if self.share_of_rows and rows and value is not None else None
 
 
