@@ -22,6 +22,7 @@ __all__ = ["RunSizes", "StageCost", "cost_table", "estimate_costs", "method_cost
 
 # A backward pass costs two forward passes (Kaplan et al. 2020, section 2.1).
 TRAINING, SCORING = 3.0, 1.0
+POOL_METHOD_COST = "hfssl.pipeline.stages.pool_method:cost"  # of the stages made by `method_stage`
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def estimate_costs(sizes: RunSizes, stages: Sequence[str] | None = None) -> list
 
 def method_costs(sizes: RunSizes) -> list[StageCost]:
     """Returns the cost of each planned stage that trains by one method of `METHODS`."""
-    return estimate_costs(sizes, [name for name in sizes.stages if STAGES[name].method])
+    return estimate_costs(sizes, [name for name in sizes.stages if STAGES[name].cost == POOL_METHOD_COST])
 
 
 def scoring_tokens(rows: int, length: float, *, models: int, passes: int, share_of_layers: float = 1.0) -> float:
