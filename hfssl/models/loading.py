@@ -77,7 +77,7 @@ def load_classifier(
         seed (`int`): random seed of the head.
         classifier_dropout (`float`, *optional*): dropout probability before the head. Default: that of the
             architecture.
-        revision (`str`, *optional*): of a Hub id.
+        revision (`str`, *optional*): branch, tag or commit on the Hub.
         trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
         auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): name of the transformers class of the
             model; `Task.model_options` returns this and the next two arguments.
