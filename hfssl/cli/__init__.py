@@ -1,1 +1,1 @@
-"""The command line: parse, call one function, print one summary."""
+"""The command line: each command parses options, calls one function and prints one summary."""

@@ -1,4 +1,4 @@
-"""`Command`: what one word of the command line does, and the helpers that the commands share."""
+"""`Command`: one word of the command line and its function, and the helpers that the commands share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Command", "folder_first", "run_command", "silence_libraries"]
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """Describes one command of the command line.
 
     Args:
         purpose (`str`): One line for `hfssl --help`.
-        run (`Callable[[Sequence[str]], None]`): Parses the words after the command's name, calls one function, prints
-            one summary.
-        resume_hint (`str`): One sentence that says how to continue after the command was stopped.
+        run (`Callable[[Sequence[str]], None]`): Function that parses the words after the command's name, calls one
+            function and prints one summary.
+        resume_hint (`str`): One sentence on how to continue after an interruption.
     """
 
     purpose: str
@@ -29,9 +29,13 @@ class Command:
 
 
 def run_command(command: Command, argv: Sequence[str]) -> int:
-    """Runs `command` with the words `argv`; returns the exit status: 0 done, 2 user error, 130 interrupted.
+    """Runs a command and returns the exit status: 0 done, 2 user error, 130 interrupted.
 
     An error that the user can fix becomes one line on stderr. A defect of hfssl keeps its traceback.
+
+    Args:
+        command (`Command`): The command.
+        argv (`Sequence[str]`): Words after the command's name.
     """
     logging.getLogger("hfssl").addHandler(WARNINGS)
     try:
@@ -56,12 +60,16 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
 
 
 def folder_first(argv: Sequence[str]) -> Sequence[str]:
-    """Adds the flag `--folder` where the first word is a folder without a flag: `hfssl push DIR`."""
+    """Adds the flag `--folder` where the first word is a folder without a flag: `hfssl push DIR`.
+
+    Args:
+        argv (`Sequence[str]`): Words after the command's name.
+    """
     return ["--folder", *argv] if argv and not argv[0].startswith("-") else argv
 
 
 def silence_libraries() -> None:
-    """Turns off the libraries' progress bars of loading and mapping; the bars of hfssl's own work stay."""
+    """Turns off the libraries' progress bars of loading and mapping; hfssl's own bars stay."""
     import datasets
     import transformers
 

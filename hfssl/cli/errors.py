@@ -11,17 +11,22 @@ __all__ = ["INTERRUPTED", "USER_ERROR", "WARNINGS", "complain", "storage_problem
 
 USER_ERROR, INTERRUPTED = 2, 130
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# safetensors and torch write in Rust and C++ and raise errors of their own that carry no errno.
+# safetensors and torch write in Rust and C++, and their own errors have no errno.
 DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "failed writing file")
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 NOT_A_FOLDER = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 def storage_problem(error: Exception, resume_hint: str) -> str | None:
-    """Returns one sentence for an error that the disk or its permissions cause, `None` for all others."""
+    """Returns one sentence for an error that the disk or its permissions cause; `None` for all others.
+
+    Args:
+        error (`Exception`): The error, with its chain of causes.
+        resume_hint (`str`): One sentence on how to continue.
+    """
     where = f"'{error.filename}'" if isinstance(error, OSError) and error.filename else "the output folder"
     link: BaseException | None = error
-    while link is not None:  # libraries wrap what the system told them
+    while link is not None:  # libraries wrap the errors of the system
         full = link.errno in DISK_FULL if isinstance(link, OSError) and link.errno else False
         if full or any(words in str(link) for words in DISK_FULL_WORDS):
             return f"There is no room on the disk for {where}: free some space. {resume_hint}"
@@ -50,6 +55,11 @@ WARNINGS = CommandWarnings(logging.WARNING)
 
 
 def complain(message: str, kind: str) -> None:
-    """Prints `hfssl: KIND: MESSAGE` on stderr, from the first rank only."""
-    if os.environ.get("RANK", "0") == "0":  # every rank of a distributed run meets the same error
+    """Prints `hfssl: KIND: MESSAGE` on stderr, on the first rank only.
+
+    Args:
+        message (`str`): One sentence.
+        kind (`str`): `"error"`, `"warning"` or `"stopped"`.
+    """
+    if os.environ.get("RANK", "0") == "0":  # every rank of a distributed run has the same error
         print(f"hfssl: {kind}: {message.strip()}", file=sys.stderr)

@@ -37,12 +37,20 @@ Rows of reviews.csv without a label are the unlabeled data."""
 
 
 def load_command(name: str) -> Command:
-    """Returns the `COMMAND` of the module `hfssl.cli.commands.NAME`."""
+    """Returns the `COMMAND` of the module `hfssl.cli.commands.NAME`.
+
+    Args:
+        name (`str`): One of `COMMANDS`.
+    """
     return import_module(f"hfssl.cli.commands.{name}").COMMAND
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `hfssl ARGV...`; returns the exit status: 0 done, 2 user error, 130 interrupted."""
+    """Runs `hfssl ARGV...` and returns the exit status: 0 done, 2 user error, 130 interrupted.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): Words of the command line. Default: those of the process.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<10}  {load_command(name).purpose}" for name in COMMANDS)))

@@ -1,4 +1,4 @@
-"""What `recipes/train.py` does: reads a recipe, trains its one method, measures, saves."""
+"""Recipes: `recipes/train.py` reads a recipe, trains its one method, measures the model and saves it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["Recipe", "parse_recipe", "train_recipe"]
 
 
 class Recipe(NamedTuple):
-    """One method and everything that its YAML file and the flags set."""
+    """Holds one method and all settings of its YAML file and the flags."""
 
     method: str
     data: DataArguments
@@ -45,10 +45,13 @@ class Recipe(NamedTuple):
 
 
 def parse_recipe(argv: Sequence[str]) -> Recipe:
-    """Reads `--config FILE`, `--method NAME` (over the file's `method`) and the options of that method.
+    """Reads `--config FILE`, `--method NAME` (which overrides the file's `method`) and the options of that method.
+
+    Args:
+        argv (`Sequence[str]`): Words of the command line.
 
     Raises:
-        ConfigurationError: every unknown key, bad value and missing value at once.
+        ConfigurationError: An unknown key, a bad value or a missing value; the error lists all of them.
     """
     method = early_value(argv, "method")
     if method not in METHODS:
@@ -68,9 +71,12 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
 
     `output_dir` gets `splits/`, `model/` (an adapter with LoRA) with its tokenizer, and `results.json`.
 
+    Args:
+        recipe (`Recipe`): Method and settings.
+
     Raises:
         ConfigurationError: `output_dir` holds a run and `resume_from_checkpoint` is not given.
-        DataError, ModelError, TrainingError: see `hfssl.fit`.
+        DataError, ModelError, TrainingError: See `hfssl.fit`.
     """
     config, folder = recipe.config, Path(recipe.config.output_dir)
     resume = config.resume_from_checkpoint is not None
@@ -105,7 +111,7 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def _push(run: _Run, results: dict[str, Any]) -> None:
-    """What lies in `model/`, with card, results and the manifest of the splits, in one commit; no texts."""
+    """Pushes the files of `model/`, with card, results and the manifest of the splits, in one commit; no texts."""
     recipe, config, method, folder = run.recipe, run.config, run.method, Path(run.config.output_dir)
     objective, classifies = method.trainer_class.objective_class, method.product == "classifier"
     trained = TrainedModel(
@@ -139,17 +145,18 @@ def _push(run: _Run, results: dict[str, Any]) -> None:
 
 
 class _Run:
-    """One run of one method: the recipe, its data, and how models are made, trained, saved and measured.
+    """Runs one method: holds the recipe and its data, and makes, trains, saves and measures models.
 
-    What depends on the method is read from its row of `METHODS`: the product says which model is loaded and which part
-    of it is kept, the streams say which rows are read, and the driver trains where one trainer alone does not suffice.
+    All that depends on the method is in its row of `METHODS`: the product defines the kind of the model and the part
+    of it that is saved, the streams define the rows that are read, and the driver trains where one trainer is not
+    enough.
     """
 
     def __init__(self, recipe: Recipe, splits: SemiSupervisedSplits):
         self.recipe, self.splits, self.config = recipe, splits, recipe.config
         self.method: Method = METHODS[recipe.method]
         self.task = get_task(recipe.config.task)
-        # Where the trainer's own model is not yet what the recipe makes, only that is pushed, in the end.
+        # Where the trainer's own model is not the recipe's product, only the product is pushed, at the end.
         final = self.method.product == "classifier" and self.method.driver is None
         self.training = self.config if final else replace(self.config, push_to_hub=False)
         self.repo_id = ""
@@ -162,7 +169,7 @@ class _Run:
         }
 
     def make_repository(self) -> None:
-        """Makes the repository before training, so that a token that may not write fails early. Collective."""
+        """Makes the repository before training, so that a token without write access fails early. Collective."""
         config = self.config
         with failing_together(ModelError):
             if config.process_index == 0:
@@ -206,9 +213,10 @@ class _Run:
         return {"metrics": _losses(trainer.state.log_history, *self.method.streams)}
 
     def _datasets(self) -> dict[str, Dataset | None]:
-        """The trainer's datasets: the streams that the method reads, and rows to evaluate on.
+        """Returns the trainer's datasets: the streams that the method reads, and rows to evaluate on.
 
-        A method that reads no labels learns from the texts of all training rows and is evaluated on those set aside.
+        A method without labels learns from the texts of all training rows and is evaluated on those that were set
+        aside.
         """
         streams, datasets = self.method.streams, {}
         if "labeled" in streams:
@@ -224,23 +232,23 @@ class _Run:
         return datasets | {"eval_dataset": held_out if held_out is not None and len(held_out) else None}
 
     def _classifier(self, seed: int) -> PreTrainedModel:
-        """A fresh classifier on the recipe's backbone."""
+        """Returns a fresh classifier on the recipe's backbone."""
         model = self.recipe.model
         options = self.task.model_options()
         return load_classifier(model.backbone, self.label_names, pooling=model.pooling, seed=seed, **options)
 
     def _peft_config(self, model: PreTrainedModel) -> PeftConfig | None:
-        """The recipe's adapter settings for `model`."""
+        """Returns the recipe's adapter settings for `model`."""
         task = "masked_lm" if self.method.product == "masked_lm" else self.task.name
         return requested_lora_config(self.recipe.adapter, model, task, self.task.peft_task)
 
     def _save(self, model: PreTrainedModel) -> None:
-        """Writes `model/`, from one rank: the classifier, or the encoder without a head, for `--backbone`."""
+        """Writes `model/`, on the first rank: the classifier, or the encoder without a head, for `--backbone`."""
         label_names = self.label_names if self.method.product == "classifier" else None
         if self.method.product == "encoder":
             model = plain_model(model).base_model
         elif self.method.product == "masked_lm":
-            # What the masked LM lacks (a pooler) stays the backbone's.
+            # Parts that the masked LM lacks (a pooler) are those of the backbone.
             encoder = self._classifier(self.config.seed).base_model
             transfer_encoder(plain_model(model), encoder)
             model = encoder
@@ -248,7 +256,7 @@ class _Run:
             save_checkpoint(model, self.tokenizer, Path(self.config.output_dir) / "model", label_names)
 
     def _measure(self, model: PreTrainedModel) -> dict[str, Any]:
-        """Metrics on `validation` and `test`; `None` for a part without rows."""
+        """Returns the metrics on `validation` and `test`; `None` for a part without rows."""
         metrics: dict[str, dict[str, float] | None] = {}
         for name in ("validation", "test"):
             part = self.tokens[name]
@@ -258,12 +266,12 @@ class _Run:
 
 
 def _texts(dataset: Dataset) -> Dataset:
-    """The raw text alone: neither labels nor hidden labels reach the trainer."""
+    """Returns the raw text alone: neither labels nor hidden labels reach the trainer."""
     return dataset.remove_columns([name for name in dataset.column_names if name not in ("text", "text_pair")])
 
 
 def _losses(history: list[dict[str, float]], *streams: str) -> dict[str, dict[str, float]]:
-    """The lowest loss on the rows set aside (`proxy`), or else the last logged one on the rows trained on."""
+    """Returns the lowest loss on `proxy`, the rows set aside; without one, the last logged loss of training."""
     held_out = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     if held_out:
         return {"proxy": {"loss": min(held_out)}}

@@ -1,1 +1,1 @@
-"""Is a model to be trusted? Verdict, calibration, cross-fitting, alarms."""
+"""Trust in a model: verdict, calibration, cross-fitting, alarms."""

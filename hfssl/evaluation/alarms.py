@@ -1,4 +1,4 @@
-"""Signs, seen without labels, that self-training went wrong; each raises the alarm in a sentence, or says nothing."""
+"""Alarms: signs, without labels, that self-training went wrong. Each function returns one sentence, or none."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MIN_ROWS, DRIFT, UNLEARNED = 50, 0.25, 15
 
 
 def lost_classes(pseudo_labels: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Classes with labels that no row of the pool was given.
+    """Finds classes that have labeled rows but that no row of the pool was assigned to.
 
     Args:
-        pseudo_labels: `[N]` class of each row of the pool.
-        labels: `[L]` classes of the labeled rows.
-        names: K names.
+        pseudo_labels (`np.ndarray`): Class of each row of the pool, `[N]`.
+        labels (`np.ndarray`): Classes of the labeled rows, `[L]`.
+        names (`Sequence[str]`): Names of the K classes.
     """
     counts, labeled = (np.bincount(rows, minlength=len(names)) for rows in (pseudo_labels, labels))
     lost = [name for name, n, known in zip(names, counts, labeled, strict=True) if known and not n]
@@ -27,11 +27,12 @@ def lost_classes(pseudo_labels: np.ndarray, labels: np.ndarray, names: Sequence[
 
 
 def drifted_class_prior(probs: np.ndarray, taught: np.ndarray | None) -> list[str]:
-    """The student gives the classes other shares than it was taught, on texts that nothing was trained on.
+    """Compares the class prior of the student's predictions with that of its pseudo-labels, on texts outside training.
 
     Args:
-        probs: `[N, K]` of the student, on `proxy`; fewer than 50 rows say too little.
-        taught: `[K]` shares that the pseudo-labels were brought to; `None` where they were left as they came.
+        probs (`np.ndarray`): The student's predictions on `proxy`, `[N, K]`; fewer than 50 rows raise no alarm.
+        taught (`np.ndarray`, *optional*): Class prior that the pseudo-labels were aligned to, `[K]`; `None` where they
+            were not aligned.
     """
     if len(probs) < MIN_ROWS or taught is None:
         return []
@@ -39,20 +40,22 @@ def drifted_class_prior(probs: np.ndarray, taught: np.ndarray | None) -> list[st
     if drift < DRIFT:
         return []
     return [
-        f"On {len(probs):,} texts that were set aside, the student's class prior are {100 * drift:.0f}% away from "
-        "those that it was taught (total variation)."
+        f"On {len(probs):,} texts that were set aside, the class prior of the student's predictions is "
+        f"{100 * drift:.0f}% away from that of its pseudo-labels (total variation)."
     ]
 
 
 def unlearned_labels(student: np.ndarray, labels_only: np.ndarray, taught: np.ndarray) -> list[str]:
-    """The student says what it was taught on far fewer rows of the pool than labels only, which never saw that.
+    """Counts the pseudo-labels that the student predicts, and those that the labels-only model predicts without them.
 
-    A little fewer is usual: the labels-only model is much like the teacher, and a student may better its labels.
+    A slightly smaller share is usual: the labels-only model resembles the teacher, and a student may correct its
+    labels. A share that is 15 percentage points smaller raises the alarm.
 
     Args:
-        student: `[N]` classes that the student gives to rows of the pool; fewer than 50 say too little.
-        labels_only: `[N]` those of the labels-only model.
-        taught: `[N]` their pseudo-labels.
+        student (`np.ndarray`): Classes that the student predicts for rows of the pool, `[N]`; fewer than 50 rows raise
+            no alarm.
+        labels_only (`np.ndarray`): Classes that the labels-only model predicts for them, `[N]`.
+        taught (`np.ndarray`): Their pseudo-labels, `[N]`.
     """
     if len(taught) < MIN_ROWS:
         return []
@@ -60,17 +63,17 @@ def unlearned_labels(student: np.ndarray, labels_only: np.ndarray, taught: np.nd
     if learned >= before - UNLEARNED:
         return []
     return [
-        f"The student gives {learned:.0f}% of {len(taught):,} texts of the pool the label that it was taught, the "
-        f"labels-only model {before:.0f}%: it has not learned its pseudo-labels."
+        f"The student predicts the pseudo-label of {learned:.0f}% of {len(taught):,} texts of the pool, the "
+        f"labels-only model {before:.0f}%: the student has not learned its pseudo-labels."
     ]
 
 
 def ood_pool(rows: np.ndarray, *, filtered: bool) -> list[str]:
-    """Much of the pool is unlike all labeled rows, and no weight was taken from it.
+    """Checks whether much of the pool is out of distribution without having lost its weight.
 
     Args:
-        rows: `[N]` bool, see `hfssl.evaluation.out_of_distribution.ood_rows`.
-        filtered: whether these rows lost their weight; `ood_rows_left_out` says so then.
+        rows (`np.ndarray`): Mask of the rows, `[N]` bool; see `hfssl.evaluation.out_of_distribution.ood_rows`.
+        filtered (`bool`): Whether these rows lost their weight, in which case `ood_rows_left_out` reports them.
     """
     if filtered or not is_ood(rows):
         return []
@@ -78,7 +81,11 @@ def ood_pool(rows: np.ndarray, *, filtered: bool) -> list[str]:
 
 
 def ood_rows_left_out(rows: np.ndarray) -> list[str]:
-    """No alarm but a note: much of the pool, `[N]` bool, was unlike all labeled rows and lost its weight."""
+    """Returns a note, not an alarm, where much of the pool was out of distribution and lost its weight.
+
+    Args:
+        rows (`np.ndarray`): Mask of the rows, `[N]` bool; see `hfssl.evaluation.out_of_distribution.ood_rows`.
+    """
     if not is_ood(rows) or rows.all():
         return []
     return [

@@ -1,8 +1,8 @@
-"""Cross-fitting: each labeled row speaks for the verdict, by models that have not seen it.
+"""Cross-fitting: a verdict on all labeled rows, each predicted by models that were trained without it.
 
-A fifth of a few labels is a few rows, and says next to nothing. The labeled rows are cut into F folds; for each fold
-the stages that a verdict compares are run once more, in small, without it: one labels-only model, and one student of
-its labels of the pool. L labeled rows, P rows of `proxy`, K classes.
+A fifth of a few labels is too few rows for a verdict. The labeled rows are split into F folds. For each fold, small
+versions of the stages that the verdict compares are trained without it: one labels-only model, and one student that
+learns this model's pseudo-labels of the pool. L labeled rows, P rows of `proxy`, K classes.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ ARRAYS = "cross_fit.npz"
 
 
 class CrossFit:
-    """What came of it.
+    """Reads the result of `cross_fit`.
 
     Args:
-        folder: Where `cross_fit` has kept it.
-        task: What a prediction is. Default: one label per text.
+        folder (`Path`): Folder in which `cross_fit` has stored its result.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
 
     Attributes:
-        folds: F.
-        probs: Stage -> `[L, K]`, each row by the model of that stage that was trained without its fold.
-        agreement: Stage -> share of `proxy` on which two models of the stage agree, mean over all pairs; empty where
-            there is no `proxy`. For calibrated models this is their accuracy (Jiang et al. 2022, "Assessing
-            Generalization of SGD via Disagreement", theorem 4.2), and no label is needed for it.
+        folds (`int`): Number F of folds.
+        probs (`dict[str, np.ndarray]`): Stage -> predictions `[L, K]`, each row by the model of that stage that was
+            trained without its fold.
+        agreement (`dict[str, float]`): Stage -> share of `proxy` on which two models of the stage agree, mean over all
+            pairs; empty where there is no `proxy`. For calibrated models this is their accuracy (Jiang et al. 2022,
+            "Assessing Generalization of SGD via Disagreement", theorem 4.2), and it needs no labels.
     """
 
     def __init__(self, folder: Path, task: Task | None = None):
@@ -51,13 +52,17 @@ class CrossFit:
 
 
 def fold_numbers(labels: np.ndarray, groups: np.ndarray | None, folds: int, *, seed: int) -> np.ndarray | None:
-    """`[L]` fold of each row: stratified, rows of a group together; `None` where a class has a single row or group.
+    """Returns the fold of each row, `[L]`: stratified, with rows of a group together.
 
     Args:
-        labels: `[L]`.
-        groups: `[L]` names of the rows' groups, `""` for a row of its own; `None` where there are no groups.
-        folds: F, at least 2; fewer where a class has fewer rows.
-        seed: of the folds.
+        labels (`np.ndarray`): Labels of the rows, `[L]`.
+        groups (`np.ndarray`, *optional*): Names of the rows' groups, `[L]`, `""` for a row without a group; `None`
+            where there are no groups.
+        folds (`int`): Number F of folds, at least 2; fewer where a class has fewer rows.
+        seed (`int`): Random seed of the folds.
+
+    Returns:
+        `None` where a class has a single row or group.
     """
     own = np.array([f"\0{i}" for i in range(len(labels))])
     units = own if groups is None else np.where(groups == "", own, groups)
@@ -80,16 +85,17 @@ def cross_fit(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
 ) -> None:
-    """Trains each fold's models and asks them of the rows that they have not seen.
+    """Trains the models of each fold and stores their predictions for the rows that they were trained without.
 
     Args:
-        folder: keeps what they say, fold by fold, so that a killed run goes on; the models are not kept.
-        labeled: L tokenized rows with `labels`.
-        proxy: P tokenized rows; may be empty.
-        numbers: see `fold_numbers`.
-        models: (folder, fold, rows) -> the stages' models by name, trained on these rows.
-        tokenizer: pads the batches.
-        task: what a prediction is.
+        folder (`Path`): Folder for the predictions, fold by fold, so that a killed run resumes; the models are
+            deleted.
+        labeled (`Dataset`): L tokenized rows with `labels`.
+        proxy (`Dataset`): P tokenized rows; may be empty.
+        numbers (`np.ndarray`): Fold of each labeled row, `[L]`; see `fold_numbers`.
+        models (`Callable`): Function from (folder, fold, rows) to the stages' models by name, trained on these rows.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        task (`Task`): Kind of prediction.
     """
     parts = []
     for fold in range(numbers.max() + 1):
@@ -122,6 +128,6 @@ def _probs(model: PreTrainedModel, rows: Dataset, tokenizer: PreTrainedTokenizer
 
 
 def _agreement(votes: np.ndarray) -> float:
-    """`[F, P]` decisions -> share of the P rows on which two of the F models agree, mean over the pairs."""
+    """Returns the share of P rows on which two of F models agree, mean over the pairs, from decisions `[F, P]`."""
     pairs = [(votes[i] == votes[j]).mean() for i in range(len(votes)) for j in range(i)]
     return float(np.mean(pairs))

@@ -1,4 +1,4 @@
-"""One temperature for all logits, fitted on a few held-out labels and folded into the head's last linear layer."""
+"""Temperature scaling: one temperature, fitted on held-out labels and folded into the head's last linear layer."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ CHECK_TOLERANCE = 1e-5
 def fit_temperature(
     logits: ArrayLike, labels: ArrayLike, prior_scale: float = 0.5, *, task: Task | None = None
 ) -> float:
-    """Most probable temperature T: minimises N * nll(logits / T) + (log T)^2 / (2 * prior_scale^2).
+    """Returns the most probable temperature T: the minimum of N * nll(logits / T) + (log T)^2 / (2 * prior_scale^2).
 
-    Temperature scaling (Guo et al. 2017, section 4.2, equation 9) with a log-normal prior around T = 1. The
-    prior matters because N is small here: where every held-out row happens to be right, maximum likelihood would send
-    T to 0, that is, claim certainty after having seen a handful of rows.
+    Temperature scaling (Guo et al. 2017, section 4.2, equation 9) with a log-normal prior around T = 1. The prior
+    matters because N is small: where every held-out prediction is right, maximum likelihood moves T to 0, that is, to
+    full certainty from a handful of rows.
 
     Args:
-        logits: uncalibrated scores, shape `[N, K]`; N = 0 gives 1.0, the prior's mode.
-        labels: true class indices, shape `[N]`, none of them -1.
-        prior_scale: standard deviation of log T under the prior, default `0.5` (68 % of the mass in 0.61 to 1.65).
-        task: what a prediction is; default: one label per text.
+        logits (`ArrayLike`): Uncalibrated logits, `[N, K]`; the result for N = 0 is 1.0, the mode of the prior.
+        labels (`ArrayLike`): Classes of the rows, `[N]`, none of them -1.
+        prior_scale (`float`, defaults to 0.5): Standard deviation of log T under the prior; 0.5 puts 68% of the mass
+            between 0.61 and 1.65.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
 
     Returns:
         T in `[0.05, 20]`; above 1 where the model is overconfident.
@@ -61,7 +62,7 @@ def fit_temperature(
         summed_nll = task.loss(units.logits, truth, reduction="sum")
         return summed_nll.item() + log_temperature**2 / (2 * prior_scale**2)
 
-    # A grid, because the sum can have two valleys (only the likelihood alone has a single one in T).
+    # A grid, because the sum can have two minima; only the likelihood alone has a single one in T.
     low, high = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
     for _ in range(GRID_ZOOMS):
         grid = np.linspace(low, high, GRID_POINTS)
@@ -73,16 +74,17 @@ def fit_temperature(
 def fold_temperature(model: PreTrainedModel, temperature: float) -> None:
     """Divides weight and bias of the head's last linear layer by T, in place.
 
-    Afterwards plain `transformers` (and `pipeline()`) returns softmax(logits / T) without knowing about T. The layer
-    is found as the last linear one with `config.num_labels` outputs, and the claim is checked on a random input: if
-    the logits are not divided by T to 1e-5, the weights are put back.
+    Plain `transformers` (and `pipeline()`) then returns softmax(logits / T) without a temperature of its own. The
+    layer is the last linear one with `config.num_labels` outputs. A random input tests this choice: if the logits are
+    not divided by T to 1e-5, the weights are restored.
 
     Args:
-        model: a sequence-classification model in float32 with its stock head; adapters, if any, already merged.
-        temperature: T > 0.
+        model (`PreTrainedModel`): A sequence-classification model in float32 with its stock head; adapters, if any,
+            are merged.
+        temperature (`float`): T > 0.
 
     Raises:
-        `ModelError`: if adapters are still attached, or no layer turns out to make the logits.
+        ModelError: Adapters are still attached, or no layer makes the logits.
     """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"Expected a positive, finite temperature, got {temperature}.")
@@ -100,7 +102,7 @@ def fold_temperature(model: PreTrainedModel, temperature: float) -> None:
             parameter.div_(temperature)
     after, _ = _logits_of_random_input(model, layer)
     wanted = before / temperature
-    # What float32 rounds off a logit near 0 is as large as that of the large terms that were added up to it.
+    # The rounding error of a logit near 0 is as large as that of the large terms whose sum it is.
     rounding = CHECK_TOLERANCE * max(1.0, summed / temperature)
     if not torch.allclose(after, wanted, rtol=CHECK_TOLERANCE, atol=rounding):
         with torch.no_grad():
@@ -114,10 +116,10 @@ def fold_temperature(model: PreTrainedModel, temperature: float) -> None:
 
 
 def _logits_of_random_input(model: PreTrainedModel, layer: nn.Linear) -> tuple[torch.Tensor, float]:
-    """Logits `[1, K]` of one row of random tokens, the same row each time, without dropout.
+    """Returns the logits `[1, K]` of one row of random tokens, the same row in each call, without dropout.
 
-    And the largest sum of the sizes of the terms, |W| |h| + |b|, that `layer` adds up to one of its outputs; 0 where
-    the layer is not asked.
+    The second value is the largest sum |W| |h| + |b| of the sizes of the terms of an output of `layer`; 0 if the layer
+    is not used.
     """
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.get_text_config().vocab_size

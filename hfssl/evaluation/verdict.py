@@ -1,9 +1,9 @@
-"""Did the unlabeled data help? A verdict with an interval, from held-out labels where there are any.
+"""The verdict: whether the unlabeled data helped, with an interval, from held-out labels where there are any.
 
-A handful of held-out labels says little: on 18 of them one row is worth 5.6 points, more than most gains. So what they
-say is weighed against what earlier runs say, by Bayes' rule: the gain of a run is drawn either from those of runs that
-went well (`gain_prior` in `hfssl.config.stages`) or, rarely, from those of runs that went wrong, and the held-out rows
-tell which.
+One of a handful of held-out labels counts for more than most gains (1 of 18 is 5.6% of the accuracy). The verdict
+therefore combines the held-out rows with the gains of earlier runs by Bayes' rule. The prior of a gain is a mixture of
+the gains of runs that went well (`gain_prior` in `hfssl.config.stages`) and, with a small weight, of runs that went
+wrong; the held-out rows update the weights.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ WENT_WRONG = (0.05, -0.15, 0.2)
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which stage is selected, and why.
+    """Holds the selected stage, and the reasons for it.
 
     Attributes:
-        selected_stage: Name of the stage whose model is kept.
-        use_unlabeled: Whether that stage used the unlabeled rows.
-        gain: Accuracy of the best stage that used them minus that of labels only, on the held-out labels, in
-            `[-1, 1]`; `None` without held-out labels.
-        interval: 95% interval of `gain`; see `paired_gain`.
-        expected_gain: What the gain is expected to be on new rows, given the held-out ones and earlier runs.
-        expected_interval: 95% interval of it.
-        reasons: Sentences.
-        sentence: The verdict in one sentence.
+        selected_stage (`str`): Name of the stage of the final model.
+        use_unlabeled (`bool`): Whether that stage used the unlabeled rows.
+        gain (`float`, *optional*): Accuracy of the best stage that used them minus that of labels only, on the
+            held-out labels, in `[-1, 1]`; `None` without held-out labels.
+        interval (`list[float]`, *optional*): 95% interval of `gain`; see `paired_gain`.
+        expected_gain (`float`, *optional*): Expected gain on new rows, given the held-out ones and earlier runs.
+        expected_interval (`list[float]`, *optional*): 95% interval of the expected gain.
+        reasons (`list[str]`): Sentences.
+        sentence (`str`): The verdict in one sentence.
     """
 
     selected_stage: str
@@ -56,12 +56,15 @@ class Verdict:
     sentence: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns JSON values without `selected_stage`, which is a key of `results.json` of its own."""
+        """Returns JSON values without `selected_stage`, which is a separate key of `results.json`."""
         return {name: value for name, value in asdict(self).items() if name != "selected_stage"}
 
 
 def mixture_prior(stage: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Returns (weight, mean, standard deviation) of the gains of a stage where all went well, and where not.
+    """Returns (weight, mean, standard deviation) of a stage's gains in runs that go well and in runs that go wrong.
+
+    Args:
+        stage (`str`): Name of a stage.
 
     Example:
         >>> mixture_prior("self_training")[0]
@@ -73,19 +76,19 @@ def mixture_prior(stage: str) -> tuple[tuple[float, float, float], tuple[float, 
 def expected_gain(
     labels_only: np.ndarray, other: np.ndarray, gain_prior: Sequence[tuple[float, float, float]]
 ) -> tuple[float, float, float]:
-    """Gain in accuracy to expect on new rows: posterior mean and 95% interval.
+    """Returns the expected gain in accuracy on new rows: posterior mean and 95% interval.
 
-    The observed mean difference is taken as normal with variance (sum d^2 + 1) / (N + 1) / N around the true gain (the
-    added 1 is a row on which the models differ: no two are known to be equal from a few rows), and the prior as a
-    mixture of normals, so that the posterior is one, too.
+    The observed mean difference is modelled as normal around the true gain, with variance (sum d^2 + 1) / (N + 1) / N.
+    The added 1 is a row on which the models differ: a few rows do not prove two models equal. The prior is a mixture
+    of normals, and so is the posterior.
 
     Args:
-        labels_only: `[N]` bool, whether labels only is right; N may be 0.
-        other: `[N]` bool, whether the stage is right.
-        gain_prior: (weight, mean, standard deviation) of each component.
+        labels_only (`np.ndarray`): Whether labels only is right, `[N]` bool; N may be 0.
+        other (`np.ndarray`): Whether the stage is right, `[N]` bool.
+        gain_prior (`Sequence[tuple[float, float, float]]`): (weight, mean, standard deviation) of each component.
 
     Returns:
-        Mean, lower and upper bound, in `[-1, 1]` all but surely.
+        Mean, lower and upper bound, almost surely in `[-1, 1]`.
     """
     shares, means, spreads = (np.array(values) for values in zip(*gain_prior, strict=True))
     difference = np.asarray(other, dtype=float) - np.asarray(labels_only, dtype=float)
@@ -108,17 +111,19 @@ def expected_gain(
 def judge(
     probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequence[str] = (), task: Task | None = None
 ) -> Verdict:
-    """Compares every stage with labels only and keeps the one that is expected to be best on new rows.
+    """Compares every stage with labels only and selects the stage with the best expected accuracy on new rows.
 
-    What is expected comes from held-out labels, where there are any, and from earlier runs; see `expected_gain`. Equal
-    expectations are decided by the log-likelihood on the held-out rows. Alarms (a class that the pseudo-labels lost,
-    say) drop the unlabeled data whatever the comparison says, since a few held-out rows cannot outweigh them.
+    The expectation combines held-out labels, where there are any, with earlier runs; see `expected_gain`. The
+    log-likelihood on the held-out rows decides between equal expectations. An alarm (for example, a class that the
+    pseudo-labels lost) rejects the unlabeled data whatever the comparison shows, since a few held-out rows cannot
+    outweigh it.
 
     Args:
-        probs: Stage name -> `[N, K]` probabilities on the held-out rows; must hold `"labels_only"`.
-        labels: `[N]`; empty when there are no held-out labels.
-        alarms: Sentences that speak against the unlabeled data.
-        task: What a prediction is, and when it is right. Default: one label per text.
+        probs (`Mapping[str, np.ndarray]`): Stage name -> `[N, K]` probabilities on the held-out rows; must hold
+            `"labels_only"`.
+        labels (`np.ndarray`): Held-out labels, `[N]`; empty when there are none.
+        alarms (`Sequence[str]`, defaults to `()`): Sentences that speak against the unlabeled data.
+        task (`Task`, *optional*): Kind of prediction, with the rule when one is right. Default: one label per text.
     """
     others = [name for name in probs if name != LABELS_ONLY]
     if not others:

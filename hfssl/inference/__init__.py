@@ -1,1 +1,1 @@
-"""Whole pools through a model."""
+"""Inference over whole pools: predictions, embeddings, MC dropout."""

@@ -1,4 +1,4 @@
-"""Predictions of a pool with the spread of stochastic passes, and their combination over models."""
+"""Predictions of a pool with the variance over stochastic passes, and their combination over models."""
 
 from __future__ import annotations
 
@@ -15,54 +15,77 @@ __all__ = ["MCDropoutResult", "combine"]
 
 @dataclass(frozen=True)
 class MCDropoutResult:
-    """What T stochastic passes (of one model, or of several) say about N rows and K classes, in dataset order."""
+    """Holds the predictions of T stochastic passes, of one model or of several, for N rows and K classes.
 
-    mean_probs: np.ndarray  # [N, K], mean over the stochastic passes
-    deterministic_probs: np.ndarray  # [N, K], of a pass without dropout; mean over the models
-    predictive_variance: np.ndarray  # [N, K], population variance over the stochastic passes
-    vote_shares: np.ndarray  # [N, K], share of the stochastic passes in which the class is the most probable one
-    bald: np.ndarray  # [N] in nats
+    Attributes:
+        mean_probs (`np.ndarray`): Mean of the probabilities over the stochastic passes, `[N, K]`, in dataset order.
+        deterministic_probs (`np.ndarray`): Probabilities of a pass without dropout, `[N, K]`; mean over the models.
+        predictive_variance (`np.ndarray`): Population variance over the stochastic passes, `[N, K]`.
+        vote_shares (`np.ndarray`): Share of the stochastic passes in which the class is the most probable one, `[N,
+            K]`.
+        bald (`np.ndarray`): BALD uncertainty in nats, `[N]`.
+    """
+
+    mean_probs: np.ndarray
+    deterministic_probs: np.ndarray
+    predictive_variance: np.ndarray
+    vote_shares: np.ndarray
+    bald: np.ndarray
 
     @classmethod
     def of_one_pass(cls, probs: np.ndarray) -> MCDropoutResult:
-        """What a single pass without dropout says, `[N, K]`, so that `combine` finds what several models disagree on.
+        """Returns the predictions of a single pass without dropout.
 
-        Deep ensembles (Lakshminarayanan et al. 2017).
+        `combine` of such results measures the disagreement of several models: deep ensembles (Lakshminarayanan et al.
+        2017).
+
+        Args:
+            probs (`np.ndarray`): Probabilities, `[N, K]`.
         """
         votes = (probs.argmax(axis=-1)[:, None] == np.arange(probs.shape[-1])).astype(probs.dtype)
         return cls(probs, probs, np.zeros_like(probs), votes, np.zeros(len(probs), dtype=probs.dtype))
 
     @property
     def predicted(self) -> np.ndarray:
-        """`[N]` int64, argmax of the deterministic probabilities."""
+        """Returns the classes `[N]` int64 with the largest deterministic probabilities."""
         return self.deterministic_probs.argmax(axis=-1)
 
     @property
     def predicted_class_variance(self) -> np.ndarray:
-        """`[N]`, variance over the passes of the predicted class's probability."""
+        """Returns the variance over the passes of the predicted class's probability, `[N]`."""
         return self.variance_of(self.predicted)
 
     def variance_of(self, classes: np.ndarray) -> np.ndarray:
-        """`[N]`, variance over the passes of the probability of a class of each row, `[N]` int64."""
+        """Returns the variance over the passes of the probability of one class per row, `[N]`.
+
+        Args:
+            classes (`np.ndarray`): A class of each row, `[N]` int64.
+        """
         return np.take_along_axis(self.predictive_variance, classes[:, None], axis=1)[:, 0]
 
     @property
     def entropy(self) -> np.ndarray:
-        """`[N]` in nats, of `mean_probs`."""
+        """Returns the entropy of `mean_probs`, `[N]` in nats."""
         return entropy(torch.from_numpy(self.mean_probs)).numpy()
 
     @property
     def variation_ratio(self) -> np.ndarray:
-        """`[N]`, share of the stochastic passes that do not vote for the most voted class (Freeman 1965)."""
+        """Returns the share of the passes that do not predict the most frequently predicted class, `[N]`.
+
+        Freeman (1965).
+        """
         return 1.0 - self.vote_shares.max(axis=-1)
 
 
 def combine(results: Sequence[MCDropoutResult]) -> MCDropoutResult:
-    """The result that one run over all passes of all models would have given; equally many passes each.
+    """Returns the result of one run over all passes of all models.
 
-    The passes are a mixture: its variance is the mean of the models' variances plus the variance of their means, and
+    The passes are a mixture. Its variance is the mean of the models' variances plus the variance of their means, and
     the mean entropy that BALD subtracts is, for each model, H(mean) - BALD (Lakshminarayanan et al. 2017 for the
     ensemble; Houlsby et al. 2011 for BALD).
+
+    Args:
+        results (`Sequence[MCDropoutResult]`): One result per model, with equally many passes each.
     """
     mean = _mean(result.mean_probs for result in results)
     second_moment = _mean(result.predictive_variance + result.mean_probs**2 for result in results)
@@ -77,7 +100,7 @@ def combine(results: Sequence[MCDropoutResult]) -> MCDropoutResult:
 
 
 def _mean(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    """Their mean, holding no more of them at once than the sum and the next one."""
+    """Returns the mean of the arrays, with at most the sum and one array in memory."""
     count, total = 0, 0.0
     for array in arrays:
         count, total = count + 1, total + array

@@ -1,11 +1,11 @@
 """Fast inference over pools: logits of every row, and MC dropout reduced batch by batch.
 
-Scoring changes nothing: the model's training flags come back as they were and the global random state is not touched,
-so a pool may be scored in the middle of a training run. Rows are read a window at a time (`hfssl.data.batching`), so
-that only the results grow with the pool.
+Scoring changes nothing: the model's training flags are restored and the global random state is not touched, so a pool
+may be scored in the middle of a training run. Rows are read a window at a time (`hfssl.data.batching`), so that only
+the results grow with the pool.
 
-Under several ranks all of them call these functions with the same arguments: they share the batches and every rank
-returns the whole result, which is, on ranks of one kind of device, what a single rank would have computed.
+Collective: every rank must call these functions, with the same arguments. The ranks share the batches, and every rank
+returns the whole result. On ranks of one kind of device this is the result of a single rank.
 """
 
 from __future__ import annotations
@@ -52,16 +52,19 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 
 @contextmanager
 def dropout_active(model: nn.Module) -> Iterator[None]:
-    """Within the block dropout draws, and all else of the model is in eval mode (batch norm, LayerDrop, ...).
+    """Turns dropout on within the block; all other parts of the model are in eval mode (batch norm, LayerDrop, ...).
 
-    Switched on are the `nn.Dropout*` modules, LoRA's `lora_dropout` among them, and the attention modules' own flag:
-    the attention functions of transformers (eager, SDPA, flash) drop if and only if `self.training` of the attention
-    module is set. Only that module's flag is set, not those of what it contains. Dropout that a model calls as a
-    function in other places (BART's layers) stays off.
+    Dropout is on in the `nn.Dropout*` modules, LoRA's `lora_dropout` among them, and in the attention modules: the
+    attention functions of transformers (eager, SDPA, flash) drop if and only if `self.training` of the attention
+    module is set. Only that module's flag is set, not those of its children. Dropout that a model calls as a function
+    in other places (BART's layers) stays off.
+
+    Args:
+        model (`nn.Module`): The model; its training flags are restored after the block.
     """
     with evaluating(model):
         for module in model.modules():
-            # transformers names every module that computes attention so; containers of that name ignore the flag.
+            # Every module of transformers that computes attention has this name; containers ignore the flag.
             if isinstance(module, DROPOUTS) or "Attention" in type(module).__name__:
                 module.training = True
         yield
@@ -76,22 +79,23 @@ def predict_logits(
     device: torch.device | str | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
-    """Logits of every row, in eval mode.
+    """Returns the logits of every row, in eval mode.
 
     Args:
-        model: a sequence classifier with K labels, plain or with an adapter.
-        dataset: N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
-        tokenizer: pads the batches.
-        max_tokens: most tokens in a batch, padding included; default: 1,536 on a CPU (3,072 under
-            autocast), 8,192 elsewhere.
-        device: where to compute; the model is moved there and stays. Default: where the model is.
-        progress: text beside a progress bar over rows; `None` shows no bar.
+        model (`PreTrainedModel`): A sequence classifier with K labels, plain or with an adapter.
+        dataset (`Dataset`): N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        max_tokens (`int`, *optional*): Largest number of tokens in a batch, padding included. Default: 1,536 on a CPU
+            (3,072 under autocast), 8,192 elsewhere.
+        device (`torch.device` or `str`, *optional*): Device to compute on; the model is moved there and stays.
+            Default: the model's device.
+        progress (`str`, *optional*): Title of a progress bar over rows; `None` shows no bar.
 
     Returns:
         `[N, K]` float32, in dataset order.
 
     Raises:
-        ModelError: if a logit is not finite.
+        ModelError: A logit is not finite.
     """
     if device is not None:
         model.to(device)
@@ -113,7 +117,14 @@ def mean_embeddings(
     max_tokens: int | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
-    """Mean of the last layer's vectors over the tokens of each row, in eval mode: `layer_embeddings` of one layer.
+    """Returns the mean of the last layer's vectors over the tokens of each row, in eval mode.
+
+    Args:
+        model (`PreTrainedModel`): As for `layer_embeddings`.
+        dataset (`Dataset`): As for `layer_embeddings`.
+        tokenizer (`PreTrainedTokenizerBase`): As for `layer_embeddings`.
+        max_tokens (`int`, *optional*): As for `predict_logits`.
+        progress (`str`, *optional*): Title of a progress bar over rows; `None` shows no bar.
 
     Returns:
         `[N, D]` float32, in dataset order.
@@ -130,15 +141,15 @@ def layer_embeddings(
     max_tokens: int | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
-    """Means of the vectors of H layers over the tokens of each row, in eval mode.
+    """Returns the means of the vectors of H layers over the tokens of each row, in eval mode.
 
     Args:
-        model: an encoder or a classifier, plain or with an adapter, on the device to use.
-        dataset: N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
-        tokenizer: pads the batches.
-        layers: H numbers of layers; 0 is the word embeddings, -1 the last layer.
-        max_tokens: as for `predict_logits`.
-        progress: text beside a progress bar over rows; `None` shows no bar.
+        model (`PreTrainedModel`): An encoder or a classifier, plain or with an adapter, on the device to use.
+        dataset (`Dataset`): N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        layers (`Sequence[int]`): Numbers of the H layers; 0 is the word embeddings, -1 the last layer.
+        max_tokens (`int`, *optional*): As for `predict_logits`.
+        progress (`str`, *optional*): Title of a progress bar over rows; `None` shows no bar.
 
     Returns:
         `[H, N, D]` float32, in dataset order.
@@ -165,16 +176,20 @@ def head_inputs(
     max_tokens: int | None = None,
     progress: str | None = None,
 ) -> np.ndarray:
-    """What the logit layer sees of each row, in eval mode.
+    """Returns the inputs of the logit layer for each row, in eval mode.
 
     Args:
-        model, dataset, tokenizer, max_tokens, progress: as for `predict_logits`.
+        model (`PreTrainedModel`): As for `predict_logits`, on the device to use.
+        dataset (`Dataset`): As for `predict_logits`.
+        tokenizer (`PreTrainedTokenizerBase`): As for `predict_logits`.
+        max_tokens (`int`, *optional*): As for `predict_logits`.
+        progress (`str`, *optional*): Title of a progress bar over rows; `None` shows no bar.
 
     Returns:
         `[N, D]` float32, in dataset order.
 
     Raises:
-        ModelError: if the layer does not see one vector a row.
+        ModelError: The input of the layer is not one vector per row.
     """
     layer = logit_layer(model)
     inputs = np.zeros((len(dataset), layer.in_features), dtype=np.float32)
@@ -200,26 +215,28 @@ def mc_dropout(
     progress: str | None = None,
     task: Task | None = None,
 ) -> MCDropoutResult:
-    """T stochastic passes with dropout on (Gal & Ghahramani 2016), reduced per batch: nothing of size T x N is kept.
+    """Runs T stochastic passes with dropout (Gal & Ghahramani 2016) over a pool.
 
-    Dropout is drawn from seeds derived from (`seed`, batch number, pass), apart from the global random state: the same
+    Passes are reduced batch by batch, so that no array of size T x N is stored.
+
+    Dropout uses seeds derived from (`seed`, batch number, pass), separate from the global random state: the same
     arguments on the same machine give the same bits, whatever ran before and however many ranks share the batches.
 
     Args:
-        model: a sequence classifier with K labels, plain or with an adapter, on the device to use.
-        dataset: N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
-        tokenizer: pads the batches.
-        passes: T, at least 1.
-        seed: of the dropout masks.
-        top_layers: dropout acts in so many upper layers and in the head, and all below runs once
-            (`hfssl.inference.trunk`); `None` drops everywhere, as in the paper, at the price of full passes.
-        max_tokens: most tokens in one forward pass, padding included; default: 1,536 on a CPU (3,072 under
-            autocast), 8,192 elsewhere.
-        progress: text beside a progress bar over rows; `None` shows no bar.
-        task: what a prediction is; default: one label per text.
+        model (`PreTrainedModel`): A sequence classifier with K labels, plain or with an adapter, on the device to use.
+        dataset (`Dataset`): N tokenized rows (`input_ids`, `attention_mask`, ...); other columns are not read.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        passes (`int`): Number T of passes, at least 1.
+        seed (`int`): Random seed of the dropout masks.
+        top_layers (`int`, *optional*): Number of upper layers in which, with the head, dropout acts. All layers below
+            run once (`hfssl.inference.trunk`). `None` drops everywhere, as in the paper, at the cost of full passes.
+        max_tokens (`int`, *optional*): Largest number of tokens in one forward pass, padding included. Default: 1,536
+            on a CPU (3,072 under autocast), 8,192 elsewhere.
+        progress (`str`, *optional*): Title of a progress bar over rows; `None` shows no bar.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
 
     Raises:
-        ModelError: if dropout changes nothing (all probabilities are 0), or if a logit is not finite.
+        ModelError: Dropout changes nothing (the model has no dropout), or a logit is not finite.
     """
     task = get_task() if task is None else task
     max_tokens = _token_budget(model, max_tokens)
@@ -280,9 +297,9 @@ def _fill(
     max_tokens: int,
     progress: str | None,
 ) -> None:
-    """Fills `results` (`[N, ...]`, zeros) with what `score` says of each batch, from its number and padded tensors.
+    """Fills `results` (`[N, ...]`, zeros) with the output of `score` for each batch.
 
-    Each batch is scored on one rank. The ranks add up what they have after every window: it also keeps them in step.
+    Each batch is scored on one rank. The ranks add up their results after every window, which also synchronises them.
     """
     (rank, world), number = rank_and_world(), 0
     bar = tqdm(total=len(dataset), desc=progress, unit=" rows", disable=progress is None)
@@ -308,7 +325,7 @@ def _stochastic_logits(
     max_tokens: int,
     trunk: Trunk | None,
 ) -> Tensor:
-    """`[T, n, K]`. A batch below the token budget goes through several times at once, by repeating its rows."""
+    """Returns logits `[T, n, K]`; a batch below the token budget runs several passes at once, as repeated rows."""
     at_once = max(1, max_tokens // batch["input_ids"].numel())
     logits = []
     with dropout_active(model):
@@ -322,12 +339,12 @@ def _stochastic_logits(
 
 @contextmanager
 def _own_random_state(device: torch.device, seeds: tuple[int, ...]) -> Iterator[None]:
-    """Seeds the generators that dropout draws from and puts their state back afterwards."""
+    """Seeds the generators that dropout uses and restores their state afterwards."""
     seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
     on_accelerator = device.type != "cpu"
     devices = [device] if on_accelerator else []
     with torch.random.fork_rng(devices=devices, device_type=device.type if on_accelerator else "cuda"):
-        # Not torch.manual_seed: it would seed the accelerators of the other ranks, too, whose state is not put back.
+        # Not torch.manual_seed: it also seeds the accelerators of the other ranks, whose state is not restored.
         torch.random.default_generator.manual_seed(seed)
         if on_accelerator:
             torch.get_device_module(device).manual_seed(seed)
@@ -354,7 +371,7 @@ def _check_dropout_acts(stochastic: Tensor, deterministic: Tensor) -> None:
 
 
 def _reduce(stochastic: Tensor, deterministic: Tensor, task: Task) -> dict[str, Tensor]:
-    """The fields of `MCDropoutResult` for one batch's units, from logits `[T, n, outputs]` and `[n, outputs]`."""
+    """Returns the fields of `MCDropoutResult` for a batch, from logits `[T, n, outputs]` and `[n, outputs]`."""
     probs = task.unit_probs(stochastic)
     return {
         "mean_probs": probs.mean(dim=0),

@@ -1,9 +1,9 @@
 """Trunk reuse: the lower layers run once, the upper ones many times.
 
-For MC dropout over a pool the lower layers' work is most of the cost. Here it is done once, without dropout; what the
-lower layers return is recorded, and later passes get it back instead of computing it, so that dropout acts in the top
-layers and the head only. Everything between the layers (masks, position embeddings) is the model's own code, which
-runs again each time: nothing has to be known about the architecture but where its layers are.
+The lower layers are most of the cost of MC dropout over a pool. Here they run once, without dropout. Their outputs are
+recorded and reused by later passes, so that dropout acts in the top layers and the head only. All code between the
+layers (masks, position embeddings) is the model's own and runs again in each pass: only the list of the layers must be
+found in an architecture.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ TOLERANCE = 1e-5
 
 
 def find_trunk(model: PreTrainedModel, batch: dict[str, Tensor], top_layers: int) -> Trunk | None:
-    """The layers below the `top_layers` upper ones, if a replay gives the same logits as the model itself.
+    """Returns the layers below the `top_layers` upper ones, if a replay gives the same logits as the model itself.
 
     Args:
-        model: in eval mode: whether it is replayed exactly is tried out without dropout.
-        batch: a few padded rows to try it on.
-        top_layers: layers in which dropout acts; all others are run once.
+        model (`PreTrainedModel`): A classifier in eval mode: the replay is tested without dropout.
+        batch (`dict[str, Tensor]`): A few padded rows for the test.
+        top_layers (`int`): Number of upper layers in which dropout acts; all others run once.
 
     Returns:
-        `None`, and says so, where the layers are not found or the logits differ by more than 1e-5 (relative to the
-        largest logit); full passes are due then.
+        `None`, with a warning, where the layers are not found or the logits differ by more than 1e-5 (relative to the
+        largest logit). Full passes are then necessary.
     """
     layers = encoder_layers(model)
     name = type(transformers_model(model)).__name__
@@ -46,7 +46,7 @@ def find_trunk(model: PreTrainedModel, batch: dict[str, Tensor], top_layers: int
     if top_layers >= len(layers):
         return None
     trunk = Trunk(layers, top_layers)
-    # In full precision: with half of the digits a batch of another size alone makes more of a difference.
+    # In full precision: in half precision another batch size alone makes a larger difference.
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
         plain = model(**batch).logits
         with trunk.recording():
@@ -64,11 +64,11 @@ def find_trunk(model: PreTrainedModel, batch: dict[str, Tensor], top_layers: int
 
 
 class Trunk:
-    """Records what the lower layers return, and hands it back in their place.
+    """Records the outputs of the lower layers and returns them in place of a second computation.
 
     Args:
-        layers (`nn.ModuleList`): The encoder's layers.
-        top_layers (`int`): How many upper layers are *not* part of the trunk.
+        layers (`nn.ModuleList`): Layers of the encoder.
+        top_layers (`int`): Number of upper layers that are *not* part of the trunk.
     """
 
     def __init__(self, layers: nn.ModuleList, top_layers: int):
@@ -77,7 +77,7 @@ class Trunk:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """A forward pass within the block is recorded."""
+        """Records the outputs of a forward pass within the block."""
         self._outputs = []
         with ExitStack() as stack:
             for layer in self.layers:
@@ -87,7 +87,11 @@ class Trunk:
 
     @contextmanager
     def replaying(self, copies: int = 1) -> Iterator[None]:
-        """Forward passes within the block, over the recorded batch repeated `copies` times, skip the trunk."""
+        """Skips the trunk in forward passes within the block, over the recorded batch repeated `copies` times.
+
+        Args:
+            copies (`int`, defaults to 1): Number of repetitions of the batch, along the first dimension.
+        """
         with ExitStack() as stack:
             for layer, output in zip(self.layers, self._outputs, strict=True):
                 repeated = _repeat(output, copies)

@@ -1,4 +1,4 @@
-"""The contrastive stage: labeled rows of one class are drawn together before a head is trained."""
+"""The contrastive stage: moves labeled rows of one class closer to each other before a head is trained."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["ContrastiveConfig", "ContrastiveTrainer", "SupervisedContrastiveObje
 
 
 class SupervisedContrastiveObjective(Objective):
-    """Draws the labeled rows of one class together in the encoder's space; the head is left as it is.
+    """Moves the labeled rows of one class closer to each other in the encoder's space; the head does not change.
 
     Each row enters twice, under two dropout masks (Gao et al. 2021), so that a class with one row has a positive, too.
-    The features are means over the tokens, for which sentence encoders were trained; how they are compared, the
-    configuration's `contrastive_loss` says. Rows are compared within one batch of one device: unlike with other
-    objectives, accumulating small batches is not the same as a large one.
+    The features are means over the tokens, for which sentence encoders were trained. The configuration's
+    `contrastive_loss` compares them. Rows are compared within one batch of one device: unlike with other objectives,
+    accumulating small batches is not the same as a large one.
     """
 
     paper: str = (
@@ -74,7 +74,7 @@ class SupervisedContrastiveObjective(Objective):
 
 @dataclass
 class ContrastiveConfig(SSLConfig):
-    """Arguments of `ContrastiveTrainer`: the contrastive stage of a classifier.
+    """Holds the arguments of `ContrastiveTrainer`: the contrastive stage of a classifier.
 
     Example:
         >>> import hfssl
@@ -82,24 +82,26 @@ class ContrastiveConfig(SSLConfig):
         'cosine'
     """
 
-    max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})
+    max_steps: int = field(default=100, metadata={"help": "Number of optimizer steps."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
     per_device_train_batch_size: int = field(
-        default=32, metadata={"help": "Labeled rows in a batch of one device; each enters twice."}
+        default=32, metadata={"help": "Number of labeled rows in a batch of one device. Each row enters twice."}
     )
     contrastive_loss: str = field(
         default="supcon",
         metadata={
-            "help": "'supcon' (Khosla et al. 2020) tells a row's own class from the others in the batch, 'cosine' "
-            "draws the cosines of pairs to 1 within a class and to 0 between classes (SetFit, Tunstall et al. 2022)."
+            "help": "Loss of the stage. 'supcon' (Khosla et al. 2020) separates a row's own class from the others in "
+            "the batch; 'cosine' moves the cosines of pairs to 1 within a class and to 0 between classes (SetFit, "
+            "Tunstall et al. 2022)."
         },
     )
     contrastive_temperature: float = field(
-        default=0.1, metadata={"help": "Divides the similarities of 'supcon'; 0.1 as in Khosla et al. (2020)."}
+        default=0.1,
+        metadata={"help": "Temperature that divides the similarities of 'supcon'; 0.1 as in Khosla et al. (2020)."},
     )
 
     def problems(self) -> list[str]:
-        """Returns everything that is wrong with the values, one sentence each."""
+        """Returns one sentence for each wrong value."""
         found = super().problems()
         if self.contrastive_loss not in ("supcon", "cosine"):
             found.append(f"contrastive_loss must be 'supcon' or 'cosine', got '{self.contrastive_loss}'.")
@@ -109,7 +111,7 @@ class ContrastiveConfig(SSLConfig):
 
 
 class ContrastiveTrainer(MethodTrainer):
-    """The contrastive stage of a classifier: trains its body; fine-tune its head afterwards.
+    """Trains the body of a classifier in the contrastive stage; fine-tune its head afterwards.
 
     Example:
         >>> import hfssl

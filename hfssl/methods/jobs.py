@@ -1,4 +1,4 @@
-"""What a recipe hands to a method that one trainer alone cannot train, and what comes back."""
+"""Input and output of a method that one trainer alone cannot train: `TrainingJob` and `TrainedModels`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["TrainedModels", "TrainingJob"]
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One run of one method: the argument of `Method.driver`.
+    """Describes one run of one method: the argument of `Method.driver`.
 
     Args:
-        make_model (`Callable[[int], PreTrainedModel]`): Returns a fresh classifier for a seed.
-        make_peft_config (`Callable[[PreTrainedModel], PeftConfig | None]`): Returns the adapter settings for a model;
-            `None` trains the full model.
+        make_model (`Callable[[int], PreTrainedModel]`): Function that returns a fresh classifier for a random seed.
+        make_peft_config (`Callable[[PreTrainedModel], PeftConfig | None]`): Function that returns the adapter settings
+            for a model; `None` trains the full model.
         args (`SSLConfig`): Training arguments; `args.output_dir` is the folder of the run.
         processing_class (`PreTrainedTokenizerBase`): The tokenizer.
-        label_names (`list[str]`): K names, in the order of the class numbers.
+        label_names (`list[str]`): Names of the K classes, in the order of the class numbers.
         tokens (`Mapping[str, Dataset]`): Split name (`"labeled"`, `"unlabeled"`, `"validation"`, ...) -> tokenized
-            rows. Rows of `"unlabeled"` carry `hidden_label`: the class number, or -1 where it is not known.
+            rows. Rows of `"unlabeled"` have a `hidden_label`: the class number, or -1 where it is not known.
     """
 
     make_model: Callable[[int], PreTrainedModel]
@@ -40,13 +40,13 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class TrainedModels:
-    """What a driver returns.
+    """Holds the result of a driver.
 
     Args:
         model (`PreTrainedModel`): The classifier that is saved and measured.
-        more_models (`Mapping[str, PreTrainedModel]`): Name -> a model that is measured as well, under this name in
-            `results.json`.
-        results (`Mapping[str, Any]`): More entries of `results.json`, as plain JSON values.
+        more_models (`Mapping[str, PreTrainedModel]`, defaults to `{}`): Name -> another model that is measured, under
+            this name in `results.json`.
+        results (`Mapping[str, Any]`, defaults to `{}`): More entries of `results.json`, as plain JSON values.
     """
 
     model: PreTrainedModel

@@ -29,10 +29,10 @@ __all__ = [
 
 
 class SupervisedObjective(Objective):
-    """Cross-entropy on the labeled rows; unlabeled rows are ignored.
+    """Computes the cross-entropy on the labeled rows; unlabeled rows are ignored.
 
-    The baseline of every comparison, in the same engine as the methods that it is compared with. Honours
-    `label_smoothing_factor`, and the options of `hfssl.functional.regularization`. With mixup the rows of one
+    Every comparison is with this method, which trains in the same engine as all others. The objective applies
+    `label_smoothing_factor` and the options of `hfssl.functional.regularization`. With mixup the rows of one
     micro-batch of one device are mixed, so that accumulating small batches is not the same as a large one.
     """
 
@@ -52,7 +52,7 @@ class SupervisedObjective(Objective):
         return {"loss/labeled": self._labeled_loss(model, labeled, step)} | self.penalty(model)
 
     def penalty(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """Returns the term of L2-SP, if it is switched on."""
+        """Returns the term of L2-SP, if `l2_sp_alpha` is above 0."""
         return {} if self.start is None else {"loss/l2_sp": self.start.penalty(model, self.l2_sp_alpha)}
 
     def _labeled_loss(self, model: nn.Module, labeled: Batch, step: int) -> torch.Tensor:
@@ -63,7 +63,7 @@ class SupervisedObjective(Objective):
             return r_drop_loss(first, second, labels, self.r_drop_alpha, loss=loss, divergence=task.divergence)
         if self.mixup_alpha > 0:
             share, partners = draw_mixup(len(labels), self.mixup_alpha, self.seed, step)
-            # One forward pass of all rows: `classification_logits` may cut them into passes by length.
+            # One forward pass of all rows: `classification_logits` may split them into passes by length.
             with mixed_head_input(model, partners, share):
                 logits = model(**model_inputs(labeled)).logits
             logits = task.units(logits, labeled).logits
@@ -77,7 +77,7 @@ class SupervisedObjective(Objective):
 
 @dataclass
 class SupervisedConfig(SSLConfig):
-    """Arguments of `SupervisedTrainer`: fine-tuning on the labels alone, the baseline of every comparison.
+    """Holds the arguments of `SupervisedTrainer`: fine-tuning on the labels alone.
 
     `r_drop_alpha`, `mixup_alpha` and `l2_sp_alpha` are explained in `hfssl.functional.regularization`.
 
@@ -92,27 +92,33 @@ class SupervisedConfig(SSLConfig):
     head_init: str = field(
         default="random",
         metadata={
-            "help": "First weights of the head: 'random', 'class_means' (of the labeled rows), or 'logistic' "
+            "help": "Initial weights of the head: 'random', 'class_means' (of the labeled rows), or 'logistic' "
             "(logistic regression on them)."
         },
     )
     r_drop_alpha: float = field(
         default=0.0,
-        metadata={"help": "Weight of the divergence between two dropout views of a labeled row (R-Drop). 0: off."},
+        metadata={
+            "help": "Weight of the divergence between two dropout views of a labeled row (R-Drop). 0 turns it off."
+        },
     )
     mixup_alpha: float = field(
         default=0.0,
-        metadata={"help": "Mixes labeled rows before the head, with shares from Beta(alpha, alpha). 0: off."},
+        metadata={
+            "help": "Parameter alpha of mixup, which mixes labeled rows before the head with shares from Beta(alpha, "
+            "alpha). 0 turns it off."
+        },
     )
     l2_sp_alpha: float = field(
         default=0.0,
         metadata={
-            "help": "Weight of the squared distance of the body to its weights before training (L2-SP). 0: off."
+            "help": "Weight of the squared distance between the body and its weights before training (L2-SP). 0 "
+            "turns it off."
         },
     )
 
     def problems(self) -> list[str]:
-        """Returns everything that is wrong with the values, one sentence each."""
+        """Returns one sentence for each wrong value."""
         found = super().problems()
         known = ("random", *HEAD_INITS)
         if self.head_init not in known:
@@ -126,7 +132,7 @@ class SupervisedConfig(SSLConfig):
 
 
 class SupervisedTrainer(MethodTrainer):
-    """Fine-tuning on the labels alone: the baseline.
+    """Fine-tunes a classifier on the labels alone.
 
     Example:
         >>> import hfssl
@@ -145,7 +151,7 @@ class SupervisedTrainer(MethodTrainer):
     args: SupervisedConfig
 
     def before_training(self) -> None:
-        """Gives the logit layer its first weights, as `head_init` says."""
+        """Initialises the logit layer by `head_init`."""
         super().before_training()
         start = self.args.head_init
         if start != "random" and self.train_dataset is not None:

@@ -1,6 +1,6 @@
-"""What a finished run hands over: calibrated checkpoint, adapter, report, card and `results.json`, in this order.
+"""The artifacts of a finished run: calibrated checkpoint, adapter, report, card and `results.json`, in this order.
 
-`results.json` is written last: where it exists, everything else does.
+`results.json` is written last: where it exists, all other artifacts exist.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ KEPT = ("probs", "predicted")  # of each stage
 
 
 def save_outcome(context: StageContext, records: Mapping[str, StageRecord], results: dict[str, Any]) -> None:
-    """Calibrates the final model and writes what the user takes away; completes `results` in place.
+    """Calibrates the final model and writes the artifacts of the run; completes `results` in place.
 
     Args:
         context (`StageContext`): Context of the run.
         records (`Mapping[str, StageRecord]`): Records of all its stages.
-        results (`dict`): Content of `results.json`; `temperature` and `final_metrics` are filled in.
+        results (`dict[str, Any]`): Content of `results.json`; `temperature` and `final_metrics` are filled in.
     """
     run = context.run_folder
     model = from_pretrained(run.stage(results["final_stage"]) / "model")
@@ -54,7 +54,8 @@ def save_outcome(context: StageContext, records: Mapping[str, StageRecord], resu
 def _calibrate(model: Any, context: StageContext, selected_stage: str) -> float | None:
     """Fits a temperature on the held-out labels and folds it into the head; `None` without held-out labels.
 
-    A refit model, which has learned from these labels too, gets the temperature of the one that had not.
+    A refit model has learned from the held-out labels, too; it gets the temperature of the selected stage, which has
+    not.
     """
     labels = context.held_out.labels("validation")
     if not len(labels):
@@ -65,7 +66,7 @@ def _calibrate(model: Any, context: StageContext, selected_stage: str) -> float 
 
 
 def _final_metrics(context: StageContext, results: Mapping[str, Any]) -> dict[str, Any]:
-    """The final model's metrics with its temperature (accuracy and macro-F1 cannot change by it)."""
+    """Returns the final model's metrics with its temperature (which does not change accuracy and macro-F1)."""
     logits = context.held_out.logits(results["final_stage"])
     temperature = results["temperature"] or 1.0
     return {

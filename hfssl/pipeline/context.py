@@ -1,4 +1,4 @@
-"""`StageContext`: all that a stage of `fit` works with."""
+"""`StageContext`: data, settings and functions for the stages of `fit`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["Fold", "StageContext", "make_context"]
 
 @dataclass(frozen=True, eq=False)
 class StageContext:
-    """All that a stage works with; `run(context, folder)` of each stage gets it.
+    """Holds data, settings and functions for a stage: the argument of each stage's `run(context, folder)`.
 
     Args:
         name (`str`): Name of the stage that runs, in `STAGES`.
-        plan (`RunPlan`): What the run does.
+        plan (`RunPlan`): Plan of the run.
         run_folder (`RunFolder`): Folders and records of the stages.
-        splits (`SemiSupervisedSplits`): The parts of the data, as text.
-        tokens (`dict[str, Dataset]`): The parts, tokenized.
+        splits (`SemiSupervisedSplits`): Parts of the data, as text.
+        tokens (`dict[str, Dataset]`): Parts of the data, tokenized.
         tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
-        factory (`ModelFactory`): Makes models, training arguments and labels-only models.
-        held_out (`HeldOutPredictions`): Measures and keeps the model of a stage.
-        selected_stage (`str`, *optional*): What the verdict selected; `None` before it.
+        factory (`ModelFactory`): Factory of models, training arguments and labels-only models.
+        held_out (`HeldOutPredictions`): Object that measures and saves the model of a stage.
+        selected_stage (`str`, *optional*): Stage that the verdict selected; `None` before the verdict.
     """
 
     name: str
@@ -47,21 +47,26 @@ class StageContext:
 
     @property
     def title(self) -> str:
-        """Title of the stage's progress bars."""
+        """Returns the title of the stage's progress bars."""
         return self.plan.titles[self.name]
 
     @property
     def task(self) -> Task:
-        """What a prediction is."""
+        """Returns the kind of prediction."""
         return self.plan.task
 
     @property
     def label_names(self) -> list[str]:
-        """K names of the classes."""
+        """Returns the names of the K classes."""
         return self.splits.manifest["label_names"]
 
     def named(self, name: str, *, selected_stage: str | None = None) -> StageContext:
-        """Returns the context of another stage of this run."""
+        """Returns the context of another stage of this run.
+
+        Args:
+            name (`str`): Name of the stage, in `STAGES`.
+            selected_stage (`str`, *optional*): Stage that the verdict selected, for the stages after it.
+        """
         return replace(self, name=name, selected_stage=selected_stage)
 
     def pool(self) -> Dataset:
@@ -71,7 +76,7 @@ class StageContext:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One fold of cross-fitting: the labeled rows without it.
+    """Holds one fold of cross-fitting: the labeled rows without it.
 
     Args:
         folder (`Path`): Folder for checkpoints; it is deleted after the fold.
@@ -91,7 +96,14 @@ class Fold:
 def make_context(
     plan: RunPlan, run_folder: RunFolder, splits: SemiSupervisedSplits, tokenizer: PreTrainedTokenizerBase
 ) -> StageContext:
-    """Tokenizes the data and returns the context of the first stage."""
+    """Tokenizes the data and returns the context of the first stage.
+
+    Args:
+        plan (`RunPlan`): Plan of the run.
+        run_folder (`RunFolder`): Folders and records of the stages.
+        splits (`SemiSupervisedSplits`): Parts of the data, as text.
+        tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
+    """
     arguments = plan.arguments
     tokens = {name: plan.task.encode(part, tokenizer, arguments.max_length) for name, part in splits.items()}
     label_names = splits.manifest["label_names"]

@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: tokens through the model, stage by stage."""
+"""The cost of a run, estimated before it starts: tokens through the model, stage by stage."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ TRAINING, SCORING = 3.0, 1.0
 
 @dataclass(frozen=True)
 class StageCost:
-    """Tokens of one stage.
+    """Holds the number of tokens of one stage.
 
     Attributes:
-        stage: Name in `STAGES`.
-        trained: Tokens that go forward and backward.
-        scored: Tokens that go forward only; a pass through a part of the layers counts as that part.
+        stage (`str`): Name of the stage, in `STAGES`.
+        trained (`float`): Number of tokens that go forward and backward.
+        scored (`float`, defaults to 0): Number of tokens that go forward only; a pass through a part of the layers
+            counts as that part.
     """
 
     stage: str
@@ -40,25 +41,25 @@ class StageCost:
 
     @property
     def units(self) -> float:
-        """Forward passes of one token."""
+        """Returns the cost in forward passes of one token."""
         return TRAINING * self.trained + SCORING * self.scored
 
 
 @dataclass(frozen=True)
 class RunSizes:
-    """The numbers that the costs of the stages follow from: at most, as early stops and `labels_stable` make it less.
+    """Holds the numbers that determine the costs of the stages: upper limits, which early stops may undercut.
 
     Args:
         preset (`Preset`): Settings of the stages.
         stages (`Sequence[str]`): Names of the planned stages.
         lengths (`Mapping[str, float]`): Mean number of tokens in a row of `labeled` and of `unlabeled`.
-        labels (`int`): Labeled rows.
-        held_out (`int`): Labeled rows that only the refit learns from.
-        pool (`int`): P, unlabeled rows that pool stages look at.
-        layers (`int`): Layers of the encoder.
-        rounds (`int`, defaults to 0): Rounds of self-training.
-        folds (`int`, defaults to 0): Folds of cross-fitting.
-        max_steps (`int`, *optional*): Steps of labels only and of each student, where the user gave them.
+        labels (`int`): Number of labeled rows.
+        held_out (`int`): Number of labeled rows that only the refit learns from.
+        pool (`int`): Number P of unlabeled rows that pool stages use.
+        layers (`int`): Number of layers of the encoder.
+        rounds (`int`, defaults to 0): Number of rounds of self-training.
+        folds (`int`, defaults to 0): Number of folds of cross-fitting.
+        max_steps (`int`, *optional*): Number of steps of labels only and of each student, where the user gave it.
     """
 
     preset: Preset
@@ -74,29 +75,33 @@ class RunSizes:
 
     @property
     def num_labels_only(self) -> int:
-        """Stages whose classifier learns from labels only."""
+        """Returns the number of stages whose classifier learns from labels only."""
         rows = [STAGES[name] for name in self.stages]
         return sum(row.product == "classifier" and not row.reads_pool for row in rows)
 
     @property
     def num_teachers(self) -> int:
-        """Models that are trained to label the pool."""
+        """Returns the number of models that are trained to label the pool."""
         return self._of_student("num_teachers")
 
     @property
     def ensemble_size(self) -> int:
-        """Models that label the pool: the teachers, and their average where the preset asks for it."""
+        """Returns the number of models that label the pool: the teachers, and their average with `model_soup`."""
         return self.num_teachers + self._of_student("model_soup")
 
     @property
     def head_scored(self) -> float:
-        """Tokens that are scored when a student's head is fitted again; 0 where it is not."""
+        """Returns the tokens that are scored to fit a student's head again; 0 without `retrain_head`."""
         if not self._of_student("retrain_head"):
             return 0.0
         return scoring_tokens(self.pool, self.lengths["unlabeled"], models=1, passes=0)
 
     def labels_only(self, labels: int) -> float:
-        """Tokens of a labels-only model with so many labels: the contrastive stage and fine-tuning."""
+        """Returns the tokens of a labels-only model: those of the contrastive stage and of fine-tuning.
+
+        Args:
+            labels (`int`): Number of labeled rows.
+        """
         preset, length = self.preset.at(labels), self.lengths["labeled"]
         tokens = self.trained(SupervisedConfig, preset.supervised | self._given, length)
         if preset.contrastive is not None:
@@ -104,26 +109,47 @@ class RunSizes:
         return tokens
 
     def student(self, labels: int) -> float:
-        """Tokens of a student with so many labels."""
+        """Returns the tokens of a student.
+
+        Args:
+            labels (`int`): Number of labeled rows.
+        """
         settings = self._student_settings(labels)
         ratio = self.setting(SelfTrainingConfig, settings, "unlabeled_ratio")
         return self.trained(SelfTrainingConfig, settings, self.lengths["labeled"] + ratio * self.lengths["unlabeled"])
 
     def scored(self, models: int) -> float:
-        """Tokens of scoring the pool once with so many models, stochastic passes included."""
+        """Returns the tokens of scoring the pool once, stochastic passes included.
+
+        Args:
+            models (`int`): Number of models that score the pool.
+        """
         top = self._of_student("mc_top_layers")
         share = 1.0 if top is None else min(1.0, top / self.layers)
         passes, length = self._of_student("mc_passes"), self.lengths["unlabeled"]
         return scoring_tokens(self.pool, length, models=models, passes=passes, share_of_layers=share)
 
     def trained(self, kind: type[SSLConfig], settings: Mapping[str, Any], length: float, views: int = 1) -> float:
-        """Tokens of a training run whose rows have so many tokens and enter a step so many times."""
+        """Returns the tokens of a training run.
+
+        Args:
+            kind (`type[SSLConfig]`): Class of its training arguments.
+            settings (`Mapping[str, Any]`): Values that differ from the defaults of that class.
+            length (`float`): Mean number of tokens in a row.
+            views (`int`, defaults to 1): Number of times that a row enters a step.
+        """
         steps, rows = (self.setting(kind, settings, name) for name in ("max_steps", "per_device_train_batch_size"))
         return steps * rows * views * length
 
     @staticmethod
     def setting(kind: type[SSLConfig], settings: Mapping[str, Any], name: str) -> Any:
-        """The value in `settings`, or the default of the configuration class."""
+        """Returns the value in `settings`, or the default of the configuration class.
+
+        Args:
+            kind (`type[SSLConfig]`): The configuration class.
+            settings (`Mapping[str, Any]`): Values by field name.
+            name (`str`): Name of the field.
+        """
         return settings.get(name, next(field.default for field in fields(kind) if field.name == name))
 
     @property
@@ -139,7 +165,12 @@ class RunSizes:
 
 
 def sizes_of(plan: RunPlan, tokens: Mapping[str, Dataset]) -> RunSizes:
-    """Returns the sizes of a planned run on these tokenized parts."""
+    """Returns the sizes of a planned run.
+
+    Args:
+        plan (`RunPlan`): Plan of the run.
+        tokens (`Mapping[str, Dataset]`): Parts of the data, tokenized.
+    """
     lengths = {}
     for name in ("labeled", "unlabeled"):
         rows = tokens[name]["input_ids"][:]
@@ -160,7 +191,12 @@ def sizes_of(plan: RunPlan, tokens: Mapping[str, Dataset]) -> RunSizes:
 
 
 def estimate_costs(sizes: RunSizes, stages: Sequence[str] | None = None) -> list[StageCost]:
-    """Returns the cost of each planned stage, or of each of `stages`, whose row in `STAGES` names one."""
+    """Returns the cost of each stage whose row in `STAGES` has a `cost`.
+
+    Args:
+        sizes (`RunSizes`): Sizes of the run.
+        stages (`Sequence[str]`, *optional*): Names of stages. Default: the planned ones.
+    """
     names = sizes.stages if stages is None else stages
     return [resolve(cost)(sizes, name) for name in names if (cost := STAGES[name].cost)]
 
@@ -171,12 +207,20 @@ def method_costs(sizes: RunSizes) -> list[StageCost]:
 
 
 def scoring_tokens(rows: int, length: float, *, models: int, passes: int, share_of_layers: float = 1.0) -> float:
-    """Tokens of MC dropout: each model runs once in full, and `passes` times in all through a share of the layers."""
+    """Returns the tokens of MC dropout: a full pass per model, and stochastic passes through a share of the layers.
+
+    Args:
+        rows (`int`): Number of rows.
+        length (`float`): Mean number of tokens in a row.
+        models (`int`): Number of models.
+        passes (`int`): Number of stochastic passes of all models together.
+        share_of_layers (`float`, defaults to 1.0): Share of the layers that a stochastic pass runs.
+    """
     return rows * length * (models + passes * share_of_layers)
 
 
 def cost_table(costs: Sequence[StageCost]) -> str:
-    """One line a stage: tokens, and how much of the whole that is.
+    """Returns a table with one line per stage: tokens, and their share of the whole.
 
     Args:
         costs (`Sequence[StageCost]`): Costs of the stages in their order, at least one with tokens.
@@ -192,7 +236,7 @@ def cost_table(costs: Sequence[StageCost]) -> str:
 
 
 def _short(tokens: float) -> str:
-    """`1234567` -> `"1.23M"`."""
+    """Returns a short form of a number of tokens: `1234567` -> `"1.23M"`."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if tokens >= size:
             return f"{tokens / size:.3g}{letter}"

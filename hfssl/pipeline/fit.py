@@ -41,7 +41,11 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """What `fit` leaves: `results` is the content of `results.json`, `output_dir` the folder that holds everything.
+    """Holds the result of `fit`.
+
+    Attributes:
+        output_dir (`Path`): Folder of all files of the run.
+        results (`dict[str, Any]`): Content of `results.json`.
 
     Example:
         >>> import hfssl
@@ -55,7 +59,7 @@ class FitResult:
     results: dict[str, Any]
 
     def model(self) -> PreTrainedModel:
-        """The kept model, with its label names."""
+        """Returns the final model, with its label names."""
         from hfssl.models.auto import from_pretrained
 
         return from_pretrained(self.output_dir / "model")
@@ -70,14 +74,14 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
 
     Args:
         train (`str`): Table to learn from; rows without a label are unlabeled.
-        output_dir (`str`): Folder for everything; see `resume` and `overwrite_output_dir`.
-        options: The other fields of [`FitArguments`], which are the flags of `hfssl fit`.
+        output_dir (`str`): Folder for all files of the run; see `resume` and `overwrite_output_dir`.
+        options (`Any`): The other fields of [`FitArguments`], which are the flags of `hfssl fit`.
 
     Raises:
-        ConfigurationError: options that do not fit together or a folder that holds another run; all at once.
-        DataError: a table that cannot be used as given.
-        ModelError: a backbone that cannot be used as given.
-        TrainingError: a loss that is not finite.
+        ConfigurationError: Options do not fit together, or the folder holds another run; the error lists all problems.
+        DataError: The table cannot be used as it is.
+        ModelError: The backbone cannot be used as it is.
+        TrainingError: A loss is not finite.
 
     Example:
         >>> import hfssl
@@ -110,7 +114,7 @@ def _manifests(records: Mapping[str, StageRecord]) -> list[dict[str, Any]]:
 
 
 def _judge(context: StageContext, records: Mapping[str, StageRecord]) -> Verdict:
-    """The verdict on the stages, with their alarms, and with their notes among its reasons."""
+    """Returns the verdict on the stages, with their alarms, and with their notes among its reasons."""
     probs, labels, remarks = context.held_out.for_verdict(context.plan.judged)
     alarms = [alarm for record in records.values() for alarm in record.alarms]
     verdict = judge(probs, labels, alarms=alarms, task=context.task)
@@ -119,7 +123,7 @@ def _judge(context: StageContext, records: Mapping[str, StageRecord]) -> Verdict
 
 
 def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits, RunPlan]:
-    """The splits and the plan; the splits are made once and then read from the folder, also when the tables change."""
+    """Returns splits and plan; a resumed run reads its splits from the folder, also after a change of the tables."""
     preset = PRESETS[arguments.preset]
     if run.resumed:
         splits = SemiSupervisedSplits.load(run.splits)
@@ -130,13 +134,13 @@ def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits
             given_prior(arguments.class_prior, splits.manifest["label_names"])
             if not len(splits["unlabeled"]):
                 raise ConfigurationError(
-                    "class_prior are those of the unlabeled rows, of which there are none: add some, or leave it out."
+                    "class_prior is that of the unlabeled rows, of which there are none: add some, or leave it out."
                 )
         plan = make_plan(arguments, preset, splits)
         _check_methods(plan)
         if "pretext" in plan.stages:
             check_masked_lm(arguments.backbone)
-        run.open()  # not before all input is known to be good
+        run.open()  # only after all checks of the input
         splits.save(run.splits)
         splits = SemiSupervisedSplits.load(run.splits)
     for warning in splits.manifest["warnings"]:
@@ -161,7 +165,7 @@ def _check_methods(plan: RunPlan) -> None:
 def _results(
     context: StageContext, records: Mapping[str, StageRecord], verdict: Verdict, final_stage: str
 ) -> dict[str, Any]:
-    """The content of `results.json`; `temperature` and `final_metrics` are filled in by calibration."""
+    """Returns the content of `results.json`; `temperature` and `final_metrics` are filled in by calibration."""
     arguments, splits = context.plan.arguments, context.splits
     return {
         "schema_version": SCHEMA_VERSION,
@@ -194,7 +198,7 @@ def _results(
 
 
 def fit_command(arguments: FitArguments) -> str:
-    """The `hfssl fit` command line that repeats this run."""
+    """Returns the `hfssl fit` command line that repeats this run."""
     words = ["hfssl", "fit"]
     for entry in fields(arguments):
         value = getattr(arguments, entry.name)

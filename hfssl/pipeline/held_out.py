@@ -1,4 +1,4 @@
-"""`HeldOutPredictions`: what each stage's model predicts on held-out rows, kept on disk and read again."""
+"""`HeldOutPredictions`: predictions of each stage's model for held-out rows, stored on disk."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MEASURED = ("validation", "test")
 
 
 class HeldOutPredictions:
-    """Measures the stages' models on the held-out rows, and keeps their predictions.
+    """Measures the stages' models on the held-out rows, and stores their predictions.
 
     Args:
         run_folder (`RunFolder`): Folders of the stages.
-        tokens (`dict[str, Dataset]`): The parts of the split, tokenized.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
-        label_names (`list[str]`): K names.
-        task (`Task`): What a prediction is.
+        tokens (`dict[str, Dataset]`): Parts of the split, tokenized.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        label_names (`list[str]`): Names of the K classes.
+        task (`Task`): Kind of prediction.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class HeldOutPredictions:
         self.tokenizer, self.label_names, self.task = tokenizer, label_names, task
 
     def labels(self, part: str) -> np.ndarray:
-        """`[N]` labels of a part of the split."""
+        """Returns the labels of a part of the split, `[N]`."""
         return self.task.label_array(self.tokens[part])
 
     def keep(
@@ -59,7 +59,8 @@ class HeldOutPredictions:
         Args:
             folder (`Path`): Folder of the stage.
             model (`PreTrainedModel`): Its classifier.
-            parts (`Sequence[str]`): Parts to measure on: those that the model was not trained on.
+            parts (`Sequence[str]`, defaults to `("validation", "test")`): Parts to measure on: those that the model
+                was not trained on.
 
         Returns:
             Part -> metrics; `None` for a part that is empty or not in `parts`.
@@ -80,15 +81,15 @@ class HeldOutPredictions:
         return metrics
 
     def logits(self, stage: str) -> dict[str, np.ndarray]:
-        """Part -> `[N, K]` logits of a finished stage."""
+        """Returns part -> logits `[N, K]` of a finished stage."""
         return read_arrays(self.run_folder.stage(stage) / LOGITS)
 
     def predictions(self, stage: str) -> dict[str, np.ndarray]:
-        """Part -> `[N, K]` probabilities of a finished stage."""
+        """Returns part -> probabilities `[N, K]` of a finished stage."""
         return {name: self.task.probs(values) for name, values in self.logits(stage).items()}
 
     def for_verdict(self, stages: Iterable[str]) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
-        """Returns what a verdict on these stages rests on: probabilities on rows with known labels, labels, remarks.
+        """Returns the evidence for a verdict on these stages: probabilities and labels of held-out rows, remarks.
 
         The rows are those of `validation` and, after cross-fitting, the labeled ones.
         """
@@ -105,9 +106,12 @@ class HeldOutPredictions:
         return both, np.concatenate([labels, known]), remarks
 
     def test_gains(self, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Stage -> its gain in accuracy over labels only on the test part, and its 95% interval; empty without one.
+        """Returns stage -> gain in accuracy over labels only on `test`, with its 95% interval; empty without rows.
 
-        For the reader: nothing is selected by it.
+        The gains are for the reader: they select nothing.
+
+        Args:
+            stages (`Iterable[str]`): Names of the finished stages, labels only among them.
         """
         labels = self.labels("test")
         if not len(labels):

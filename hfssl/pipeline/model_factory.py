@@ -1,4 +1,4 @@
-"""How the stages of `fit` train: settings from preset and arguments, models from the backbone, teachers by seed."""
+"""Training for the stages of `fit`: settings from preset and arguments, models from the backbone, teachers by seed."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from hfssl.training.trainer import SSLTrainer
 __all__ = ["ModelFactory", "description", "descriptions"]
 
 # An adapter learns at ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret"). At the
-# same rate it had learned next to nothing when the few steps of a preset were over. A student, who has three times the
-# rate of fine-tuning already, fell apart at ten times that (benchmarks/NOTES.md, 2026-11-26).
+# same rate it learns almost nothing in the few steps of a preset. A student already has three times the rate of
+# fine-tuning, and diverges at ten times its own rate (benchmarks/NOTES.md, 2026-11-26).
 LORA_RATE, LORA_STUDENT_RATE = 10.0, 5.0
 
 
 class ModelFactory:
-    """Trains the models that learn from labels alone, as the preset and the arguments say.
+    """Makes models and training arguments, and trains labels-only models, by the preset and the arguments.
 
     Args:
         arguments (`FitArguments`): The run's arguments.
         preset (`Preset`): Settings of the stages.
         tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
-        label_names (`list[str]`): K names.
+        label_names (`list[str]`): Names of the K classes.
         encoder (`Path`): Folder in which the pretext stage saves its encoder.
     """
 
@@ -62,9 +62,15 @@ class ModelFactory:
         self.given = {name: value for name, value in given.items() if value is not None}
 
     def config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
-        """The arguments of a trainer that works in `folder`: the preset's `settings`, and what the user gave.
+        """Returns the arguments of a trainer that works in `folder`: the preset's `settings`, and those of the user.
 
         The preset's learning rates are those of full fine-tuning; adapters get a multiple (`LORA_RATE`).
+
+        Args:
+            kind (`type[SSLConfig]`): Class of the arguments.
+            folder (`Path`): Folder of the stage.
+            settings (`dict[str, Any]`): Values of the preset that differ from the defaults of that class.
+            seed (`int`): Random seed of the training.
         """
         output = Path(self.arguments.output_dir)
         given = self.given if issubclass(kind, SupervisedConfig) else {}
@@ -97,7 +103,12 @@ class ModelFactory:
         return load_classifier(backbone, self.label_names, pooling=self.arguments.pooling, seed=seed, **options)
 
     def peft_config(self, model: PreTrainedModel, *, masked_lm: bool = False) -> PeftConfig | None:
-        """The LoRA settings for a classifier, or for a masked LM; `None` where all weights are trained."""
+        """Returns the LoRA settings for a model; `None` where all weights are trained.
+
+        Args:
+            model (`PreTrainedModel`): The model that gets the adapter.
+            masked_lm (`bool`, defaults to `False`): Whether it is a masked language model and not a classifier.
+        """
         name = "masked_lm" if masked_lm else self.task.name
         return requested_lora_config(self.arguments, model, name, self.task.peft_task)
 
@@ -140,7 +151,7 @@ class ModelFactory:
                 title=f"{title}, contrastive stage",
             )
             trainers["contrastive"].train(resume_from_checkpoint=True)
-            model, peft_config = trainers["contrastive"].model, None  # with LoRA it carries its adapter now
+            model, peft_config = trainers["contrastive"].model, None  # with LoRA it has its adapter now
         trainers["supervised"] = SupervisedTrainer(
             model,
             self.config(SupervisedConfig, folder, preset.supervised, seed=seed),
@@ -162,12 +173,15 @@ class ModelFactory:
         after_pretext: bool,
         overrides: Mapping[str, Any] | None = None,
     ) -> PreTrainedModel:
-        """Returns a labels-only model with a seed of its own.
+        """Returns a labels-only model with a random seed of its own.
 
         Args:
-            place (`Path`): Folder that keeps `model/`; what lies there already is not trained again.
-            stream (`str`): Name of the random stream that the seed comes from.
-            title, labeled, after_pretext, overrides: as in `labels_only`.
+            place (`Path`): Folder of `model/`; a model that is already there is not trained again.
+            title (`str`): Title of the progress bars.
+            labeled (`Dataset`): Tokenized rows with `labels`.
+            stream (`str`): Name of the random stream from which the seed is derived.
+            after_pretext (`bool`): As in `labels_only`.
+            overrides (`Mapping[str, Any]`, *optional*): As in `labels_only`.
         """
         if not (place / "model").exists():
             trainers = self.labels_only(
@@ -184,11 +198,17 @@ class ModelFactory:
 
 
 def descriptions(trainers: Mapping[str, SSLTrainer]) -> dict[str, dict[str, Any]]:
-    """`description` of each step."""
+    """Returns the `description` of each step."""
     return {step: description(trainer) for step, trainer in trainers.items()}
 
 
 def description(trainer: SSLTrainer) -> dict[str, Any]:
-    """The method of a step and what was set, for the report and the card: what every default is, the versions say."""
+    """Returns the method of a step and its changed settings, for the report and the card.
+
+    The versions of the libraries, which are reported too, determine the defaults.
+
+    Args:
+        trainer (`SSLTrainer`): Trainer of the step.
+    """
     described = trainer.objective.describe()
     return {name: described[name] for name in ("method", "paper", "citation")} | changed_settings(trainer.args)

@@ -1,4 +1,4 @@
-"""`RunPlan`: arguments, preset and data, resolved once: which stages run, on which rows, under which titles."""
+"""`RunPlan`: stages, rows and titles of a run, from its arguments, preset and data."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """What a run of `fit` will do.
+    """Describes the stages of a run of `fit` and their rows.
 
     Args:
         arguments (`FitArguments`): The run's arguments.
         preset (`Preset`): Settings of the stages.
         rows (`Mapping[str, int]`): Part of the split -> number of its rows.
         rounds (`int`): Maximum number of rounds of self-training; 0 for none.
-        pool_rows (`np.ndarray`): `[P]` indices of the unlabeled rows that pool stages train on, ascending.
-        folds (`np.ndarray`, *optional*): `[L]` fold of each labeled row; `None` for no cross-fitting.
-        stages (`tuple[str, ...]`): Names of the stages, in the order in which they run.
+        pool_rows (`np.ndarray`): Indices of the unlabeled rows that pool stages train on, `[P]`, ascending.
+        folds (`np.ndarray`, *optional*): Fold of each labeled row, `[L]`; `None` for no cross-fitting.
+        stages (`tuple[str, ...]`, defaults to `()`): Names of the stages, in the order in which they run.
     """
 
     arguments: FitArguments
@@ -47,39 +47,49 @@ class RunPlan:
 
     @property
     def task(self) -> Task:
-        """What a prediction is."""
+        """Returns the kind of prediction."""
         return get_task(self.arguments.task)
 
     @property
     def titles(self) -> dict[str, str]:
-        """Stage -> title of its progress bars: `"[2/3] self-training"`."""
+        """Returns stage -> title of its progress bars: `"[2/3] self-training"`."""
         count = len(self.stages)
         return {name: f"[{i}/{count}] {STAGES[name].lower_title}" for i, name in enumerate(self.stages, start=1)}
 
     @property
     def judged(self) -> list[str]:
-        """Stages that the verdict compares, labels only among them."""
+        """Returns the stages that the verdict compares, labels only among them."""
         return [name for name in self.stages if STAGES[name].product == "classifier"]
 
     @property
     def pool_stages(self) -> list[str]:
-        """Stages whose classifier learns from the unlabeled rows."""
+        """Returns the stages whose classifier learns from the unlabeled rows."""
         return [name for name in self.judged if STAGES[name].reads_pool]
 
     @property
     def num_folds(self) -> int:
-        """Number of folds of cross-fitting; 0 for none."""
+        """Returns the number of folds of cross-fitting; 0 for none."""
         return 0 if self.folds is None else int(self.folds.max()) + 1
 
     def seed(self, stream: str) -> int:
-        """Returns the seed of one stage or model, from the run's; 32 bits, as transformers takes no more."""
+        """Returns the seed of one stage or model, from the run's seed; below 2^31, which transformers requires.
+
+        Args:
+            stream (`str`): Name of the stage or model.
+        """
         return derive_seed(self.arguments.seed, stream) % 2**31
 
 
 def make_plan(arguments: FitArguments, preset: Preset, splits: SemiSupervisedSplits) -> RunPlan:
-    """Returns the plan of a run: each row of `STAGES` says whether it takes part.
+    """Returns the plan of a run. Each row of `STAGES` has a rule that decides whether the stage takes part.
 
-    Encoders and classifiers come first, in the order of `STAGES`; then what the verdict rests on; then what follows.
+    Encoders and classifiers come first, in the order of `STAGES`; then stages that add evidence for the verdict; then
+    those after the verdict.
+
+    Args:
+        arguments (`FitArguments`): The run's arguments.
+        preset (`Preset`): Settings of the stages.
+        splits (`SemiSupervisedSplits`): Parts of the data.
     """
     rows = {name: len(part) for name, part in splits.items()}
     rounds = preset.self_training.get("rounds", 0) if arguments.rounds is None else arguments.rounds
@@ -100,14 +110,14 @@ def _with_stages(plan: RunPlan, products: tuple[str, ...]) -> RunPlan:
 
 
 def _pool_rows(count: int, most: int | None, seed: int) -> np.ndarray:
-    """`[P]` ascending: all unlabeled rows, or as many as the preset allows, drawn by the seed."""
+    """Returns `[P]` ascending row numbers: all unlabeled rows, or a random choice of as many as the preset allows."""
     if most is None or count <= most:
         return np.arange(count)
     return np.sort(numpy_generator(seed, "pool").choice(count, size=most, replace=False))
 
 
 def _folds(plan: RunPlan, splits: SemiSupervisedSplits) -> np.ndarray | None:
-    """`[L]` fold of each labeled row; `None` where nobody asked for folds, or where they cannot be made."""
+    """Returns the fold of each labeled row, `[L]`; `None` where no folds are requested or none can be made."""
     wanted = plan.preset.cross_fit if plan.arguments.cross_fit is None else plan.arguments.cross_fit
     if not wanted or not plan.pool_stages:
         return None

@@ -1,23 +1,24 @@
-"""What `--preset` means: the settings of each stage, the same for every data set.
+"""The values of `--preset`: settings of each stage, the same for every data set.
 
-Chosen on development data only; `benchmarks/NOTES.md` has the runs, and under "Why the presets are as they are" what
-they gained. Departures from the settings of UST (Mukherjee & Awadallah 2020):
+The settings were chosen on development data only; `benchmarks/NOTES.md` describes the runs, and their gains under "Why
+the presets are as they are". Departures from the settings of UST (Mukherjee & Awadallah 2020):
 
 * Every model that learns from the labels starts with a supervised-contrastive stage on the same labels, and ends with
   logistic regression on its features instead of fine-tuning.
-* That stage ends half way back to the pretrained weights (`wise_ft_alpha`). Teachers predict by logistic regression
-  on the means over their tokens (`teacher_probe`).
-* All steps that learn from labels grow with the root of the number of labels, from 100 labels on (`Preset.at`).
+* That stage ends with the mean of the trained and the pretrained weights (`wise_ft_alpha`). Teachers predict by
+  logistic regression on the means over their tokens (`teacher_probe`).
+* The number of steps that learn from labels grows with the square root of the number of labels, from 100 labels on
+  (`Preset.at`).
 * The untrained backbone and the names of the classes take part in the first pseudo-labels, weighted on the labels.
 * Pseudo-labels are soft, for the whole pool, with equal weights (`selection_strategy="all"`, `soft_targets=True`,
   `weighting="uniform"`): where the pool is not balanced, a class-balanced selection fills rare classes with mistakes.
 * They are aligned to the class prior of the most probable ones (`distribution_alignment="predicted"`), except in
-  `quick`, whose lone teacher has a bias of its own.
-* Students start from the weights of their first teacher, end with the moving average of their weights, and have
-  their head fitted again to all that they were trained on (`retrain_head`). Word embeddings stay as they are.
+  `quick`, where the single teacher's bias would decide.
+* Students start from the weights of their first teacher and end with the moving average of their weights; their head
+  is then fitted again to all rows that they were trained on (`retrain_head`). Word embeddings are frozen.
 * Several teachers of different seeds instead of many stochastic passes of one; one round instead of 25.
-* The selected stage is trained once more on all labels (`refit`), with as many new teachers.
-* `thorough` learns as `standard` does; its time goes into a pretext stage and into cross-fitting.
+* The selected stage is trained once more on all labels (`refit`), with the same number of new teachers.
+* `thorough` trains with the settings of `standard`, with a pretext stage and cross-fitting in addition.
 """
 
 from __future__ import annotations
@@ -28,30 +29,31 @@ from typing import Any
 
 __all__ = ["FEW_LABELS", "PRESETS", "PRETEXT_ON_REQUEST", "Preset"]
 
-FEW_LABELS = 100  # rows; the presets' steps are for so many or fewer
+FEW_LABELS = 100  # largest number of labeled rows for which the presets' steps are meant
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of one run of `fit` on at most `FEW_LABELS` labels; `at` gives those for more.
+    """Holds the settings of one run of `fit` on at most `FEW_LABELS` labels; `at` returns those for more.
 
     Attributes:
-        supervised: Fields of `SupervisedConfig` for the labels-only model and further teachers, and for every student
-            unless `self_training` says otherwise.
-        contrastive: Fields of `ContrastiveConfig` for the stage before the labels-only model and each further teacher,
-            or `None` for none.
-        teacher_overrides: Settings of the second, third, ... teacher's contrastive stage that differ, from the
-            first again when they are used up: models of an ensemble that differ in more than their seed
-            make less similar errors (Wenzel et al. 2020, "Hyperparameter ensembles").
-        pretext: Fields of `MaskedSpanConfig`, or `None` for no pretext stage by default.
-        self_training: Fields of `SelfTrainingConfig`; `rounds=0` for none.
-        max_pool_rows: Self-training looks at so many unlabeled rows, drawn at random (UST: 16,384 a round), so that
-            a larger pool costs no more; `None` for all.
-        methods: Stage -> fields of its method's configuration, for other pool stages
-            (`hfssl.pipeline.stages.pool_method`); the defaults of the method without an entry.
-        refit: Whether the approach that the verdict keeps is trained once more on all labels, held-out ones included.
-        cross_fit: Folds of the labeled rows that are used for the verdict (`hfssl.evaluation.cross_fitting`); 0 for
-            none: every fold costs a labels-only model and a student.
+        supervised (`dict[str, Any]`): Fields of `SupervisedConfig` for the labels-only model and further teachers, and
+            for every student unless `self_training` overrides them.
+        contrastive (`dict[str, Any]`, *optional*): Fields of `ContrastiveConfig` for the stage before the labels-only
+            model and each further teacher; `None` for no such stage.
+        teacher_overrides (`tuple[dict[str, Any], ...]`): Settings of the contrastive stage of the second, third, ...
+            teacher that differ, used in turn. Models of an ensemble that differ in more than their seed make less
+            similar errors (Wenzel et al. 2020, "Hyperparameter ensembles").
+        pretext (`dict[str, Any]`, *optional*): Fields of `MaskedSpanConfig`; `None` for no pretext stage by default.
+        self_training (`dict[str, Any]`): Fields of `SelfTrainingConfig`; `rounds=0` for no self-training.
+        max_pool_rows (`int`, *optional*): Largest number of unlabeled rows for self-training, chosen at random (UST:
+            16,384 per round), so that a larger pool costs no more; `None` for all.
+        methods (`dict[str, dict[str, Any]]`): Stage -> fields of its method's configuration, for other pool stages
+            (`hfssl.pipeline.stages.pool_method`). A stage without an entry has the defaults of its method.
+        refit (`bool`, defaults to `False`): Whether the selected stage is trained once more on all labels, held-out
+            ones included.
+        cross_fit (`int`, defaults to 0): Number of folds of the labeled rows for the verdict
+            (`hfssl.evaluation.cross_fitting`), each of which costs a labels-only model and a student; 0 for none.
     """
 
     supervised: dict[str, Any] = field(default_factory=dict)
@@ -65,11 +67,19 @@ class Preset:
     cross_fit: int = 0
 
     def overrides(self, number: int) -> dict[str, Any]:
-        """Settings of teacher `number`, from 0, that differ: none for the first, then `teacher_overrides` in turn."""
+        """Returns the settings of a teacher that differ: none for the first, then `teacher_overrides` in turn.
+
+        Args:
+            number (`int`): Number of the teacher, from 0.
+        """
         return self.teacher_overrides[(number - 1) % len(self.teacher_overrides)] if number else {}
 
     def at(self, labels: int) -> Preset:
-        """The settings for so many labeled rows: steps grow with the root of their number, from `FEW_LABELS` on."""
+        """Returns the settings for a number of labeled rows: from `FEW_LABELS` on, steps grow with its square root.
+
+        Args:
+            labels (`int`): Number of labeled rows.
+        """
         factor = math.sqrt(max(labels, FEW_LABELS) / FEW_LABELS)
 
         def longer(settings: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -81,7 +91,7 @@ class Preset:
         return replace(self, **{name: longer(getattr(self, name)) for name in parts})
 
 
-# The steps of `--max-steps`, if there are any: the contrastive stage ends with logistic regression on its features.
+# Steps are taken only with `--max-steps`: the contrastive stage ends with logistic regression on its features.
 SUPERVISED = {
     "max_steps": 0,
     "head_init": "logistic",
@@ -136,5 +146,5 @@ PRESETS: dict[str, Preset] = {
     "thorough": replace(STANDARD, pretext={"max_steps": 2000}, max_pool_rows=16_384, cross_fit=3),
 }
 
-# For `--pretext` where the preset has none.
+# Settings of `--pretext` where the preset has no pretext stage.
 PRETEXT_ON_REQUEST: dict[str, Any] = {"max_steps": 300}

@@ -1,4 +1,4 @@
-"""The folder of one run of `fit`: what it was asked, which stages are done, and what they left."""
+"""The folder of one run of `fit`: its settings, its finished stages and their records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["RunFolder", "model_and_splits"]
 
 SETTINGS = "settings.json"
 DONE = "done.json"
-# Flags that say how to run, not what: a resumed run may change them.
+# Flags that do not change the result: a resumed run may have other values.
 HOW = ("resume", "overwrite_output_dir", "quiet", "output_dir", "report_to")
 
 
@@ -27,19 +27,19 @@ class RunFolder:
     """Opens the output folder of a run, new or resumed.
 
     Args:
-        path (`str | Path`): The folder.
-        settings (`dict`): Everything that decides the result; a resumed run must be asked the same.
-        resume (`bool`): Go on with the run that the folder holds.
-        overwrite (`bool`): Delete the run that the folder holds. Only folders that `fit` made are ever deleted.
+        path (`str` or `Path`): The folder.
+        settings (`dict[str, Any]`): All settings that determine the result; a resumed run must have the same ones.
+        resume (`bool`): Whether to resume the run in the folder.
+        overwrite (`bool`): Whether to delete the run in the folder. Only folders that `fit` made are ever deleted.
 
-    Nothing is written or deleted before `open` is called, so that bad input costs nobody an earlier run, and leaves
-    nothing in the way of the corrected command.
+    Nothing is written or deleted before `open` is called, so that bad input destroys no earlier run, and leaves no
+    files that would stop the corrected command.
 
     Attributes:
-        resumed: Whether the folder holds the splits of this very run already.
+        resumed (`bool`): Whether the folder already holds the splits of this run.
 
     Raises:
-        ConfigurationError: when the folder holds another run, or the wrong one.
+        ConfigurationError: The folder holds another run, or files that are not a run.
     """
 
     def __init__(self, path: str | Path, settings: dict[str, Any], *, resume: bool, overwrite: bool):
@@ -57,7 +57,7 @@ class RunFolder:
                 f"output_dir '{self.path}' is not empty and holds no hfssl run; choose an empty or a new folder."
             )
         if not self.splits.exists():
-            return  # a run that ended before its data was saved: there is nothing to go on with and nothing to lose
+            return  # a run that ended before its data was saved: nothing can be resumed, and nothing can be lost
         before = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
         if overwrite:
             self._replace = True
@@ -78,14 +78,14 @@ class RunFolder:
                 raise ConfigurationError(
                     [
                         f"--resume goes on with the run in '{self.path}', which had {name}={before.get(name)!r}; "
-                        f"got {settings.get(name)!r}. Give the same value, or start anew with --overwrite-output-dir."
+                        f"got {settings.get(name)!r}. Give the same value, or start again with --overwrite-output-dir."
                         for name in differing
                     ]
                 )
             self.resumed = True
 
     def open(self) -> None:
-        """Makes the folder ready to be written to; deletes the run that is to be replaced."""
+        """Prepares the folder for writing; deletes the run that is to be replaced."""
         if self._replace:
             shutil.rmtree(self.path)
         make_folder(self.path)
@@ -96,11 +96,11 @@ class RunFolder:
 
     @property
     def splits(self) -> Path:
-        """The folder of the splits, the first thing that a run saves."""
+        """Returns the folder of the splits, which a run saves first."""
         return self.path / "splits"
 
     def stage(self, name: str) -> Path:
-        """The folder of a stage."""
+        """Returns the folder of a stage."""
         return self.path / "stages" / name
 
     def done(self, name: str) -> StageRecord | None:
@@ -109,10 +109,15 @@ class RunFolder:
         return StageRecord.from_dict(json.loads(marker.read_text(encoding="utf-8"))) if marker.exists() else None
 
     def run_once(self, name: str, work: Callable[[Path], StageRecord]) -> StageRecord:
-        """Runs `work(folder)` unless the stage is done, and records its result with the seconds that it took.
+        """Runs `work(folder)` unless the stage is done, and records its result with its duration in seconds.
 
-        The marker is written last: a stage that was killed is run again, and its trainers go on from their newest
-        complete checkpoint. `seconds` then counts the last attempt only, and `attempts` says so.
+        The marker is written last: after a kill the stage is run again, and its trainers resume from their newest
+        complete checkpoint. `seconds` is then the duration of the last attempt only, and `attempts` is the number of
+        attempts.
+
+        Args:
+            name (`str`): Name of the stage, in `STAGES`.
+            work (`Callable[[Path], StageRecord]`): Function that runs the stage in its folder.
         """
         recorded = self.done(name)
         if recorded is not None:
@@ -131,10 +136,13 @@ class RunFolder:
 
 
 def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
-    """The folder of the model or adapter, and that of the splits if `folder` is a run.
+    """Returns the folder of the model or adapter, and, if `folder` is a run, that of its splits.
+
+    Args:
+        folder (`Path`): Folder of a run, a model or an adapter.
 
     Raises:
-        ModelError: There is no such folder, it holds neither, or the run in it is not finished or of an older hfssl.
+        ModelError: There is no such folder, it holds neither, or its run is not finished or of an older hfssl.
     """
     if not folder.is_dir():
         raise ModelError(

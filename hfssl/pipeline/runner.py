@@ -1,4 +1,4 @@
-"""Runs the planned stages of `fit`, once each, in order; each leaves a record and files in its own folder."""
+"""Runs the planned stages of `fit`, once each, in order; each writes a record and files into its own folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ logger = logging.get_logger(__name__)
 
 
 def run_stages(context: StageContext) -> dict[str, StageRecord]:
-    """Runs the stages before the verdict that are not done yet; returns the record of each, in their order."""
+    """Runs the stages before the verdict that are not done yet; returns the record of each, in their order.
+
+    Args:
+        context (`StageContext`): Context of the run.
+    """
     if not context.plan.arguments.quiet:
         tqdm.write(cost_table(estimate_costs(sizes_of(context.plan, context.tokens))))
     names = [name for name in context.plan.stages if STAGES[name].product != "final"]
@@ -25,14 +29,18 @@ def run_stages(context: StageContext) -> dict[str, StageRecord]:
 
 
 def run_final_stages(context: StageContext, selected_stage: str) -> dict[str, StageRecord]:
-    """Runs the stages that follow the verdict; returns the record of each.
+    """Runs the stages after the verdict; returns the record of each.
 
-    There are none where the selected stage has no `refit`: its model is then handed over as it is.
+    There are none where the selected stage has no `refit`: its own model is then the final one.
+
+    Args:
+        context (`StageContext`): Context of the run.
+        selected_stage (`str`): Stage that the verdict selected.
     """
     names = [name for name in context.plan.stages if STAGES[name].product == "final"]
     if names and STAGES[selected_stage].refit is None:
         logger.warning(
-            "The stage '%s' cannot be trained once more on all labels: its model is handed over as it is. Give "
+            "The stage '%s' cannot be trained once more on all labels: its own model is the final one. Give "
             "--no-refit to switch this warning off.",
             selected_stage,
         )
@@ -41,7 +49,7 @@ def run_final_stages(context: StageContext, selected_stage: str) -> dict[str, St
 
 
 def reported(records: dict[str, StageRecord]) -> dict[str, StageRecord]:
-    """Returns the records of the stages that make a classifier, each with what it includes of earlier stages."""
+    """Returns the records of the stages that make a classifier, each with time and settings of earlier stages."""
     found = {}
     for name, record in records.items():
         if record.metrics is not None:

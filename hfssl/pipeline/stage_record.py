@@ -1,4 +1,4 @@
-"""`StageRecord`: what a finished stage leaves in its marker file; `Trained`: a model that is not measured yet."""
+"""`StageRecord`: content of a finished stage's marker file; `Trained`: a model that is not measured yet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["StageRecord", "Trained"]
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What a stage reports; its folder's marker file holds the same as JSON.
+    """Holds the report of a stage; the marker file of its folder holds the same as JSON.
 
     Args:
         metrics (`dict`, *optional*): Held-out part -> metrics of the model, or `None` for a part that is empty or was
@@ -22,10 +22,10 @@ class StageRecord:
         config (`dict`): Method -> its settings, for the report and the model card.
         curves (`list[dict]`): Training log, entries with `step` and `loss` or `eval_loss`.
         rounds (`list[dict]`): Records of the rounds, for a stage that trains in rounds.
-        alarms (`list[str]`): Sentences against the stage's model; the verdict then keeps labels only.
-        notes (`list[str]`): Sentences that belong to the verdict's reasons.
-        seconds (`float`): Duration of the last attempt; the runner sets it.
-        attempts (`int`): How often the stage was started; the runner sets it.
+        alarms (`list[str]`): Sentences against the stage's model; with an alarm the verdict selects labels only.
+        notes (`list[str]`): Sentences for the verdict's reasons.
+        seconds (`float`): Duration of the last attempt in seconds; the runner sets it.
+        attempts (`int`): Number of times that the stage was started; the runner sets it.
 
     Example:
         >>> record = StageRecord(config={"supervised": {"max_steps": 10}})
@@ -49,7 +49,7 @@ class StageRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StageRecord:
-        """Returns the record that `as_dict` described."""
+        """Returns the record from the values of `as_dict`."""
         return cls(**values)
 
     def including(self, earlier: StageRecord) -> StageRecord:
@@ -59,13 +59,13 @@ class StageRecord:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained model, before it is measured.
+    """Holds a trained model before it is measured.
 
     Args:
         model (`PreTrainedModel`): The classifier.
         config (`dict`): As in `StageRecord`.
         curves (`list[dict]`): As in `StageRecord`.
-        manifests (`list[dict]`): As in `StageRecord`; without those of the labeled rows in a refit.
+        manifests (`list[dict]`): As in `StageRecord`; in a refit without those of the labeled rows.
     """
 
     model: PreTrainedModel

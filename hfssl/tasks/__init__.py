@@ -1,1 +1,1 @@
-"""What a prediction is: one label per text today; several labels, tokens and images go through the same seam."""
+"""Kinds of prediction. Today there is one label per text; several labels, tokens and images need one class each."""

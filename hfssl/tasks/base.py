@@ -1,7 +1,7 @@
 """`Task`: everything that depends on the kind of prediction, in one object without state.
 
 Formulas elsewhere (uncertainty, weights, selection, temperature, verdict) work on units: `[M, K]` predictions, each
-with the row that it belongs to. What a unit is, how it is scored and how it is trained is said here and nowhere else.
+with the number of its row. Only the task defines its units, their scores and their losses.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SoftHeadFit = Callable[[np.ndarray, np.ndarray, np.ndarray], Weights]
 
 @dataclass(frozen=True)
 class Units:
-    """The predictions in a batch of logits.
+    """Holds the predictions in a batch of logits.
 
     Attributes:
-        logits: `[M, K]`.
-        rows: `[M]` row of the batch that each belongs to.
+        logits (`torch.Tensor`): Logits of the units, `[M, K]`.
+        rows (`torch.Tensor`): Row of the batch that each unit belongs to, `[M]`.
     """
 
     logits: torch.Tensor
@@ -41,24 +41,29 @@ class Units:
 
 
 class Task:
-    """A kind of prediction. Subclasses fill in what differs; an instance has no state and may be shared.
+    """Defines a kind of prediction. Subclasses implement the methods that differ; an instance has no state.
 
     Class attributes:
-        name: Its key in `hfssl.config.tasks.TASKS`.
-        title: What is predicted, in words: "one label per text".
-        auto_class: Name of the transformers class that loads its models.
-        problem_type: What `model.config.problem_type` says, which decides transformers' own loss of evaluations;
-            `None` leaves it to transformers.
-        pipeline_tag: The Hub's name of the kind of model.
-        peft_task: peft's `task_type`.
-        metrics: What `evaluate` returns, in the order of tables (`hfssl.reporting.task_facts.Metric`).
-        model_title: What a model does, for its card, with `{classes}` for their number. Empty: as `TaskFacts` has it.
-        limit: What such a model cannot do, for its card. Empty: as `TaskFacts` has it.
-        prediction_columns: Columns of a table of predictions: name -> `str` or `float`.
-        decision_metric: The metric, higher is better, whose gain the verdict and the reports tell.
-        label_column: How labels lie in a column of a table.
-        row_vectors: Whether one embedding stands for a row: the contrastive stage and embedding signals need that.
-        class_per_row: Whether a label is one class number per row: embedding signals and probes need that.
+        name (`str`): Key in `hfssl.config.tasks.TASKS`.
+        title (`str`): Kind of prediction in words: "one label per text".
+        auto_class (`str`): Name of the transformers class that loads the models.
+        problem_type (`str`, *optional*): Value of `model.config.problem_type`, which selects transformers' own loss in
+            evaluations; `None` uses the default of transformers.
+        pipeline_tag (`str`): The Hub's name of the kind of model.
+        peft_task (`str`): peft's `task_type`.
+        metrics (`tuple[Metric, ...]`): Metrics that `evaluate` returns, in the order of tables
+            (`hfssl.reporting.task_facts.Metric`).
+        model_title (`str`): Description of a model for its card, with `{classes}` for the number of classes. Default:
+            that of `TaskFacts`.
+        limit (`str`): Limit of such a model, for its card. Default: that of `TaskFacts`.
+        prediction_columns (`Mapping[str, type]`): Columns of a table of predictions: name -> `str` or `float`.
+        decision_metric (`str`, defaults to `"accuracy"`): Metric, higher is better, whose gain the verdict and the
+            reports state.
+        label_column (`LabelColumn`): Format of labels in a column of a table.
+        row_vectors (`bool`, defaults to `True`): Whether one embedding represents a row, as the contrastive stage and
+            embedding signals require.
+        class_per_row (`bool`, defaults to `True`): Whether a label is one class number per row, as embedding signals
+            and probes require.
     """
 
     name: ClassVar[str]
@@ -77,7 +82,7 @@ class Task:
     class_per_row: ClassVar[bool] = True
 
     def facts(self) -> TaskFacts:
-        """What tables, reports and cards say of the task; `results.json` keeps it."""
+        """Returns facts about the task for tables, reports, cards and `results.json`."""
         words = {"model_title": self.model_title, "limit": self.limit}
         return TaskFacts(
             name=self.name,
@@ -90,46 +95,51 @@ class Task:
         )
 
     def model_options(self) -> dict[str, Any]:
-        """Keyword arguments of `hfssl.load_classifier` for a model of this task."""
+        """Returns the keyword arguments of `hfssl.load_classifier` for a model of this task."""
         return {"auto_class": self.auto_class, "problem_type": self.problem_type, "task": self.name}
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-        """Rows as the model takes them: the processor's columns, and `labels` from a column `label`.
+        """Returns rows in the format of the model: the processor's columns, and `labels` from a column `label`.
 
-        Other columns are kept, `hidden_label` among them; encoded rows are returned as they are.
+        Other columns stay, `hidden_label` among them; encoded rows are returned unchanged.
+
+        Args:
+            rows (`Dataset`): Raw or encoded rows.
+            processor (`PreTrainedTokenizerBase`): The tokenizer.
+            max_length (`int`): Largest number of tokens of a row.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define encode().")  # abstract
 
     def label_array(self, rows: Dataset, column: str = "labels") -> np.ndarray:
-        """Labels of N encoded rows, as `right`, `evaluate` and `nll` take them."""
+        """Returns the labels of N encoded rows, in the format of `right`, `evaluate` and `nll`."""
         raise NotImplementedError(f"{type(self).__name__} does not define label_array().")  # abstract
 
     def strata(self, labels: Sequence[Any]) -> np.ndarray:
-        """`[N]` int64 stratum of each row for splits and folds; -1 for an unlabeled row."""
+        """Returns the stratum of each row for splits and folds, `[N]` int64; -1 for an unlabeled row."""
         return self.label_column.strata(labels)
 
     # --- predictions -------------------------------------------------------------------------------------------------
 
     def units(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> Units:
-        """The predictions in a model's logits for a batch."""
+        """Returns the predictions in a model's logits for a batch."""
         raise NotImplementedError(f"{type(self).__name__} does not define units().")  # abstract
 
     def probs(self, logits: Array) -> Array:
-        """Probabilities `[..., K]` from logits `[..., K]`; an array gives an array, a tensor a tensor."""
+        """Returns probabilities `[..., K]` for logits `[..., K]`, as an array or a tensor like the argument."""
         raise NotImplementedError(f"{type(self).__name__} does not define probs().")  # abstract
 
     def predicted(self, probs: np.ndarray) -> np.ndarray:
-        """The decision on each row, `[...]`, from what `probs` returns, `[..., K]`."""
+        """Returns the decision on each row, `[...]`, for probabilities of `probs`, `[..., K]`."""
         raise NotImplementedError(f"{type(self).__name__} does not define predicted().")  # abstract
 
     def right(self, probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """`[M]` bool, whether each decision is the label; what paired tests compare."""
+        """Returns whether each decision equals the label, `[M]` bool; paired tests compare these."""
         return self.predicted(probs) == np.asarray(labels)
 
     def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[Any, ...]]:
-        """What a table of predictions says of each row: a tuple with a value for each of `prediction_columns`."""
+        """Returns the cells of a table of predictions: for each row a tuple with the `prediction_columns`."""
         raise NotImplementedError(f"{type(self).__name__} does not define describe().")  # abstract
 
     # --- a pool, unit by unit ----------------------------------------------------------------------------------------
@@ -137,47 +147,47 @@ class Task:
     # labels) overrides these; units are numbered row by row.
 
     def units_per_row(self, num_outputs: int) -> int:
-        """Units of each row, P, of a model with that many outputs per row."""
+        """Returns the number of units per row, P, of a model with that number of outputs per row."""
         return 1
 
     def unit_probs(self, logits: Array) -> Array:
-        """Probabilities of units, `[..., N * P, K]`, from the model's outputs for N rows, `[..., N, outputs]`."""
+        """Returns the probabilities of units, `[..., N * P, K]`, for the outputs for N rows, `[..., N, outputs]`."""
         return self.probs(logits)
 
     def unit_predicted(self, unit_probs: np.ndarray) -> np.ndarray:
-        """`[..., M]` int64 class decided on for each unit, from `[..., M, K]`."""
+        """Returns the predicted class of each unit, `[..., M]` int64, for probabilities `[..., M, K]`."""
         return self.predicted(unit_probs)
 
     def unit_labels(self, labels: np.ndarray) -> np.ndarray:
-        """`[N * P]` int64 class of each unit, -1 where it is not known, from what `label_array` returns."""
+        """Returns the class of each unit, `[N * P]` int64, -1 where it is not known, for labels of `label_array`."""
         return labels
 
     def unit_classes(self, label_names: Sequence[str]) -> list[str]:
-        """K names of the classes of a unit."""
+        """Returns the names of the K classes of a unit."""
         return list(label_names)
 
     def unit_rows(self, num_rows: int, num_outputs: int) -> np.ndarray:
-        """`[N * P]` number of the row that each unit belongs to."""
+        """Returns the number of the row that each unit belongs to, `[N * P]`."""
         return np.repeat(np.arange(num_rows), self.units_per_row(num_outputs))
 
     def count_pseudo_labels(
         self, units: np.ndarray, predicted: np.ndarray, label_names: Sequence[str]
     ) -> dict[str, int]:
-        """Label name -> how many of the selected units have it as their pseudo-label."""
+        """Returns label name -> number of the selected units that have it as their pseudo-label."""
         counts = np.bincount(predicted[units], minlength=len(label_names))
         return dict(zip(label_names, counts.tolist(), strict=True))
 
     def pseudo_labeled(
         self, pool: Dataset, units: np.ndarray, target_probs: np.ndarray, weights: np.ndarray, units_per_row: int = 1
     ) -> Dataset:
-        """The rows of the pool with selected units; `loss` gets the columns `pseudo_probs` and `weight`.
+        """Returns the pool's rows with selected units, with the columns `pseudo_probs` and `weight` for `loss`.
 
         Args:
-            pool: N encoded rows.
-            units: `[S]` numbers of the selected units, ascending.
-            target_probs: `[S, K]`.
-            weights: `[S]`.
-            units_per_row: P.
+            pool (`Dataset`): N encoded rows.
+            units (`np.ndarray`): Numbers of the selected units, ascending, `[S]`.
+            target_probs (`np.ndarray`): Targets of the selected units, `[S, K]`.
+            weights (`np.ndarray`): Weights of the selected units, `[S]`.
+            units_per_row (`int`, defaults to 1): Number P of units per row.
         """
         selected = pool.select(units).add_column("pseudo_probs", target_probs.tolist())
         return selected.add_column("weight", weights.tolist())
@@ -185,10 +195,14 @@ class Task:
     # --- training ----------------------------------------------------------------------------------------------------
 
     def targets(self, labels: np.ndarray, num_classes: int) -> torch.Tensor:
-        """Labels as hard targets of `loss`.
+        """Returns labels as hard targets of `loss`.
+
+        Args:
+            labels (`np.ndarray`): Labels, in the format of `label_array`.
+            num_classes (`int`): Number K of classes.
 
         Raises:
-            ValueError: a label that is missing or not one of the classes.
+            ValueError: A label is missing or not one of the classes.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define targets().")  # abstract
 
@@ -201,52 +215,55 @@ class Task:
         label_smoothing: float = 0.0,
         reduction: Literal["mean", "sum"] = "mean",
     ) -> torch.Tensor:
-        """Mean (or sum) of the losses of units, a scalar in nats.
+        """Returns the mean (or sum) of the losses of units, a scalar in nats.
 
         Args:
-            logits: `[M, K]`.
-            targets: Labels of the batch as the rows hold them (hard), or probabilities `[M, K]` (soft); a batch of
-                what `pseudo_labeled` returns holds these, and the weights, row by row.
-            weights: `[M]`, not negative; the mean is over all M units, not over the sum of the weights.
-            label_smoothing: Share of a hard target that is spread over all classes.
-            reduction: `"sum"` adds the units' losses up instead.
+            logits (`torch.Tensor`): Logits of the units, `[M, K]`.
+            targets (`torch.Tensor`): Labels of the batch in the format of the rows (hard), or probabilities `[M, K]`
+                (soft). A batch of rows of `pseudo_labeled` has these, and the weights, row by row.
+            weights (`torch.Tensor`, *optional*): Weights of the units, `[M]`, not negative; the mean is over all M
+                units, not over the sum of the weights.
+            label_smoothing (`float`, defaults to 0.0): Share of a hard target that is spread over all classes.
+            reduction (`str`, defaults to `"mean"`): `"mean"`, or `"sum"` for the sum of the units' losses.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define loss().")  # abstract
 
     def divergence(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """KL(p || q) + KL(q || p) of two predictions of the same units, logits `[M, K]`: mean over units, in nats."""
+        """Returns KL(p || q) + KL(q || p) of two predictions of the same units, logits `[M, K]`: mean in nats."""
         raise NotImplementedError(f"{type(self).__name__} does not define divergence().")  # abstract
 
     def alike(self, labels: torch.Tensor) -> torch.Tensor:
-        """`[B, B]` bool or weights in [0, 1]: which rows the contrastive stage draws together, by their labels."""
+        """Returns the pairs of rows that the contrastive stage moves closer, `[B, B]` bool or weights in [0, 1]."""
         raise NotImplementedError(f"{type(self).__name__} does not define alike().")  # abstract
 
     def agreement(self, logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
-        """Share of units whose decision by logits `[M, K]` is the one by probabilities `[M, K]`, for the log."""
+        """Returns the share of units with equal decisions by logits `[M, K]` and probabilities `[M, K]`, for logs."""
         raise NotImplementedError(f"{type(self).__name__} does not define agreement().")  # abstract
 
     def head_weights(self, fit: HeadFit, inputs: torch.Tensor, labels: np.ndarray, num_outputs: int) -> Weights:
-        """Weight `[outputs, D]` and bias `[outputs]` of a head that is fitted to the labels before training.
+        """Returns weight `[outputs, D]` and bias `[outputs]` of a head fitted to the labels before training.
 
         Args:
-            fit: (inputs `[N, D]`, class numbers `[N]`, K) -> weight `[K, D]` and bias `[K]`.
-            inputs: `[N, D]`, what the head sees of each row.
-            labels: Labels of the rows, as `label_array` returns them.
-            num_outputs: Outputs of the model.
+            fit (`HeadFit`): Function from (inputs `[N, D]`, class numbers `[N]`, K) to weight `[K, D]` and bias `[K]`.
+            inputs (`torch.Tensor`): Inputs of the head for each row, `[N, D]`.
+            labels (`np.ndarray`): Labels of the rows, in the format of `label_array`.
+            num_outputs (`int`): Number of outputs of the model.
         """
         return fit(inputs, torch.from_numpy(labels), num_outputs)
 
     def soft_head_weights(
         self, fit: SoftHeadFit, inputs: np.ndarray, labels: np.ndarray, pseudo_probs: np.ndarray, weights: np.ndarray
     ) -> Weights:
-        """Weight and bias of a head that is fitted to labels and pseudo-labels after training.
+        """Returns weight and bias of a head that is fitted to labels and pseudo-labels after training.
 
         Args:
-            fit: (inputs `[N, D]`, targets `[N, K]`, weights `[N]`) -> weight `[K, D]` and bias `[K]`.
-            inputs: `[L + S, D]`, what the head sees of the labeled rows and then of those of `pseudo_labeled`.
-            labels: Labels of the L rows, as `label_array` returns them; each has weight 1.
-            pseudo_probs: Targets of the S rows, as `pseudo_labeled` gives them.
-            weights: Weights of these.
+            fit (`SoftHeadFit`): Function from (inputs `[N, D]`, targets `[N, K]`, weights `[N]`) to weight `[K, D]`
+                and bias `[K]`.
+            inputs (`np.ndarray`): Inputs of the head for the labeled rows and then for those of `pseudo_labeled`, `[L
+                + S, D]`.
+            labels (`np.ndarray`): Labels of the L rows, in the format of `label_array`; each has weight 1.
+            pseudo_probs (`np.ndarray`): Targets of the S rows, in the format of `pseudo_labeled`.
+            weights (`np.ndarray`): Weights of the S rows, `[S]`.
         """
         known = np.eye(pseudo_probs.shape[1])[labels]
         return fit(inputs, np.concatenate([known, pseudo_probs]), np.append(np.ones(len(labels)), weights))
@@ -254,20 +271,23 @@ class Task:
     # --- measuring ---------------------------------------------------------------------------------------------------
 
     def evaluate(self, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """The numbers of an evaluation by name, those of `metrics` and others; shapes as in `right`."""
+        """Returns the results of an evaluation by name, those of `metrics` and others; shapes as in `right`."""
         raise NotImplementedError(f"{type(self).__name__} does not define evaluate().")  # abstract
 
     def nll(self, probs: np.ndarray, labels: np.ndarray) -> float:
-        """Mean negative log-likelihood of the labels in nats; it decides ties of the verdict."""
+        """Returns the mean negative log-likelihood of the labels in nats, which decides ties of the verdict."""
         raise NotImplementedError(f"{type(self).__name__} does not define nll().")  # abstract
 
-    # --- what not every task can do ----------------------------------------------------------------------------------
+    # --- operations that not every task has --------------------------------------------------------------------------
 
     def require_row_vectors(self, operation: str) -> None:
-        """Refuses an operation that needs one embedding per row.
+        """Checks that an operation that needs one embedding per row is possible.
+
+        Args:
+            operation (`str`): Name of the operation, for the error message.
 
         Raises:
-            ConfigurationError: the task's predictions are not one per row.
+            ConfigurationError: The task's predictions are not one per row.
         """
         if not self.row_vectors:
             raise ConfigurationError(
@@ -276,10 +296,13 @@ class Task:
             )
 
     def require_class_per_row(self, operation: str) -> None:
-        """Refuses an operation that needs one class and one embedding per row.
+        """Checks that an operation that needs one class and one embedding per row is possible.
+
+        Args:
+            operation (`str`): Name of the operation, for the error message.
 
         Raises:
-            ConfigurationError: the labels or the embeddings of the task are not one per row.
+            ConfigurationError: The labels or the embeddings of the task are not one per row.
         """
         self.require_row_vectors(operation)
         if not self.class_per_row:
@@ -289,14 +312,14 @@ class Task:
             )
 
     def require_method(self, method: str, supported: Mapping[str, Sequence[str]]) -> None:
-        """Refuses a method that is not defined for this task.
+        """Checks that a method is defined for this task.
 
         Args:
-            method: Its name.
-            supported: Method -> names of the tasks that it supports.
+            method (`str`): Name of the method.
+            supported (`Mapping[str, Sequence[str]]`): Method -> names of the tasks that it supports.
 
         Raises:
-            ConfigurationError: the method is not defined for this task; names those that are.
+            ConfigurationError: The method is not defined for this task; the message names those that are.
         """
         if self.name not in supported[method]:
             usable = [name for name, tasks in supported.items() if self.name in tasks]

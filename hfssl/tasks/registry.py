@@ -1,4 +1,4 @@
-"""From a name, or a saved model's configuration, to the task; the list itself is `hfssl.config.tasks.TASKS`."""
+"""Tasks by name, or by a saved model's configuration; the list itself is `hfssl.config.tasks.TASKS`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ __all__ = ["get_task", "task_of"]
 
 
 def task_of(config: PreTrainedConfig) -> Task:
-    """The task that a saved model was trained for, by the mark `TASK_KEY` in its configuration, or the default one."""
+    """Returns the task of a saved model, by the entry `TASK_KEY` of its configuration, or the default one."""
     return get_task(config.to_dict().get(TASK_KEY) or DEFAULT_TASK)
 
 
 def get_task(name: str = DEFAULT_TASK) -> Task:
     """Returns the task of that name.
 
+    Args:
+        name (`str`, defaults to `"sequence_classification"`): Key in `hfssl.config.tasks.TASKS`.
+
     Raises:
-        ConfigurationError: no task has that name; names those that exist.
+        ConfigurationError: No task has that name; the message names those that exist.
 
     Example:
         >>> get_task().title

@@ -25,7 +25,7 @@ __all__ = ["SequenceClassification"]
 
 
 class SequenceClassification(Task):
-    """One label per text, among K classes: softmax, cross-entropy, accuracy.
+    """Predicts one label per text, among K classes: softmax, cross-entropy, accuracy.
 
     Example:
         >>> import numpy as np
@@ -46,27 +46,27 @@ class SequenceClassification(Task):
     )
 
     def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-        """Tokenized rows; a column `label` becomes `labels`."""
+        """Returns tokenized rows; a column `label` becomes `labels`."""
         return tokenize_dataset(rows, processor, max_length)
 
     def label_array(self, rows: Dataset, column: str = "labels") -> np.ndarray:
-        """`[N]` int64 class of each row, -1 for an unlabeled one."""
+        """Returns the class of each row, `[N]` int64, -1 for an unlabeled row."""
         return np.asarray(rows[column][:], dtype=np.int64)
 
     def units(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> Units:
-        """A row is a unit: `[B, K]` stays `[B, K]`."""
+        """Returns the logits `[B, K]` unchanged: a row is a unit."""
         return Units(logits, torch.arange(len(logits), device=logits.device))
 
     def probs(self, logits: Array) -> Array:
-        """Softmax over the classes, `[..., K]`."""
+        """Returns the softmax over the classes, `[..., K]`."""
         return logits.softmax(dim=-1) if isinstance(logits, torch.Tensor) else softmax(logits, axis=-1)
 
     def predicted(self, probs: np.ndarray) -> np.ndarray:
-        """`[M]` most probable class."""
+        """Returns the most probable class, `[M]`."""
         return np.asarray(probs).argmax(axis=-1)
 
     def describe(self, probs: np.ndarray, label_names: Sequence[str]) -> list[tuple[str, float, float]]:
-        """The most probable label, its probability, and the entropy in nats of all of them, for each row."""
+        """Returns the most probable label of each row, its probability, and the entropy of all of them in nats."""
         rows = torch.from_numpy(np.asarray(probs))
         best = rows.max(dim=-1)
         columns = (best.indices.tolist(), best.values.tolist(), entropy(rows).tolist())
@@ -76,7 +76,7 @@ class SequenceClassification(Task):
         ]
 
     def targets(self, labels: np.ndarray, num_classes: int) -> torch.Tensor:
-        """`[M]` int64 class numbers from 0 to K - 1."""
+        """Returns class numbers from 0 to K - 1, `[M]` int64."""
         labels = np.asarray(labels)
         integers = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
         if not integers or labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
@@ -92,11 +92,10 @@ class SequenceClassification(Task):
         label_smoothing: float = 0.0,
         reduction: Literal["mean", "sum"] = "mean",
     ) -> torch.Tensor:
-        """Cross-entropy with class numbers `[M]`, or with probabilities `[M, K]` and weights.
+        """Returns the cross-entropy with class numbers `[M]`, or with probabilities `[M, K]` and weights.
 
         Raises:
-            ValueError: hard targets with weights, or soft ones with label smoothing: neither is used, and each would
-                be read in two ways.
+            ValueError: Hard targets have weights, or soft ones label smoothing: both are ambiguous, and not needed.
         """
         if targets.dim() == 1:
             if weights is not None:
@@ -110,21 +109,21 @@ class SequenceClassification(Task):
         return getattr(losses if weights is None else weights * losses, reduction)()
 
     def divergence(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Of two softmax distributions."""
+        """Returns the symmetric divergence of two softmax distributions."""
         return symmetric_divergence(first, second)
 
     def alike(self, labels: torch.Tensor) -> torch.Tensor:
-        """`[B, B]` bool, which rows are of one class."""
+        """Returns which rows are of one class, `[B, B]` bool."""
         return same_class(labels)
 
     def agreement(self, logits: torch.Tensor, target_probs: torch.Tensor) -> torch.Tensor:
-        """Share of rows with the same most probable class."""
+        """Returns the share of rows with the same most probable class."""
         return (logits.argmax(-1) == target_probs.argmax(-1)).float().mean()
 
     def evaluate(self, probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """`accuracy`, `macro_f1` and `ece` in [0, 1], `nll` in nats."""
+        """Returns `accuracy`, `macro_f1` and `ece` in [0, 1], and `nll` in nats."""
         return evaluate_probs(probs, labels)
 
     def nll(self, probs: np.ndarray, labels: np.ndarray) -> float:
-        """Mean of -log p(label), in nats."""
+        """Returns the mean of -log p(label), in nats."""
         return nll(probs, labels)

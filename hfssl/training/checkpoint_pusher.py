@@ -1,4 +1,4 @@
-"""Pushes of checkpoints in a thread: training goes on while they are sent."""
+"""Pushes of checkpoints in a thread: training continues during the upload."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ logger = logging.get_logger(__name__)
 
 
 class CheckpointPusher:
-    """Sends copies of files, one push after the other, in a thread of its own.
+    """Sends copies of files, one push after the other, in a separate thread.
 
     Args:
-        folder (`Path`): The copies lie in temporary folders below it until they are sent.
+        folder (`str` or `Path`): Folder that holds the temporary copies until they are sent.
     """
 
     def __init__(self, folder: str | Path):
@@ -32,17 +32,20 @@ class CheckpointPusher:
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything that was submitted has been sent, or has failed."""
+        """Returns whether every submitted push has ended, with success or failure."""
         return all(push.done() for push in self._pushes)
 
     def submit(self, files: Files, send: Callable[[Files], Pushed], *, warn: bool = False) -> Future[Pushed]:
-        """Copies the files and calls `send` with the copies later; the originals may then be gone or changed.
+        """Copies the files and calls `send` with the copies later; the originals may change or vanish in the meantime.
 
         Args:
-            files: Path in the repository -> file or content.
-            send: Pushes the files.
-            warn: Whether a failure is logged as a warning, before the future is done. Otherwise the future alone
-                has the error.
+            files (`Files`): Path in the repository -> file or content.
+            send (`Callable[[Files], Pushed]`): Function that pushes the files.
+            warn (`bool`, defaults to `False`): Whether a failure is also logged as a warning, before the future is
+                done. The future holds the error in both cases.
+
+        Returns:
+            Future of the push.
         """
         copies = Path(tempfile.mkdtemp(dir=self._folder, prefix=".push.", suffix=".tmp"))
         copied: dict[str, Path | bytes] = {}
@@ -66,7 +69,7 @@ class CheckpointPusher:
         return push
 
     def wait(self) -> None:
-        """Returns when all pushes have ended, well or not."""
+        """Waits until all pushes have ended, with success or failure."""
         if not self.is_idle:
             logger.info("Waiting for the push of a checkpoint to be finished.")
         wait(self._pushes)

@@ -1,4 +1,4 @@
-"""Stopping and going on: complete checkpoints, the state of the method in them, and Ctrl-C."""
+"""Interrupting and resuming: complete checkpoints, the state of the method in them, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ __all__ = ["CheckpointTrainer"]
 
 
 class CheckpointTrainer(HubTrainer):
-    """A `Trainer` whose checkpoints hold all that a run needs to go on to the same bits.
+    """Extends `Trainer` by checkpoints from which a run resumes to the same bits.
 
     Attributes:
-        states (`dict[str, Stateful]`): What checkpoints hold of the method, by name; see `register_state`.
-        extra_modules (`ExtraModules`): What only training needs. Checkpoints hold it with the states, so that the
-            model's own file is what is exported.
-        interrupted (`bool`): Whether a rank got a Ctrl-C; all ranks know it, and stop after this step.
+        states (`dict[str, Stateful]`): State of the method that checkpoints hold, by name; see `register_state`.
+        extra_modules (`ExtraModules`): Modules that only training needs. Checkpoints hold them with the states, so
+            that the model's own file contains only the exported model.
+        interrupted (`bool`): Whether a rank received a Ctrl-C. The value is the same on all ranks, which stop after
+            the current step.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -41,9 +42,13 @@ class CheckpointTrainer(HubTrainer):
         self.add_callback(_StopWhenInterrupted(self))
 
     def register_state(self, name: str, part: Stateful) -> None:
-        """Lets checkpoints hold the state of `part`: an EMA teacher, thresholds, a bank of pseudo-labels.
+        """Adds the state of `part` to the checkpoints: an EMA teacher, thresholds, a bank of pseudo-labels.
 
-        To be called before `train`. All states lie in one file of the checkpoint, so no method overrides saving.
+        Call this before `train`. All states are in one file of the checkpoint, so no method overrides saving.
+
+        Args:
+            name (`str`): Key of the state in the file.
+            part (`Stateful`): Object whose state is saved and restored.
         """
         self.states[name] = part
 
@@ -54,9 +59,9 @@ class CheckpointTrainer(HubTrainer):
             super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # fact 4
-        """The stock checkpoint, marked complete once every rank has written its part; only then are old ones removed.
+        """Writes the stock checkpoint, marks it complete once every rank has written its part, and removes old ones.
 
-        A kill in the middle leaves a folder without the marker, which `last_complete_checkpoint` passes over.
+        A kill in the middle leaves a folder without the marker, which `last_complete_checkpoint` ignores.
         """
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         stopping = self.control.should_training_stop
@@ -75,7 +80,7 @@ class CheckpointTrainer(HubTrainer):
             self.push_checkpoint(folder)
             best = self.state.best_model_checkpoint
             rotate_checkpoints(output_dir=run_dir, save_total_limit=limit, best_model_checkpoint=best, use_mtime=False)
-        # A rank that stops here (interrupted) must not be gone, and the launcher end the others, before the marker is.
+        # An interrupted rank exits after this, and the launcher then ends the others: the marker must exist by now.
         self.accelerator.wait_for_everyone()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:  # fact 4
@@ -84,7 +89,7 @@ class CheckpointTrainer(HubTrainer):
         if self.args.should_save:
             save_states(self.states, output_dir)
 
-    # --- Going on ---
+    # --- Resuming ---
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:  # fact 4
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -96,13 +101,13 @@ class CheckpointTrainer(HubTrainer):
             super()._load_best_model()
 
     def is_finished(self, checkpoint: str) -> bool:
-        """Whether this run had ended there; the stock loop would go on after an early stop, or take one step more."""
+        """Returns whether the run ended at this checkpoint; the stock loop would train on after an early stop."""
         state = _state_of(checkpoint)
         stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
         return stopped or 0 < self.args.max_steps <= state.global_step
 
     def load_finished(self, checkpoint: str) -> None:
-        """Restores what the last step of a run has left."""
+        """Restores the model and the states after the last step of a finished run."""
         self.state = _state_of(checkpoint)
         self._load_from_checkpoint(checkpoint)
         load_states(self.states, checkpoint)
@@ -112,7 +117,7 @@ class CheckpointTrainer(HubTrainer):
     # --- Interrupts ---
 
     def look_for_interrupt(self, control: TrainerControl) -> bool:
-        """Whether any rank was asked to stop; the ranks of several accelerators look only when they log or save."""
+        """Returns whether any rank was interrupted; ranks on several accelerators check only when they log or save."""
         free = self.args.world_size == 1 or self.args.device.type == "cpu"
         if free or control.should_log or control.should_save or control.should_training_stop:
             self.interrupted = any_rank(self._note.taken)
@@ -120,7 +125,7 @@ class CheckpointTrainer(HubTrainer):
 
 
 class _StopWhenInterrupted(TrainerCallback):
-    """Passes an interrupt on to the stock loop, which saves and stops after the step."""
+    """Passes an interrupt to the stock loop, which saves and stops after the step."""
 
     def __init__(self, trainer: CheckpointTrainer):
         self.trainer = trainer

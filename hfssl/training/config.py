@@ -1,4 +1,4 @@
-"""Training arguments: `transformers.TrainingArguments` plus what semi-supervised training needs; a class a method."""
+"""Training arguments: `transformers.TrainingArguments` plus those of semi-supervised training; a class per method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hfssl.runtime.precision import keep_few_kernels
 __all__ = ["SSLConfig", "changed_settings"]
 
 
-# The stock arguments that shape a model; the others say how a run is watched, saved and spread over devices.
+# The stock arguments that shape a model; the others concern logging, saving and distribution over devices.
 SHAPING = (
     "num_train_epochs max_steps learning_rate lr_scheduler_type warmup_steps optim weight_decay adam_beta1 adam_beta2 "
     "adam_epsilon gradient_accumulation_steps max_grad_norm label_smoothing_factor bf16 fp16 neftune_noise_alpha "
@@ -27,13 +27,13 @@ SHAPING = (
 
 @dataclass
 class SSLConfig(TrainingArguments):
-    """Arguments of `SSLTrainer`.
+    """Holds the arguments of `SSLTrainer`.
 
-    Defaults that differ from `TrainingArguments`, because a run here is a few hundred steps on a few labels:
+    Defaults that differ from `TrainingArguments`, because a run is a few hundred steps on a few labels:
     `max_steps=300`, `per_device_train_batch_size=16`, `warmup_steps=0.1` (a tenth of the steps), `weight_decay=0.01`,
     `logging_steps=10`, `save_steps=100`, `save_total_limit=2`, `logging_nan_inf_filter=False` (the stock default
-    hides a loss that is not finite; ours stops the run), and `trackio_static_space_id=False` (with the stock default a
-    push that is tracked by trackio makes a public Space).
+    hides a loss that is not finite; ours stops the run), and `trackio_static_space_id=False` (with the stock default,
+    pushing a run that trackio tracks makes a public Space).
 
     Example:
         >>> import hfssl
@@ -43,71 +43,82 @@ class SSLConfig(TrainingArguments):
     """
 
     max_steps: int = field(
-        default=300, metadata={"help": "Optimizer steps. -1 trains for `num_train_epochs` instead."}
+        default=300, metadata={"help": "Number of optimizer steps. -1 trains for `num_train_epochs` instead."}
     )
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Labeled rows in a batch of one device."})
+    per_device_train_batch_size: int = field(
+        default=16, metadata={"help": "Number of labeled rows in a training batch of one device."}
+    )
     per_device_eval_batch_size: int = field(
-        default=64, metadata={"help": "Rows in an evaluation batch of one device."}
+        default=64, metadata={"help": "Number of rows in an evaluation batch of one device."}
     )
     warmup_steps: float = field(
-        default=0.1, metadata={"help": "Learning-rate warm-up: steps, or a fraction of all steps when below 1."}
+        default=0.1,
+        metadata={"help": "Length of the learning-rate warm-up, in steps or, below 1, as a fraction of all steps."},
     )
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay (not on biases and norms)."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW. Biases and norms have none."})
     logging_steps: float = field(
-        default=10, metadata={"help": "Log (and look for losses that are not finite) so often."}
+        default=10, metadata={"help": "Number of steps between two logs and checks for losses that are not finite."}
     )
-    save_steps: float = field(default=100, metadata={"help": "Write a checkpoint to resume from every so many steps."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+    save_steps: float = field(default=100, metadata={"help": "Number of steps between two checkpoints."})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Number of checkpoints on disk. Older ones are deleted."}
+    )
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Leave off: it would hide losses that are not finite."}
+        default=False, metadata={"help": "Hides losses that are not finite from the log. Leave this off."}
     )
     trackio_static_space_id: str | None | Literal[False] = field(
         default=False,
-        metadata={"help": "Space that gets trackio's numbers with a pushed model. Default: none."},
+        metadata={"help": "Space that gets trackio's numbers with a pushed model. By default there is none."},
     )
     tensorboard_dir: str | None = field(
-        default=None, metadata={"help": "Folder for TensorBoard's files. Default: `runs` in the output folder."}
+        default=None,
+        metadata={"help": "Folder of TensorBoard's files. The default is `runs` in the output folder."},
     )
     unlabeled_ratio: int = field(
-        default=4, metadata={"help": "Unlabeled rows per labeled row in a batch (mu in the papers); at least 1."}
+        default=4,
+        metadata={"help": "Number of unlabeled rows per labeled row in a batch (mu in the papers), at least 1."},
     )
-    max_length: int = field(default=128, metadata={"help": "Tokens kept of each text."})
+    max_length: int = field(default=128, metadata={"help": "Largest number of tokens of a text; the rest is cut."})
     task: str = field(
         default=DEFAULT_TASK,
         metadata={"help": "Kind of prediction, such as 'sequence_classification': one label per text."},
     )
     head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the fresh classification head; default: `learning_rate`."}
+        default=None,
+        metadata={"help": "Learning rate of the fresh classification head. The default is `learning_rate`."},
     )
     freeze_embeddings: bool = field(
         default=False,
-        metadata={
-            "help": "Leave the word embeddings as they are: half of a small model's weights, and of its updates."
-        },
+        metadata={"help": "Freezes the word embeddings, which are half of a small model's weights and updates."},
     )
     layerwise_lr_decay: float = field(
         default=1.0,
-        metadata={"help": "Factor on the learning rate for each layer further from the head (ULMFiT); 1 is one rate."},
+        metadata={
+            "help": "Factor on the learning rate for each layer further from the head (ULMFiT). 1 uses one rate."
+        },
     )
     weight_average_decay: float = field(
         default=0.0,
-        metadata={"help": "End with the moving average of the weights, decayed by this a step; 0 ends with the last."},
+        metadata={
+            "help": "Decay per step of the moving average of the weights, which is the final model. 0 ends with the "
+            "weights of the last step."
+        },
     )
     wise_ft_alpha: float = field(
         default=1.0,
         metadata={
-            "help": "Share of the trained weights of the body in those it ends with; the rest are those that it "
-            "started from (WiSE-FT). 1 ends with the trained ones."
+            "help": "Weight of the trained body in the interpolation with the body before training (WiSE-FT). 1 ends "
+            "with the trained body."
         },
     )
     length_bucketing: bool = field(
-        default=True, metadata={"help": "Let unlabeled rows of similar length meet in one batch (less padding)."}
+        default=True, metadata={"help": "Groups unlabeled rows of similar length into batches (less padding)."}
     )
 
     def __post_init__(self):
         super().__post_init__()
         if self.device.type == "cpu":
-            self.dataloader_pin_memory = False  # nothing to copy to; torch would warn at each loader
+            self.dataloader_pin_memory = False  # without an accelerator torch would warn at each loader
             if self.bf16:
                 keep_few_kernels()
         problems = self.problems()
@@ -115,7 +126,7 @@ class SSLConfig(TrainingArguments):
             raise ConfigurationError(problems)
 
     def problems(self) -> list[str]:
-        """Everything that is wrong with the values, one sentence each; subclasses add their own."""
+        """Returns one sentence for each wrong value; subclasses add their own."""
         found = missing_trackers(self.report_to or [])
         if self.unlabeled_ratio < 1:
             found.append(
@@ -135,20 +146,23 @@ class SSLConfig(TrainingArguments):
             found.append(f"weight_average_decay must be at least 0 and below 1, got {self.weight_average_decay}.")
         if self.weight_average_decay > 0 and self.load_best_model_at_end:
             found.append(
-                "weight_average_decay and load_best_model_at_end exclude each other: both say what to end with."
+                "weight_average_decay and load_best_model_at_end exclude each other: both set the final weights."
             )
         if not 0 < self.wise_ft_alpha <= 1:
             found.append(f"wise_ft_alpha must be above 0 and at most 1, got {self.wise_ft_alpha}.")
         return found
 
     def check_classes(self, label_names: Sequence[str]) -> None:
-        """Raises `ConfigurationError` where a setting does not fit the classes of the data; subclasses look."""
+        """Raises `ConfigurationError` if a setting does not fit the classes of the data; subclasses override this."""
 
 
 def changed_settings(config: SSLConfig) -> dict[str, Any]:
-    """The settings that shape a model and differ from the defaults of their class, for the card and the report.
+    """Returns the settings that shape a model and differ from their defaults, for the card and the report.
 
-    Numbers are rounded to six digits: ten times 0.00015 is not 0.0014999999999999998 to a reader.
+    Numbers are rounded to six digits, so that 10 * 0.00015 reads as 0.0015.
+
+    Args:
+        config (`SSLConfig`): Training arguments of a method.
     """
     stock = {entry.name for entry in fields(TrainingArguments)}
     changed = {}

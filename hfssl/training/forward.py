@@ -1,4 +1,4 @@
-"""Forward passes over batches of several streams, cut by length where that pays."""
+"""Forward passes over batches of several streams, split by length where that is faster."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ __all__ = [
 Batch = Mapping[str, torch.Tensor]
 
 
-# What one more forward and backward pass costs on a CPU in addition to its tokens, in tokens (benchmarks/NOTES.md,
-# 2026-11-28, third part).
+# Fixed cost of one more forward and backward pass on a CPU, in tokens (benchmarks/NOTES.md, 2026-11-28, third part).
 FP32_PASS, BF16_PASS = 64, 400
 _pass_cost: ContextVar[int] = ContextVar("pass_cost", default=FP32_PASS)
 
 
 @contextmanager
 def passes_in_bf16(enabled: bool = True) -> Iterator[None]:
-    """Within the block rows are cut into passes as pays for a model that computes in bf16 (or, if not, in fp32).
+    """Splits rows into passes, within the block, at the cost of a model that computes in bf16.
 
     In bf16 the tokens are cheap, but every pass casts all weights, and their gradients back, and oneDNN compiles
     kernels for its shapes.
+
+    Args:
+        enabled (`bool`, defaults to `True`): Whether the model computes in bf16; `False` means fp32.
     """
     before = _pass_cost.set(BF16_PASS if enabled else FP32_PASS)
     try:
@@ -60,12 +62,16 @@ def classification_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
-    """Returns the logits of several batches, `[B, K]` each, from as few padded tokens as pays.
+    """Returns the logits of several batches, `[B, K]` each, with few padded tokens.
 
-    On accelerators and under several ranks that is *one* forward pass over all rows, padded to a common length:
-    padding is cheap there, lengths lie on the device, and the ranks must agree on the number of passes. In one process
-    on a CPU the rows are sorted by length and cut into up to three passes (`length_groups`): one long text among short
-    ones would otherwise cost as much as a batch of long ones.
+    On accelerators and under several ranks this is *one* forward pass over all rows, padded to a common length:
+    padding is cheap there, lengths are on the device, and the ranks must agree on the number of passes. In one process
+    on a CPU the rows are sorted by length and split into up to three passes (`length_groups`). Without the split, one
+    long text among short ones would cost as much as a batch of long ones.
+
+    Args:
+        model (`nn.Module`): A classifier.
+        batches (`Batch`): Model inputs, `[B, L]` each; B and L may differ between batches.
     """
     inputs = [model_inputs(batch) for batch in batches]
     sizes = [len(part["input_ids"]) for part in inputs]
@@ -73,7 +79,7 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
     for part in inputs:  # one side may have been tokenized elsewhere: all segment numbers are 0 where there are none
         if any("token_type_ids" in other for other in inputs):
             part.setdefault("token_type_ids", torch.zeros_like(part["input_ids"]))
-    # The padded positions are masked out, so that the id used for padding does not matter: 0 exists everywhere.
+    # The padded positions are masked out, so the id used for padding does not matter: every vocabulary has a 0.
     rows = {
         name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
         for name in inputs[0]
@@ -84,8 +90,8 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
 def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Returns the mean of the last layer's vectors over the tokens of each row, `[B, D]`; the logits are not used.
 
-    Through the model's own `forward`, because DDP sees no other; there the unused head takes part with weight 0, so
-    that every parameter has a gradient.
+    The pass goes through the model's own `forward`, because DDP synchronises no other method. Under DDP the unused
+    head takes part with weight 0, so that every parameter has a gradient.
     """
 
     def features(rows: Batch) -> torch.Tensor:
@@ -97,11 +103,11 @@ def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-    """Returns `forward(rows)`, `[B, ...]`: one pass, or, in one process on a CPU, a few over rows of similar length.
+    """Returns `forward(rows)`, `[B, ...]`: in one pass, or, in one process on a CPU, in a few passes by length.
 
     Args:
         rows (`Batch`): Model inputs, `[B, L]` each.
-        forward (`Callable`): Computes a part of the rows.
+        forward (`Callable[[Batch], torch.Tensor]`): Function of a part of the rows.
     """
     mask = rows.get("attention_mask")
     if mask is None or mask.device.type != "cpu" or rank_and_world()[1] > 1:
@@ -113,7 +119,7 @@ def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Te
 
 
 def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> list[tuple[torch.Tensor, int]]:
-    """Cuts rows, sorted by length, into groups that cost the fewest padded tokens.
+    """Splits rows, sorted by length, into the groups with the smallest number of padded tokens.
 
     Args:
         lengths (`torch.Tensor`): `[N]` tokens of each row.
@@ -121,11 +127,11 @@ def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> lis
         overhead (`int`): Cost of one more forward and backward pass, in tokens.
 
     Returns:
-        Row numbers `[G]` and width of each group: all rows in their order where cutting does not pay.
+        Row numbers `[G]` and width of each group; one group of all rows, in order, where a split is not cheaper.
     """
     order = torch.argsort(lengths, stable=True)
     ascending = lengths[order].tolist()
-    # best[j]: cost and first rows of the groups of the cheapest way to cut the j shortest rows.
+    # best[j]: cost and first rows of the groups of the cheapest way to split the j shortest rows.
     whole = [(0.0, [])] + [(overhead + j * ascending[j - 1], [0]) for j in range(1, len(ascending) + 1)]
     best = whole
     for _ in range(most - 1):
@@ -148,6 +154,6 @@ def length_groups(lengths: torch.Tensor, *, most: int = 3, overhead: int) -> lis
 
 
 def _last_token(mask: torch.Tensor) -> torch.Tensor:
-    """Returns the columns `[N]` up to each row's last token, wherever the padding is."""
+    """Returns the number of columns `[N]` up to the last token of each row, for padding on either side."""
     positions = torch.arange(1, mask.shape[1] + 1)
     return (mask * positions).amax(dim=1).clamp(min=1)

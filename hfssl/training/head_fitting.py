@@ -21,20 +21,20 @@ from hfssl.tasks.registry import get_task
 
 __all__ = ["HEAD_INITS", "class_mean_weights", "confidence_scale", "init_head", "retrain_head"]
 
-MAX_EXPONENT = 10.0  # of the factors that are tried: after few steps a head predicts almost equal probabilities
+MAX_EXPONENT = 10.0  # log of the largest factor; a head predicts almost equal probabilities after few steps
 
 
 def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Returns the linear layer whose softmax is that of minus the squared distances to the class means.
+    """Returns the linear layer whose logits are minus the squared distances to the class means, up to a constant.
 
-    Prototypical networks (Snell et al. 2017, equation 8), w_k = 2 c_k and b_k = -||c_k||^2, both divided by the mean
-    squared distance of a row to its own class's mean, which makes the logits free of the features' scale. A class
-    without rows gets the mean of all rows.
+    Prototypical networks (Snell et al. 2017, equation 8): w_k = 2 c_k and b_k = -||c_k||^2. Both are divided by the
+    mean squared distance of a row to the mean of its own class, which makes the logits independent of the scale of the
+    features. A class without rows gets the mean of all rows.
 
     Args:
-        features (`Tensor`): `[B, D]`.
-        labels (`Tensor`): `[B]`.
-        num_classes (`int`): K.
+        features (`Tensor`): Features of the rows, `[B, D]`.
+        labels (`Tensor`): Classes of the rows, `[B]`.
+        num_classes (`int`): Number K of classes.
 
     Returns:
         Weight `[K, D]` and bias `[K]`.
@@ -60,20 +60,20 @@ def init_head(
     bf16: bool = False,
     task: Task | None = None,
 ) -> None:
-    """Fits the logit layer to its own input over the labeled rows, by one of `HEAD_INITS`.
+    """Fits the logit layer to its own input over the labeled rows, with one of `HEAD_INITS`.
 
     Collective: every rank must call this, with the same rows. No random number is drawn.
 
     Args:
-        start (`str`): `"class_means"` or `"logistic"`.
+        start (`str`): Key of `HEAD_INITS`: `"class_means"` or `"logistic"`.
         model (`PreTrainedModel`): A classifier; its training flags stay as they are.
         labeled (`Dataset`): Tokenized rows with `labels`.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
         bf16 (`bool`, defaults to `False`): Whether the model computes in bf16, as in training.
-        task (`Task`, *optional*): What a prediction is. Default: one label per text.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
 
     Raises:
-        ModelError: The layer has no bias, or its input is not one vector a row.
+        ModelError: The layer has no bias, or its input is not one vector per row.
     """
     layer = logit_layer(model)
     if layer.bias is None:
@@ -98,20 +98,21 @@ def retrain_head(
     progress: Sequence[str | None] = (None, None),
     task: Task | None = None,
 ) -> None:
-    """Fits a student's logit layer again, to all labels and pseudo-labels at once, and keeps its mean confidence.
+    """Fits a student's logit layer again, to all labels and pseudo-labels at once, and preserves its mean confidence.
 
-    Last-layer retraining (Kirichenko et al. 2023): after a few steps of SGD the head is behind its body.
+    Last-layer retraining (Kirichenko et al. 2023): a few steps of SGD do not fit the head to its trained body.
     Collective: every rank must call this, with the same rows.
 
     Args:
         model (`PreTrainedModel`): A classifier, on the device to use.
         labeled (`Dataset`): Tokenized rows with `labels`.
         pool (`Dataset`): Tokenized rows with `pseudo_probs` and `weight`.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
         lambda_u (`float`): Factor on the weights of the pool's rows; labeled rows have weight 1.
         bf16 (`bool`, defaults to `False`): Whether the model computes in bf16, as in training.
-        progress (`Sequence[str | None]`): Titles of the progress bars over labeled rows and pool; `None` shows none.
-        task (`Task`, *optional*): What a prediction is. Default: one label per text.
+        progress (`Sequence[str | None]`, defaults to `(None, None)`): Titles of the progress bars over labeled rows
+            and pool; `None` shows no bar.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
     """
     layer, task = logit_layer(model), get_task() if task is None else task
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
@@ -124,8 +125,9 @@ def retrain_head(
     pseudo_labels = np.asarray(pool["pseudo_probs"][:], dtype=np.float64)
     weights, labels = lambda_u * np.asarray(pool["weight"][:], dtype=np.float64), task.label_array(labeled)
     weight, bias = task.soft_head_weights(soft_logistic_weights, inputs, labels, pseudo_labels, weights)
-    # Averaged pseudo-labels are less confident than accurate, and so is what is fitted to them with a penalty. The
-    # steps on the labeled rows had made the head more confident; without held-out labels no temperature can.
+    # Averaged pseudo-labels are underconfident, and so is a penalised head that is fitted to them. The trained head,
+    # fitted to labeled rows too, is more confident. Its confidence is taken over, as there are no held-out labels here
+    # on which a temperature could be fitted.
     replaced = layer(torch.from_numpy(inputs).to(layer.weight)).double().cpu().numpy()
     scale = confidence_scale(inputs @ weight.T + bias, replaced, task)
     weight, bias = broadcast((scale * weight, scale * bias))
@@ -134,15 +136,15 @@ def retrain_head(
 
 
 def confidence_scale(logits: np.ndarray, reference: np.ndarray, task: Task | None = None) -> float:
-    """Returns the factor on `logits` that makes their mean confidence that of `reference`; it changes no prediction.
+    """Returns the factor on `logits` that gives them the mean confidence of `reference`; it changes no prediction.
 
-    Confidence is the probability of the most probable class. Returns 1 if no factor can do it: logits that are all
-    equal, or a reference whose confidence is 1.
+    Confidence is the probability of the most probable class. The result is 1 if no factor exists: if the logits are
+    all equal, or the confidence of the reference is 1.
 
     Args:
-        logits (`np.ndarray`): `[N, K]`.
-        reference (`np.ndarray`): `[N, K]` logits.
-        task (`Task`, *optional*): What a prediction is. Default: one label per text.
+        logits (`np.ndarray`): Logits to be scaled, `[N, K]`.
+        reference (`np.ndarray`): Logits with the wanted confidence, `[N, K]`.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
     """
     task = get_task() if task is None else task
     wanted = task.unit_probs(reference).max(axis=1).mean()

@@ -1,7 +1,7 @@
-"""Saves and pushes a trainer's model, at its end and on the way: our files, our card, one commit, our retries.
+"""Saving and pushing of a trainer's model, during and after training: our files, our card, one commit, our retries.
 
-The stock trainer copies a fixed list of files that knows nothing of label maps, writes a card that takes an adapter
-for a model trained from scratch, and pushes its arguments as a pickle, with the token in it.
+The stock trainer copies a fixed list of files without label maps, writes a card that describes an adapter as a model
+trained from scratch, and pushes its arguments as a pickle that contains the token.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ OF_A_TOKENIZER = {"added_tokens.json", "special_tokens_map.json", "tokenizer.jso
 
 
 class HubTrainer(Trainer):
-    """A `Trainer` whose saved folders are complete and whose pushes hold what `hfssl.from_pretrained` needs.
+    """Extends `Trainer` by complete saved folders and by pushes that hold all that `hfssl.from_pretrained` needs.
 
-    `CheckpointPusher` sends pushes in mid-training; if one fails, a warning says so and training goes on. The token
-    and the texts are never pushed or saved.
+    `CheckpointPusher` sends pushes during training; if one fails, a warning is logged and training continues. The
+    token and the texts are never pushed or saved.
     """
 
     # Narrower than in the stock trainer, which takes any model, arguments and processor.
@@ -58,7 +58,7 @@ class HubTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._pusher = CheckpointPusher(self.args.output_dir)
-        # Now, while the weights are whole on this process; an adapter's body, whose digest this takes, stays as it is.
+        # Now, while this process holds all weights. The map contains a digest of an adapter's body, which is frozen.
         self._label_map = None
         if self.args.should_save and self._is_adapter() and _is_classifier(self.model):
             self._label_map = label_map(self.model, _label_names(self.model))
@@ -69,7 +69,7 @@ class HubTrainer(Trainer):
     # --- Saving ---
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # fact 14
-        """Writes the stock files without the token, and what an adapter needs in addition."""
+        """Writes the stock files without the token, and the additional files of an adapter."""
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
         has_card = (folder / CARD).exists()
         token, self.args.hub_token = self.args.hub_token, None  # all arguments are pickled into a file of the folder
@@ -79,19 +79,19 @@ class HubTrainer(Trainer):
             self.args.hub_token = token
         if self.args.should_save and self._is_adapter():
             if not has_card:
-                (folder / CARD).unlink(missing_ok=True)  # peft's card is a form that no one filled in
+                (folder / CARD).unlink(missing_ok=True)  # peft's card is an empty form
             if self._label_map is not None:
                 write_json(folder / LABELS_FILE, self._label_map)
 
     # --- Pushing ---
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Makes the repository if it is missing, and gives every rank its name.
+        """Makes the repository if it is missing, and broadcasts its name to all ranks.
 
         Collective: every rank must call this.
 
         Raises:
-            ModelError: The token is not valid, or the Hub does not answer: now, and not after hours of training.
+            ModelError: The token is not valid, or the Hub does not answer. Found here, before hours of training.
         """
         args, name = self.args, None
         with failing_together(ModelError):
@@ -111,13 +111,13 @@ class HubTrainer(Trainer):
         model_name: str | None = None,
         dataset_tags: str | Sequence[str] | None = None,
     ) -> None:
-        """Writes our card into the output folder; it has the model's task, and says whether it is an adapter.
+        """Writes our card into the output folder, with the model's task and whether it is an adapter.
 
         Args:
             language (`str`, *optional*): Code of the language of the texts.
             license (`str`, *optional*): Hub license id.
             tags (`str` or `Sequence[str]`, *optional*): Further tags.
-            model_name (`str`, *optional*): Folder or id that the snippet loads. Default: the repository.
+            model_name (`str`, *optional*): Folder or id that the code snippet loads. Default: the repository.
             dataset_tags (`str` or `Sequence[str]`, *optional*): Hub ids of the data.
         """
         if self.is_world_process_zero():
@@ -133,23 +133,24 @@ class HubTrainer(Trainer):
         private: bool | None = None,
         **card: Any,
     ) -> Pushed | Future[Pushed] | None:
-        """Saves the model in the output folder and pushes it from there, in one commit.
+        """Saves the model in the output folder and pushes that folder's files in one commit.
 
         Collective: every rank must call this.
 
         Args:
-            commit_message (`str`, *optional*): Title of the commit.
-            blocking (`bool`, defaults to `True`): Whether to return only when the push is done.
-            token (`str`, *optional*): Default: `args.hub_token`, `HF_TOKEN` or what `hf auth login` saved.
+            commit_message (`str`, *optional*, defaults to `"End of training"`): Title of the commit.
+            blocking (`bool`, defaults to `True`): Whether to wait until the push is done.
+            token (`str`, *optional*): Access token. Default: `args.hub_token`, `HF_TOKEN` or the token that `hf auth
+                login` saved.
             revision (`str`, *optional*): Branch. Default: `args.hub_revision`.
             private (`bool`, *optional*): Whether a new repository is private. Default: `args.hub_private_repo`.
-            card: See `create_model_card`.
+            card (`Any`): Keyword arguments of `create_model_card`.
 
         Returns:
-            What was pushed, or a future of it; `None` on other ranks than the first.
+            Description of the push, or a future of it; `None` on other ranks than the first.
 
         Raises:
-            ModelError: See `hfssl.hub.upload.commit`. The model is in the output folder: call this again.
+            ModelError: See `hfssl.hub.upload.commit`. The model is in the output folder, so a second call suffices.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
@@ -169,9 +170,12 @@ class HubTrainer(Trainer):
         """Does nothing: when the stock loop calls this, the checkpoint is not complete. See `push_checkpoint`."""
 
     def push_checkpoint(self, folder: str | Path) -> None:
-        """Pushes the model of a complete checkpoint as `args.hub_strategy` says; returns before it has arrived.
+        """Submits the push of a complete checkpoint's model, by `args.hub_strategy`, without waiting for the upload.
 
-        The strategies `checkpoint` and `all_checkpoints` send, in the same commit, all that resuming needs.
+        The strategies `checkpoint` and `all_checkpoints` also send, in the same commit, all files that resuming needs.
+
+        Args:
+            folder (`str` or `Path`): Folder of the checkpoint.
         """
         args, folder = self.args, Path(folder)
         if not args.push_to_hub or not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:

@@ -1,4 +1,4 @@
-"""One learning rate for each parameter: a fresh head faster than the body, lower layers slower than upper ones."""
+"""One learning rate for each parameter: higher for a fresh head than for the body, lower for lower layers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ __all__ = ["layer_depths", "parameter_rates", "split_groups"]
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
-    """Returns how far each parameter of the body is below the head: 0 for the pooler and the top layer, more below.
+    """Returns the depth of each parameter of the body below the head: 0 for the pooler and the top layer, more below.
 
-    The embeddings lie below the lowest layer. In a body without a stack of layers all get 0.
+    The embeddings are one below the lowest layer. In a body without a stack of layers every depth is 0.
+
+    Args:
+        model (`nn.Module`): A classifier.
     """
     parameters = dict(model.named_parameters())
     body, _ = body_and_head_parameters(model)
@@ -35,10 +38,10 @@ def parameter_rates(
     """Returns the peak learning rate of each parameter, by its id.
 
     Args:
-        model (`nn.Module`): A classifier, plain, with an adapter, or wrapped for several devices. What is not in its
-            body belongs to the head.
+        model (`nn.Module`): A classifier, plain, with an adapter, or wrapped for several devices. Parameters outside
+            its body belong to the head.
         learning_rate (`float`): Rate of the top layer.
-        head_learning_rate (`float`, *optional*): Rate of the head. Default: that of the top layer.
+        head_learning_rate (`float`, *optional*): Rate of the head. Default: `learning_rate`.
         layerwise_decay (`float`): Factor for each layer further down (Howard & Ruder 2018, section 3.2: 1/2.6).
     """
     parameters = dict(model.named_parameters())
@@ -49,7 +52,13 @@ def parameter_rates(
 
 
 def split_groups(optimizer: torch.optim.Optimizer, rates: dict[int, float], learning_rate: float) -> None:
-    """Splits each parameter group by rate, in place; parameters at `learning_rate` stay in the group they are in."""
+    """Splits each parameter group by rate, in place; parameters at `learning_rate` stay in their group.
+
+    Args:
+        optimizer (`torch.optim.Optimizer`): Optimizer that is changed.
+        rates (`dict[int, float]`): Learning rate of each parameter, by its id.
+        learning_rate (`float`): Rate of the existing groups and of parameters that `rates` lacks.
+    """
     for group in list(optimizer.param_groups):
         by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
         for parameter in group["params"]:

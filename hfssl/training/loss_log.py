@@ -1,4 +1,4 @@
-"""What is logged of the loss: its components between two logs, and the first step whose loss was not finite."""
+"""Log of the loss: its components between two logs, and the first step whose loss was not finite."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ __all__ = ["LossLog"]
 
 
 class LossLog:
-    """Adds up the components of the loss on the device; only the methods called collective below wait for it.
+    """Adds up the components of the loss on the device; only the collective methods below wait for the device.
 
     Args:
-        device (`torch.device`): Where the losses are.
-        gather (`Callable[[Tensor], Tensor]`): Concatenates a tensor `[N]` of all ranks, as `Accelerator.gather` does.
+        device (`torch.device`): Device of the losses.
+        gather (`Callable[[Tensor], Tensor]`): Function that concatenates a tensor `[N]` of all ranks, as
+            `Accelerator.gather` does.
 
     Attributes:
-        notes (`dict[str, float]`): Numbers that go with the first log after they were added, for example what a round
-            of self-training is made of.
+        notes (`dict[str, float]`): Numbers that are added to the next log, for example the composition of a round of
+            self-training.
 
     Example:
         >>> log = LossLog(torch.device("cpu"), gather=lambda tensor: tensor)
@@ -41,7 +42,7 @@ class LossLog:
         self.notes: dict[str, float] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything was added since the last `means`."""
+        """Returns whether components were added since the last `means`."""
         return self._batches > 0
 
     def add(self, components: Mapping[str, Tensor], share: Tensor | float = 1.0) -> None:
@@ -49,7 +50,7 @@ class LossLog:
 
         Args:
             components (`Mapping[str, Tensor]`): Scalars by name.
-            share (`Tensor` or `float`, defaults to 1.0): Factor on each of them.
+            share (`Tensor` or `float`, defaults to 1.0): Factor on each scalar.
         """
         for name, value in components.items():
             total = self._totals.get(name, torch.zeros((), device=self._device))
@@ -57,7 +58,7 @@ class LossLog:
         self._batches += 1
 
     def means(self) -> dict[str, float]:
-        """Returns the mean of each component over the batches of all ranks, and starts again from zero.
+        """Returns the mean of each component over the batches of all ranks, and resets the sums.
 
         Collective: every rank must call this.
         """
@@ -67,7 +68,7 @@ class LossLog:
         return means | notes
 
     def check(self, loss: Tensor, step: int) -> None:
-        """Remembers `step` if `loss` is the first that is not finite; the device is not waited for."""
+        """Records `step` if `loss` is the first that is not finite, without waiting for the device."""
         bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
         self._first_bad_step = torch.where(bad, step, self._first_bad_step)
 
@@ -77,11 +78,11 @@ class LossLog:
         Collective: every rank must call this.
 
         Args:
-            max_steps (`int`): Steps of the run.
-            output_dir (`str` or `Path`): Where its checkpoints are.
+            max_steps (`int`): Number of steps of the run.
+            output_dir (`str` or `Path`): Folder of the run's checkpoints.
 
         Raises:
-            TrainingError: names the first such step and the newest checkpoint, which is from before it.
+            TrainingError: A loss was not finite; the message names the first such step and the last good checkpoint.
         """
         steps = self._gather(self._first_bad_step.view(1))  # [ranks]
         bad = steps[steps >= 0]

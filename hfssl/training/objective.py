@@ -1,4 +1,4 @@
-"""`Objective`: turns a batch into named loss terms. It owns no model, and its parameters are `extra_modules`."""
+"""`Objective`: turns a batch into named loss terms. It owns no model; its own parameters are `extra_modules`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ __all__ = ["Objective"]
 
 
 class Objective:
-    """Base class of all methods; see `SupervisedObjective` for the smallest one.
+    """Defines the interface of all methods; `SupervisedObjective` is the smallest subclass.
 
-    The model is given to each call and never kept: it may be wrapped, and wrapped anew, in between.
+    Each call receives the model, and an objective stores no reference to it: the model may be wrapped again in
+    between.
 
     Class attributes:
-        paper: Where the method comes from, for docs and cards.
-        citation: BibTeX entries, for cards.
-        product: What the trained model is: a `"classifier"`, an `"encoder"` whose head is not trained, or a
+        paper (`str`): Source of the method, for docs and cards.
+        citation (`str`): BibTeX entries, for cards.
+        product (`str`): Kind of the trained model: a `"classifier"`, an `"encoder"` whose head is not trained, or a
             `"masked_lm"`.
-        compares_rows: Whether the loss compares the labeled rows of a batch with each other; batches then hold several
-            rows of each class in them (`ClassRowStream`).
+        compares_rows (`bool`): Whether the loss compares the labeled rows of a batch with each other. If so, batches
+            hold several rows of each class that they contain (`ClassRowStream`).
     """
 
     paper: str = ""
@@ -36,54 +37,70 @@ class Objective:
     compares_rows: ClassVar[bool] = False
 
     def setup(self, model: nn.Module, args: SSLConfig) -> None:
-        """Called once, before training, with the unwrapped model. Raise here what cannot work."""
+        """Checks the model and the arguments; the trainer calls this once, before training.
+
+        Args:
+            model (`nn.Module`): The model without wrappers.
+            args (`SSLConfig`): Training arguments.
+
+        Raises:
+            HfsslError: The method cannot train this model with these arguments.
+        """
 
     def extra_modules(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        """Modules that only training needs, by name: a projection head, a decoder, a discriminator.
+        """Returns modules that only training needs, by name: a projection head, a decoder, a discriminator.
 
-        Called once, after `setup`, with a random state of its own. Their parameters are stepped at the head's learning
-        rate; checkpoints hold them; what is exported does not. `loss` gets them with
-        `hfssl.models.extra_modules.extra_modules_of(model)["name"]` and calls them on what the model returns.
+        The trainer calls this once, after `setup`, with a separate random state. The modules train at the head's
+        learning rate; checkpoints hold them; an exported model does not. `loss` finds them with
+        `hfssl.models.extra_modules.extra_modules_of(model)["name"]` and applies them to the model's output.
+
+        Args:
+            model (`nn.Module`): The model without wrappers.
         """
         return {}
 
     def build_views(self, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> dict[str, View]:
-        """The views of an unlabeled row that `loss` reads from `unlabeled`, by name."""
+        """Returns the views of an unlabeled row that `loss` reads from `unlabeled`, by name."""
         return {"plain": PlainView(tokenizer)}
 
     def loss(
         self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None, step: int
     ) -> dict[str, torch.Tensor]:
-        """Named scalar tensors: entries `loss/...` are summed into the loss, all others are only logged.
+        """Returns named scalar tensors: the sum of the entries `loss/...` is the loss, all others are only logged.
 
         Each is a mean over this batch. Nothing here may wait for the device (`.item()`).
 
         Args:
-            model: The (possibly wrapped) model in training mode.
-            labeled: `input_ids` `[B, L]`, `attention_mask` `[B, L]`, `labels` `[B]`, and other numeric columns.
-            unlabeled: View name -> batch of `[U, L]` tensors.
-            step: Optimizer steps taken so far.
+            model (`nn.Module`): The (possibly wrapped) model in training mode.
+            labeled (`Batch`, *optional*): `input_ids` `[B, L]`, `attention_mask` `[B, L]`, `labels` `[B]`, and other
+                numeric columns.
+            unlabeled (`Mapping[str, Batch]`, *optional*): View name -> batch of `[U, L]` tensors.
+            step (`int`): Number of optimizer steps taken before this batch.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define loss().")  # abstract
 
     def num_items(self, labeled: Batch | None, unlabeled: Mapping[str, Batch] | None) -> torch.Tensor | None:
-        """How many items the means in `loss` were taken over; `None` when every batch weighs the same.
+        """Returns the number of items behind the means of `loss`; `None` when every batch has the same weight.
 
-        Objectives whose batches hold different numbers of items (masked tokens) return the count; the trainer then
-        weighs each micro-batch by its share, so that accumulation and ranks change nothing.
+        Objectives whose batches hold different numbers of items (masked tokens) return the count. The trainer then
+        weights each micro-batch by its share of the items, so that accumulation and ranks change nothing.
+
+        Args:
+            labeled (`Batch`, *optional*): As for `loss`.
+            unlabeled (`Mapping[str, Batch]`, *optional*): As for `loss`.
         """
         return None
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Called after each optimizer step, with the unwrapped model and the steps taken."""
+        """Updates the method after each optimizer step, from the model without wrappers and the number of steps."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the method remembers (tensors and plain values), but for its extra modules; see `Stateful`."""
+        """Returns the state of the method (tensors and plain values), without its extra modules; see `Stateful`."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict()` exactly."""
 
     def describe(self) -> dict[str, Any]:
-        """Settings for the log, the report and the card: plain JSON values."""
+        """Returns settings for the log, the report and the card, as plain JSON values."""
         return {"method": type(self).__name__, "paper": self.paper, "citation": self.citation}

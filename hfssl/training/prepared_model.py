@@ -1,4 +1,4 @@
-"""What `Accelerator.prepare` leaves on a model object, and how the object becomes what it was."""
+"""Removal of the attributes that `Accelerator.prepare` leaves on a model object."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["PreparedModel"]
 
 
 class PreparedModel:
-    """Takes off a model what preparing it for training has put there.
+    """Removes the attributes that the preparation for training has added to a model.
 
-    In mixed precision these are a `forward` that computes in bf16, and a mark that it need not be put there again.
-    Without them the model is as it will be when it is loaded: it predicts in fp32, and a copy of it that is trained
-    computes in bf16 again. No name of an attribute is assumed: what is new after the preparation is taken off.
+    In mixed precision these are a `forward` that computes in bf16, and a marker that prevents a second preparation.
+    Without them the model behaves like a loaded one: it predicts in fp32, and a trained copy of it computes in bf16
+    again. No attribute name is assumed: every attribute that appears during the preparation is removed.
 
     Args:
         model (`nn.Module`): The model without wrappers.
@@ -24,16 +24,16 @@ class PreparedModel:
         self._added: set[str] = set()
 
     def note_before(self) -> None:
-        """To be called before the model is prepared; later calls change nothing."""
+        """Records the attributes before the preparation; later calls change nothing."""
         if self._before is None:
             self._before = set(vars(self._model))
 
     def note_after(self) -> None:
-        """To be called after the model was prepared."""
+        """Records the attributes after the preparation."""
         self._added = set(vars(self._model)) - (self._before or set())
 
     def restore(self) -> None:
-        """Takes off what was added."""
+        """Removes the added attributes."""
         for name in self._added:
             vars(self._model).pop(name, None)
         self._before, self._added = None, set()

@@ -1,7 +1,6 @@
-"""What of a method must survive a restart: named parts, all of them in one file of each checkpoint.
+"""State of a method that must survive a restart: named parts, all of them in one file of each checkpoint.
 
-The stock checkpoint holds the model, the optimizer, the scheduler and the random states, and nothing else
-(PLATFORM_FACTS, fact 4).
+The stock checkpoint holds only the model, the optimizer, the scheduler and the random states (PLATFORM_FACTS, fact 4).
 """
 
 from __future__ import annotations
@@ -20,30 +19,39 @@ METHOD_STATE = "method_state.pt"
 
 
 class Stateful(Protocol):
-    """An object that a checkpoint can hold: an objective, a weight average, a teacher, a table of thresholds.
+    """Describes an object that a checkpoint can hold: an objective, a weight average, a teacher, thresholds.
 
-    `state_dict` is called by the main process alone, so it must not communicate, and what it returns must be the same
-    on all ranks. It holds tensors, plain values, and lists and dicts of them: the file is read with
+    Only the main process calls `state_dict`, so the method must not communicate, and its result must be the same on
+    all ranks. The result holds tensors, plain values, and lists and dicts of them: the file is read with
     `torch.load(..., weights_only=True)`, onto the CPU.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that `load_state_dict` needs."""
+        """Returns all values that `load_state_dict` needs."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
         """Restores `state_dict()` exactly, on the device where the object computes."""
 
 
 def save_states(parts: Mapping[str, Stateful], folder: str | Path) -> None:
-    """Writes the state of each part into one file of the checkpoint `folder`."""
+    """Writes the state of each part into one file of a checkpoint.
+
+    Args:
+        parts (`Mapping[str, Stateful]`): Parts by name.
+        folder (`str` or `Path`): Folder of the checkpoint.
+    """
     torch.save({name: part.state_dict() for name, part in parts.items()}, Path(folder) / METHOD_STATE)
 
 
 def load_states(parts: Mapping[str, Stateful], folder: str | Path) -> None:
-    """Restores each part from the checkpoint `folder`.
+    """Restores each part from a checkpoint.
+
+    Args:
+        parts (`Mapping[str, Stateful]`): Parts by name.
+        folder (`str` or `Path`): Folder of the checkpoint.
 
     Raises:
-        TrainingError: the checkpoint has no such file, or it holds other parts.
+        TrainingError: The checkpoint has no such file, or the file holds other parts.
     """
     file = Path(folder) / METHOD_STATE
     if not file.is_file():

@@ -1,7 +1,7 @@
-"""Trackers: trackio, TensorBoard and wandb through `report_to`, one run a trainer.
+"""Trackers: trackio, TensorBoard and wandb through `report_to`, one run per trainer.
 
-Nothing here sends anything by itself: trackio writes a SQLite file, TensorBoard event files, and wandb does what its
-own settings say (`WANDB_MODE=offline` keeps it at home).
+Nothing here sends data by itself: trackio writes a SQLite file, TensorBoard writes event files, and wandb follows its
+own settings (`WANDB_MODE=offline` sends nothing).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["follow", "run_name"]
 
 
 def run_name(title: str) -> str:
-    """Returns a trainer's title without its place in the run: `"[2/3] self-training"` -> `"self-training"`."""
+    """Returns a trainer's title without its position in the run: `"[2/3] self-training"` -> `"self-training"`."""
     return re.sub(r"^\[\d+/\d+\] ", "", title)
 
 
 def follow(trainer: Trainer, folder: str | Path) -> None:
-    """Makes one run of a trainer in each of its trackers.
+    """Starts one run for a trainer in each of its trackers.
 
     Args:
-        trainer (`Trainer`): Its `args.run_name` names the run.
-        folder (`str` or `Path`): Gets TensorBoard's files, in a folder of the run's name.
+        trainer (`Trainer`): A trainer; its `args.run_name` is the name of the run.
+        folder (`str` or `Path`): Folder of TensorBoard's files; the run gets a subfolder with its name.
     """
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
@@ -39,13 +39,13 @@ def follow(trainer: Trainer, folder: str | Path) -> None:
 
 
 class _OneWandbRun(TrainerCallback):
-    """Ends the wandb run of an earlier trainer before the next one begins: it would go on in it, at step 0.
+    """Ends the wandb run of an earlier trainer before the next trainer begins, which would otherwise log into it.
 
-    Not at the end of its own training, for what is measured after it belongs there too. A run that the user has opened
-    is left open, and all trainers report to it.
+    The run does not end with its own training, because later measurements belong to it. A run that the user has opened
+    stays open, and all trainers report to it.
     """
 
-    # Ids of the runs whose training has ended; wandb, too, has one open run a process.
+    # Ids of the runs whose training has ended, of the whole process: wandb has one open run per process.
     ended: ClassVar[set[str]] = set()
 
     def __init__(self) -> None:

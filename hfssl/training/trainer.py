@@ -61,24 +61,24 @@ class SSLTrainer(CheckpointTrainer):
         unlabeled_dataset (`Dataset`, *optional*): Unlabeled rows: `text`, or already tokenized.
         eval_dataset (`Dataset`, *optional*): Labeled rows to evaluate on, in either form.
         processing_class (`PreTrainedTokenizerBase`): The tokenizer.
-        peft_config (`LoraConfig`, *optional*): Trains a fresh adapter on the frozen model.
-        title (`str`): What the progress bar says is being done.
+        peft_config (`LoraConfig`, *optional*): Settings of a fresh adapter; the model itself is then frozen.
+        title (`str`, defaults to `"training"`): Text of the progress bar.
 
     Attributes:
         objective (`Objective`): The method.
         loss_log (`LossLog`): Components of the loss since the last log.
-        extra_modules (`ExtraModules`): What only training needs; see `Objective.extra_modules`.
-        states (`dict[str, Stateful]`): What checkpoints hold of the method, by name; see `register_state`.
+        extra_modules (`ExtraModules`): Modules that only training needs; see `Objective.extra_modules`.
+        states (`dict[str, Stateful]`): State of the method in checkpoints, by name; see `register_state`.
 
-    The constructor leaves the model's weights as they are. `train` calls `before_training` unless it resumes, and
-    `after_training` when the last step is over; subclasses override the two.
+    The constructor does not change the model's weights. `train` calls `before_training`, unless it resumes, and calls
+    `after_training` after the last step; subclasses override the two methods.
 
-    Same seed, machine and library versions give the same bits, also after kill -9 and
-    `train(resume_from_checkpoint=True)`. The first Ctrl-C finishes the step, saves, and raises `Interrupted`.
-    What one rank meets, Ctrl-C or a loss that is not finite, stops all ranks at the same step.
+    The same seed, machine and library versions give the same bits, also after kill -9 and
+    `train(resume_from_checkpoint=True)`. The first Ctrl-C finishes the step, saves, and raises `Interrupted`. A Ctrl-C
+    or a loss that is not finite on one rank stops all ranks at the same step.
 
     Raises:
-        TrainingError: when a loss is not finite. The newest checkpoint on disk is from before that step.
+        TrainingError: A loss is not finite. The newest checkpoint on disk is from before that step.
 
     Example:
         >>> import hfssl
@@ -95,7 +95,7 @@ class SSLTrainer(CheckpointTrainer):
     """
 
     # Fact 1 of PLATFORM_FACTS. Our losses are means over one micro-batch; the stock guess is wrong for heads that take
-    # **kwargs and multiplies the loss by the accumulation factor. This also fixes the supervised baseline.
+    # **kwargs and multiplies the loss by the accumulation factor, for the supervised method, too.
     loss_is_scaled_for_ga = False
 
     def __init__(
@@ -138,7 +138,7 @@ class SSLTrainer(CheckpointTrainer):
         if len(self.extra_modules):
             self.register_state("extra_modules", self.extra_modules)  # pyright: ignore[reportArgumentType]
         self.add_callback(_Steps(self))
-        for stock in (ProgressCallback, PrinterCallback):  # bars without a name, and dicts printed line by line
+        for stock in (ProgressCallback, PrinterCallback):  # bars without a title, and dicts printed line by line
             self.remove_callback(stock)
         if not args.disable_tqdm:
             self.add_callback(NamedProgress(title))
@@ -148,17 +148,26 @@ class SSLTrainer(CheckpointTrainer):
 
     @property
     def notes(self) -> dict[str, float]:
-        """Numbers that go with the first log: for example what a round of self-training is made of."""
+        """Returns numbers that are added to the next log, for example the composition of a round of self-training."""
         return self.loss_log.notes
 
     def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
-        """Encodes a dataset of raw rows as the task does; subclasses whose views need more columns override this."""
+        """Encodes a dataset of raw rows as the task does; subclasses whose views need more columns override this.
+
+        Args:
+            dataset (`Dataset`): Raw rows, or rows that are already tokenized.
+            tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
+            args (`SSLConfig`): Training arguments.
+        """
         return get_task(args.task).encode(dataset, tokenizer, args.max_length)
 
     # --- Batches ---
 
     def get_train_dataloader(self) -> DataLoader:
-        """One loader over both streams (fact 2): a second, endless loader for the pool would make resuming inexact."""
+        """Returns one loader over both streams.
+
+        Fact 2: with a second, endless loader for the pool, resuming would be inexact.
+        """
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         loader = two_stream_loader(
@@ -175,7 +184,7 @@ class SSLTrainer(CheckpointTrainer):
             seed=seed,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
-            generator=torch_generator(seed, "loader"),  # else starting an epoch draws from the global generator
+            generator=torch_generator(seed, "loader"),  # without it an epoch draws from the global generator
         )
         sampler = loader.batch_sampler
         loader = self.accelerator.prepare(loader)
@@ -185,14 +194,14 @@ class SSLTrainer(CheckpointTrainer):
         return loader
 
     def _strata(self) -> list[int] | None:
-        """Stratum of each labeled row, by the task; `None` without labeled rows."""
+        """Returns the stratum of each labeled row, by the task; `None` without labeled rows."""
         if self.train_dataset is None:
             return None
         return get_task(self.args.task).strata(self.train_dataset["labels"][:]).tolist()
 
     def _set_signature_columns_if_needed(self) -> None:  # fact 8
         super()._set_signature_columns_if_needed()
-        # Evaluation batches keep what `forward` takes; our own training loader never drops a column.
+        # Evaluation batches keep the arguments of `forward`; our own training loader never drops a column.
         for name in self.processing_class.model_input_names:
             if name not in self._signature_columns:  # pyright: ignore[reportOperatorIssue]
                 self._signature_columns.append(name)  # pyright: ignore[reportOptionalMemberAccess]
@@ -206,7 +215,7 @@ class SSLTrainer(CheckpointTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """The objective's loss for two-stream batches; the model's own loss for flat evaluation batches."""
+        """Returns the objective's loss for two-stream batches, the model's own loss for flat evaluation batches."""
         if not _is_two_stream(inputs):
             return super().compute_loss(model, inputs, return_outputs)
         labeled, unlabeled = inputs.get(LABELED), inputs.get(UNLABELED)
@@ -229,7 +238,7 @@ class SSLTrainer(CheckpointTrainer):
         return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total  # pyright: ignore[reportAttributeAccessIssue]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Operations of a forward and backward pass over all streams and views of a batch."""
+        """Returns the number of operations of a forward and backward pass over all streams and views of a batch."""
         if not _is_two_stream(inputs):
             return super().floating_point_ops(inputs)
         batches = [inputs[LABELED]] if LABELED in inputs else []
@@ -239,26 +248,26 @@ class SSLTrainer(CheckpointTrainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """One forward and backward pass; remembers, on the device, the first step whose loss was not finite."""
+        """Runs one forward and backward pass, and records, on the device, the first step whose loss was not finite."""
         with cheap_operations(model), passes_in_bf16(self.accelerator.native_amp):
             loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             self.extra_modules.average_gradients(self.accelerator.reduce)  # pyright: ignore[reportArgumentType]
         self.loss_log.check(loss, self.state.global_step + 1)
-        if loss.device.type == "cpu":  # looking costs nothing here; elsewhere it waits until the next log or save
+        if loss.device.type == "cpu":  # a check costs nothing here; elsewhere it waits for the next log or save
             self._stop_if_not_finite()
         return loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The stock optimizer, with the head at `head_learning_rate` and layers by `layerwise_lr_decay`.
+        """Makes the stock optimizer, with the head at `head_learning_rate` and layers by `layerwise_lr_decay`.
 
-        The extra modules take part (fact 9), at the rate of the head.
+        The extra modules are included (fact 9), at the rate of the head.
         """
         model, args = self.model if model is None else model, self.args
         self._prepared.note_before()
         with self.extra_modules.attached_to(model):
             optimizer = super().create_optimizer(model)
-            if len(optimizer.param_groups) <= 2:  # else it was made before
+            if len(optimizer.param_groups) <= 2:  # more groups: the optimizer existed before this call
                 rates = parameter_rates(model, args.learning_rate, args.head_learning_rate, args.layerwise_lr_decay)
                 split_groups(optimizer, rates, args.learning_rate)
         return optimizer
@@ -266,14 +275,14 @@ class SSLTrainer(CheckpointTrainer):
     # --- Logging and evaluation ---
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of each component since the last log; the only place where the devices are waited for."""
+        """Adds the mean of each component since the last log; no other method waits for the device."""
         if "loss" in logs and self.loss_log:
             self._stop_if_not_finite()
             logs |= self.loss_log.means()
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock loop, with the global generators as they were before: evaluating must not change training."""
+        """Runs the stock loop and restores the global generators afterwards: evaluation must not change training."""
         self._prepared.note_before()
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # fact 5
@@ -282,19 +291,25 @@ class SSLTrainer(CheckpointTrainer):
     # --- Training ---
 
     def before_training(self) -> None:
-        """Runs before the first step; not when training goes on from a checkpoint, which holds what this has done."""
+        """Runs before the first step, unless training resumes from a checkpoint, which already contains its effect."""
 
     def after_training(self) -> None:
-        """Runs after the last step, and when a run is loaded that had ended; not after an interrupt.
+        """Runs after the last step, and when a finished run is loaded; not after an interrupt.
 
-        Here: puts averaged or interpolated weights in the place of the last step's, where that is asked for.
+        This implementation replaces the weights of the last step by averaged or interpolated ones, where the arguments
+        request them.
         """
         self._final_weights.put_into(self.accelerator.unwrap_model(self.model))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
-        """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts without one.
+        """Trains the model.
 
-        With `max_steps=0` no step is taken: `before_training` and `after_training` are all.
+        With `max_steps=0` no step is taken, and only `before_training` and `after_training` run.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*): Folder of a checkpoint. `True` resumes from the
+                newest complete checkpoint and starts from step 0 where there is none.
+            kwargs (`Any`): Further arguments of `transformers.Trainer.train`.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = broadcast(last_complete_checkpoint(self.args.output_dir))  # pyright: ignore[reportArgumentType]
@@ -314,14 +329,14 @@ class SSLTrainer(CheckpointTrainer):
         return output or TrainOutput(self.state.global_step, float("nan"), {})
 
     def _take_steps(self, checkpoint: str | None, **kwargs: Any) -> TrainOutput:
-        """The stock loop, from the checkpoint on if there is one."""
+        """Runs the stock loop, starting from the checkpoint if there is one."""
         with self._note.taking():
             try:
                 output = super().train(resume_from_checkpoint=checkpoint or None, **kwargs)
             finally:
                 self.extra_modules.detach(self.model)
                 self._prepared.restore()
-            self.interrupted = any_rank(self._note.taken)  # also when it came after the last look
+            self.interrupted = any_rank(self._note.taken)  # also when it came after the last check
         if self.interrupted:
             raise Interrupted(
                 f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
@@ -330,12 +345,17 @@ class SSLTrainer(CheckpointTrainer):
         return output
 
     def after_preparation(self) -> None:
-        """Runs when the optimizer is made and the model is wrapped and, on resuming, loaded; before the first step."""
+        """Runs before the first step, when the optimizer exists and the model is wrapped and, on resuming, loaded."""
         self._prepared.note_after()
         self.extra_modules.attach(self.model)
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Runs after each optimizer step, with the model as it is without wrappers and the steps taken."""
+        """Runs after each optimizer step.
+
+        Args:
+            model (`nn.Module`): The model without wrappers.
+            step (`int`): Number of optimizer steps taken.
+        """
         self.objective.after_step(model, step)
         self._final_weights.update(self.accelerator.unwrap_model(model), step)
 
@@ -348,7 +368,7 @@ class SSLTrainer(CheckpointTrainer):
 
 
 class _Steps(TrainerCallback):
-    """Passes the events of the stock loop on to the trainer."""
+    """Passes the events of the stock loop to the trainer."""
 
     def __init__(self, trainer: SSLTrainer):
         self.trainer = trainer
@@ -365,11 +385,12 @@ def _is_two_stream(inputs: dict[str, Any]) -> bool:
 
 
 class MethodTrainer(SSLTrainer):
-    """The trainer of one method: `SSLTrainer` with the method's objective.
+    """Trains one method: `SSLTrainer` with the method's objective.
 
     Class attributes:
-        objective_class: Made without arguments, unless `objective` is given.
-        config_class: Training arguments of the method.
+        objective_class (`type[Objective]`): Class of the method's objective, made without arguments unless `objective`
+            is given.
+        config_class (`type[SSLConfig]`): Class of the method's training arguments.
     """
 
     objective_class: ClassVar[type[Objective]]

@@ -1,4 +1,4 @@
-"""Weights other than those of the last step: EMA, WiSE-FT, the start of L2-SP, model soups."""
+"""Weights other than those of the last step: EMA, WiSE-FT, the starting point of L2-SP, model soups."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["FinalWeights", "StartingPoint", "WeightAverage", "mean_of_weights"]
 
 
 class StartingPoint:
-    """The body's weights before training, w0. Those of the head are random and are not kept.
+    """Stores the body's weights before training, w0. The head's are random and are not stored.
 
     Args:
-        model (`nn.Module`): The model before training; the weights that are trained are copied.
+        model (`nn.Module`): The model before training; its trainable weights are copied.
     """
 
     def __init__(self, model: nn.Module):
@@ -29,7 +29,11 @@ class StartingPoint:
     def penalty(self, model: nn.Module, alpha: float) -> Tensor:
         """Returns the scalar that L2-SP adds to the loss: alpha / 2 * ||w - w0||^2 (Li et al. 2018, equation 3).
 
-        Weight decay draws the head to 0 (the paper's beta). The model may be wrapped for several devices.
+        Weight decay draws the head to 0 (the paper's beta).
+
+        Args:
+            model (`nn.Module`): The model in training; it may be wrapped for several devices.
+            alpha (`float`): Factor of the penalty, at least 0.
         """
         parameters = {name.removeprefix("module."): parameter for name, parameter in model.named_parameters()}
         ways = [parameters[name] - start.to(parameters[name].device) for name, start in self.start.items()]
@@ -39,8 +43,12 @@ class StartingPoint:
     def interpolate(self, model: nn.Module, alpha: float) -> None:
         """Interpolates as WiSE-FT does: w <- (1 - alpha) w0 + alpha w (Wortsman et al. 2022, equation 1).
 
-        Of a LoRA adapter, whose weights are B A with B = 0 to begin with, B alone goes back: that is alpha B A, the
-        same interpolation of what they are merged into. Both factors half way would leave a quarter.
+        A LoRA adapter has the weights B A, with B = 0 at the start. Of these only B is interpolated, which gives alpha
+        B A: the same interpolation of the merged weights. Interpolating both factors would give alpha^2 B A.
+
+        Args:
+            model (`nn.Module`): The model without wrappers; it is changed in place.
+            alpha (`float`): Weight of the trained weights, above 0 and at most 1.
         """
         parameters = dict(model.named_parameters())
         for name, start in self.start.items():
@@ -53,7 +61,7 @@ def mean_of_weights(models: Sequence[nn.Module]) -> nn.Module:
     """Returns a model soup: the mean of the weights of models with the same start (Wortsman et al. 2022).
 
     Args:
-        models (`Sequence[nn.Module]`): At least one, of one architecture. Buffers are those of the first.
+        models (`Sequence[nn.Module]`): At least one model, all of one architecture. Buffers are those of the first.
     """
     soup = deepcopy(models[0])
     others = [dict(model.named_parameters()) for model in models]
@@ -63,14 +71,14 @@ def mean_of_weights(models: Sequence[nn.Module]) -> nn.Module:
 
 
 class WeightAverage:
-    """Exponential moving average (EMA) of the trained weights.
+    """Averages the trained weights exponentially over the steps (EMA).
 
-    After t steps each average is decayed by min(decay, t / (t + 9)), so that the first steps, far from where training
-    ends, soon count for little (Tarvainen & Valpola 2017 ramp their decay for the same reason).
+    The decay after t steps is min(decay, t / (t + 9)), so that the weights of the first steps, far from the final
+    ones, soon count for little (Tarvainen & Valpola 2017 ramp their decay for the same reason).
 
     Args:
         model (`nn.Module`): The model before training.
-        decay (`float`): At least 0, below 1.
+        decay (`float`): Decay per step, at least 0, below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -81,7 +89,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights after `step` steps, counted from 1."""
+        """Updates the averages with the weights after `step` steps, counted from 1."""
         decay = min(self.decay, step / (step + 9))
         parameters = dict(model.named_parameters())
         for name, average in self.average.items():
@@ -89,13 +97,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Replaces the weights by the averages."""
+        """Replaces the model's weights by the averages."""
         parameters = dict(model.named_parameters())
         for name, average in self.average.items():
             parameters[name].copy_(average)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns name -> average."""
+        """Returns parameter name -> average."""
         return {name: average.clone() for name, average in self.average.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -104,12 +112,12 @@ class WeightAverage:
 
 
 class FinalWeights:
-    """The weights that training ends with, where they are not those of the last step: averaged, interpolated or both.
+    """Computes averaged or interpolated weights that replace those of the last step.
 
     Args:
         model (`nn.Module`): The model before the first step.
-        average_decay (`float`): Decay of `WeightAverage`; 0 averages nothing.
-        wise_ft_alpha (`float`): Factor of `StartingPoint.interpolate`; 1 interpolates nothing.
+        average_decay (`float`): Decay of `WeightAverage`; 0 turns averaging off.
+        wise_ft_alpha (`float`): Factor of `StartingPoint.interpolate`; 1 turns interpolation off.
     """
 
     def __init__(self, model: nn.Module, average_decay: float, wise_ft_alpha: float):
@@ -118,19 +126,22 @@ class FinalWeights:
         self._alpha = wise_ft_alpha
 
     def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights after `step` steps, counted from 1."""
+        """Updates the averages with the weights after `step` steps, counted from 1."""
         if self._average is not None:
             self._average.update(model, step)
 
     def put_into(self, model: nn.Module) -> None:
-        """Replaces the weights of the last step."""
+        """Replaces the weights of the last step in `model`."""
         if self._average is not None:
             self._average.copy_to(model)
         if self._start is not None:
             self._start.interpolate(model, self._alpha)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the averages. Where interpolation starts from are the weights that the model was made with."""
+        """Returns the averages.
+
+        The starting point is not saved: it consists of the weights that the model was built with.
+        """
         return {} if self._average is None else self._average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`benchmarks/ablation.py`: every variant can be run, and changes something that counts."""
+"""`benchmarks/ablation.py`: every variant runs, and changes a setting that has an effect."""
 
 from __future__ import annotations
 

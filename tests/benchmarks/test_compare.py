@@ -1,4 +1,4 @@
-"""`benchmarks/compare.py`: every peer but SetFit, which is an extra; the same rows for all; what is kept stays."""
+"""`benchmarks/compare.py`: every peer but SetFit, which is an extra; the same rows for all; finished results stay."""
 
 from __future__ import annotations
 

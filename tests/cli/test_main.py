@@ -1,4 +1,4 @@
-"""The `hfssl` command as a user meets it: help, messages, exit statuses, the closing table."""
+"""The `hfssl` command as a user runs it: help, messages, exit statuses, the closing table."""
 
 from __future__ import annotations
 

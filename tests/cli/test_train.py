@@ -1,4 +1,4 @@
-"""`recipes/train.py --help` as a user meets it."""
+"""`recipes/train.py --help` as a user runs it."""
 
 from __future__ import annotations
 

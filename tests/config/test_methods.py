@@ -1,4 +1,4 @@
-"""The registry: rows are plain data, whose import paths exist and agree with what they name."""
+"""The registry: rows are plain data; their import paths exist and agree with the objects that they name."""
 
 from __future__ import annotations
 

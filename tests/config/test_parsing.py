@@ -1,4 +1,4 @@
-"""defaults < YAML < command line, and every problem in one go."""
+"""defaults < YAML < command line, and every problem in one error."""
 
 from __future__ import annotations
 

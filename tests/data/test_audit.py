@@ -1,4 +1,4 @@
-"""The audit finds what a phase must not have trained on, and inspection finds likely mistakes in a table."""
+"""The audit finds rows that a phase must not have trained on, and inspection finds likely mistakes in a table."""
 
 from __future__ import annotations
 

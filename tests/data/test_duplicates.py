@@ -1,4 +1,4 @@
-"""Exact and near duplicates: what counts as the same text, and what must not."""
+"""Exact and near duplicates: texts that count as the same, and texts that must not."""
 
 from __future__ import annotations
 

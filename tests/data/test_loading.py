@@ -1,4 +1,4 @@
-"""Tables in every shape come out the same, and each kind of bad table is refused in one clear sentence."""
+"""Tables in every format load to the same rows, and each kind of bad table has an error of one clear sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the arguments to the splits: what the first table must have and the others may lack."""
+"""From the arguments to the splits: columns that the first table must have and the others may lack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What belongs together stays on one side of the splits: rows of a group, copies of a text."""
+"""Related rows stay on one side of the splits: rows of a group, copies of a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five parts: sizes, nesting, the manifest; and the refusals. Groups and copies are in `test_separation.py`."""
+"""The five parts: sizes, nesting, the manifest, and errors. Groups and copies are in `test_separation.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenized rows: which columns are kept, and that padding gives back what was left out."""
+"""Tokenized rows: the columns that stay, and padding, which restores the columns that were left out."""
 
 from __future__ import annotations
 

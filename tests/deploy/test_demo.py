@@ -1,4 +1,4 @@
-"""The demo page without a browser: what its HTML says, and what the command refuses."""
+"""The demo page without a browser: the content of its HTML, and the input that the command rejects."""
 
 from __future__ import annotations
 

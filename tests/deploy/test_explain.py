@@ -1,4 +1,4 @@
-"""What is said of one text: numbers worked out by hand, and those of plain transformers."""
+"""Explanation of one text: numbers worked out by hand, and those of plain transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models as ONNX: PyTorch's logits at any shape, label names kept, int8 with its true cost, whole or not at all."""
+"""Models as ONNX: PyTorch's logits at any shape, label names, int8 with its measured cost, complete files or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hfssl predict`: three more columns, nothing else changed, in constant memory, whole or not at all."""
+"""`hfssl predict`: three more columns, no other change, in constant memory, a complete file or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report and the demo page as a browser shows them: silent, by themselves, and with the data's texts as texts."""
+"""The report and the demo page in a browser: no console errors, no network requests, data as plain text."""
 
 from __future__ import annotations
 

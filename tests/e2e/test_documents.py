@@ -1,8 +1,8 @@
 """README and documentation: every command and every Python block runs, from the first line of a page to its last.
 
-Each page runs in a folder of its own that holds the tables which the pages name, with a tiny backbone in place of the
-real one, two steps in place of hundreds, and, where it pushes, a Hub on this machine. Installation commands, commands
-of other programs and benchmarks are parsed only. A block that is neither run nor parsed fails the test.
+Each page runs in a separate folder with the tables that the pages name, with a tiny backbone instead of the real one,
+two steps instead of hundreds, and, where it pushes, a Hub on this machine. Installation commands, commands of other
+programs and benchmarks are parsed only. A block that is neither run nor parsed fails the test.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every public name has an `Example:` in its docstring, and every example in the package runs.
 
-Examples that train do so on a tiny backbone: the names in `surroundings` (`backbone`, `table`, `folder`, ...) are
-there for them, so that an example shows the call and not its preparation.
+Examples that train use a tiny backbone. The names in `surroundings` (`backbone`, `table`, `folder`, ...) are defined
+for all examples, so that an example shows the call and not its preparation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every recipe file is read by the very parser that `recipes/train.py` uses, and every method has a recipe."""
+"""Every recipe file is read by the parser of `recipes/train.py`, and every method has a recipe."""
 
 from __future__ import annotations
 

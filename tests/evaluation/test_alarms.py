@@ -1,4 +1,4 @@
-"""Each alarm where it is due, and silence where it is not."""
+"""Each alarm: cases that raise it, and cases that do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-fitting: folds, who judges which row, and what a verdict makes of it."""
+"""Cross-fitting: folds, the models that predict each row, and the verdict on their predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows like nothing that was labeled: p-values by hand, and how often the alarm is right."""
+"""Rows out of distribution: p-values by hand, and the error rates of the alarm."""
 
 from __future__ import annotations
 

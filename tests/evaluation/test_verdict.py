@@ -1,4 +1,4 @@
-"""The verdict keeps the better model, says how sure it is, and lets alarms win."""
+"""The verdict selects the better model, states its uncertainty, and follows alarms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class prior: posteriors adjusted, shares estimated, agreed on and matched, against numbers worked out by hand."""
+"""Class prior: posteriors adjusted, priors estimated, combined and aligned to, against numbers worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph: neighbours, spreading against closed forms, when it is to be believed, and input that makes no sense."""
+"""The graph: neighbours, spreading against closed forms, the trust in it, and invalid input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The class-balanced draw: quotas, chances, no repetition, reproducibility."""
+"""Class-balanced selection: quotas, probabilities, no repetition, reproducibility."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several test files share; no file here holds a test."""
+"""Helpers that several test files share; no file here holds a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold for every method: a function for each behaviour of the matrix, by real training of a tiny model."""
+"""Behaviours that every method must have: one function per behaviour of the matrix, by real training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headless Chromium for tests: opens a page and tells what it asked the network for and complained about.
+"""Headless Chromium for tests: opens a page and returns its network requests and console messages.
 
 Debian's packages chromium and chromium-driver, driven by selenium; `make test` installs them where it can.
 """

@@ -1,4 +1,4 @@
-"""Tiny encoders of the architectures that the tests go through; not a test itself."""
+"""Tiny encoders of the tested architectures; not a test itself."""
 
 from __future__ import annotations
 

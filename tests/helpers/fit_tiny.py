@@ -1,4 +1,4 @@
-"""A run of `fit` in a process of its own, for tests that kill it; not a test itself.
+"""A run of `fit` in a separate process, for tests that kill it; not a test itself.
 
 Usage: python fit_tiny.py '{"options": {...}, "kill": {"title": "round 2", "step": 3}}'
 Kills itself with SIGKILL in that step of the first training run whose title holds these words. `"signal": "SIGINT"` in

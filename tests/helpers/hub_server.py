@@ -1,4 +1,4 @@
-"""A loopback server that speaks the Hub's HTTP API as `huggingface_hub` uses it; not a test itself.
+"""A loopback server with the Hub's HTTP API as `huggingface_hub` uses it; not a test itself.
 
 Strict where the real one is: tokens and their roles, private repositories, LFS objects that must have the announced
 size and sha256, commits that name only objects that were uploaded, `parentCommit`, revisions, one commit at a time.

@@ -1,6 +1,6 @@
-"""The cases of the behaviour matrix: every method x what must hold for it x how it is trained.
+"""The cases of the behaviour matrix: every method x every behaviour x every way of training.
 
-`tests.helpers.behaviours` holds what is checked; `tests/methods/test_matrix.py` runs it over `METHODS`.
+`tests.helpers.behaviours` holds the checks; `tests/methods/test_matrix.py` runs them over `METHODS`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What bad data is refused with."""
+"""The errors of bad data."""
 
 from __future__ import annotations
 

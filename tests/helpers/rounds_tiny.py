@@ -1,4 +1,4 @@
-"""Rounds of self-training of a tiny model, for tests that run them in processes of their own; not a test itself."""
+"""Rounds of self-training of a tiny model, for tests that run them in separate processes; not a test itself."""
 
 from __future__ import annotations
 

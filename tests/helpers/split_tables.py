@@ -1,4 +1,4 @@
-"""Tables of random sentences for the tests of the splits, and what is asked of the parts."""
+"""Tables of random sentences for the tests of the splits, and checks of the parts."""
 
 from __future__ import annotations
 

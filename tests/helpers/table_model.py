@@ -1,4 +1,4 @@
-"""A model whose predictions and embeddings are written in tables, for tests with numbers computed by hand."""
+"""A model that reads its predictions and embeddings from tables, for tests with numbers computed by hand."""
 
 from __future__ import annotations
 

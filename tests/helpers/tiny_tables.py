@@ -1,4 +1,4 @@
-"""Tables of two classes that a tiny model can learn, as the command line reads them, and what a folder holds."""
+"""Tables of two classes that a tiny model can learn, as files for the command line, and the content of a folder."""
 
 from __future__ import annotations
 

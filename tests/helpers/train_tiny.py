@@ -1,4 +1,4 @@
-"""A training run in a process of its own, for tests that kill it or start it on two ranks; not a test itself.
+"""A training run in a separate process, for tests that kill it or start it on two ranks; not a test itself.
 
 Usage: python train_tiny.py BACKBONE OUTPUT_DIR '{"method": ..., "kill_at_step": ..., any training argument: ...}'
 Writes OUTPUT_DIR/digest: a hash of the final weights, bit for bit; and the log and the weights.

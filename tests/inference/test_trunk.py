@@ -1,4 +1,4 @@
-"""Trunk reuse: the same logits without dropout, the lower layers run once, and full passes where it cannot work."""
+"""Trunk reuse: the same logits without dropout, lower layers that run once, and full passes where reuse fails."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ A line is `CASE KIND DIGEST`. The kinds are:
 * `splits`: the fingerprints of the rows of each part, and the label names;
 * `metrics`: of each stage, by its position; `outcome`: selected and final stage, temperature, measured gain.
 
-Where a case has several lines of a kind (a model a stage), these are sorted by digest and equal ones are one line. So
-neither the names of folders, stages, options and JSON keys nor the order of writing are part of a digest. What has to
-be read or set by name stands once, in the section NAMES below: whoever renames something edits that section only.
+Where a case has several lines of a kind (one model per stage), these are sorted by digest and equal ones are one line.
+So neither the names of folders, stages, options and JSON keys nor the order of writing are part of a digest. Names
+that the command must read or set are defined once, in the section NAMES below: a rename changes that section only.
 
-Digests are of one machine and one set of library versions; the first lines, which begin with `#`, say which, and are
-not compared. All runs compute on one CPU thread.
+Digests are valid for one machine and one set of library versions; the first lines, which begin with `#`, name them and
+are not compared. All runs compute on one CPU thread.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The contrastive stage: the loss by hand, batches by class, and what training does to the encoder."""
+"""The contrastive stage: the loss by hand, batches by class, and the effect of training on the encoder."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The behaviour matrix: what must hold for every entry of `METHODS`. A new method is tested by its row.
+"""The behaviour matrix: behaviours of every entry of `METHODS`. A new method is tested by its row.
 
 A pairwise selection of the cases runs by default; `--matrix` runs all of them, `--shard I/N` the I-th of N parts.
-A method opts out of a behaviour by a capability (`Method.opt_outs`). Such a case must then fail: an opt-out that is no
-longer needed fails the test.
+A method opts out of a behaviour by a capability (`Method.opt_outs`). Such a case must then fail: an unnecessary
+opt-out fails the test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The logit layer: found in every architecture, given mixed rows."""
+"""The logit layer: found in every architecture, with mixed rows as its input."""
 
 from __future__ import annotations
 

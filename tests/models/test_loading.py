@@ -1,4 +1,4 @@
-"""Backbones and heads: what is refused, what is fresh, what is kept, and round trips through disk."""
+"""Backbones and heads: rejected input, fresh and loaded weights, and round trips through disk."""
 
 from __future__ import annotations
 

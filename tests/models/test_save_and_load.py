@@ -1,4 +1,4 @@
-"""Every architecture, full and LoRA, 2, 3 and 77 labels: saved, and loaded by whoever may want to."""
+"""Every architecture, full and LoRA, with 2, 3 and 77 labels: saved, and loaded by every supported library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job, end to end, on a tiny backbone: what it writes, what it survives, what it refuses."""
+"""The main job, end to end, on a tiny backbone: its files, interruptions, and the input that it rejects."""
 
 from __future__ import annotations
 

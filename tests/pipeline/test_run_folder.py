@@ -1,4 +1,4 @@
-"""The folder of a run: what an older hfssl has left in one is told from what this one writes."""
+"""The folder of a run: folders of an older hfssl are recognised."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_a_long_text_in_the_test_table_is_counted_too(fit, tmp_path):
     ("class_prior", "unlabeled", "expected"),
     [
         ("yes=1", 24, "expected one number above 0 for each class, such as 'no=1, yes=1'"),
-        ("yes=1, no=1", 0, "class_prior are those of the unlabeled rows, of which there are none"),
+        ("yes=1, no=1", 0, "class_prior is that of the unlabeled rows, of which there are none"),
     ],
 )
 def test_a_class_prior_that_cannot_be_meant(refused, tmp_path, class_prior, unlabeled, expected):

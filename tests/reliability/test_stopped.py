@@ -1,4 +1,4 @@
-"""What stops a run on its way: a full disk, Ctrl-C, a loss that is no number. One clear sentence, nothing lost."""
+"""Causes that stop a run: a full disk, Ctrl-C, a loss that is not finite. One clear sentence, nothing lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: what it shows, that nothing in the data can break or leave it, and that missing evidence is said."""
+"""The report: its content, texts of the data that cannot break or leave it, and messages for missing evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card: valid metadata, a snippet that runs, honest words, and user text that stays text."""
+"""The model card: valid metadata, a snippet that runs, limits, and user text that stays text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cheap masks and casts: torch's distribution, torch's results otherwise, and nothing else touched."""
+"""Cheap masks and casts: torch's distribution, torch's results without dropout, and no other effect."""
 
 from __future__ import annotations
 

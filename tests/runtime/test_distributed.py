@@ -1,4 +1,4 @@
-"""What several ranks must agree on while they train: when to stop, and that all of them do."""
+"""Decisions that several ranks must share during training: when to stop, and that all of them do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hfssl env`: true facts about this machine, and nothing that a user would not publish."""
+"""`hfssl env`: correct facts about this machine, and none that are private."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bf16 is taken where it is faster, and trains what fp32 trains."""
+"""bf16 is used where it is faster, and trains what fp32 trains."""
 
 from __future__ import annotations
 

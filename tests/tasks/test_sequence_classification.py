@@ -1,4 +1,4 @@
-"""One label per text: losses, units, strata and decisions by hand; what a task refuses, in one sentence."""
+"""One label per text: losses, units, strata and decisions by hand; input that a task rejects, in one sentence."""
 
 from __future__ import annotations
 

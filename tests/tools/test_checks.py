@@ -1,4 +1,4 @@
-"""The development scripts: what they let pass and what they stop."""
+"""The development scripts: input that they accept and input that they reject."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The glossary check finds banned words wherever a reader meets a name, and nothing else."""
+"""The glossary check finds banned words in names that a reader sees, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that only training needs are stepped and survive a restart, and are in nothing that is exported."""
+"""Modules that only training needs: trained, restored after a restart, and never exported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The logit layer fitted: to class means at the start, and as sure as it was at the end."""
+"""The fit of the logit layer: to class means at the start, and with unchanged confidence at the end."""
 
 from __future__ import annotations
 

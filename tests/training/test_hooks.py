@@ -1,4 +1,4 @@
-"""Constructors do not train: what comes before the first step and after the last is a hook of `train`."""
+"""Constructors do not train: work before the first step and after the last one is a hook of `train`."""
 
 from __future__ import annotations
 

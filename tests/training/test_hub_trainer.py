@@ -1,4 +1,4 @@
-"""A trainer's own pushes, at its end and on the way, with the real client against the loopback server."""
+"""A trainer's own pushes, during and after training, with the real client against the loopback server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates by parameter: the head's, and one a layer."""
+"""Rates by parameter: the head's, and one per layer."""
 
 from __future__ import annotations
 

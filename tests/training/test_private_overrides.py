@@ -1,4 +1,4 @@
-"""The private side of `transformers.Trainer` that the engine leans on is listed, and nothing more is used."""
+"""The private names of `transformers.Trainer` that the engine uses are listed, and no others are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps a model from learning a few labels by heart: formulas by hand, and each option in a real training run."""
+"""Regularisation against overfitting to a few labels: formulas by hand, and each option in a real training run."""
 
 from __future__ import annotations
 

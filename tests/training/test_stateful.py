@@ -1,4 +1,4 @@
-"""Everything of a method that must survive a restart lies in one file of the checkpoint."""
+"""The state of a method that must survive a restart is in one file of the checkpoint."""
 
 from __future__ import annotations
 

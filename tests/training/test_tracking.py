@@ -1,4 +1,4 @@
-"""Trackers: what a run logs arrives in trackio, TensorBoard and wandb, with no network and no Space."""
+"""Trackers: logs of a run arrive in trackio, TensorBoard and wandb, with no network and no Space."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One file a command: `COMMAND`, with its options, the one call and its summary."""
+"""The commands, one file each: `COMMAND`, with its options, its one function call and its summary."""

@@ -15,7 +15,7 @@ __all__ = ["COMMAND"]
 
 
 def run_demo(argv: Sequence[str]) -> None:
-    """`hfssl demo`: a page to try a model on, until Ctrl-C."""
+    """Runs `hfssl demo`: serves a page on which to try a model, until Ctrl-C."""
     usage = "hfssl demo DIR [options]"
     argv = folder_first(argv)
     (arguments,) = parse([DemoArguments], argv, parser=dataclass_parser([DemoArguments], usage=usage))

@@ -11,7 +11,7 @@ __all__ = ["COMMAND"]
 
 
 def run_env(argv: Sequence[str]) -> None:
-    """`hfssl env`: versions, machine, threads and devices, for a bug report."""
+    """Runs `hfssl env`: prints versions, machine, threads and devices, for a bug report."""
     parse([], argv, parser=dataclass_parser([], usage="hfssl env"))
 
     from hfssl.runtime.environment import describe

@@ -13,7 +13,7 @@ __all__ = ["COMMAND"]
 
 
 def run_export(argv: Sequence[str]) -> None:
-    """`hfssl export`: a model as ONNX and as int8, with what that costs."""
+    """Runs `hfssl export`: writes a model as ONNX and as int8, and prints the cost in accuracy."""
     usage = "hfssl export DIR [options]"
     argv = folder_first(argv)
     (arguments,) = parse([ExportArguments], argv, parser=dataclass_parser([ExportArguments], usage=usage))
@@ -25,8 +25,8 @@ def run_export(argv: Sequence[str]) -> None:
     for name, size in done.sizes.items():
         print(f"{size:>14,} bytes  {done.folder / name}")
     print(
-        f"On random batches of several shapes the ONNX model's logits are PyTorch's to {done.difference:.0e} (at most "
-        f"{TOLERANCE:.0e} is let through)."
+        f"On random batches of several shapes the ONNX model's logits are PyTorch's to {done.difference:.0e} (the "
+        f"tolerance is {TOLERANCE:.0e})."
     )
     if cost := done.cost:
         print(f"\nMeasured on {cost.rows:,} labeled rows of {cost.table}, in points (0-100).\n")

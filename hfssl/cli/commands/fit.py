@@ -13,7 +13,7 @@ __all__ = ["COMMAND"]
 
 
 def run_fit(argv: Sequence[str]) -> None:
-    """`hfssl fit`: the main job from a table to a saved, explained model."""
+    """Runs `hfssl fit`: the main job from a table to a saved, explained model."""
     usage = "hfssl fit --train TABLE --output-dir DIR [options]"
     (arguments,) = parse([FitArguments], argv, parser=dataclass_parser([FitArguments], usage=usage))
 

@@ -13,7 +13,7 @@ __all__ = ["COMMAND"]
 
 
 def run_predict(argv: Sequence[str]) -> None:
-    """`hfssl predict`: a table with three more columns."""
+    """Runs `hfssl predict`: writes a table with additional columns for the predictions."""
     usage = "hfssl predict --model DIR --input FILE --output FILE [options]"
     (arguments,) = parse([PredictArguments], argv, parser=dataclass_parser([PredictArguments], usage=usage))
 

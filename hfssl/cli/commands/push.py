@@ -13,7 +13,7 @@ __all__ = ["COMMAND"]
 
 
 def run_push(argv: Sequence[str]) -> None:
-    """`hfssl push`: a run to the Hub, in one commit."""
+    """Runs `hfssl push`: pushes a run to the Hub, in one commit."""
     usage = "hfssl push DIR --repo-id ID [options]"
     argv = folder_first(argv)
     (arguments,) = parse([PushArguments], argv, parser=dataclass_parser([PushArguments], usage=usage))

@@ -1,4 +1,4 @@
-"""`recipes/train.py`: one method by a YAML file and flags."""
+"""`recipes/train.py`: trains one method, by a YAML file and flags."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ methods (`method: NAME` in the file, or --method NAME):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The `main()` of `recipes/train.py`; returns the exit status: 0 done, 2 user error, 130 interrupted."""
+    """Runs `recipes/train.py` and returns the exit status: 0 done, 2 user error, 130 interrupted.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): Words of the command line. Default: those of the process.
+    """
     return run_command(COMMAND, sys.argv[1:] if argv is None else argv)
 
 
 def run_train(argv: Sequence[str]) -> None:
-    """`recipes/train.py`: trains one method as a YAML file and the flags say."""
+    """Runs `recipes/train.py`: trains one method with the settings of a YAML file and the flags."""
     if {"-h", "--help"} & set(argv) and early_value(argv, "method") is None:
         width = max(map(len, METHODS))
         print(HELP.format(methods="\n".join(f"  {name:<{width}}  {row.summary}" for name, row in METHODS.items())))

@@ -1,1 +1,1 @@
-"""Pretext tasks: training on raw text before any label."""
+"""Pretext tasks: training on raw text, before and without labels."""

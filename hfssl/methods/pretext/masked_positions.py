@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 class _PositionGather:
-    """Forward hook on an encoder: its hidden states `[B, L, H]` leave as `[1, M, H]`, those at `positions` only."""
+    """Reduces an encoder's hidden states `[B, L, H]` to `[1, M, H]`, those at `positions`, as a forward hook."""
 
     def __init__(self):
         self.positions: torch.Tensor | None = None
 
     def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
         if self.positions is None:
-            return None  # leaves the output as it is
+            return None  # the output does not change
         hidden = output[0].flatten(0, 1).index_select(0, self.positions).unsqueeze(0)
         if isinstance(output, tuple):
             return (hidden, *output[1:])
@@ -35,23 +35,24 @@ class _PositionGather:
 
 
 class MaskedPositionLogits:
-    """Runs a masked language model so that its head sees the masked positions only.
+    """Runs a masked language model with its head at the masked positions only.
 
     The head (a dense layer and the projection to the vocabulary) costs more than a small encoder: MiniLM's projection
-    to 30,522 tokens alone is 11.7 million multiplications a token, its six layers are 10.6. With 15 % of the tokens
-    masked, 85 % of that is thrown away.
+    to 30,522 tokens alone is 11.7 million multiplications per token, its six layers are 10.6 million. With 15% of the
+    tokens masked, 85% of the head's work is unnecessary.
 
-    The hidden states are picked by a forward hook on the encoder *inside* the model, so that the model itself is still
-    called as a whole: DDP synchronises its gradients, and LoRA layers and compiled models work as they are. It rests
-    on the head being position-wise and reading the encoder's first output only, which holds for BERT, RoBERTa,
-    DistilBERT, DeBERTa, ELECTRA, MPNet, ALBERT, ModernBERT and more. No list of names is kept: it is *checked* once,
-    against the full forward on a small batch, and where it does not hold the full forward is used.
+    A forward hook on the encoder *inside* the model selects the hidden states, so that the model itself is still
+    called as a whole: DDP synchronises its gradients, and LoRA layers and compiled models work unchanged. The head
+    must be position-wise and read the encoder's first output only, as in BERT, RoBERTa, DistilBERT, DeBERTa, ELECTRA,
+    MPNet, ALBERT, ModernBERT and more. There is no list of architectures: the constructor *compares* the logits with
+    those of the full forward pass on a small batch, and uses the full pass where they differ.
 
     Args:
-        model: A masked language model, possibly wrapped (PEFT, DDP, compiled). `close()` takes the hook off again.
+        model (`nn.Module`): A masked language model, possibly wrapped (PEFT, DDP, compiled). `close()` removes the
+            hook.
 
     Attributes:
-        sparse (`bool`): Whether the check passed.
+        sparse (`bool`): Whether the comparison passed.
     """
 
     def __init__(self, model: nn.Module):
@@ -71,16 +72,16 @@ class MaskedPositionLogits:
             )
 
     def __call__(self, model: nn.Module, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
-        """Logits `[M, V]` at `positions` `[M]`, indices into the flattened batch.
+        """Returns the logits `[M, V]` at `positions` `[M]`, indices into the flattened batch.
 
         Args:
-            model: The model given at construction, in whatever wrapper it is trained.
-            batch: `input_ids` and `attention_mask` `[B, L]`, for pairs also `token_type_ids`.
-            positions: Which tokens, `[M]`; M may be 0.
+            model (`nn.Module`): The model of the constructor, in the wrapper in which it is trained.
+            batch (`Batch`): `input_ids` and `attention_mask` `[B, L]`, for pairs also `token_type_ids`.
+            positions (`torch.Tensor`): Indices of the tokens, `[M]`; M may be 0.
         """
         names = ("input_ids", "attention_mask", "token_type_ids")
         inputs = {name: batch[name] for name in names if name in batch}
-        # nn.DataParallel splits the batch, so that positions in the whole batch would point elsewhere.
+        # nn.DataParallel splits the batch, so that positions in the whole batch would be wrong in its parts.
         if not self.sparse or isinstance(model, nn.DataParallel):
             return model(**inputs).logits.flatten(0, 1).index_select(0, positions)
         self._gather.positions = positions
@@ -90,12 +91,12 @@ class MaskedPositionLogits:
             self._gather.positions = None
 
     def close(self) -> None:
-        """Takes the hook off the model."""
+        """Removes the hook from the model."""
         self._hook.remove()
 
     @torch.no_grad()
     def _agrees_with_full_forward(self, model: nn.Module, language_model: PreTrainedModel) -> bool:
-        """Compares both ways on two rows of eight tokens, one of them padded; restores the mode of every module."""
+        """Compares both passes on two rows of eight tokens, one of them padded; restores the mode of every module."""
         device = next(language_model.parameters()).device
         vocabulary = language_model.config.vocab_size
         ids = torch.randint(vocabulary, (2, 8), generator=torch.Generator().manual_seed(0)).to(device)
@@ -116,7 +117,7 @@ class MaskedPositionLogits:
 
 
 def masked_language_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside any number of wrappers (PEFT, DDP, compiled)."""
+    """Returns the transformers model inside any number of wrappers (PEFT, DDP, compiled)."""
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             if module.get_output_embeddings() is not None:

@@ -1,4 +1,4 @@
-"""Masked-language training on raw text, with the vocabulary projection computed where something is predicted only."""
+"""Masked-language training on raw text, with the vocabulary projection at the masked positions only."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 
 class MaskedSpanObjective(Objective):
-    """Cross-entropy (nats per token) at the masked positions of `unlabeled["masked"]`; labels are not looked at.
+    """Computes the cross-entropy (nats per token) at the masked positions of `unlabeled["masked"]`, without labels.
 
-    The pretext task: the model reads the user's own text with spans of words blanked out and fills them in.
-    `masking="span"` is SpanBERT's masking without its span-boundary objective, which needs a head of its own that no
-    checkpoint of an encoder brings; `masking="token"` is BERT's. See `hfssl.data.views.masking`.
+    In this pretext task the model predicts masked spans of words in the user's own texts. `masking="span"` is
+    SpanBERT's masking without its span-boundary objective, which needs a separate head that no encoder checkpoint
+    contains; `masking="token"` is BERT's. See `hfssl.data.views.masking`.
     """
 
     paper = "SpanBERT: Improving Pre-training by Representing and Predicting Spans (Joshi et al. 2020), section 3.1"
@@ -69,7 +69,7 @@ class MaskedSpanObjective(Objective):
         return {"masked": self._view(tokenizer, args, "masking")}
 
     def held_out_view(self, tokenizer: PreTrainedTokenizerBase, args: MaskedSpanConfig) -> View:
-        """The same masking from a stream of its own, for `held_out_span_loss`."""
+        """Returns the same masking with separate random numbers, for `held_out_span_loss`."""
         return self._view(tokenizer, args, "held-out masking")
 
     def _view(self, tokenizer: PreTrainedTokenizerBase, args: MaskedSpanConfig, stream: str) -> View:
@@ -89,7 +89,7 @@ class MaskedSpanObjective(Objective):
     def loss(
         self, model: nn.Module, labeled: Batch | None, unlabeled: Mapping[str, Batch], step: int
     ) -> dict[str, torch.Tensor]:
-        """Cross-entropy of the tokens that were chosen to be predicted."""
+        """Returns the cross-entropy of the masked tokens."""
         batch = unlabeled["masked"]
         positions = batch["positions"]
         targets = batch["labels"].flatten().index_select(0, positions)
@@ -112,23 +112,23 @@ class MaskedSpanObjective(Objective):
 
 @torch.no_grad()
 def held_out_span_loss(model: nn.Module, dataset: Dataset, view: View, batch_size: int) -> float:
-    """Mean loss (nats per masked token) on held-out text, under masks that are the same at every call.
+    """Returns the mean loss (nats per masked token) on held-out text, under masks that are the same in every call.
 
-    Each row is masked as `(draw=0, row=its number)` by `view`, so that two calls differ by the model alone. The modes
-    of all modules and every random state are left as they were; no `DataLoader` is used, since starting one draws from
-    the global generator. Every rank computes the whole value, so that all of them come to the same decision.
+    Each row is masked as `(draw=0, row=its number)` by `view`, so that only the model differs between two calls. The
+    modes of all modules and every random state are preserved; there is no `DataLoader`, which would draw from the
+    global generator. Every rank computes the whole value, so that all of them make the same decision.
 
     Args:
-        model: The masked language model, unwrapped or not.
-        dataset: What `hfssl.data.views.masking.tokenize_for_masking` returns.
-        view: `MaskedSpanObjective.held_out_view(...)`, or any view that returns `positions`.
-        batch_size (`int`): Rows in a batch; does not change the result beyond rounding.
+        model (`nn.Module`): The masked language model, with or without wrappers.
+        dataset (`Dataset`): Output of `hfssl.data.views.masking.tokenize_for_masking`.
+        view (`View`): `MaskedSpanObjective.held_out_view(...)`, or any view that returns `positions`.
+        batch_size (`int`): Rows in a batch; it changes the result only by rounding.
 
     Raises:
-        `DataError`: If not a single token of the rows could be masked.
+        DataError: No token of the rows can be masked.
     """
     lengths = [len(ids) for ids in dataset["input_ids"]]
-    order = sorted(range(len(dataset)), key=lengths.__getitem__)  # rows of one length together: little padding
+    order = sorted(range(len(dataset)), key=lengths.__getitem__)  # rows of similar length in a batch: little padding
     device = next(model.parameters()).device
     logits_at = MaskedPositionLogits(model)
     total, count = torch.zeros((), device=device), 0
@@ -158,7 +158,7 @@ def held_out_span_loss(model: nn.Module, dataset: Dataset, view: View, batch_siz
 
 @dataclass
 class MaskedSpanConfig(SSLConfig):
-    """Arguments of `MaskedSpanTrainer`: pretext training on raw text.
+    """Holds the arguments of `MaskedSpanTrainer`: pretext training on raw text.
 
     `learning_rate`, `warmup_steps` and `adam_beta2` follow the task-adaptive pretraining recipe of Gururangan et al.
     (2020); the masking follows SpanBERT (Joshi et al. 2020, section 3.1).
@@ -173,25 +173,40 @@ class MaskedSpanConfig(SSLConfig):
     head_learning_rate: float | None = field(
         default=1e-3, metadata={"help": "Learning rate of a masked-language head that the checkpoint did not have."}
     )
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows in a batch of one device."})
-    warmup_steps: float = field(default=0.06, metadata={"help": "Warm-up: steps, or a fraction of all steps below 1."})
-    adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second-moment decay."})
-    masking: str = field(default="span", metadata={"help": "'span' (SpanBERT) or 'token' (BERT)."})
-    mask_probability: float = field(default=0.15, metadata={"help": "Share of the tokens that is predicted."})
-    span_success_probability: float = field(
-        default=0.2, metadata={"help": "p of the geometric span length, in words."}
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Number of rows in a batch of one device."})
+    warmup_steps: float = field(
+        default=0.06,
+        metadata={"help": "Length of the learning-rate warm-up, in steps or, below 1, as a fraction of all steps."},
     )
-    max_span_words: int = field(default=10, metadata={"help": "Longest span, in words."})
-    eval_steps: float | None = field(default=100, metadata={"help": "Measure the held-out span loss so often."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Decay of AdamW's second moments."})
+    masking: str = field(
+        default="span", metadata={"help": "Units that are masked: 'span' (SpanBERT) or 'token' (BERT)."}
+    )
+    mask_probability: float = field(default=0.15, metadata={"help": "Share of the tokens that the model predicts."})
+    span_success_probability: float = field(
+        default=0.2, metadata={"help": "Success probability p of the geometric span length, in words."}
+    )
+    max_span_words: int = field(default=10, metadata={"help": "Largest length of a span, in words."})
+    eval_steps: float | None = field(
+        default=100, metadata={"help": "Number of steps between two measurements of the held-out span loss."}
+    )
     replacement: str = field(
-        default="span", metadata={"help": "Decide mask / random / keep once a 'span' (SpanBERT) or for each 'token'."}
+        default="span",
+        metadata={
+            "help": "Units that are masked, replaced at random or left unchanged as a whole: 'span' (SpanBERT) or "
+            "'token'."
+        },
     )
     early_stopping_patience: int = field(
-        default=3, metadata={"help": "Stop after so many evaluations without a lower held-out span loss; 0: never."}
+        default=3,
+        metadata={
+            "help": "Number of evaluations without a lower held-out span loss after which training stops. 0 turns "
+            "early stopping off."
+        },
     )
 
     def problems(self) -> list[str]:
-        """Returns everything that is wrong with the values, one sentence each."""
+        """Returns one sentence for each wrong value."""
         found = super().problems()
         if self.masking not in ("span", "token"):
             found.append(f"masking must be 'span' or 'token', got '{self.masking}'.")
@@ -211,10 +226,10 @@ class MaskedSpanConfig(SSLConfig):
 
 
 class MaskedSpanTrainer(MethodTrainer):
-    """Masked-span pretext training of a masked language model (see `load_masked_lm`) on `unlabeled_dataset`.
+    """Trains a masked language model (see `load_masked_lm`) by masked-span prediction on `unlabeled_dataset`.
 
-    With an `eval_dataset` (texts that are not trained on) the span loss on it is measured every `eval_steps`, training
-    stops after `early_stopping_patience` evaluations without a lower one, and the best model is what is kept.
+    With an `eval_dataset` of other texts, the trainer measures the span loss on it every `eval_steps`. Training stops
+    after `early_stopping_patience` evaluations without a lower loss, and the final model is the best one.
 
     Example:
         >>> import hfssl
@@ -260,7 +275,7 @@ class MaskedSpanTrainer(MethodTrainer):
     def evaluate(
         self, eval_dataset: Dataset | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """`{"eval_loss": nats per masked token}` under masks that are the same at every call."""
+        """Returns `{"eval_loss": nats per masked token}` under masks that are the same in every call."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         view = self.objective.held_out_view(self.processing_class, self.args)
         loss = held_out_span_loss(self.model, dataset, view, self.args.per_device_eval_batch_size)

@@ -30,7 +30,7 @@ CHOICES = {
 
 @dataclass
 class SelfTrainingConfig(SupervisedConfig):
-    """Arguments of `SelfTrainingTrainer` (one student) and of `SelfTraining` (the rounds).
+    """Holds the arguments of `SelfTrainingTrainer` (one student) and of `SelfTraining` (the rounds).
 
     Names follow Mukherjee & Awadallah (2020), "UST".
 
@@ -53,22 +53,22 @@ class SelfTrainingConfig(SupervisedConfig):
     model_soup: bool = field(
         default=False,
         metadata={
-            "help": "Let the mean of several first teachers' weights be one more teacher, from which a student starts "
-            "(with student_init='teacher'). Adapters are not averaged. Default: off."
+            "help": "Adds the mean of the weights of several first teachers as one more teacher, from which a student "
+            "starts (with student_init='teacher'). Adapters are not averaged. Default: off."
         },
     )
     student_init: str = field(
         default="pretrained",
         metadata={
-            "help": "What a student starts from: the 'pretrained' weights (UST, the default), or those of its first "
-            "'teacher', which with weight_average_decay is the moving average of the student before."
+            "help": "Initial weights of a student: the 'pretrained' ones (UST, the default), or those of its first "
+            "'teacher', which with weight_average_decay is the moving average of the previous student."
         },
     )
     retrain_head: bool = field(
         default=False,
         metadata={
-            "help": "When a student's training is over, fit its logit layer again to labels and pseudo-labels, by "
-            "logistic regression on its body (last-layer retraining). Default: off."
+            "help": "Fits a student's logit layer again after training, to labels and pseudo-labels, by logistic "
+            "regression on its body (last-layer retraining). Default: off."
         },
     )
     rounds: int = field(
@@ -78,15 +78,15 @@ class SelfTrainingConfig(SupervisedConfig):
     mc_passes: int = field(
         default=10,
         metadata={
-            "help": "Number of stochastic passes with dropout (T, in the paper 30); with 0, uncertainty is what "
-            "several teachers disagree on (deep ensembles). Default: 10."
+            "help": "Number of stochastic passes with dropout (T, in the paper 30); with 0, uncertainty is the "
+            "disagreement of several teachers (deep ensembles). Default: 10."
         },
     )
     mc_top_layers: int | None = field(
         default=None,
         metadata={
-            "help": "Apply dropout in so many upper layers only, and run those below once, for cheaper passes. "
-            "Default: in all layers, as in the paper."
+            "help": "Number of upper layers with dropout; the layers below run once, for cheaper passes. Default: all "
+            "layers, as in the paper."
         },
     )
     selection_fraction: float = field(
@@ -95,8 +95,8 @@ class SelfTrainingConfig(SupervisedConfig):
     final_selection_fraction: float | None = field(
         default=None,
         metadata={
-            "help": "Curriculum: let the fraction grow evenly from round to round, to this in the last one. Default: "
-            "the fraction stays the same."
+            "help": "Fraction of the pool that the last round selects; the fraction grows evenly from round to round "
+            "(a curriculum). Default: the fraction stays the same."
         },
     )
     acquisition: str = field(
@@ -129,7 +129,7 @@ class SelfTrainingConfig(SupervisedConfig):
     )
     soft_targets: bool = field(
         default=False,
-        metadata={"help": "Train on the teacher's probabilities instead of its most probable class. Default: off."},
+        metadata={"help": "Trains on the teacher's probabilities instead of its most probable class. Default: off."},
     )
     sharpen_temperature: float = field(
         default=1.0,
@@ -140,31 +140,30 @@ class SelfTrainingConfig(SupervisedConfig):
     label_spreading: str = field(
         default="none",
         metadata={
-            "help": "What labels spread over a nearest-neighbour graph of the backbone's embeddings do: 'agreement' "
-            "weighs rows by how far the graph agrees, 'certainty' by how certain it is, 'labels' mixes its labels in; "
-            "each as far as the graph is trusted. Default: 'none'."
+            "help": "Use of labels spread over a nearest-neighbour graph of the backbone's embeddings: 'agreement' "
+            "weights rows by their agreement with the graph, 'certainty' by the graph's certainty, 'labels' mixes the "
+            "spread labels in; each in proportion to the trust in the graph. Default: 'none'."
         },
     )
     label_name_prior: bool = field(
         default=False,
         metadata={
-            "help": "Let the names of the classes change the first pseudo-labels, by how near the backbone finds them "
-            "to a text; how much is chosen by cross-validation on the labels. Default: off."
+            "help": "Changes the first pseudo-labels by the similarity of each text to the names of the classes in "
+            "the backbone's embeddings, with a strength found by cross-validation on the labels. Default: off."
         },
     )
     teacher_probe: bool = field(
         default=False,
         metadata={
-            "help": "Let each first teacher predict by logistic regression on the means over its tokens instead of "
-            "its head: most stock heads read the first token only, for which sentence encoders were not trained. "
-            "Default: off."
+            "help": "Replaces the head of each first teacher by logistic regression on the means over its tokens. "
+            "Most stock heads read the first token only, for which sentence encoders were not trained. Default: off."
         },
     )
     backbone_probe: bool = field(
         default=False,
         metadata={
-            "help": "Mix logistic regression on the embeddings of the untrained backbone into the first "
-            "pseudo-labels; its weight is found by held-out labels, and is 0.4 without them. Default: off."
+            "help": "Mixes logistic regression on the embeddings of the untrained backbone into the first "
+            "pseudo-labels; held-out labels determine its weight, which is 0.4 without them. Default: off."
         },
     )
     knn_smoothing: float = field(
@@ -177,8 +176,8 @@ class SelfTrainingConfig(SupervisedConfig):
     ood_filter: bool = field(
         default=False,
         metadata={
-            "help": "Give no weight to rows out of distribution, that is unlike all labeled ones, where the pool "
-            "holds many of them. Default: off."
+            "help": "Gives rows out of distribution, that is, unlike all labeled ones, the weight 0 where the pool "
+            "has many of them. Default: off."
         },
     )
     distribution_alignment: str = field(
@@ -186,7 +185,8 @@ class SelfTrainingConfig(SupervisedConfig):
         metadata={
             "help": "Class prior to which the teacher's probabilities of the pool are aligned: 'none' leaves them as "
             "they are (the default), 'predicted' takes that of its most probable classes (and of the labels, where "
-            "classes are many), 'estimated' what the teachers agree on, 'labeled' that of the labels (ReMixMatch)."
+            "classes are many), 'estimated' the one that the teachers agree on, 'labeled' that of the labels "
+            "(ReMixMatch)."
         },
     )
     class_prior: str | None = field(
@@ -199,12 +199,13 @@ class SelfTrainingConfig(SupervisedConfig):
     stop_agreement: float = field(
         default=0.995,
         metadata={
-            "help": "Stop when this fraction of the pool has the same label as in the round before. Default: 0.995."
+            "help": "Fraction of the pool with the same label as in the previous round at which the rounds end. "
+            "Default: 0.995."
         },
     )
 
     def problems(self) -> list[str]:
-        """Adds what is wrong with this class's own values to the problems of the base class."""
+        """Returns one sentence for each wrong value, of this class and of the base class."""
         return [*super().problems(), *self._problems_of_training(), *self._problems_of_rounds()]
 
     def _problems_of_training(self) -> Iterator[str]:
@@ -256,15 +257,18 @@ class SelfTrainingConfig(SupervisedConfig):
                 yield str(error)
 
     def check_classes(self, label_names: Sequence[str]) -> None:
-        """As in the base class, for `class_prior`."""
+        """Checks `class_prior`, in addition to the base class's settings."""
         super().check_classes(label_names)
         if self.class_prior is not None:
             given_prior(self.class_prior, label_names)
 
     def fraction_at(self, number: int) -> float:
-        """Returns the fraction of the pool that round `number`, from 0, selects: easy rows first, harder ones later.
+        """Returns the fraction of the pool that a round selects: easy rows first, harder ones later.
 
         Bengio et al. 2009, "Curriculum learning".
+
+        Args:
+            number (`int`): Number of the round, from 0.
         """
         first, last = self.selection_fraction, self.final_selection_fraction
         if last is None or self.rounds == 1:

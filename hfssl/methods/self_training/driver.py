@@ -14,7 +14,11 @@ __all__ = ["train_rounds"]
 
 
 def train_rounds(job: TrainingJob) -> TrainedModels:
-    """Trains a teacher by the settings of the students, and then runs the rounds; both resume what was stopped."""
+    """Trains a teacher with the settings of the students, and then runs the rounds; both resume after an interruption.
+
+    Args:
+        job (`TrainingJob`): Data, settings and functions that make models.
+    """
     args, folder = job.args, Path(job.args.output_dir)
     model = job.make_model(args.seed)
     peft_config = job.make_peft_config(model)

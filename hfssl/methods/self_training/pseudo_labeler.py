@@ -1,4 +1,4 @@
-"""From teachers and a pool to pseudo-labels: the only place where a pool is labeled."""
+"""Pseudo-labels of a pool, by teachers. No other module assigns pseudo-labels."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ __all__ = ["LabeledPool", "PseudoLabeler", "find_class_prior", "sharpened"]
 
 @dataclass(frozen=True)
 class LabeledPool:
-    """A pool with pseudo-labels, and how it came to them.
+    """Holds the pseudo-labels of a pool, with the values that led to them.
 
     Attributes:
-        labels (`PseudoLabels`): What the student is taught.
-        ensemble (`EnsemblePrediction`): What the teachers predict, after the embedding signals.
-        signals (`EmbeddingSignals`, *optional*): Embedding signals; `None` where no setting asks for any.
+        labels (`PseudoLabels`): Pseudo-labels that the student learns.
+        ensemble (`EnsemblePrediction`): Predictions of the teachers, after the embedding signals.
+        signals (`EmbeddingSignals`, *optional*): Embedding signals; `None` where no setting requires them.
         mixture_weight (`float`): Weight of the backbone's probe in the ensemble prediction, in [0, 1].
-        class_prior (`np.ndarray`, *optional*): `[K]` to which the labels were aligned; `None` for none.
+        class_prior (`np.ndarray`, *optional*): Class prior to which the labels were aligned, `[K]`; `None` for none.
         temperature (`float`): Temperature of the ensemble's probabilities.
     """
 
@@ -62,24 +62,24 @@ class PseudoLabeler:
 
     1. *Score*: each teacher predicts on the pool, with and without dropout (`score_pool`).
     2. *Combine*: the passes of all teachers become one ensemble prediction (`EnsemblePrediction`).
-    3. *Embedding signals*: the first teachers' predictions are changed by what the untrained backbone tells of the
-       pool (class names, probe, neighbours). Later teachers have learned that from their pseudo-labels.
-    4. *Class prior*: it is given by the user, kept from an earlier round, or estimated from the ensemble prediction.
-    5. *Temperature*: before a threshold on the confidence, it is fitted on held-out labels.
-    6. *Selection* (`select`): the ensemble's probabilities get the temperature, then the graph's labels, and are then
-       aligned to the class prior; rows are selected, and get targets and weights.
+    3. *Embedding signals*: the untrained backbone's signals of the pool (class names, probe, neighbours) change the
+       first teachers' predictions. Later teachers have learned the changes from their pseudo-labels.
+    4. *Class prior*: it is given by the user, reused from an earlier round, or estimated from the ensemble prediction.
+    5. *Temperature*: it is fitted on held-out labels if a threshold on the confidence follows.
+    6. *Selection* (`select`): the temperature is applied to the ensemble's probabilities, the graph's labels are mixed
+       in, and the result is aligned to the class prior; rows are selected, and get targets and weights.
 
-    Embedding signals depend on no teacher: they are computed before the first step and kept on disk. Several ranks
-    share the scoring, and then all use the pseudo-labels of rank 0: if each selected rows for itself, these could
-    differ by a last bit between two machines, and with them the length of the students' epochs.
+    Embedding signals depend on no teacher: they are computed before the first step and stored on disk. Several ranks
+    share the scoring, and then all use the pseudo-labels of rank 0. If each rank selected rows itself, a difference in
+    the last bit between two machines could change the rows, and with them the length of the students' epochs.
 
     Args:
-        make_encoder (`Callable[[], PreTrainedModel]`): Returns a model with the backbone's own weights.
-        args (`SelfTrainingConfig`): Settings.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
-        label_names (`Sequence[str]`): K names.
-        folder (`Path`): Keeps the pool's embeddings, which do not depend on the labels.
-        title (`str`): Names the progress bars.
+        make_encoder (`Callable[[], PreTrainedModel]`): Function that returns a model with the backbone's own weights.
+        args (`SelfTrainingConfig`): Settings of self-training.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        label_names (`Sequence[str]`): Names of the K classes.
+        folder (`Path`): Folder of the pool's embeddings, which do not depend on the labels.
+        title (`str`, defaults to `"self-training"`): Title of the progress bars.
     """
 
     def __init__(
@@ -121,16 +121,20 @@ class PseudoLabeler:
             teachers (`Sequence[Teacher]`): M teachers.
             labeled (`Dataset`): Tokenized rows with `labels`, from which the first teachers have learned.
             pool (`Dataset`): N tokenized rows.
-            stream (`str` or `int`): Number of the round, or another name that tells its random numbers from others'.
-            title (`str`): Names the progress bars.
+            stream (`str` or `int`): Number of the round, or another name, that separates its random numbers from
+                others.
+            title (`str`): Title of the progress bars.
             fraction (`float`): Fraction of the pool to select, in (0, 1].
-            folder (`Path`): Keeps the embedding signals for these labeled rows.
-            held_out (`Dataset`, *optional*): Tokenized rows with `labels` that nothing is trained on.
+            folder (`Path`): Folder of the embedding signals for these labeled rows.
+            held_out (`Dataset`, *optional*): Tokenized rows with `labels` that no model is trained on.
             first (`bool`, defaults to `True`): Whether these are first teachers, which have learned from labels only.
-            earlier (`EnsemblePrediction`, *optional*): An ensemble that gets half of the weight.
-            mixture_weight (`float`, *optional*): Weight of the backbone's probe. Default: by the held-out labels.
-            class_prior (`np.ndarray`, *optional*): `[K]` from an earlier round. Default: as the settings ask for.
-            temperature (`float`, *optional*): Temperature from an earlier round. Default: by the held-out labels.
+            earlier (`EnsemblePrediction`, *optional*): Prediction of an earlier ensemble, which gets half of the
+                weight.
+            mixture_weight (`float`, *optional*): Weight of the backbone's probe. Default: fitted on the held-out
+                labels.
+            class_prior (`np.ndarray`, *optional*): Class prior from an earlier round, `[K]`. Default: by the settings.
+            temperature (`float`, *optional*): Temperature from an earlier round. Default: fitted on the held-out
+                labels.
         """
         signals = self.cache.signals(labeled, pool, held_out, folder)
         results = score_pool(teachers, pool, self.tokenizer, self.args, stream=stream, title=self._shown(title))
@@ -169,11 +173,11 @@ class PseudoLabeler:
         """Selects rows and gives them targets and weights: the last step (UST, sections 3.1 to 3.3).
 
         Args:
-            prediction (`MCDropoutResult`): The ensemble's, on N rows.
-            stream (`str` or `int`): Names the random numbers of the selection.
+            prediction (`MCDropoutResult`): Prediction of the ensemble for N rows.
+            stream (`str` or `int`): Name of the selection's random numbers.
             fraction (`float`, defaults to `1.0`): Fraction of the pool to select.
             signals (`EmbeddingSignals`, *optional*): Embedding signals of the N rows.
-            class_prior (`np.ndarray`, *optional*): `[K]`, to which the probabilities are aligned.
+            class_prior (`np.ndarray`, *optional*): Class prior to which the probabilities are aligned, `[K]`.
             temperature (`float`, defaults to `1.0`): Temperature of the deterministic probabilities.
         """
         probs = sharpened(prediction.deterministic_probs, temperature)
@@ -240,7 +244,7 @@ class PseudoLabeler:
         )
 
     def _labels(self, rows: Dataset) -> np.ndarray:
-        """`[N]` classes of the units of encoded rows."""
+        """Returns the classes of the units of encoded rows, `[N]`."""
         return self.task.unit_labels(self.task.label_array(rows))
 
     def _temperature(
@@ -252,8 +256,8 @@ class PseudoLabeler:
     ) -> float:
         """Returns the temperature before a threshold on the confidence; 1 without one, or without held-out labels.
 
-        A model that was trained on a few labels is overconfident: its confidence is brought to its accuracy on labels
-        that it has not seen (Guo et al. 2017; see `fit_temperature`).
+        A model that was trained on a few labels is overconfident: the temperature moves its confidence to its accuracy
+        on held-out labels (Guo et al. 2017; see `fit_temperature`).
         """
         if self.args.selection_strategy != "threshold" or held_out is None or len(held_out) == 0:
             return 1.0
@@ -274,18 +278,20 @@ def find_class_prior(
     mixture_weight: float,
     predicted: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """Returns the class prior of the pool that `alignment` asks for, `[K]`; `None` for none.
+    """Returns the class prior of the pool by the option `alignment`, `[K]`; `None` for none.
 
-    How far the pool's prior is from a teacher's first predictions is estimated by each teacher alone: with the signals
-    that they share, the teachers would seem to agree. The larger the probe's weight, the less this counts.
+    The distance of the pool's prior from a teacher's first predictions is estimated from each teacher alone: with the
+    embedding signals, which all teachers share, the teachers would seem to agree. The larger the probe's weight, the
+    smaller the correction.
 
     Args:
-        ensemble (`EnsemblePrediction`): Of teachers that have learned from `labels`, or from a part of them with the
-            same prior.
-        labels (`Sequence[int]`): Labels of the labeled rows.
-        alignment (`str`): As `distribution_alignment` in `SelfTrainingConfig`.
+        ensemble (`EnsemblePrediction`): Prediction of teachers that have learned from `labels`, or from a part of them
+            with the same prior.
+        labels (`Sequence[int]` or `np.ndarray`): Labels of the labeled rows.
+        alignment (`str`): Value of `distribution_alignment` in `SelfTrainingConfig`.
         mixture_weight (`float`): Weight of the backbone's probe in the ensemble prediction.
-        predicted (`np.ndarray`, *optional*): `[N]` classes that the ensemble predicts. Default: the most probable.
+        predicted (`np.ndarray`, *optional*): Classes that the ensemble predicts, `[N]`. Default: the most probable
+            ones.
     """
     if alignment == "none":
         return None
@@ -301,12 +307,17 @@ def find_class_prior(
 
 
 def _mean_prior(probs: np.ndarray) -> np.ndarray:
-    """`[N, K]` -> `[K]`, all positive."""
+    """Returns the mean of probabilities `[N, K]` over the rows, `[K]`, all positive."""
     return np.maximum(probs.mean(axis=0, dtype=np.float64), 1e-12)
 
 
 def sharpened(probs: np.ndarray, temperature: float) -> np.ndarray:
-    """p^(1/T), normalised (Berthelot et al. 2019, "MixMatch", equation 7): `[S, K]` -> `[S, K]`."""
+    """Returns p^(1/T), normalised (Berthelot et al. 2019, "MixMatch", equation 7).
+
+    Args:
+        probs (`np.ndarray`): Probabilities, `[S, K]`.
+        temperature (`float`): Temperature T, above 0; 1 changes nothing.
+    """
     if temperature == 1.0:
         return probs
     return softmax(np.log(np.maximum(probs, 1e-30)) / temperature, axis=-1).astype(probs.dtype)

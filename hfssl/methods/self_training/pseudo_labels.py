@@ -1,4 +1,4 @@
-"""The record of what a teacher hands to its student: rows, targets, weights."""
+"""Pseudo-labels, as a student reads them: rows, targets, weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["PseudoLabels"]
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What a teacher hands to its student. N units of the pool (rows, with one label per text), S selected, K classes.
+    """Holds pseudo-labels for N units of the pool (rows, with one label per text), S of them selected, and K classes.
 
     Attributes:
-        rows (`np.ndarray`): `[S]` numbers of units of the pool, ascending.
-        target_probs (`np.ndarray`): `[S, K]`, one-hot or soft.
-        weights (`np.ndarray`): `[S]` with mean 1.
-        predicted (`np.ndarray`): `[N]` label of *every* unit of the pool.
-        bald (`np.ndarray`): `[N]`, uncertainty in nats.
+        rows (`np.ndarray`): Numbers of the selected units of the pool, `[S]`, ascending.
+        target_probs (`np.ndarray`): Targets of the selected units, `[S, K]`, one-hot or soft.
+        weights (`np.ndarray`): Weights of the selected units, `[S]`, with mean 1.
+        predicted (`np.ndarray`): Label of *every* unit of the pool, `[N]`.
+        bald (`np.ndarray`): Uncertainty of every unit in nats, `[N]`.
     """
 
     rows: np.ndarray
@@ -39,7 +39,7 @@ class PseudoLabels:
 
         Args:
             pool (`Dataset`): Encoded rows.
-            task (`Task`, *optional*): What a prediction is. Default: one label per text.
+            task (`Task`, *optional*): Kind of prediction. Default: one label per text.
         """
         task = get_task() if task is None else task
         with library_bars():
@@ -47,11 +47,16 @@ class PseudoLabels:
             return task.pseudo_labeled(pool, self.rows, self.target_probs, self.weights, units_per_row)
 
     def save(self, path: Path, **more: np.ndarray | None) -> None:
-        """Writes an `.npz` file, whole or not at all, with `more` arrays in it (those that are not `None`)."""
+        """Writes an `.npz` file, completely or not at all.
+
+        Args:
+            path (`Path`): The file.
+            more (`np.ndarray`, *optional*): Further arrays; those that are `None` are left out.
+        """
         write_arrays(path, vars(self) | more)
 
     @classmethod
     def load(cls, path: Path) -> tuple[PseudoLabels, dict[str, np.ndarray]]:
-        """Reads what `save` has written: the labels, and the other arrays."""
+        """Reads a file of `save`: the labels, and the other arrays by name."""
         arrays = read_arrays(path)
         return cls(*(arrays.pop(field.name) for field in fields(cls))), arrays

@@ -1,4 +1,4 @@
-"""What is recorded of a round of self-training (a line of `rounds.jsonl`), and whether the rounds end with it."""
+"""Records of the rounds of self-training (lines of `rounds.jsonl`), and the condition that ends the rounds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hfssl.tasks.registry import get_task
 
 __all__ = ["describe_round", "health", "is_kept", "measure_student", "termination_condition"]
 
-NOISE = 0.05  # a student that loses more held-out rows than it would by chance once in 20 times has fallen
+NOISE = 0.05  # significance level of the test whether a student is worse than the previous one
 
 
 def describe_round(
@@ -31,15 +31,15 @@ def describe_round(
     hidden_labels: np.ndarray | None = None,
     task: Task | None = None,
 ) -> dict[str, Any]:
-    """Returns what a reader wants to know about the pseudo-labels of a round; hidden labels are used here only.
+    """Returns facts about the pseudo-labels of a round for a reader; no other function uses hidden labels.
 
     Args:
         number (`int`): Number of the round, from 0.
         found (`LabeledPool`): Pseudo-labels of N rows.
-        label_names (`Sequence[str]`): K names.
-        before (`np.ndarray`, *optional*): `[N]` labels of the round before.
-        hidden_labels (`np.ndarray`, *optional*): `[N]` true classes where known, else -1.
-        task (`Task`, *optional*): What a prediction is. Default: one label per text.
+        label_names (`Sequence[str]`): Names of the K classes.
+        before (`np.ndarray`, *optional*): Labels of the previous round, `[N]`.
+        hidden_labels (`np.ndarray`, *optional*): True classes where known, else -1, `[N]`.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
     """
     task = get_task() if task is None else task
     rows, predicted = found.labels.rows, found.labels.predicted
@@ -62,7 +62,7 @@ def describe_round(
 
 
 def health(record: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the numbers of a round's record before its student is trained, for the training log."""
+    """Returns the numbers of a round's record, without those of its student, for the training log."""
     numbers = {name: value for name, value in record.items() if isinstance(value, int | float) and name != "round"}
     return {f"round/{name}": value for name, value in numbers.items()}
 
@@ -74,16 +74,18 @@ def measure_student(
     tokenizer: PreTrainedTokenizerBase,
     task: Task | None = None,
 ) -> dict[str, Any]:
-    """Returns a student's metrics on held-out rows, `None` without any, and the probability of its loss by chance.
+    """Returns a student's metrics on held-out rows, `None` without any, and the p-value of its losses.
 
+    `lost_by_chance` is the probability that chance alone makes the student lose so many rows (`sign_test`).
     Collective: every rank must call this.
 
     Args:
-        student (`PreTrainedModel`): The round's.
-        previous (`PreTrainedModel`): The one of the round before, with which it is compared; itself for no comparison.
+        student (`PreTrainedModel`): Student of the round.
+        previous (`PreTrainedModel`): Student of the previous round, for comparison; `student` itself for no
+            comparison.
         validation (`Dataset`, *optional*): Tokenized rows with `labels`.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
-        task (`Task`, *optional*): What a prediction is. Default: one label per text.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
     """
     task = get_task() if task is None else task
     if validation is None or len(validation) == 0:
@@ -96,7 +98,12 @@ def measure_student(
 
 
 def termination_condition(record: Mapping[str, Any], args: SelfTrainingConfig) -> str:
-    """Returns why the rounds end after this one, or an empty string."""
+    """Returns the reason why the rounds end after this one, or an empty string.
+
+    Args:
+        record (`Mapping[str, Any]`): Record of the round.
+        args (`SelfTrainingConfig`): Settings of the rounds.
+    """
     if record["selected"] == 0:
         return "nothing_selected"
     if record["lost_by_chance"] <= NOISE:
@@ -107,5 +114,5 @@ def termination_condition(record: Mapping[str, Any], args: SelfTrainingConfig) -
 
 
 def is_kept(record: Mapping[str, Any]) -> bool:
-    """Whether the student of a finished round is the one that the rounds go on with, or end with."""
+    """Returns whether the student of a finished round is the next teacher or the final model."""
     return record["selected"] > 0 and record["termination_condition"] != "validation_fell"

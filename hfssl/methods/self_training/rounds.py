@@ -1,7 +1,7 @@
 """Rounds of self-training: teacher -> pseudo-labels with uncertainty -> student -> next teacher.
 
-The driver around the trainers. `PseudoLabeler` labels the pool, and `RoundStore` keeps the files of the rounds: a
-killed run goes on with the round (and, inside it, with the step) where it stopped.
+`SelfTraining` is the driver of the trainers. `PseudoLabeler` labels the pool, and `RoundStore` stores the files of the
+rounds: a killed run resumes in the round (and, within it, at the step) where it stopped.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ logger = logging.get_logger(__name__)
 
 
 class SelfTraining:
-    """Runs rounds of self-training and keeps the last student, unless held-out rows say that the one before is better.
+    """Runs rounds of self-training; selects the last student, or the previous one if held-out rows show a loss.
 
     Args:
-        make_student (`Callable[[int], PreTrainedModel]`): Returns a fresh student for a random seed.
+        make_student (`Callable[[int], PreTrainedModel]`): Function that returns a fresh student for a random seed.
         args (`SelfTrainingConfig`): Training arguments of each student, and the settings of the rounds.
         processing_class (`PreTrainedTokenizerBase`): The tokenizer.
-        label_names (`list[str]`): K names.
-        output_dir (`str` or `Path`): Gets `rounds.jsonl` and a folder for each round.
-        peft_config (*optional*): Adapter settings; each student then is a fresh adapter.
-        title (`str`, defaults to `"self-training"`): Names the progress bars.
+        label_names (`list[str]`): Names of the K classes.
+        output_dir (`str` or `Path`): Folder of `rounds.jsonl` and of a folder for each round.
+        peft_config (`PeftConfig`, *optional*): Adapter settings; each student then is a fresh adapter.
+        title (`str`, defaults to `"self-training"`): Title of the progress bars.
 
     Attributes:
-        student_ (`PreTrainedModel`): The last round's student; the one before after `validation_fell`, and the first
-            teacher where no round selected a row.
-        transduction_ (`np.ndarray`): `[N]` label of each row of the pool, by the last teachers.
-        labeled_iter_ (`np.ndarray`): `[N]` first round in which a row was selected; -1 for never.
+        student_ (`PreTrainedModel`): Student of the last round; of the previous round after `validation_fell`, and the
+            first teacher where no round selected a row.
+        transduction_ (`np.ndarray`): Label of each row of the pool, by the last teachers, `[N]`.
+        labeled_iter_ (`np.ndarray`): First round in which each row was selected, `[N]`; -1 for never.
         n_iter_ (`int`): Number of rounds that were run.
         termination_condition_ (`str`): `"max_rounds"`, `"labels_stable"` (`stop_agreement`), `"validation_fell"` (by
             more than chance) or `"nothing_selected"`.
-        class_prior_ (`np.ndarray`, *optional*): `[K]` to which the pool's labels were aligned, given or estimated in
-            the first round; `None` for none.
-        signals_ (`EmbeddingSignals`, *optional*): What the untrained backbone tells of the pool; `None` where no
-            setting asks for it.
+        class_prior_ (`np.ndarray`, *optional*): Class prior to which the pool's labels were aligned, given or
+            estimated in the first round, `[K]`; `None` for none.
+        signals_ (`EmbeddingSignals`, *optional*): Signals of the pool from the untrained backbone; `None` where no
+            setting requires them.
         rounds_ (`list[dict]`): Records of the rounds, as in `rounds.jsonl`.
         curves_ (`list[dict]`): The students' training logs, with the round in each entry.
 
@@ -120,21 +120,24 @@ class SelfTraining:
         """Runs the rounds, or the remaining ones when `output_dir` holds earlier ones.
 
         Args:
-            teachers (`PreTrainedModel` or a sequence): The first teacher, fine-tuned on the labels, or several, whose
-                probabilities are averaged; later rounds are taught by the student.
+            teachers (`PreTrainedModel` or `Sequence[PreTrainedModel]`): The first teacher, fine-tuned on the labels,
+                or several, whose probabilities are averaged; the teacher of a later round is the previous student.
             labeled (`Dataset`): Tokenized rows with `labels`.
             pool (`Dataset`): N tokenized rows; labels in it are not read.
-            validation (`Dataset`, *optional*): Tokenized rows with `labels`, which are never trained on. They measure
-                each student, end the rounds when a student is worse than the one before by more than chance, and fit
+            validation (`Dataset`, *optional*): Tokenized rows with `labels` that no model is trained on. They measure
+                each student, end the rounds when a student is worse than the previous one by more than chance, and fit
                 the temperature before a threshold.
-            hidden_labels (`np.ndarray`, *optional*): `[N]` true labels of the pool where known, else -1; used for the
+            hidden_labels (`np.ndarray`, *optional*): True labels of the pool where known, else -1, `[N]`; used for the
                 records only.
+
+        Raises:
+            TrainingError: The pool is empty.
         """
         if len(pool) == 0:
             raise TrainingError(
                 "Self-training needs unlabeled rows, got none; add --unlabeled or train on labels only."
             )
-        device = self.args.device  # also starts the process group, before the ranks talk
+        device = self.args.device  # also starts the process group, before the ranks communicate
         self.rounds_ = self.store.records()
         self.class_prior_: np.ndarray | None = None
         self.signals_: EmbeddingSignals | None = None
@@ -158,17 +161,17 @@ class SelfTraining:
     ) -> tuple[PreTrainedModel, list[dict]]:
         """Repeats the last round, with more labels and new teachers.
 
-        The first round's own teachers, which had fewer labels, have no weight any more (benchmarks/NOTES.md,
-        2026-11-26). The teacher of a later round keeps half of the weight.
+        The first round's own teachers, which had fewer labels, have no weight in the refit (benchmarks/NOTES.md,
+        2026-11-26). The teacher of a later round has half of the weight.
 
         Args:
             teachers (`Sequence[PreTrainedModel]`): Models that were fine-tuned on `labeled`.
-            labeled (`Dataset`): Tokenized rows with `labels`, more than `fit` had.
-            pool (`Dataset`): The pool that `fit` had.
-            folder (`str` or `Path`): Gets the student; `output_dir` holds the rounds of a finished `fit`.
+            labeled (`Dataset`): Tokenized rows with `labels`, more than in `fit`.
+            pool (`Dataset`): The pool of `fit`.
+            folder (`str` or `Path`): Folder of the student; `output_dir` holds the rounds of a finished `fit`.
 
         Returns:
-            `tuple[PreTrainedModel, list[dict]]`: The student and its training log.
+            The student and its training log.
 
         Raises:
             TrainingError: There is no round with a student.
@@ -188,10 +191,10 @@ class SelfTraining:
             fraction=self.args.fraction_at(number),
             folder=place.path,
             earlier=None if first else self.store[number].load_ensemble(),
-            mixture_weight=records[0]["probe_weight"],  # the labels that it rests on are among `labeled` now
-            # What a student predicts has been aligned by its own teachers.
+            mixture_weight=records[0]["probe_weight"],  # the labels that it was fitted on are in `labeled` now
+            # A student's predictions were aligned by its own teachers.
             class_prior=None if first else self.store[number].load_labels()[1],
-            temperature=records[number]["temperature"],  # no label is held out any more
+            temperature=records[number]["temperature"],  # a refit has no held-out labels
         )
         place.save_labels(found.labels, found.class_prior)
         return self._train_student(number, self.title, found.labels, labeled, pool, place)
@@ -220,7 +223,7 @@ class SelfTraining:
         return form_ensemble(models, labeled, self.tokenizer, num_classes=classes, bf16=bf16, task=self.task)
 
     def _recall(self, record: dict[str, Any]) -> None:
-        """Takes up a finished round from disk."""
+        """Restores a finished round from disk."""
         place = self.store[record["round"]]
         labels, self.class_prior_ = place.load_labels()
         self._remember(record["round"], labels)
@@ -230,7 +233,7 @@ class SelfTraining:
         if record["selected"]:
             self.curves_ += place.load_curve()
         self.termination_condition_ = record["termination_condition"]
-        self.store.tidy(record["round"])  # a kill may have come before it
+        self.store.tidy(record["round"])  # after a kill the checkpoints may still be there
 
     def _remember(self, number: int, labels: PseudoLabels) -> None:
         fresh = labels.rows[self.labeled_iter_[labels.rows] < 0]
@@ -260,7 +263,7 @@ class SelfTraining:
             self._teachers = self._ensemble([self.student_])
         elif is_main():
             logger.warning("%s selected no rows: the previous student is kept and the rounds end.", title)
-        # Whether the first student is better than the first teacher is for the verdict to say.
+        # The verdict, not this loop, compares the first student with the first teacher.
         compared = before if number else self.student_
         record |= measure_student(self.student_, compared, validation, self.tokenizer, self.task)
         record["seconds"] = time.perf_counter() - started
@@ -274,7 +277,7 @@ class SelfTraining:
     def _label_pool(
         self, number: int, title: str, labeled: Dataset, pool: Dataset, validation: Dataset | None
     ) -> LabeledPool:
-        """Returns what the teachers hand to the student of a round, saved in its folder."""
+        """Returns the pseudo-labels for the student of a round, saved in the round's folder."""
         found = self.labeler.label(
             self._teachers,
             labeled,
@@ -317,7 +320,7 @@ class SelfTraining:
             train_dataset=labeled,
             unlabeled_dataset=selected,
             processing_class=self.tokenizer,
-            peft_config=self.peft_config if fresh else None,  # a teacher brings its adapter along
+            peft_config=self.peft_config if fresh else None,  # the copy of a teacher already has its adapter
             title=f"{title}: student",
         )
         trainer.notes.update(notes or {})

@@ -21,13 +21,13 @@ __all__ = ["SelfTrainingObjective", "SelfTrainingTrainer"]
 
 
 class SelfTrainingObjective(Objective):
-    """Cross-entropy on the labeled rows plus `lambda_u` times the weighted loss on the pseudo-labeled rows.
+    """Computes the cross-entropy on the labeled rows plus `lambda_u` times the loss on the pseudo-labeled rows.
 
-    The unlabeled dataset has two more columns: `pseudo_probs` `[K]` (one-hot or soft) and `weight` (a float). Both are
-    fixed for the round, and come from `hfssl.methods.self_training.pseudo_labeler`.
+    The unlabeled dataset has two more columns: `pseudo_probs` `[K]` (one-hot or soft) and `weight` (a float). Both
+    come from `hfssl.methods.self_training.pseudo_labeler` and do not change during the round.
 
-    With `lambda_u=0` the pseudo-labeled rows are not even passed through the model, so that the run equals
-    `SupervisedObjective` to the last bit (in a joint forward other dropout masks would fall on the labeled rows).
+    With `lambda_u=0` the pseudo-labeled rows do not go through the model, so that the run equals `SupervisedObjective`
+    to the last bit (a joint forward pass would change the dropout masks of the labeled rows).
     """
 
     paper = (
@@ -49,7 +49,7 @@ class SelfTrainingObjective(Objective):
     def loss(
         self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch], step: int
     ) -> dict[str, torch.Tensor]:
-        """The loss of the labeled rows plus lambda_u times that of the pseudo-labeled ones, by their weights."""
+        """Returns the loss of the labeled rows plus `lambda_u` times the weighted loss of the pseudo-labeled ones."""
         if self.lambda_u == 0:
             return self.supervised.loss(model, labeled, None, step)
         pseudo = unlabeled["plain"]
@@ -72,10 +72,10 @@ class SelfTrainingObjective(Objective):
 
 
 class SelfTrainingTrainer(SupervisedTrainer):
-    """One student: labeled rows plus weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
+    """Trains one student on labeled rows and weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
 
-    With `retrain_head` its logit layer is fitted anew when training is over (`hfssl.training.head_fitting`). The
-    rounds around it are in `hfssl.methods.self_training.rounds`.
+    With `retrain_head` the student's logit layer is fitted again after training (`hfssl.training.head_fitting`). The
+    rounds, which train several students, are in `hfssl.methods.self_training.rounds`.
 
     Example:
         >>> import hfssl
@@ -97,7 +97,7 @@ class SelfTrainingTrainer(SupervisedTrainer):
     unlabeled_dataset: Dataset
 
     def after_training(self) -> None:
-        """Also retrains the logit layer, with `retrain_head`."""
+        """Retrains the logit layer, with `retrain_head`, in addition to the base class's work."""
         super().after_training()
         if not self.args.retrain_head or self.args.lambda_u == 0:
             return

@@ -1,4 +1,4 @@
-"""The ensemble of teachers: models that label a pool, and what they predict on it. M teachers, N rows, K classes."""
+"""The ensemble of teachers: models that label a pool, and their predictions. M teachers, N rows, K classes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model that labels the pool: by its head, or by logistic regression on the means over its tokens.
+    """Predicts labels of the pool, by the model's head or by logistic regression on the means over its tokens.
 
     Attributes:
-        model (`PreTrainedModel`): On the device to use.
-        probe (`LayerProbe`, *optional*): Probe of its last layer; `None` leaves the prediction to the head.
+        model (`PreTrainedModel`): A classifier, on the device to use.
+        probe (`LayerProbe`, *optional*): Probe of its last layer; `None` uses the head.
         bf16 (`bool`, defaults to `False`): Whether to compute in bfloat16, as in training.
-        task (`Task`, *optional*): What a prediction is. Default: one label per text.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
     """
 
     model: PreTrainedModel
@@ -49,7 +49,13 @@ class Teacher:
     task: Task = field(default_factory=get_task)
 
     def probs(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, progress: str | None = None) -> np.ndarray:
-        """Returns `[N, K]`, without dropout. Collective: every rank must call this."""
+        """Returns the probabilities, `[N, K]`, without dropout. Collective: every rank must call this.
+
+        Args:
+            rows (`Dataset`): N tokenized rows.
+            tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+            progress (`str`, *optional*): Title of a progress bar; `None` shows no bar.
+        """
         if self.probe is not None:
             embedded = embed_layers(self.model, rows, tokenizer, upper=False, bf16=self.bf16, progress=progress)
             return self.probe.probs(embedded).astype(np.float32)
@@ -71,11 +77,11 @@ def form_ensemble(
     Args:
         models (`Sequence[PreTrainedModel]`): M models, on the device to use.
         labeled (`Dataset`, *optional*): Tokenized rows with `labels`, to which a probe of each model's last layer is
-            fitted; `None` lets the models predict by their heads.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
-        num_classes (`int`): K.
+            fitted; `None` uses the heads of the models.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        num_classes (`int`): Number K of classes.
         bf16 (`bool`): Whether the models compute in bfloat16.
-        task (`Task`): What a prediction is.
+        task (`Task`): Kind of prediction.
     """
     if labeled is None:
         return [Teacher(model, bf16=bf16, task=task) for model in models]
@@ -83,22 +89,25 @@ def form_ensemble(
     labels, teachers = task.label_array(labeled), []
     for model in models:
         embedded = embed_layers(model, labeled, tokenizer, upper=False, bf16=bf16)
-        # The seed belongs to the folds that weigh several layers; here is one.
+        # The seed is for the folds that weight several layers; there is one layer here.
         teachers.append(Teacher(model, broadcast(fit_layer_probe(embedded, labels, num_classes, seed=0)), bf16, task))
     return teachers
 
 
 def with_soup(models: list[PreTrainedModel]) -> list[PreTrainedModel]:
-    """Puts the mean of the models' weights before several models: students start from the first.
+    """Adds the mean of several models' weights in front of them; students start from the first model.
 
-    Model soups (Wortsman et al. 2022). The factors of two adapters may not be averaged: the product of the means is
-    not the mean of the products.
+    Model soups (Wortsman et al. 2022). The factors of two adapters cannot be averaged: the product of the means is not
+    the mean of the products.
+
+    Args:
+        models (`list[PreTrainedModel]`): At least one model. A single model, or an adapter, gets no soup.
     """
     if len(models) < 2:
         return models
     if isinstance(models[0], PeftModel):
         if is_main():
-            logger.warning("Adapters cannot be averaged: the teachers go without model_soup.")
+            logger.warning("Adapters cannot be averaged: model_soup is ignored.")
         return models
     return [mean_of_weights(models), *models]
 
@@ -110,12 +119,12 @@ def mean_probs(teachers: Sequence[Teacher], rows: Dataset, tokenizer: PreTrained
 
 @dataclass(frozen=True)
 class EnsemblePrediction:
-    """What M teachers predict on N rows.
+    """Holds the predictions of M teachers for N rows.
 
     Attributes:
-        teacher_probs (`np.ndarray`): `[M, N, K]` of each teacher alone, without dropout.
-        combined (`MCDropoutResult`): Of all passes of all teachers. Embedding signals change its deterministic
-            probabilities and nothing else.
+        teacher_probs (`np.ndarray`): Probabilities of each teacher alone, without dropout, `[M, N, K]`.
+        combined (`MCDropoutResult`): Result of all passes of all teachers. Embedding signals change only its
+            deterministic probabilities.
     """
 
     teacher_probs: np.ndarray
@@ -127,7 +136,7 @@ class EnsemblePrediction:
         return cls(np.stack([result.deterministic_probs for result in results]), combine(results))
 
     def with_signals(self, signals: EmbeddingSignals, mixture_weight: float) -> EnsemblePrediction:
-        """Returns the prediction changed by embedding signals: each teacher's by itself, and then their mean.
+        """Returns the prediction changed by embedding signals: first each teacher's, then their mean.
 
         Args:
             signals (`EmbeddingSignals`): Signals of the N rows.
@@ -137,18 +146,18 @@ class EnsemblePrediction:
         return replace(self, combined=replace(self.combined, deterministic_probs=signals.adjust_ensemble(probs)))
 
     def merged(self, other: EnsemblePrediction) -> EnsemblePrediction:
-        """Returns the prediction of both ensembles, each of which as a whole has a weight of one half."""
+        """Returns the prediction of both ensembles, each with a total weight of one half."""
         return EnsemblePrediction(
             np.concatenate([self.teacher_probs, other.teacher_probs]), combine([self.combined, other.combined])
         )
 
     def save(self, path: Path) -> None:
-        """Writes an `.npz` file, whole or not at all."""
+        """Writes an `.npz` file, completely or not at all."""
         write_arrays(path, asdict(self.combined) | {"teacher_probs": self.teacher_probs})
 
     @classmethod
     def load(cls, path: Path) -> EnsemblePrediction:
-        """Reads what `save` has written."""
+        """Reads a file of `save`."""
         arrays = read_arrays(path)
         return cls(arrays.pop("teacher_probs"), MCDropoutResult(**arrays))
 
@@ -169,12 +178,12 @@ def score_pool(
     Args:
         teachers (`Sequence[Teacher]`): M teachers.
         pool (`Dataset`): N tokenized rows.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
-        args (`SelfTrainingConfig`): `mc_passes`, `mc_top_layers`, `bf16` and `seed` count here. The stochastic passes
-            are divided among the teachers, which differ more than the passes of one of them; with 0 passes the
-            uncertainty is what the teachers disagree on.
-        stream (`str` or `int`): Tells the random numbers of these passes from those of other calls.
-        title (`str`, *optional*): Text next to the progress bars; `None` shows none.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        args (`SelfTrainingConfig`): Settings, of which `mc_passes`, `mc_top_layers`, `bf16` and `seed` matter here.
+            The stochastic passes are divided among the teachers, which differ more than the passes of one of them;
+            with 0 passes the uncertainty is the teachers' disagreement.
+        stream (`str` or `int`): Name that separates the random numbers of these passes from those of other calls.
+        title (`str`, *optional*): Title of the progress bars; `None` shows no bar.
     """
     each = math.ceil(args.mc_passes / len(teachers))
     what = f"{each} passes over" if each else "one pass over"

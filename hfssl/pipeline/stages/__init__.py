@@ -1,1 +1,1 @@
-"""The stages of `fit`: one file each, with `run(context, folder) -> StageRecord`; `hfssl.config.stages` lists them."""
+"""The stages of `fit`, one file each: `run(context, folder) -> StageRecord`; `hfssl.config.stages` lists them."""

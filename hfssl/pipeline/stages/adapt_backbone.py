@@ -1,4 +1,4 @@
-"""The pretext stage: adapts the backbone to the raw text by masked spans, and leaves an encoder."""
+"""The pretext stage: adapts the backbone to the raw text by masked spans, and saves an encoder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["cost", "is_planned", "run"]
 
 
 def is_planned(plan: RunPlan) -> bool:
-    """Returns whether the user or the preset asks for it, and there are unlabeled rows."""
+    """Returns whether the user or the preset requests the stage, and there are unlabeled rows."""
     asked = plan.preset.pretext is not None if plan.arguments.pretext is None else plan.arguments.pretext
     return asked and plan.rows["unlabeled"] > 0
 
 
 def run(context: StageContext, folder: Path) -> StageRecord:
-    """Trains on all training texts, watched on `proxy`, which it never trains on; saves `encoder/`."""
+    """Trains on all training texts, evaluates on `proxy`, which it never trains on, and saves `encoder/`."""
     factory, plan = context.factory, context.plan
     settings = plan.preset.pretext or PRETEXT_ON_REQUEST
     config = factory.config(MaskedSpanConfig, folder, settings, seed=plan.seed("pretext"))
@@ -43,8 +43,8 @@ def run(context: StageContext, folder: Path) -> StageRecord:
         title=context.title,
     )
     trainer.train(resume_from_checkpoint=True)
-    # Saved as a headless encoder, the shape of the backbone itself, so that every later stage, LoRA included, just
-    # starts from another folder. What the masked LM lacks (a pooler) stays as it was in the backbone.
+    # Saved as an encoder without a head, like the backbone itself, so that every later stage, LoRA included, only
+    # starts from another folder. Parts that the masked LM lacks (a pooler) are those of the backbone.
     encoder = factory.classifier(config.seed, after_pretext=False).base_model
     transfer_encoder(plain_model(trainer.model), encoder)
     save_checkpoint(encoder, context.tokenizer, folder / "encoder")
@@ -62,5 +62,5 @@ def cost(sizes: RunSizes, stage: str) -> StageCost:
 
 
 def _texts(part: Dataset) -> Dataset:
-    """The rows without labels and other columns."""
+    """Returns the rows without labels and other columns."""
     return part.remove_columns([name for name in part.column_names if name not in ("text", "text_pair")])

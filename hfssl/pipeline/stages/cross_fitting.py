@@ -1,4 +1,4 @@
-"""The cross-fitting stage: each labeled row is predicted by models of every stage that have not seen it."""
+"""The cross-fitting stage: models of every stage, trained without a labeled row, predict its label."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_planned(plan: RunPlan) -> bool:
 
 
 def run(context: StageContext, folder: Path) -> StageRecord:
-    """Trains the stages' models without each fold and keeps their predictions of its rows."""
+    """Trains the stages' models without each fold and saves their predictions for its rows."""
     plan = context.plan
 
     def models(place: Path, number: int, labeled: Dataset) -> dict[str, PreTrainedModel]:

@@ -21,7 +21,7 @@ __all__ = ["cost", "fold_model", "is_planned", "record_of", "refit", "run", "tra
 
 
 def is_planned(plan: RunPlan) -> bool:
-    """Returns `True`: without it there is nothing to compare with."""
+    """Returns `True`: every comparison needs this stage."""
     return True
 
 
@@ -31,7 +31,7 @@ def run(context: StageContext, folder: Path) -> StageRecord:
 
 
 def refit(context: StageContext, folder: Path, labeled: Dataset) -> Trained:
-    """Trains once more on all labeled rows (tokenized)."""
+    """Trains once more on all labeled rows, which are tokenized."""
     return train(context, folder, labeled, after_pretext=False)
 
 
@@ -58,7 +58,7 @@ def record_of(context: StageContext, folder: Path, *, after_pretext: bool) -> St
 
 def train(context: StageContext, folder: Path, labeled: Dataset, *, after_pretext: bool) -> Trained:
     """Trains a labels-only model on tokenized rows."""
-    # The same seed with and without pretext: the two differ in the encoder and in nothing else.
+    # The same seed with and without pretext: the two models differ only in the encoder.
     seed = context.plan.seed("supervised")
     trainers = context.factory.labels_only(folder, context.title, labeled, seed=seed, after_pretext=after_pretext)
     return Trained(trainers["supervised"].model, descriptions(trainers), _curves(trainers))
@@ -71,6 +71,6 @@ def fold_model(context: StageContext, fold: Fold, *, stream: str, after_pretext:
 
 
 def _curves(trainers: Mapping[str, SSLTrainer]) -> list[dict[str, Any]]:
-    """The log of fine-tuning, or, where the preset has none, that of the contrastive stage."""
+    """Returns the log of fine-tuning, or, where the preset has none, that of the contrastive stage."""
     logs = [trainer.state.log_history for trainer in trainers.values()]
     return logs[-1] or logs[0]

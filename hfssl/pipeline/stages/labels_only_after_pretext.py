@@ -31,7 +31,7 @@ def run(context: StageContext, folder: Path) -> StageRecord:
 
 
 def refit(context: StageContext, folder: Path, labeled: Dataset) -> Trained:
-    """Trains once more on all labeled rows (tokenized)."""
+    """Trains once more on all labeled rows, which are tokenized."""
     return labels_only.train(context, folder, labeled, after_pretext=True)
 
 
@@ -46,7 +46,7 @@ def cost(sizes: RunSizes, stage: str) -> StageCost:
 
 
 def starts_from_pretext(context: StageContext) -> bool:
-    """Returns whether pool stages start from the encoder of the pretext stage: if held-out labels speak for it."""
+    """Returns whether pool stages start from the encoder of the pretext stage, by the held-out labels."""
     if NAME not in context.plan.stages:
         return False
     probs = {name: context.held_out.predictions(name)["validation"] for name in (LABELS_ONLY, NAME)}

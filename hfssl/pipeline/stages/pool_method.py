@@ -1,6 +1,6 @@
 """A method of `METHODS` as a pool stage: one training run on the labeled rows and the pool.
 
-A row of `STAGES` is all that such a stage needs: `"fixmatch": method_stage("fixmatch", "FixMatch")`.
+Such a stage needs only a row of `STAGES`: `"fixmatch": method_stage("fixmatch", "FixMatch")`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run(context: StageContext, folder: Path) -> StageRecord:
 
 
 def refit(context: StageContext, folder: Path, labeled: Dataset) -> Trained:
-    """Trains once more on all labeled rows (tokenized) and the pool."""
+    """Trains once more on all labeled rows, which are tokenized, and the pool."""
     stage = context.selected_stage
     return _train(context, stage, folder, context.title, labeled, stream=stage)
 
@@ -77,7 +77,7 @@ def _train(context: StageContext, stage: str, folder: Path, title: str, labeled:
 
 
 def _method_name(stage: str) -> str:
-    """Name in `METHODS` of the method that a stage runs."""
+    """Returns the name in `METHODS` of the method that a stage runs."""
     name = STAGES[stage].method
     if name is None:
         raise ValueError(f"Expected `method` in the row '{stage}' of STAGES, got none; name one of METHODS there.")

@@ -1,7 +1,7 @@
-"""The refit stage: what the verdict selected, trained once more on all labels.
+"""The refit stage: trains the selected stage once more on all labels.
 
-The labels that were held out for the verdict and the temperature have done their work. They are a fifth of all, and
-with a few labels a fifth is worth points (as in scikit-learn's searches, `refit=True`).
+After the verdict and the fit of the temperature, the held-out labels are free for training. They are a fifth of all
+labels, and a fifth of a few labels improves the model (scikit-learn's searches do the same with `refit=True`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["cost", "is_planned", "run"]
 
 
 def is_planned(plan: RunPlan) -> bool:
-    """Returns whether it is asked for; rows of a validation file of the user's own are never learned from."""
+    """Returns whether the stage is requested; rows of the user's own validation file are never learned from."""
     asked = plan.preset.refit if plan.arguments.refit is None else plan.arguments.refit
     return asked and plan.arguments.validation is None and plan.rows["validation"] > 0
 
@@ -41,7 +41,7 @@ def run(context: StageContext, folder: Path) -> StageRecord:
 
 
 def cost(sizes: RunSizes, stage: str) -> StageCost:
-    """Returns the tokens of the most expensive stage: of new teachers and a student where there are rounds."""
+    """Returns the tokens of the most expensive stage; with rounds, those of new teachers and a student."""
     labels = sizes.labels + sizes.held_out
     costs = [StageCost(stage, sizes.labels_only(labels))]
     costs += [StageCost(stage, cost.trained) for cost in method_costs(sizes)]
@@ -52,6 +52,6 @@ def cost(sizes: RunSizes, stage: str) -> StageCost:
 
 
 def _all_labels(parts: DatasetDict | dict[str, Dataset]) -> Dataset:
-    """All rows with a label that may be learned from, held-out ones included."""
+    """Returns all labeled rows that models may learn from, held-out ones included."""
     columns = parts["labeled"].column_names
     return concatenate_datasets([parts["labeled"], parts["validation"].select_columns(columns)])

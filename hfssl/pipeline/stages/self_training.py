@@ -31,8 +31,7 @@ from hfssl.training.config import changed_settings
 
 __all__ = ["cost", "is_planned", "refit", "run", "train_fold"]
 
-# Below, an estimate that inherits the noise of the held-out accuracy misleads.
-MIN_HELD_OUT = 30
+MIN_HELD_OUT = 30  # with fewer held-out labels an estimate that rests on their accuracy is too noisy
 CHECKED_ROWS = 500  # rows of the pool on which the student is compared with its pseudo-labels
 
 
@@ -92,7 +91,7 @@ def refit(context: StageContext, folder: Path, labeled: Dataset) -> Trained:
 
 
 def train_fold(context: StageContext, fold: Fold) -> PreTrainedModel:
-    """Trains one student on the labeled rows outside a fold, taught by the labels-only model of the same rows."""
+    """Trains one student on the labeled rows outside a fold; its teacher is the labels-only model of these rows."""
     after_pretext = starts_from_pretext(context)
     seed = context.plan.seed(f"cross_fit-{fold.number}")
     place = fold.folder / "rounds"
@@ -111,7 +110,7 @@ def cost(sizes: RunSizes, stage: str) -> StageCost:
 def _rounds(
     context: StageContext, folder: Path, title: str, rounds: int, labels: int, seed: int, after_pretext: bool
 ) -> SelfTraining:
-    """The driver of the rounds, with the preset's settings for so many labeled rows."""
+    """Returns the driver of the rounds, with the preset's settings for that number of labeled rows."""
     factory = context.factory
     preset = context.plan.preset.at(labels)
     settings = preset.supervised | preset.self_training | {"rounds": rounds}
@@ -132,7 +131,7 @@ def _rounds(
 def _teachers(
     context: StageContext, folder: Path, labeled: Dataset, numbers: Iterable[int], after_pretext: bool
 ) -> list[PreTrainedModel]:
-    """Members of an ensemble of labels-only models: number 0 is like the labels-only stage, the others differ."""
+    """Returns labels-only models for an ensemble: number 0 is like the labels-only stage, the others differ."""
     return [
         context.factory.teacher(
             folder / f"teacher-{number}",
@@ -147,9 +146,9 @@ def _teachers(
 
 
 def _observations(context: StageContext, rounds: SelfTraining, pool: Dataset) -> dict[str, list[str]]:
-    """Alarms, which speak against the student, and notes, which a reader of the verdict should know anyhow.
+    """Returns alarms, which speak against the student, and notes, which explain the verdict.
 
-    Computed as in training, in bf16 where that was used: how often models agree asks for no more.
+    The predictions are computed as in training, in bf16 where training used it: alarms do not need more precision.
     """
     task, proxy = context.task, context.tokens["proxy"]
     labels = task.unit_labels(context.held_out.labels("labeled"))
@@ -168,7 +167,7 @@ def _observations(context: StageContext, rounds: SelfTraining, pool: Dataset) ->
 
 
 def _unlearned(context: StageContext, rounds: SelfTraining, pool: Dataset) -> list[str]:
-    """Whether the student predicts its pseudo-labels, on some rows of the pool that it was trained on."""
+    """Returns an alarm if the student does not predict its pseudo-labels, by some of the rows that it learned from."""
     taught = np.flatnonzero(rounds.labeled_iter_ >= 0)
     if not len(taught):
         return []
@@ -185,13 +184,13 @@ def _unlearned(context: StageContext, rounds: SelfTraining, pool: Dataset) -> li
 
 
 def _labels_only(context: StageContext, rows: Dataset, device: torch.device) -> np.ndarray:
-    """`[N, K]` logits of the labels-only model."""
+    """Returns logits `[N, K]` of the labels-only model."""
     model = from_pretrained(context.run_folder.stage(LABELS_ONLY) / "model")
     return predict_logits(model, rows, context.tokenizer, device=device)
 
 
 def _estimates(context: StageContext, student_probs: np.ndarray, device: torch.device) -> list[str]:
-    """Estimated accuracies of labels only and of the student on `proxy`, whose labels are not read."""
+    """Returns estimated accuracies of labels only and of the student on `proxy`, whose labels are not read."""
     held_out, task = context.held_out, context.task
     labels = task.unit_labels(held_out.labels("validation"))
     if len(labels) < MIN_HELD_OUT:
@@ -204,5 +203,5 @@ def _estimates(context: StageContext, student_probs: np.ndarray, device: torch.d
     shown = ", ".join(f"{name} {100 * estimate:.0f}%" for name, estimate in estimates.items())
     return [
         f"Accuracy on {len(student_probs):,} set-aside texts, estimated without their labels (average thresholded "
-        f"confidence): {shown}; no surer than the {len(labels)} held-out labels that it rests on."
+        f"confidence): {shown}; the estimate is as uncertain as the accuracy on the {len(labels)} held-out labels."
     ]

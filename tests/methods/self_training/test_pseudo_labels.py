@@ -1,4 +1,4 @@
-"""The record of pseudo-labels: what a student is trained on, and back from disk."""
+"""Pseudo-labels: the rows that a student is trained on, and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How rounds of self-training end: every condition, what is kept then, and what a resumed run finds."""
+"""The end of the rounds of self-training: every condition, the final student, and a resumed run."""
 
 from __future__ import annotations
 

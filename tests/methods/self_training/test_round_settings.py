@@ -1,4 +1,4 @@
-"""What the settings of self-training do to its rounds."""
+"""The effect of the settings of self-training on its rounds."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_adapters_are_not_averaged_and_it_says_so(tiny_backbone, teacher, tmp_pa
     more = tokenize_dataset(make_dataset(14, labels=True), load_tokenizer(tiny_backbone), MAX_LENGTH)
     student, _ = rounds.refit(adapters, more, pool, tmp_path / "refit")
     assert isinstance(student, PeftModel)
-    assert warnings == ["Adapters cannot be averaged: the teachers go without model_soup."]
+    assert warnings == ["Adapters cannot be averaged: model_soup is ignored."]
     assert [teacher.model for teacher in rounds._teachers] == adapters
 
 

@@ -1,4 +1,4 @@
-"""Files of the rounds: what is saved comes back, and a finished round leaves no checkpoints."""
+"""Files of the rounds: saved values are read back, and a finished round has no checkpoints."""
 
 from __future__ import annotations
 

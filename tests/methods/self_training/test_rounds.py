@@ -1,4 +1,4 @@
-"""Rounds of self-training: kills and ranks change nothing, what the fitted attributes promise, pools of every kind."""
+"""Rounds of self-training: kills and ranks change nothing; the fitted attributes; pools of every kind."""
 
 from __future__ import annotations
 

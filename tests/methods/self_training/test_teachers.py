@@ -1,4 +1,4 @@
-"""The ensemble of teachers: predictions combined, changed by signals, merged with another ensemble's, and kept."""
+"""The ensemble of teachers: predictions combined, changed by signals, merged with another ensemble's, and saved."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Embedding signals: what the frozen encoder tells of the pool."""
+"""Embedding signals: properties of the pool in the embeddings of a frozen encoder."""

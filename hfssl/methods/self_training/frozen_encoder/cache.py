@@ -1,4 +1,4 @@
-"""Embedding signals, computed once for all rounds and once for a refit, and kept on disk."""
+"""Embedding signals, computed once for all rounds and once for a refit, and stored on disk."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ SIGNALS_FILE, EMBEDDINGS_FILE = "signals.npz", "embeddings.npz"
 
 
 class SignalCache:
-    """Finds the embedding signals of a pool: on disk, or by the untrained backbone.
+    """Reads the embedding signals of a pool from disk, or computes them with the untrained backbone.
 
     Args:
-        make_encoder (`Callable[[], PreTrainedModel]`): Returns a model with the backbone's own weights; called only
-            where something has to be embedded.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
-        args (`SelfTrainingConfig`): Which signals are wanted, and the seed.
-        label_names (`Sequence[str]`): K names.
-        folder (`Path`): Keeps the embeddings of the pool, which do not depend on the labels.
-        title (`str`, *optional*): Text next to the progress bars; `None` shows none.
+        make_encoder (`Callable[[], PreTrainedModel]`): Function that returns a model with the backbone's own weights;
+            called only if texts must be embedded.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        args (`SelfTrainingConfig`): Settings that select the signals, and the seed.
+        label_names (`Sequence[str]`): Names of the K classes.
+        folder (`Path`): Folder of the pool's embeddings, which do not depend on the labels.
+        title (`str`, *optional*): Title of the progress bars; `None` shows no bar.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class SignalCache:
     def signals(
         self, labeled: Dataset, pool: Dataset, held_out: Dataset | None, folder: Path
     ) -> EmbeddingSignals | None:
-        """Returns the signals of these rows; `None` where no setting asks for any.
+        """Returns the signals of these rows; `None` where no setting requires them.
 
-        Collective: every rank must call this. Each gets what rank 0 has found, which alone writes files.
+        Collective: every rank must call this. Each gets the result of rank 0, which alone writes files.
 
         Args:
             labeled (`Dataset`): Tokenized rows with `labels`.
             pool (`Dataset`): N tokenized rows.
-            held_out (`Dataset`, *optional*): Tokenized rows on which the probe predicts, too.
-            folder (`Path`): Keeps the signals for these labels.
+            held_out (`Dataset`, *optional*): Tokenized rows for which the probe predicts, too.
+            folder (`Path`): Folder of the signals for these labels.
 
         Raises:
             TrainingError: The embeddings on disk are those of a pool of another size.
@@ -93,7 +93,7 @@ class SignalCache:
         return signals
 
     def _embed_pool(self, encoder: _Encoder, pool: Dataset) -> np.ndarray:
-        """Returns `[H, N, D]`, from disk where the signals of other labels have left them."""
+        """Returns the pool's embeddings, `[H, N, D]`, from disk if the signals for other labels have stored them."""
         path = self.folder / EMBEDDINGS_FILE
         kept = broadcast(read_arrays(path)["layers"] if path.exists() else None)
         if kept is None:
@@ -121,12 +121,12 @@ class SignalCache:
 
 
 class _Encoder:
-    """The untrained backbone, made when something is embedded for the first time.
+    """Embeds rows with the untrained backbone, which is made for the first row that must be embedded.
 
     Args:
-        make (`Callable[[], PreTrainedModel]`): Returns the model.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
-        args (`SelfTrainingConfig`): Device and precision.
+        make (`Callable[[], PreTrainedModel]`): Function that returns the model.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        args (`SelfTrainingConfig`): Settings with device and precision.
     """
 
     def __init__(
@@ -139,9 +139,9 @@ class _Encoder:
         return self.make().to(self.args.device)
 
     def embed(self, rows: Dataset, progress: str | None = None) -> np.ndarray:
-        """Returns `[H, N, D]`; by the upper layers where `upper` is set."""
+        """Returns embeddings `[H, N, D]`, of the upper layers where `upper` is set."""
         return embed_layers(self.model, rows, self.tokenizer, upper=self.upper, bf16=self.args.bf16, progress=progress)
 
     def embed_texts(self, texts: list[str]) -> np.ndarray:
-        """Returns `[len(texts), D]` by the last layer."""
+        """Returns embeddings of the last layer, `[len(texts), D]`."""
         return self.embed(Dataset.from_dict(dict(self.tokenizer(texts, truncation=True))))[-1]

@@ -18,11 +18,11 @@ __all__ = ["EmbeddedRows", "embed_layers"]
 
 @dataclass(frozen=True)
 class EmbeddedRows:
-    """N rows as a frozen encoder represents them.
+    """Holds N rows as a frozen encoder represents them.
 
     Attributes:
-        layers (`np.ndarray`): `[H, N, D]` embeddings of length 1 by H layers, the deepest layer last.
-        labels (`np.ndarray`, *optional*): `[N]` class numbers; `None` where no label may be looked at.
+        layers (`np.ndarray`): Embeddings of length 1 by H layers, the deepest layer last, `[H, N, D]`.
+        labels (`np.ndarray`, *optional*): Class numbers, `[N]`; `None` for rows whose labels must not be used.
     """
 
     layers: np.ndarray
@@ -30,7 +30,7 @@ class EmbeddedRows:
 
     @property
     def last(self) -> np.ndarray:
-        """`[N, D]`, embeddings by the deepest layer."""
+        """Returns the embeddings of the deepest layer, `[N, D]`."""
         return self.layers[-1]
 
     def __len__(self) -> int:
@@ -53,13 +53,13 @@ def embed_layers(
     Args:
         encoder (`PreTrainedModel`): Encoder or classifier, on the device to use.
         rows (`Dataset`): N tokenized rows; N may be 0.
-        tokenizer (`PreTrainedTokenizerBase`): Pads the batches.
-        upper (`bool`): Whether to embed by the upper layers (see `upper_layers`) and not by the last one alone.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
+        upper (`bool`): Whether to use the upper layers (see `upper_layers`) instead of the last one alone.
         bf16 (`bool`, defaults to `False`): Whether to compute in bfloat16, as in training.
-        progress (`str`, *optional*): Text next to a progress bar; `None` shows none.
+        progress (`str`, *optional*): Title of a progress bar; `None` shows no bar.
 
     Returns:
-        `np.ndarray`: `[H, N, D]` embeddings of length 1, the deepest layer last.
+        Embeddings of length 1, `[H, N, D]`, the deepest layer last.
     """
     layers = upper_layers(encoder.config.get_text_config().num_hidden_layers) if upper else [-1]
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):

@@ -1,9 +1,9 @@
-"""Class names as a signal: "joy" lies nearer to happy sentences than "anger" does.
+"""Class names as a signal: "joy" is more similar to happy sentences than "anger".
 
-A sentence encoder compares a class's name with a text before any label is seen (zero-shot classification by
-embeddings; Veeranna et al. 2016, Yin et al. 2019). With few labels that helps where the names are words ("positive",
-"card arrival"), and hurts where they are codes ("ABBR"): how far it is trusted is chosen on the labeled rows, by
-cross-validation. N rows, L of them labeled, K classes, D dimensions.
+A sentence encoder compares the name of a class with a text, without labels (zero-shot classification by embeddings;
+Veeranna et al. 2016, Yin et al. 2019). With few labels the names help where they are words ("positive", "card
+arrival"), and hurt where they are codes ("ABBR"). Cross-validation on the labeled rows therefore selects the strength
+of the signal. N rows, L of them labeled, K classes, D dimensions.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from hfssl.functional.logistic_regression import softmax_regression
 
 __all__ = ["STRENGTHS", "NamePrior", "choose_strength", "multiplied", "name_texts", "weigh_names"]
 
-# Factors on similarities of standard deviation 1. No more than 0.5: 1 hurts (benchmarks/NOTES.md).
+# Factors on similarities of standard deviation 1. A factor of 1 reduces the accuracy (benchmarks/NOTES.md).
 STRENGTHS = (0.0, 0.25, 0.5)
-# Evidence of the labels, in nats, that it takes to give names at the highest strength none: with two or three labels a
-# class a cross-validation is mostly chance (benchmarks/NOTES.md, 2026-11-27, fourth part).
+# Log prior of the highest strength minus that of strength 0, in nats: with two or three labels per class a
+# cross-validation is mostly chance (benchmarks/NOTES.md, 2026-11-27, fourth part).
 DOUBT = 1.0
 FOLDS = 5
-PENALTY = 10.0  # C of the regression on embeddings of length 1, as benchmarks/peers.py has it for the same purpose
+PENALTY = 10.0  # C of the regression on embeddings of length 1, as in benchmarks/peers.py
 
 
 @dataclass(frozen=True)
 class NamePrior:
-    """What the class names tell of N rows.
+    """Holds the log odds that the class names give to N rows.
 
     Attributes:
-        strength (`float`): How far the names are trusted; 0 for not at all.
-        log_odds (`np.ndarray`): `[N, K]`, to be added to the logarithms of a model's probabilities.
-        held_out (`np.ndarray`): `[V, K]`, the same for rows that were held out.
+        strength (`float`): Strength of the signal; 0 turns it off.
+        log_odds (`np.ndarray`): Summands for the logarithms of a model's probabilities, `[N, K]`.
+        held_out (`np.ndarray`): The same for held-out rows, `[V, K]`.
     """
 
     strength: float
@@ -51,7 +51,11 @@ def multiplied(probs: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
 
 
 def name_texts(names: Sequence[str]) -> list[str] | None:
-    """Returns the names as words; `None` where one has no letters, or is what transformers calls a nameless class."""
+    """Returns the names as words; `None` where a name has no letters or is a default of transformers ("LABEL_0").
+
+    Args:
+        names (`Sequence[str]`): Names of the K classes.
+    """
     texts = [re.sub(r"[_\W]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip() for name in names]
     nameless = [not re.search(r"[^\W\d]", text) or re.fullmatch(r"(?i)(label|class) ?\d+", text) for text in texts]
     return None if any(nameless) else texts
@@ -60,14 +64,14 @@ def name_texts(names: Sequence[str]) -> list[str] | None:
 def weigh_names(
     known: np.ndarray, labels: np.ndarray, pool: np.ndarray, names: np.ndarray, held_out: np.ndarray, *, seed: int
 ) -> NamePrior:
-    """Chooses how far the names are to be trusted, and computes their odds.
+    """Selects the strength of the names, and computes their odds.
 
     Args:
-        known (`np.ndarray`): `[L, D]` embeddings of the labeled rows by the untrained backbone, of length 1.
-        labels (`np.ndarray`): `[L]` class numbers of these rows.
-        pool (`np.ndarray`): `[N, D]` embeddings of the pool.
-        names (`np.ndarray`): `[K, D]` embeddings of the names.
-        held_out (`np.ndarray`): `[V, D]` embeddings of held-out rows.
+        known (`np.ndarray`): Embeddings of the labeled rows by the untrained backbone, of length 1, `[L, D]`.
+        labels (`np.ndarray`): Class numbers of these rows, `[L]`.
+        pool (`np.ndarray`): Embeddings of the pool, `[N, D]`.
+        names (`np.ndarray`): Embeddings of the names, `[K, D]`.
+        held_out (`np.ndarray`): Embeddings of held-out rows, `[V, D]`.
         seed (`int`): Random seed of the folds.
     """
     center = pool.mean(axis=0)
@@ -81,16 +85,16 @@ def weigh_names(
 
 
 def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray, *, seed: int) -> float:
-    """Returns the one of `STRENGTHS` that is the most probable, by labels held out from a regression, and `DOUBT`.
+    """Returns the most probable one of `STRENGTHS`, by labels held out from a regression, and by `DOUBT`.
 
     The cross-validation is that of a logistic regression on the embeddings with the names' scores as an offset, so
-    that the names count only for what the labels do not tell by themselves. With fewer than two labels a class the
-    names are judged alone: they have seen no label.
+    that only the information that the names add to the labels counts. With fewer than two labels per class the names
+    are tested alone, since they depend on no label.
 
     Args:
-        features (`np.ndarray`): `[L, D]`.
-        labels (`np.ndarray`): `[L]`.
-        scores (`np.ndarray`): `[L, K]`, similarities with the names.
+        features (`np.ndarray`): Embeddings of the labeled rows, `[L, D]`.
+        labels (`np.ndarray`): Class numbers of these rows, `[L]`.
+        scores (`np.ndarray`): Similarities of the rows with the names, `[L, K]`.
         seed (`int`): Random seed of the folds.
     """
     losses = {strength: DOUBT * (1 - strength / max(STRENGTHS)) ** 2 for strength in STRENGTHS}
@@ -104,7 +108,7 @@ def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray
                     np.eye(scores.shape[1])[labels[train]],
                     np.ones(len(train)),
                     penalty=1 / PENALTY,
-                    # Hardly any: a class without a row in the fold would send it to minus infinity.
+                    # Small, but not 0: the bias of a class without a row in the fold would go to minus infinity.
                     bias_penalty=0.01 / PENALTY,
                     offset=offset[train],
                 )
@@ -114,11 +118,11 @@ def choose_strength(features: np.ndarray, labels: np.ndarray, scores: np.ndarray
 
 
 def _folds(features: np.ndarray, labels: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns rows to fit and rows held out, fold by fold; one fold with no row to fit where labels are too few."""
+    """Returns training and held-out rows of each fold; one fold without training rows where labels are too few."""
     counts = np.bincount(labels)
     if len(labels) < 2 * np.count_nonzero(counts) or np.count_nonzero(counts) < 2:
         return [(np.arange(0), np.arange(len(labels)))]
     folds = StratifiedKFold(min(FOLDS, max(2, int(counts[counts > 0].min()))), shuffle=True, random_state=seed % 2**32)
-    with warnings.catch_warnings():  # a class with one label is in one fold, which is as well as it can be
+    with warnings.catch_warnings():  # a class with a single label can only be in one fold
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         return list(folds.split(features, labels))

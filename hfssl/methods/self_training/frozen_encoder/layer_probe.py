@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on the means over the tokens of one or several layers, weighed by the labels.
+"""Linear probe: logistic regression on the means over the tokens of one or several layers, weighted by the labels.
 
 A layer below the last one may separate some classes better, since the last layer of a sentence encoder was trained to
 separate topics (benchmarks/NOTES.md, 2026-11-25). L labeled rows, N rows, H layers, K classes, D dimensions.
@@ -25,12 +25,12 @@ MAX_ITERATIONS, TOLERANCE = 1000, 1e-6
 
 @dataclass(frozen=True)
 class LayerProbe:
-    """A mixture of linear classifiers, one for each layer.
+    """Mixes the predictions of linear classifiers, one for each layer.
 
     Attributes:
-        weights (`np.ndarray`): `[H, K, D]`, coefficients for embeddings of length 1.
-        biases (`np.ndarray`): `[H, K]`.
-        mixture_weights (`np.ndarray`): `[H]`, weight of each layer in the mixture; they sum to 1.
+        weights (`np.ndarray`): Coefficients for embeddings of length 1, `[H, K, D]`.
+        biases (`np.ndarray`): Biases, `[H, K]`.
+        mixture_weights (`np.ndarray`): Weight of each layer in the mixture, `[H]`; the sum is 1.
     """
 
     weights: np.ndarray
@@ -38,13 +38,21 @@ class LayerProbe:
     mixture_weights: np.ndarray
 
     def probs(self, embeddings: np.ndarray) -> np.ndarray:
-        """Predicts: `[H, N, D]`, vectors of length 1 -> `[N, K]`."""
+        """Returns the predicted probabilities, `[N, K]`.
+
+        Args:
+            embeddings (`np.ndarray`): Embeddings of length 1, `[H, N, D]`.
+        """
         logits = np.einsum("hnd,hkd->hnk", embeddings, self.weights) + self.biases[:, None]
         return np.einsum("h,hnk->nk", self.mixture_weights, softmax(logits, axis=-1))
 
 
 def upper_layers(depth: int) -> list[int]:
-    """Returns the layers that are probed: at four and five sixths of the depth, and the last one; deepest last."""
+    """Returns the layers of a probe: at four and five sixths of the depth, and the last one; deepest last.
+
+    Args:
+        depth (`int`): Number of layers of the encoder.
+    """
     return sorted({max(1, round(depth * sixths / 6)) for sixths in (4, 5, 6)})
 
 
@@ -52,9 +60,9 @@ def fit_layer_probe(embeddings: np.ndarray, labels: np.ndarray, num_classes: int
     """Fits each layer's classifier on all rows, and the mixture weights on rows held out by cross-validation.
 
     Args:
-        embeddings (`np.ndarray`): `[H, L, D]` of the labeled rows, vectors of length 1.
-        labels (`np.ndarray`): `[L]` class numbers, of two classes or more.
-        num_classes (`int`): K.
+        embeddings (`np.ndarray`): Embeddings of the labeled rows, of length 1, `[H, L, D]`.
+        labels (`np.ndarray`): Class numbers, of two classes or more, `[L]`.
+        num_classes (`int`): Number K of classes.
         seed (`int`): Random seed of the stratified folds.
     """
     fitted = [_regression(layer, labels, num_classes) for layer in embeddings]
@@ -75,18 +83,18 @@ def fit_layer_probe(embeddings: np.ndarray, labels: np.ndarray, num_classes: int
 def stacking_weights(
     probs: np.ndarray, labels: np.ndarray, prior_rows: float | Sequence[float] = PRIOR_ROWS
 ) -> np.ndarray:
-    """Returns the mixture of H models under which held-out labels are the most likely, drawn toward a prior.
+    """Returns the mixture weights of H models that maximise the likelihood of held-out labels under a prior.
 
     Stacking of predictive distributions by the logarithmic score (Yao et al. 2018, section 3.2), maximised by
     expectation maximisation under a Dirichlet prior, so that few labels change little.
 
     Args:
-        probs (`np.ndarray`): `[H, L, K]`, of each model on rows to which it was not fitted.
-        labels (`np.ndarray`): `[L]` class numbers; with L = 0 the weights are those of the prior.
+        probs (`np.ndarray`): Probabilities of each model for rows to which it was not fitted, `[H, L, K]`.
+        labels (`np.ndarray`): Class numbers, `[L]`; with L = 0 the weights are those of the prior.
         prior_rows (`float` or `Sequence[float]`, defaults to 1): Pseudo-count of each model, one for all or `[H]`.
 
     Returns:
-        `np.ndarray`: `[H]` mixture weights that sum to 1.
+        Mixture weights, `[H]`; the sum is 1.
     """
     likelihoods = np.maximum(probs[:, np.arange(len(labels)), labels], 1e-12)
     prior = np.broadcast_to(np.asarray(prior_rows, dtype=np.float64), len(probs))

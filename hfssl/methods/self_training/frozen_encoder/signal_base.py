@@ -1,4 +1,4 @@
-"""The contract of an embedding signal; the signals themselves stand in `signals.py`."""
+"""The contract of an embedding signal; the signals themselves are in `signals.py`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ __all__ = ["Signal", "SignalSettings"]
 
 @dataclass(frozen=True)
 class SignalSettings:
-    """What signals are made from.
+    """Holds the settings and functions from which signals are made.
 
     Attributes:
         args (`SelfTrainingConfig`): Settings of self-training.
-        label_names (`Sequence[str]`): K names of the classes.
-        embed_texts (`Callable[[list[str]], np.ndarray]`): Embeds texts by the frozen encoder, to `[len(texts), D]`.
+        label_names (`Sequence[str]`): Names of the K classes.
+        embed_texts (`Callable[[list[str]], np.ndarray]`): Function that embeds texts with the frozen encoder, to
+            `[len(texts), D]`.
         seed (`int`): Random seed of the graph, the folds and the approximate searches.
         built (`dict[str, Signal]`): Signals that were built before, by name.
     """
@@ -34,11 +35,12 @@ class SignalSettings:
 
 
 class Signal:
-    """Something that embeddings tell of the pool. The methods after `compute` leave everything as it is by default.
+    """Computes one property of the pool from embeddings. By default the methods after `compute` change nothing.
 
     Class attributes:
         name (`str`): Name of the signal in files.
-        computed (`tuple[str, ...]`): Attributes that `compute` sets: arrays, floats or `None`. They are kept on disk.
+        computed (`tuple[str, ...]`): Attributes that `compute` sets: arrays, floats or `None`. They are stored on
+            disk.
         facts (`dict[str, str]`): Key in the record of a round -> attribute (a float) that is written there.
         reads_upper_layers (`bool`): Whether `compute` needs the embeddings of upper layers before the last one.
     """
@@ -50,12 +52,12 @@ class Signal:
 
     @staticmethod
     def wanted(args: SelfTrainingConfig) -> bool:
-        """Whether the settings ask for this signal."""
+        """Returns whether the settings require this signal."""
         raise NotImplementedError
 
     @classmethod
     def build(cls, settings: SignalSettings) -> Signal:
-        """Returns the signal, not computed yet."""
+        """Returns the signal before its computation."""
         raise NotImplementedError
 
     def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
@@ -72,8 +74,9 @@ class Signal:
         """Returns the weight of this signal in a mixture with the first teachers; at most one signal has one.
 
         Args:
-            predict_held_out (`Callable[[], np.ndarray]`): Returns the teachers' mean probabilities, `[V, K]`.
-            labels (`np.ndarray`): `[V]` labels of the held-out rows.
+            predict_held_out (`Callable[[], np.ndarray]`): Function that returns the teachers' mean probabilities, `[V,
+                K]`.
+            labels (`np.ndarray`): Labels of the held-out rows, `[V]`.
         """
         return 0.0
 
@@ -94,5 +97,5 @@ class Signal:
         return probs
 
     def weights(self, probs: np.ndarray) -> np.ndarray | None:
-        """Returns `[N]` factors on the weights of the pseudo-labels with probabilities `[N, K]`; `None` for none."""
+        """Returns factors `[N]` on the weights of pseudo-labels with probabilities `[N, K]`; `None` for no factors."""
         return None

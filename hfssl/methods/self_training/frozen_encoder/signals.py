@@ -1,12 +1,12 @@
-"""Embedding signals: what the embeddings of the untrained backbone tell of the pool.
+"""Embedding signals: properties of the pool in the embeddings of the untrained backbone.
 
-The backbone's embeddings and not the teacher's: in the teacher's space each labeled row lies where its label is, so
-that neither the trust in the graph and in the class names nor the p-values of the out-of-distribution test could be
-measured on these rows.
+Signals use the backbone's embeddings and not the teacher's. In the teacher's space each labeled row is close to its
+class, because the teacher was trained on it; neither the trust in the graph and in the class names nor the p-values of
+the out-of-distribution test could be measured on these rows.
 
-A signal is a small class (see `Signal`): `compute` reads embeddings, and a few methods define what it does to the
-labels of the pool. A new signal is one such class and one entry of `SIGNALS`. N rows of the pool, L labeled rows, V
-held-out rows, K classes.
+A signal is a small class (see `Signal`): `compute` reads embeddings, and a few methods define the effect on the labels
+of the pool. A new signal is one such class and one entry of `SIGNALS`. N rows of the pool, L labeled rows, V held-out
+rows, K classes.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ __all__ = [
 
 # Pseudo-counts of the probe and of the teachers in their mixture (benchmarks/NOTES.md, 2026-11-25).
 PRIOR_ROWS = (4.0, 6.0)
-NEIGHBORS = 10  # of each row; 5 to 40 do the same
+NEIGHBORS = 10  # number of neighbours of each row (benchmarks/NOTES.md, 2026-11-25, fourth part)
 
 
 class OutOfDistribution(Signal):
-    """Rows unlike all labeled ones, by a conformal test on the distance to the nearest labeled row.
+    """Finds rows unlike all labeled ones, by a conformal test on the distance to the nearest labeled row.
 
     Args:
         active (`bool`): Whether these rows lose their weight where the pool holds many of them.
@@ -70,26 +70,27 @@ class OutOfDistribution(Signal):
 
     @property
     def fraction(self) -> float:
-        """Fraction of the pool that is out of distribution, in [0, 1]; 0.05 is usual."""
+        """Returns the fraction of the pool that is out of distribution, in [0, 1]; 0.05 is usual."""
         return float(self.rows.mean())
 
     @property
     def alarming(self) -> bool:
-        """Whether so many rows are out of distribution that the pool itself is doubtful."""
+        """Returns whether so many rows are out of distribution that the pool itself is doubtful."""
         return is_ood(self.rows)
 
     def weights(self, probs: np.ndarray) -> np.ndarray | None:
-        """0 for these rows, where they are many but not all."""
+        """Returns factors of 0 for the rows out of distribution, where they are many but not all."""
         return ~self.rows if self.active and self.alarming and not self.rows.all() else None
 
 
 class Graph(Signal):
-    """Labels spread over a nearest-neighbour graph of the labeled rows and the pool.
+    """Spreads labels over a nearest-neighbour graph of the labeled rows and the pool.
 
     Args:
-        mode (`str`): `"agreement"` weighs rows by how far the graph agrees with the label, `"certainty"` by how
-            certain the graph is, and `"labels"` mixes the spread labels in; each as far as the graph is trusted.
-        num_classes (`int`): K.
+        mode (`str`): Use of the spread labels: `"agreement"` weights rows by their agreement with the graph,
+            `"certainty"` by the graph's certainty, and `"labels"` mixes the spread labels in; each in proportion to
+            the trust in the graph.
+        num_classes (`int`): Number K of classes.
         seed (`int`): Random seed of the approximate search of neighbours.
     """
 
@@ -121,21 +122,22 @@ class Graph(Signal):
         return (1 - self.trust) * probs + self.trust * self.probs.astype(probs.dtype)
 
     def weights(self, probs: np.ndarray) -> np.ndarray | None:
-        """Factors between 1 - trust and 1."""
+        """Returns factors between 1 - trust and 1."""
         if self.mode == "agreement":
             return agreement_weights(probs, self.probs, self.trust)
         return (1 - self.trust) + self.trust * self.certainty if self.mode == "certainty" else None
 
 
 class ClassNames(Signal):
-    """How near the name of each class lies to a text (zero-shot classification; see `label_names`).
+    """Measures the similarity of each text to the name of each class (zero-shot classification; see `label_names`).
 
     Args:
-        label_names (`Sequence[str]`): K names.
-        embed_texts (`Callable[[list[str]], np.ndarray]`): Embeds texts by the frozen encoder, to `[K, D]`.
-        seed (`int`): Random seed of the folds by which the strength is chosen.
-        votes (`bool`): Whether the names change the teachers' predictions. With a probe of the backbone they do not:
-            their strength was chosen in addition to such a probe, which they change instead.
+        label_names (`Sequence[str]`): Names of the K classes.
+        embed_texts (`Callable[[list[str]], np.ndarray]`): Function that embeds texts with the frozen encoder, to `[K,
+            D]`.
+        seed (`int`): Random seed of the folds that select the strength.
+        votes (`bool`, defaults to `True`): Whether the names change the teachers' predictions. With a probe of the
+            backbone they do not: their strength was fitted in addition to such a probe, which they change instead.
     """
 
     name, computed = "class_names", ("strength", "log_odds", "held_out_log_odds")
@@ -154,7 +156,7 @@ class ClassNames(Signal):
         return cls(settings.label_names, settings.embed_texts, settings.seed, votes=votes)
 
     def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
-        """Sets `strength`, 0 for names that are not trusted, and `log_odds` of pool and held-out rows, else `None`."""
+        """Sets `strength` and the `log_odds` of pool and held-out rows; without trust in the names 0 and `None`."""
         self.strength, self.log_odds, self.held_out_log_odds = 0.0, None, None
         texts = name_texts(self.label_names)
         if texts is None:
@@ -165,12 +167,12 @@ class ClassNames(Signal):
             self.strength, self.log_odds, self.held_out_log_odds = prior.strength, prior.log_odds, prior.held_out
 
     def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """Multiplies the odds of the names in."""
+        """Multiplies the probabilities by the odds of the names."""
         return multiplied(probs, self.log_odds) if self.votes and self.log_odds is not None else probs
 
 
 class Neighbors(Signal):
-    """Each row's nearest neighbours in the pool.
+    """Finds the nearest neighbours of each row in the pool.
 
     Args:
         share (`float`): Weight of the neighbours' mean in a row's label, in [0, 1).
@@ -197,7 +199,7 @@ class Neighbors(Signal):
     def adjust_ensemble(self, probs: np.ndarray) -> np.ndarray:
         """Takes one step of label spreading (Zhou et al. 2004, section 2), k neighbours with equal weights.
 
-        The step starts from labels of all rows. Spreading to the end would find topics and not classes
+        The step starts from labels of all rows. Spreading until convergence would find topics and not classes
         (benchmarks/NOTES.md, 2026-11-25).
         """
         if self.rows is None:
@@ -206,12 +208,13 @@ class Neighbors(Signal):
 
 
 class BackboneProbe(Signal):
-    """Logistic regression on the labeled rows' embeddings by several layers (see `layer_probe`).
+    """Fits logistic regression to the labeled rows' embeddings by several layers (see `layer_probe`).
 
     Args:
-        num_classes (`int`): K.
-        seed (`int`): Random seed of the folds that weigh the layers.
-        names (`ClassNames`, *optional*): Computed before; their odds are multiplied into the probe's probabilities.
+        num_classes (`int`): Number K of classes.
+        seed (`int`): Random seed of the folds that weight the layers.
+        names (`ClassNames`, *optional*): Class names, computed before; their odds are multiplied into the probe's
+            probabilities.
     """
 
     name, computed, reads_upper_layers = "backbone_probe", ("probs", "held_out_probs"), True
@@ -236,17 +239,17 @@ class BackboneProbe(Signal):
             self.held_out_probs = multiplied(self.held_out_probs, self.names.held_out_log_odds)
 
     def mixture_weight(self, predict_held_out: Callable[[], np.ndarray], labels: np.ndarray) -> float:
-        """See `probe_mixture_weight`; the teachers are run only where there are held-out rows."""
+        """Returns `probe_mixture_weight`; the teachers run only where there are held-out rows."""
         if not len(self.held_out_probs):
             return probe_mixture_weight(self.held_out_probs, np.zeros_like(self.held_out_probs), labels[:0])
         return probe_mixture_weight(self.held_out_probs, predict_held_out(), labels)
 
     def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """Mixes the probe in."""
+        """Mixes the probe's probabilities in."""
         return ((1 - weight) * probs + weight * self.probs).astype(probs.dtype)
 
     def adjust_held_out(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """Mixes the probe in."""
+        """Mixes the probe's probabilities in."""
         return (1 - weight) * probs + weight * self.held_out_probs
 
 
@@ -255,10 +258,10 @@ SIGNALS: tuple[type[Signal], ...] = (OutOfDistribution, Graph, ClassNames, Neigh
 
 
 class EmbeddingSignals:
-    """The signals of one pool, applied one after the other.
+    """Applies the signals of one pool, one after the other.
 
     Args:
-        signals (`Iterable[Signal]`): In the order of `SIGNALS`.
+        signals (`Sequence[Signal]`): Signals in the order of `SIGNALS`.
     """
 
     def __init__(self, signals: Sequence[Signal]):
@@ -272,12 +275,20 @@ class EmbeddingSignals:
         embed_texts: Callable[[list[str]], np.ndarray],
         seed: int,
     ) -> EmbeddingSignals | None:
-        """Returns the signals that the settings ask for, not computed yet; `None` where they ask for none."""
+        """Returns the signals that the settings require, before their computation; `None` where they require none.
+
+        Args:
+            args (`SelfTrainingConfig`): Settings of self-training.
+            label_names (`Sequence[str]`): Names of the K classes.
+            embed_texts (`Callable[[list[str]], np.ndarray]`): Function that embeds texts with the frozen encoder, to
+                `[len(texts), D]`.
+            seed (`int`): Random seed of the graph, the folds and the approximate searches.
+        """
         if not any(kind.wanted(args) for kind in SIGNALS):
             return None
         settings = SignalSettings(args, label_names, embed_texts, seed)
         for kind in SIGNALS:
-            # Embedded rows are tested for free, and a pool out of distribution is worth a warning in any case.
+            # The test of embedded rows costs nothing, and a pool out of distribution deserves a warning in any case.
             if kind.wanted(args) or kind is OutOfDistribution:
                 settings.built[kind.name] = kind.build(settings)
         return cls(list(settings.built.values()))
@@ -294,11 +305,11 @@ class EmbeddingSignals:
             signal.compute(labeled, pool, held_out)
 
     def state_dict(self) -> dict[str, np.ndarray | float | None]:
-        """Returns what was computed, as `"signal.attribute"` -> value."""
+        """Returns the computed values, as `"signal.attribute"` -> value."""
         return {f"{signal.name}.{key}": getattr(signal, key) for signal in self for key in signal.computed}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray | float | None]) -> None:
-        """Restores what was computed; a value that is missing is `None`, and an array without a shape is a float."""
+        """Restores computed values; a missing value is `None`, and an array without a shape is a float."""
         for signal in self:
             for key in signal.computed:
                 value = state.get(f"{signal.name}.{key}")
@@ -306,35 +317,35 @@ class EmbeddingSignals:
                 setattr(signal, key, float(value) if is_number else value)
 
     def mixture_weight(self, predict_held_out: Callable[[], np.ndarray], labels: np.ndarray) -> float:
-        """See `Signal.mixture_weight`."""
+        """Returns the sum of `Signal.mixture_weight`."""
         return sum(signal.mixture_weight(predict_held_out, labels) for signal in self)
 
     def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """See `Signal.adjust_teacher`."""
+        """Applies `Signal.adjust_teacher` of all signals."""
         for signal in self:
             probs = signal.adjust_teacher(probs, weight)
         return probs
 
     def adjust_held_out(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """See `Signal.adjust_held_out`."""
+        """Applies `Signal.adjust_held_out` of all signals."""
         for signal in self:
             probs = signal.adjust_held_out(probs, weight)
         return probs
 
     def adjust_ensemble(self, probs: np.ndarray) -> np.ndarray:
-        """See `Signal.adjust_ensemble`."""
+        """Applies `Signal.adjust_ensemble` of all signals."""
         for signal in self:
             probs = signal.adjust_ensemble(probs)
         return probs
 
     def adjust_labels(self, probs: np.ndarray) -> np.ndarray:
-        """See `Signal.adjust_labels`."""
+        """Applies `Signal.adjust_labels` of all signals."""
         for signal in self:
             probs = signal.adjust_labels(probs)
         return probs
 
     def weights(self, probs: np.ndarray) -> np.ndarray:
-        """Returns `[N]` float64, the product of the factors of all signals."""
+        """Returns the product of the factors of all signals, `[N]` float64."""
         factors = np.ones(len(probs))
         for found in (signal.weights(probs) for signal in self):
             if found is not None:
@@ -343,12 +354,12 @@ class EmbeddingSignals:
 
     @property
     def out_of_distribution(self) -> OutOfDistribution:
-        """The signal that is always computed."""
+        """Returns the signal that is always computed."""
         return self.signals[OutOfDistribution.name]
 
 
 def signal_facts(signals: EmbeddingSignals | None) -> dict[str, float | None]:
-    """Returns what the record of a round holds of the signals; `None` for those that were not computed."""
+    """Returns the entries of the signals in the record of a round; `None` for those that were not computed."""
     found: dict[str, float | None] = dict.fromkeys(key for kind in SIGNALS for key in kind.facts)
     for signal in signals or ():
         found |= {key: getattr(signal, attribute) for key, attribute in signal.facts.items()}
@@ -358,15 +369,15 @@ def signal_facts(signals: EmbeddingSignals | None) -> dict[str, float | None]:
 def probe_mixture_weight(probe: np.ndarray, teachers: np.ndarray, labels: np.ndarray) -> float:
     """Returns the weight of the probe in its mixture with the teachers, in (0, 1), given held-out labels.
 
-    The mixture under which these labels are the likeliest, with `PRIOR_ROWS` pseudo-counts (see `stacking_weights`).
-    How probable it is that the probe is the *better* of the two (Bayesian model averaging) is another question, which
-    few labels answer too firmly (benchmarks/NOTES.md, 2026-11-25). Each model gets its own temperature first: a model
-    that was trained to separate the few labels is overconfident, which does not make it wrong.
+    The mixture maximises the likelihood of these labels, with `PRIOR_ROWS` pseudo-counts (see `stacking_weights`).
+    Bayesian model averaging is not suitable: it computes the probability that the probe is the *better* of the two
+    models, which is too certain with few labels (benchmarks/NOTES.md, 2026-11-25). Each model gets its own temperature
+    first: a model that was trained on few labels is overconfident, which does not make it wrong.
 
     Args:
-        probe (`np.ndarray`): `[V, K]` probabilities.
-        teachers (`np.ndarray`): `[V, K]`, mean of the teachers' probabilities.
-        labels (`np.ndarray`): `[V]` labels; V may be 0.
+        probe (`np.ndarray`): Probabilities of the probe, `[V, K]`.
+        teachers (`np.ndarray`): Mean of the teachers' probabilities, `[V, K]`.
+        labels (`np.ndarray`): Labels, `[V]`; V may be 0.
     """
     calibrated = np.stack([probe, teachers])
     if len(labels):

@@ -1,4 +1,4 @@
-"""The names of the classes: as words, weighed by the labels, and multiplied into a teacher's probabilities."""
+"""The names of the classes: as words, weighted by the labels, and multiplied into a teacher's probabilities."""
 
 from __future__ import annotations
 

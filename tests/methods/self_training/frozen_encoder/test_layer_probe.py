@@ -1,4 +1,4 @@
-"""Probes of several layers and how their weights are found."""
+"""Probes of several layers and the fit of their weights."""
 
 from __future__ import annotations
 
