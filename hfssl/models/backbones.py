@@ -56,7 +56,7 @@ def check_backbone(
     Args:
         backbone (`str | Path`): folder with `config.json` and `model.safetensors`, or Hub id.
         revision (`str`, *optional*): branch, tag or commit on the Hub.
-        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
+        trust_remote_code (`bool`, defaults to `False`): whether code in the model's repository may run.
 
     Returns:
         Configuration of the backbone.
@@ -121,7 +121,7 @@ def load_tokenizer(
             inference cuts texts as training did. The backbone's own limit applies where it is lower. Default: the
             limit of the tokenizer.
         revision (`str`, *optional*): branch, tag or commit on the Hub.
-        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
+        trust_remote_code (`bool`, defaults to `False`): whether code in the model's repository may run.
 
     Raises:
         ModelError: if files of the tokenizer are missing (transformers would create an empty one), or it has no
