@@ -216,8 +216,7 @@ def _sides(rows: RowTable, options: SplitOptions, candidates: Ints, own_validati
 
 
 def _suffices(counts: Ints) -> bool:
-    """Returns whether these rows per class suffice for validation: two of each class where classes are few, or ten in
-    all.
+    """Returns whether these rows per class suffice for validation: two of each class, or ten in all.
 
     With the second condition, many classes or a rare one do not prevent a validation part of hundreds of labels.
     """

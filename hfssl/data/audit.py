@@ -52,16 +52,14 @@ def fingerprint(text: str, text_pair: str | None = None) -> str:
 
 
 def fingerprints(dataset: Dataset) -> list[str]:
-    """Returns the fingerprint of each row, `[N]`, of a data set with the columns `text` and, optionally,
-    `text_pair`."""
+    """Returns the fingerprint of each row, `[N]`, of a data set with `text` and, optionally, `text_pair`."""
     if "text_pair" in dataset.column_names:
         return list(map(fingerprint, dataset["text"][:], dataset["text_pair"][:]))
     return list(map(fingerprint, dataset["text"][:]))
 
 
 def part_fingerprint(of_rows: Sequence[str]) -> str:
-    """Returns the BLAKE2b-128 hash of the fingerprints of a part, independent of their order, as 32 hexadecimal
-    digits."""
+    """Returns the BLAKE2b-128 hash of a part's fingerprints in any order, as 32 hexadecimal digits."""
     return hashlib.blake2b("\n".join(sorted(of_rows)).encode(), digest_size=16).hexdigest()
 
 
@@ -288,8 +286,7 @@ def _dominant_script(text: str) -> str | None:
 
 @lru_cache(maxsize=65_536)
 def _script(character: str) -> str | None:
-    """Returns the script of a letter by the first word of its Unicode name, with one name for the scripts of
-    Japanese."""
+    """Returns the script of a letter: the first word of its Unicode name, or one name for Japanese scripts."""
     if not character.isalpha():
         return None
     first = unicodedata.name(character, "UNKNOWN").split(" ")[0].split("-")[0].title()

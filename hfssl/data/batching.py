@@ -1,5 +1,4 @@
-"""Makes padded batches of pools of any size: reads windows of rows from Arrow, sorts them by length, cuts by
-tokens."""
+"""Makes padded batches of pools of any size: reads windows of rows from Arrow, sorts them and cuts them by tokens."""
 
 from __future__ import annotations
 

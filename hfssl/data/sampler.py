@@ -33,7 +33,7 @@ class RowStream:
 
     Args:
         num_rows (`int`): number of rows in the stream's dataset, at least 1.
-        seed (`int`): The run's data seed.
+        seed (`int`): the run's data seed.
         name (`str`): name of the stream; streams of different names are independent.
         lengths (`Sequence[int]`, *optional*): number of tokens of each row, `[num_rows]`. If given, batches hold rows
             of similar length (see `batches`).
@@ -93,8 +93,8 @@ class ClassRowStream(RowStream):
 
     Args:
         labels (`Sequence[int]`): class number of each row, from 0.
-        seed (`int`): The run's data seed.
-        name (`str`): Name of the stream.
+        seed (`int`): the run's data seed.
+        name (`str`): name of the stream.
     """
 
     def __init__(self, labels: Sequence[int], seed: int, name: str):

@@ -65,8 +65,7 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterato
 
 
 def read_label_names(path: Path) -> list[str] | None:
-    """Reads label names from a JSON file, in order; returns `None` if there is no such file or it is no list of
-    names."""
+    """Reads label names from a JSON file, in order; returns `None` without a file or without a list of names."""
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -25,8 +25,7 @@ Row = dict[str, Any]
 
 
 def pad_tokens(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
-    """Returns the tokenizer's columns of `rows` as `[B, L]` tensors, padded to the longest row on the tokenizer's
-    side.
+    """Pads the tokenizer's columns of `rows` to `[B, L]` tensors, on the tokenizer's padding side.
 
     The result equals that of `tokenizer.pad`, computed faster; rows without an attention mask get one.
     """

@@ -303,9 +303,7 @@ def _largest_difference(classifier: OnnxClassifier, model: PreTrainedModel) -> f
 
 
 def _quantize(source: Path, target: Path) -> None:
-    """Quantises weights with one scale per channel, which halves the error of the logits, and 7 bits, because CPUs
-    without VNNI saturate on 8 and the measured accuracy must hold there, too.
-    """
+    """Quantises weights to 7 bits, since CPUs without VNNI saturate on 8, with one scale per channel."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet_upstream():

@@ -1,5 +1,4 @@
-"""Implements `hfssl predict`: predicts labels for a table of any length in constant memory, and writes it
-atomically."""
+"""Implements `hfssl predict`: predicts labels for tables of any length in constant memory, written atomically."""
 
 from __future__ import annotations
 
@@ -115,8 +114,7 @@ def _predictions(classifier: TextClassifier, texts: list[tuple[str, ...]], max_t
 
 
 def _scan(path: Path, wanted: Sequence[str]) -> tuple[list[str], int]:
-    """Reads the whole table once, so that a broken row is reported early; returns its columns and its number of
-    rows."""
+    """Reads the whole table once, to report broken rows early; returns its columns and its number of rows."""
     columns: dict[str, None] = {}
     if path.suffix.lower() == ".parquet" and path.exists():
         columns, count = dict.fromkeys(parquet_schema(path).names), pq.read_metadata(path).num_rows

@@ -37,8 +37,7 @@ MAX_CHANGE = 2.0  # largest factor on a share: soft labels can move a rare class
 
 
 def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
-    """Returns the share of each class among labels, smoothed by a pseudo-count of one row in all, so that no share is
-    0.
+    """Returns the share of each class among labels, with a pseudo-count of one row in all, so that no share is 0.
 
     Args:
         labels (`ArrayLike`): `[N]` class numbers; -1 (unlabeled) is left out.
@@ -87,8 +86,7 @@ def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
 
 
 def predicted_prior(predicted: ArrayLike, expected: ArrayLike) -> np.ndarray:
-    """Estimates the class prior of unlabeled rows from predicted classes, shrunk toward `expected` where classes are
-    many.
+    """Estimates the class prior of unlabeled rows from predicted classes, shrunk to `expected` for many classes.
 
     The estimate is a weighted geometric mean, as in `consensus_prior`, so that a rare class remains rare; the exponent
     of `expected` is K / (K + 50). A model that favours one class and is moved to its own shares favours it even more,
@@ -119,7 +117,7 @@ def estimate_prior(
     Args:
         probs (`ArrayLike`): `[N, K]`, probabilities of a model that was trained on rows with class prior `source`.
         source (`ArrayLike`): `[K]`, all positive: start of the estimate, and the result for N = 0.
-        max_iterations (`int`, defaults to `1000`): most iterations.
+        max_iterations (`int`, defaults to `1000`): largest number of iterations.
         tolerance (`float`, defaults to `1e-6`): largest change of a share at which the iteration stops.
 
     Returns:
@@ -184,7 +182,7 @@ def align_distribution(
     Args:
         probs (`ArrayLike`): `[N, K]`.
         target (`ArrayLike`): `[K]`, class prior that the rows are assumed to have.
-        max_iterations (`int`, defaults to `1000`): most iterations.
+        max_iterations (`int`, defaults to `1000`): largest number of iterations.
         tolerance (`float`, defaults to `1e-6`): largest deviation of a class's mean at which the iteration stops.
 
     Returns:

@@ -176,8 +176,7 @@ def _spread(
 
 
 def _steps(alpha: float, tolerance: float) -> int:
-    """Returns the steps after which the Chebyshev iteration's error is below `tolerance`: 2 rate**steps <=
-    tolerance."""
+    """Returns the steps after which the iteration's error is below `tolerance`: 2 rate**steps <= tolerance."""
     if not (0.0 < alpha < 1.0 and 0.0 < tolerance < 1.0):
         raise ValueError(f"alpha and tolerance must lie between 0 and 1, got {alpha} and {tolerance}.")
     rate = alpha / (1.0 + math.sqrt(1.0 - alpha**2))
@@ -292,8 +291,7 @@ def graph_trust(
     class_prior: Sequence[float] | np.ndarray | None = None,
     seed: int = 0,
 ) -> GraphTrust:
-    """Holds out each fold of the labeled rows in turn, spreads the other labels, and compares the result with the
-    labels.
+    """Holds out each fold of the labeled rows in turn, spreads the other labels, and counts correct predictions.
 
     The folds are stratified: a class with at least `folds` labeled rows loses about the same share in each. The only
     labeled row of a class is always counted as wrong. No label outside `labels` is needed; the cost is that of `folds`

@@ -75,8 +75,7 @@ def _unit_rows(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _largest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Returns the positions of the `count` largest entries along the last axis, in no order; all where there are
-    fewer."""
+    """Returns the positions of the (at most) `count` largest entries along the last axis, in no order."""
     count = min(count, scores.shape[-1])
     return np.argpartition(scores, scores.shape[-1] - count, axis=-1)[..., scores.shape[-1] - count :]
 

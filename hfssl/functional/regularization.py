@@ -54,8 +54,7 @@ def r_drop_loss(
 
 
 def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """Returns KL(p1 || p2) + KL(p2 || p1) of two softmax distributions, mean over the rows, in nats; logits `[B,
-    K]`."""
+    """Returns KL(p1 || p2) + KL(p2 || p1) of softmax distributions, mean over rows, in nats; logits `[B, K]`."""
     one, other = first.log_softmax(-1), second.log_softmax(-1)
     return sum(F.kl_div(q, p, log_target=True, reduction="batchmean") for p, q in ((one, other), (other, one)))
 

@@ -106,16 +106,14 @@ def select_uniform(candidates: Candidates, size: int, generator: np.random.Gener
 
 
 def select_top_k(candidates: Candidates, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Selects the S/K most confident rows of each class. Ties, common where confidence rounds to 1, are broken at
-    random."""
+    """Selects the S/K most confident rows of each class. Ties (common, as confidence rounds to 1) break at random."""
     return _smallest_of_each_class(candidates, -candidates.confidence, size, generator)
 
 
 def select_threshold(
     candidates: Candidates, size: int, generator: np.random.Generator, threshold: float = 0.95
 ) -> np.ndarray:
-    """Selects every row with confidence of at least `threshold` (Lee 2013; FixMatch), without balance and without
-    `size`."""
+    """Selects every row with confidence of at least `threshold` (Lee 2013; FixMatch); ignores `size` and balance."""
     return np.flatnonzero(candidates.confidence >= threshold)
 
 

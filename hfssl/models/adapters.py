@@ -284,8 +284,7 @@ def merge(model: PeftModel) -> PreTrainedModel:
 
 
 def _linear_layers(model: PreTrainedModel) -> tuple[str, list[str]]:
-    """Returns the encoder's name in the model, and the last parts of its linear layers' names, without the
-    pooler's."""
+    """Returns the encoder's name in the model, and last parts of its linear layers' names, except the pooler's."""
     body = model.base_model
     prefix = next(name for name, module in model.named_modules() if module is body)
     names = [

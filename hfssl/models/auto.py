@@ -81,8 +81,7 @@ def from_pretrained(
 
 
 def _auto_class(folder: Path) -> Any:
-    """Returns the transformers class for the task in the model's configuration; without one, for one label per
-    text."""
+    """Returns the transformers class for the task in the configuration; without one, for one label per text."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         head = config["architectures"][0].rpartition("For")[2] if TASK_KEY in config else ""

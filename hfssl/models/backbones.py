@@ -55,8 +55,8 @@ def check_backbone(
 
     Args:
         backbone (`str | Path`): folder with `config.json` and `model.safetensors`, or Hub id.
-        revision (`str`, *optional*): of a Hub id.
-        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
+        revision (`str`, *optional*): branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, defaults to `False`): whether code in the model's repository may run.
 
     Returns:
         Configuration of the backbone.
@@ -120,8 +120,8 @@ def load_tokenizer(
         max_length (`int`, *optional*): largest number of tokens per text. It is saved with the tokenizer, so that
             inference cuts texts as training did. The backbone's own limit applies where it is lower. Default: the
             limit of the tokenizer.
-        revision (`str`, *optional*): of a Hub id.
-        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
+        revision (`str`, *optional*): branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, defaults to `False`): whether code in the model's repository may run.
 
     Raises:
         ModelError: if files of the tokenizer are missing (transformers would create an empty one), or it has no

@@ -32,8 +32,7 @@ class ExtraModules(nn.ModuleDict):
 
     @contextmanager
     def attached_to(self, model: nn.Module, *, attached: bool = True) -> Iterator[None]:
-        """Attaches the modules to `model` within the block, or detaches them with `attached=False`; then restores the
-        state."""
+        """Attaches the modules to `model` within the block (`attached=False`: detaches), then restores the state."""
         before = dict(model.named_children()).get(ATTRIBUTE) is self
         (self.attach if attached else self.detach)(model)
         try:

@@ -53,8 +53,7 @@ def mixed_head_input(model: nn.Module, partners: Tensor, share: float) -> Iterat
 
 
 def one_vector_a_row(hidden: Tensor) -> Tensor:
-    """Returns the logit layer's input if its shape is `[B, D]`; raises `ModelError` else, as no head can be fitted
-    then."""
+    """Returns the logit layer's input if its shape is `[B, D]`, else raises `ModelError`: no head can be fitted."""
     if hidden.dim() != 2:
         raise ModelError(
             f"Expected one vector a row before the head, [B, D], got {list(hidden.shape)}: leave head_init and "

@@ -77,8 +77,8 @@ def load_classifier(
         seed (`int`): random seed of the head.
         classifier_dropout (`float`, *optional*): dropout probability before the head. Default: that of the
             architecture.
-        revision (`str`, *optional*): of a Hub id.
-        trust_remote_code (`bool`, defaults to `False`): whether code that comes with the model may run.
+        revision (`str`, *optional*): branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, defaults to `False`): whether code in the model's repository may run.
         auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): name of the transformers class of the
             model; `Task.model_options` returns this and the next two arguments.
         problem_type (`str | None`, defaults to `"single_label_classification"`): `problem_type` of the model's
@@ -177,8 +177,7 @@ def _set_classifier_dropout(config: PreTrainedConfig, value: float) -> None:
 
 
 def load_pretrained(auto_class, path, seed: int, dtype, **options) -> tuple[PreTrainedModel, set[str]]:
-    """Loads safetensors and initialises missing weights from `seed`; returns the model and the names of these
-    weights."""
+    """Loads safetensors and initialises missing weights from `seed`; returns the model and their names."""
     try:
         with own_random_state(seed), _quiet_loading():
             model, info = auto_class.from_pretrained(

@@ -76,8 +76,7 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         labels: Tensor | None = None,
         **kwargs,
     ) -> SequenceClassifierOutput:
-        """Computes logits, and the loss if there are `labels` `[N]`; ids and mask are `[N, L]`, embeddings `[N, L,
-        D]`."""
+        """Computes logits, and the loss for `labels` `[N]`; ids and mask are `[N, L]`, embeddings `[N, L, D]`."""
         if token_type_ids is not None:  # some encoders, such as DistilBERT, do not accept them
             kwargs["token_type_ids"] = token_type_ids
         num_items = kwargs.pop("num_items_in_batch", None)

@@ -13,8 +13,7 @@ __all__ = ["closing_table"]
 
 
 def closing_table(results: Mapping[str, Any]) -> str:
-    """Formats the closing table of `hfssl fit`: one row per stage, in points (0-100), on test or else validation
-    rows."""
+    """Formats the closing table of `hfssl fit`: one row per stage, in points, on test or else validation rows."""
     columns = task_facts(results).tabled
     measured = next((split for split in ("test", "validation") if _metrics(results, split)), None)
     if measured is None:

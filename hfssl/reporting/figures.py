@@ -117,9 +117,7 @@ def _drawable_characters() -> frozenset[int]:
 
 
 def drawable_names(names: Sequence[str], longest: int = 24) -> list[str]:
-    """Shortens names to one line. A name that is empty, not drawable, or equal to another after shortening becomes
-    `#3`, its number.
-    """
+    """Shortens names to one line; empty, undrawable or (once shortened) equal names become numbers: `#3`."""
     drawable = []
     for index, name in enumerate(names):
         line = " ".join(name.split())

@@ -44,8 +44,7 @@ def environment(**filters: Any) -> Environment:
 
 
 def escape_markdown(text: object) -> str:
-    """Escapes text as one line of Markdown that shows it literally: no emphasis, link, list, table cell, HTML or
-    formula.
+    """Escapes text as one line of Markdown: no emphasis, link, list, table cell, HTML or formula.
 
     Characters get a backslash only where Markdown would interpret them, so that the source stays readable. `&`, `<`
     and `>` become entities, so that no renderer reads them as HTML.
@@ -64,8 +63,7 @@ def _at_line_start(match: re.Match[str]) -> str:
 
 
 def fenced(text: str, language: str = "") -> str:
-    """Returns a code block with a fence longer than any run of backticks in the text, so that the text cannot end
-    it."""
+    """Returns a code block whose fence is longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.strip()}\n{fence}"

@@ -189,8 +189,7 @@ def _eval_results(results: Mapping[str, Any], dataset_name: str) -> list[EvalRes
 
 
 def _saved_metrics(results: Mapping[str, Any], split: str | None) -> Mapping[str, float] | None:
-    """Returns the metrics of the model in `model/`: with its temperature where known, else those of the final
-    stage."""
+    """Returns the metrics of the model in `model/`, with its temperature; else those of the final stage."""
     saved = results["final_metrics"].get(split)
     final = final_stage(results, split)
     measured = [stage["metrics"].get(split) for stage in results["stages"] if stage["name"] == final]

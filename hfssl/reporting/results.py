@@ -31,8 +31,7 @@ UNLABELED = "(unlabeled)"
 
 
 def stage_title(stage: str) -> str:
-    """Returns the title of a stage: `"self_training"` -> `"Self-training"`, also for names that are not in
-    `STAGES`."""
+    """Returns the title of a stage: `"self_training"` -> `"Self-training"`, also for unlisted names."""
     return stage_row(stage).title
 
 
@@ -95,8 +94,7 @@ def gains_row_by_row(results: Mapping[str, Any]) -> str | None:
 
 
 def final_stage(results: Mapping[str, Any], split: str | None = None) -> str:
-    """Returns the stage of the model in `model/`; on a split that a refit was trained on, the stage that it
-    repeats."""
+    """Returns the stage of the model in `model/`; on a split that a refit trained on, the stage it repeats."""
     final = results["final_stage"]
     if split is None:
         return final

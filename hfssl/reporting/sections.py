@@ -219,8 +219,7 @@ def rounds_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> S
 
 
 def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
-    """Builds reliability diagrams: the final model before and after its temperature, or next to labels only without
-    one."""
+    """Builds reliability diagrams: the final model before and after its temperature, or next to labels only."""
     title, split, temperature = "Can the probabilities be trusted?", primary_split(results), results.get("temperature")
     labels, probs = predictions_of(evidence, split)
     final = final_stage(results, split)

@@ -59,8 +59,7 @@ def _layer_norm(
     bias: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> torch.Tensor | None:
-    """Computes `torch.nn.functional.layer_norm` in bf16 under autocast to bf16; returns `None` where it does not
-    apply.
+    """Computes `layer_norm` of torch in bf16 under autocast to bf16; returns `None` where it does not apply.
 
     The CPU kernel accepts bf16 inputs with fp32 weights, and computes in fp32.
     """

@@ -58,8 +58,7 @@ def broadcast(value: T) -> T:
 
 
 def any_rank(flag: bool) -> bool:
-    """Returns whether `flag` is true on any rank; with several, syncs the device. Collective: every rank must call
-    this."""
+    """Returns whether `flag` is true on any rank; syncs the device. Collective: every rank must call this."""
     state = PartialState()
     if state.num_processes == 1:
         return flag
@@ -85,8 +84,7 @@ def sum_over_ranks(array: np.ndarray, device: torch.device) -> None:
 
 @contextmanager
 def failing_together(kind: type[Exception]) -> Iterator[None]:
-    """Raises an error of this `kind` on all ranks if one rank raises it in the block. Collective: every rank must call
-    this."""
+    """Raises an error of this `kind` on all ranks if one raises it. Collective: every rank must call this."""
     world, error = rank_and_world()[1], None
     try:
         yield

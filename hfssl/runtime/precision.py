@@ -36,8 +36,7 @@ def has_bf16() -> bool:
 
 
 def precision_arguments(asked: str) -> dict[str, Any]:
-    """Returns fields of `TrainingArguments` for `"auto"`, `"fp32"` or `"bf16"`; weights and updates are always
-    fp32."""
+    """Returns fields of `TrainingArguments` for `"auto"`, `"fp32"` or `"bf16"`; weights are always fp32."""
     if asked == "fp32" or (asked == "auto" and not has_bf16()):
         return {}
     if not has_bf16():

@@ -149,8 +149,7 @@ class _MaskingView:
     def _choose(
         self, rows: list[Row], ids: np.ndarray, width: int, generators: Sequence[np.random.Generator]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns predicted positions `[M]` in the flattened batch, row by row, and a number in [0, 1) per
-        replacement."""
+        """Returns predicted positions `[M]` in the flattened batch, and a number in [0, 1) per replacement."""
         raise NotImplementedError(f"{type(self).__name__} does not define _choose().")  # abstract
 
 
@@ -223,8 +222,7 @@ class SpanMaskingView(_MaskingView):
         return positions, np.concatenate([g.random(n) for g, n in zip(generators, counts, strict=True)])
 
     def _maskable_words(self, rows: list[Row], ids: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the first position in the flattened batch and the number of tokens of each word without special
-        tokens."""
+        """Returns the first position in the flattened batch and the size of each word without special tokens."""
         if "word_ids" not in rows[0]:
             raise DataError(
                 f"Span masking needs a 'word_ids' column; the rows have {sorted(rows[0])}. "
