@@ -98,17 +98,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def with_table(markdown: str, methods: Mapping[str, Any]) -> str:
-    """The page with a row for each method between the markers."""
-    return TABLE.sub(lambda _: methods_table(methods), markdown)
+    """The page with a row for each method between the markers; a method with a page in `docs/methods/` links to it."""
+    from hfssl.config.methods import methods_table
 
-
-def methods_table(methods: Mapping[str, Any]) -> str:
-    """A row for each method; a method with a page in `docs/methods/` links to it."""
-    lines = ["| method | trainer | product | reads | what it does | source |", "|---|---|---|---|---|---|"]
-    for name, method in methods.items():
-        has_page = (ROOT / "docs" / "methods" / f"{name}.md").is_file()
-        title = f"[`{name}`]({name}.md)" if has_page else f"`{name}`"
-        trainer = method.trainer.partition(":")[2]
-        cells = (title, f"`{trainer}`", method.product, ", ".join(method.streams), method.summary, method.paper)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    pages = {name: f"{name}.md" for name in methods if (ROOT / "docs" / "methods" / f"{name}.md").is_file()}
+    return TABLE.sub(lambda _: methods_table(methods, pages), markdown)

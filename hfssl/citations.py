@@ -137,7 +137,7 @@ def papers_and_citations(config: Mapping[str, Any]) -> tuple[list[str], list[str
     """Collects the sources of a stage from its settings (nested by step): names of papers, and BibTeX entries.
 
     Args:
-        config (`Mapping[str, Any]`): settings of the stage; `paper` and `citation` at any depth come from an
+        config (`Mapping[str, Any]`): Settings of the stage; `paper` and `citation` at any depth come from an
             objective.
     """
     flat = list(_items(config))

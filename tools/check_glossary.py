@@ -29,10 +29,10 @@ class Rule:
     """A banned word.
 
     Args:
-        pattern (`str`): regular expression, searched in the name in lower snake case ("Warm start" is `warm_start`).
-        use (`str`): the glossary's word.
-        kinds (`tuple[str, ...]`): kinds of names that the rule concerns.
-        paths (`str`, defaults to `"*"`): glob of the files that the rule concerns.
+        pattern (`str`): Regular expression, searched in the name in lower snake case ("Warm start" is `warm_start`).
+        use (`str`): The glossary's word.
+        kinds (`tuple[str, ...]`): Kinds of names that the rule concerns.
+        paths (`str`, defaults to `"*"`): Glob of the files that the rule concerns.
     """
 
     pattern: str

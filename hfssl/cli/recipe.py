@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Action, ArgumentDefaultsHelpFormatter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,8 +62,8 @@ def parse_recipe(argv: Sequence[str]) -> Recipe:
             f"method: expected one of {', '.join(METHODS)}; got {got}. Give it in the YAML file or by --method.{hint}"
         )
     kinds = [DataArguments, ModelArguments, AdapterArguments, METHODS[method].config_class]
-    parser = HfArgumentParser(kinds, allow_abbrev=False)
-    parser.add_argument("--method", choices=list(METHODS), help="The method; its options are among those below.")
+    parser = HfArgumentParser(kinds, allow_abbrev=False, formatter_class=_DefaultsOnce)
+    parser.add_argument("--method", choices=list(METHODS), help="Method; this list holds its options.")
     return Recipe(method, *parse(kinds, argv, parser=parser, ignore=["method"]))
 
 
@@ -142,6 +143,14 @@ def _push(run: _Run, results: dict[str, Any]) -> None:
         revision=config.hub_revision,
         token=config.hub_token,
     )
+
+
+class _DefaultsOnce(ArgumentDefaultsHelpFormatter):
+    """Adds an option's default to its help text, unless there is none or the text names it."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        named = action.default is None or "default" in (action.help or "").lower()
+        return action.help if named else super()._get_help_string(action)
 
 
 class _Run:

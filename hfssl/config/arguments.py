@@ -177,7 +177,7 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         default=DEFAULT_TASK,
         metadata={
             "metavar": "TASK",
-            "help": "Kind of prediction. Default: 'sequence_classification', one label per text.",
+            "help": "Kind of prediction; 'sequence_classification' is one label per text.",
         },
     )
     output_dir: str = field(kw_only=True, metadata={"help": "Folder for the model, the report and all results."})

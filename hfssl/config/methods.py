@@ -29,16 +29,16 @@ class Method:
     """Describes one method, as plain data.
 
     Args:
-        summary (`str`): one line for help texts and the documentation's table.
-        config (`str`): import path `module:Class` of its training arguments.
-        trainer (`str`): import path `module:Class` of its trainer.
-        paper (`str`): source, with the equation or section: the `paper` of the trainer's objective.
-        product (`str`, defaults to `"classifier"`): kind of the trained model: a `"classifier"`, an `"encoder"` whose
+        summary (`str`): One line for help texts and the documentation's table.
+        config (`str`): Import path `module:Class` of its training arguments.
+        trainer (`str`): Import path `module:Class` of its trainer.
+        paper (`str`): Source, with the equation or section: the `paper` of the trainer's objective.
+        product (`str`, defaults to `"classifier"`): Kind of the trained model: a `"classifier"`, an `"encoder"` whose
             head is not trained, or a `"masked_lm"` whose encoder is used afterwards.
-        streams (`tuple[str, ...]`): streams of rows that the method reads, among `"labeled"` and `"unlabeled"`.
-        tasks (`tuple[str, ...]`): kinds of prediction that the method supports, names in `hfssl.config.tasks.TASKS`.
-        opt_outs (`Mapping[str, str]`): names in `CAPABILITIES` with the reason.
-        driver (`str`, *optional*): import path of a function `(TrainingJob) -> TrainedModels` (`hfssl.methods.jobs`)
+        streams (`tuple[str, ...]`): Streams of rows that the method reads, among `"labeled"` and `"unlabeled"`.
+        tasks (`tuple[str, ...]`): Kinds of prediction that the method supports, names in `hfssl.config.tasks.TASKS`.
+        opt_outs (`Mapping[str, str]`): Names in `CAPABILITIES` with the reason.
+        driver (`str`, *optional*): Import path of a function `(TrainingJob) -> TrainedModels` (`hfssl.methods.jobs`)
             for a method that needs more than one trainer (rounds of self-training); `None` runs the trainer alone.
 
     Example:
@@ -137,8 +137,8 @@ def methods_table(methods: Mapping[str, Method] | None = None, links: Mapping[st
     """Renders the documentation's table of methods.
 
     Args:
-        methods (`Mapping[str, Method]`, *optional*): name -> row; `METHODS` by default.
-        links (`Mapping[str, str]`, *optional*): name -> address of the method's page; the others get no link.
+        methods (`Mapping[str, Method]`, *optional*): Name -> row; `METHODS` by default.
+        links (`Mapping[str, str]`, *optional*): Name -> address of the method's page; the others get no link.
 
     Returns:
         `str`: Markdown with a line for each method, in the order of the registry.

@@ -129,13 +129,13 @@ def parse(
     """Creates one instance of each dataclass from defaults < YAML < `argv`.
 
     Args:
-        dataclass_types (`Sequence[type]`): the dataclasses; no two may share a field.
-        argv (`Sequence[str]`): command-line words. `--config FILE` names a YAML file, `--help` prints the help and
+        dataclass_types (`Sequence[type]`): The dataclasses; no two may share a field.
+        argv (`Sequence[str]`): Command-line words. `--config FILE` names a YAML file, `--help` prints the help and
             exits, and an empty value (`--test=`) sets an option to None if it may be that.
         yaml_path (`str | os.PathLike`, *optional*): YAML file that is read if `argv` names none.
-        parser (`argparse.ArgumentParser`, *optional*): parser that defines the conversion of each option;
+        parser (`argparse.ArgumentParser`, *optional*): Parser that defines the conversion of each option;
             `dataclass_parser(dataclass_types)` by default.
-        ignore (`Sequence[str]`, defaults to `()`): options and YAML keys that are read elsewhere.
+        ignore (`Sequence[str]`, defaults to `()`): Options and YAML keys that are read elsewhere.
 
     Raises:
         ConfigurationError: if there is any unknown key, bad value or missing value; `problems` holds all of them.

@@ -27,30 +27,30 @@ class Stage:
     """Describes one stage of `fit`, as plain data.
 
     Args:
-        title (`str`): name in the report and the model card; progress bars and the table of costs use it in lower
+        title (`str`): Name in the report and the model card; progress bars and the table of costs use it in lower
             case.
-        run (`str`): import path `module:function` of `run(context, folder) -> StageRecord`.
-        product (`str`, defaults to `"classifier"`): result of the stage: an `"encoder"` that later stages start from,
+        run (`str`): Import path `module:function` of `run(context, folder) -> StageRecord`.
+        product (`str`, defaults to `"classifier"`): Result of the stage: an `"encoder"` that later stages start from,
             a `"classifier"` that the verdict compares with labels only, `"predictions"` that the verdict rests on, or
             the `"final"` model, trained after the verdict on all labels.
-        reads_pool (`bool`, defaults to `True`): whether the stage's classifier learns from the unlabeled rows.
-        model_title (`str`, *optional*): name of its model in the closing table and in the verdict ("the self-trained
+        reads_pool (`bool`, defaults to `True`): Whether the stage's classifier learns from the unlabeled rows.
+        model_title (`str`, *optional*): Name of its model in the closing table and in the verdict ("the self-trained
             model"); the title in lower case by default.
-        color (`str`, *optional*): color of the stage in figures; one of `FALLBACK_COLORS` by default.
-        gain_prior (`tuple[float, float]`, defaults to `NEUTRAL_GAIN_PRIOR`): mean and standard deviation of the gain
+        color (`str`, *optional*): Color of the stage in figures; one of `FALLBACK_COLORS` by default.
+        gain_prior (`tuple[float, float]`, defaults to `NEUTRAL_GAIN_PRIOR`): Mean and standard deviation of the gain
             in accuracy over labels only that a run is expected to have, in `[-1, 1]`.
-        planned (`str`, *optional*): import path of `is_planned(plan) -> bool`, which gets the plan of the stages
+        planned (`str`, *optional*): Import path of `is_planned(plan) -> bool`, which gets the plan of the stages
             before; by default the stage runs if there are unlabeled rows.
-        cost (`str`, *optional*): import path of `cost(sizes, stage) -> StageCost`; a stage without one is not listed
+        cost (`str`, *optional*): Import path of `cost(sizes, stage) -> StageCost`; a stage without one is not listed
             among the costs.
-        train_fold (`str`, *optional*): import path of `train_fold(context, fold) -> PreTrainedModel`, which trains the
+        train_fold (`str`, *optional*): Import path of `train_fold(context, fold) -> PreTrainedModel`, which trains the
             stage's model on the labeled rows of a fold. Without it there is no cross-fitting in runs that hold this
             stage: the verdict compares all stages on the same rows.
-        refit (`str`, *optional*): import path of `refit(context, folder, labeled) -> Trained`, which trains the
+        refit (`str`, *optional*): Import path of `refit(context, folder, labeled) -> Trained`, which trains the
             stage's model once more, on all labels. Without it the stage is handed over as the verdict selected it.
-        method (`str`, *optional*): name in `METHODS` of the method that the stage trains, which must be defined for
+        method (`str`, *optional*): Name in `METHODS` of the method that the stage trains, which must be defined for
             the run's task; `None` where it trains as other stages do. See `method_stage`.
-        includes (`tuple[str, ...]`): earlier stages whose time and settings are reported with this one, as they make
+        includes (`tuple[str, ...]`): Earlier stages whose time and settings are reported with this one, as they make
             no classifier of their own.
 
     Example:
@@ -88,9 +88,9 @@ def method_stage(method: str, title: str, **more: Any) -> Stage:
     """Returns the row of a stage that trains with one method, on the labeled rows and the pool.
 
     Args:
-        method (`str`): name in `METHODS`.
-        title (`str`): title of the stage.
-        more (`Any`): other fields of `Stage`.
+        method (`str`): Name in `METHODS`.
+        title (`str`): Title of the stage.
+        more (`Any`): Other fields of `Stage`.
 
     Example:
         >>> method_stage("fixmatch", "FixMatch").run

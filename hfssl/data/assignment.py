@@ -82,8 +82,8 @@ class Assignment:
 
     Args:
         role (`Ints`): `[N]` position in `ROLES`; -2 = in no part.
-        removed (`Counter[str]`): number of rows left out, by reason.
-        conflicts (`list[list[int]]`): groups of row numbers with the same text and different labels.
+        removed (`Counter[str]`): Number of rows left out, by reason.
+        conflicts (`list[list[int]]`): Groups of row numbers with the same text and different labels.
     """
 
     role: Ints

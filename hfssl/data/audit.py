@@ -67,9 +67,9 @@ def training_manifest(stage: str, dataset: Dataset, role: str) -> dict[str, Any]
     """Describes the training rows of one stage as a dict that JSON can hold.
 
     Args:
-        stage (`str`): name of the stage, as in `results.json`.
-        dataset (`Dataset`): training rows of the stage, with their `text` (and `text_pair`) columns.
-        role (`str`): part that these rows should belong to: `labeled` or `unlabeled`.
+        stage (`str`): Name of the stage, as in `results.json`.
+        dataset (`Dataset`): Training rows of the stage, with their `text` (and `text_pair`) columns.
+        role (`str`): Part that these rows should belong to: `labeled` or `unlabeled`.
     """
     return {
         "schema_version": MANIFEST_SCHEMA_VERSION,
@@ -84,11 +84,11 @@ class AuditReport:
     """Holds the result of `audit`.
 
     Args:
-        stages (`list[str]`): stages that were compared with the splits.
-        leaks (`list[dict[str, Any]]`): one `{"stage", "role", "fingerprint", "row"}` for each held-out row that a
+        stages (`list[str]`): Stages that were compared with the splits.
+        leaks (`list[dict[str, Any]]`): One `{"stage", "role", "fingerprint", "row"}` for each held-out row that a
             stage trained on: `role` is the part of the row and `row` its id. The stage `splits` means that the parts
             themselves overlap.
-        unknown (`list[dict[str, Any]]`): one `{"stage", "role", "fingerprint", "row"}` for each training row that is
+        unknown (`list[dict[str, Any]]`): One `{"stage", "role", "fingerprint", "row"}` for each training row that is
             in no part, so that its origin cannot be checked: `row` is its position in the stage's training rows,
             `role` its use.
     """
@@ -126,7 +126,7 @@ def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditRe
     """Compares the training rows of the stages with the parts of the data.
 
     Args:
-        manifests (`Sequence[Mapping[str, Any] | str | os.PathLike]`): the manifest of the splits
+        manifests (`Sequence[Mapping[str, Any] | str | os.PathLike]`): The manifest of the splits
             (`SemiSupervisedSplits.manifest`), followed by any number of `training_manifest`s; each a dict or the path
             of a JSON file.
 
@@ -207,9 +207,9 @@ def inspect_texts(dataset: Dataset, label_names: Sequence[str], label_column: La
     """Checks a table for likely mistakes and returns one sentence for each.
 
     Args:
-        dataset (`Dataset`): rows with the columns `text`, `label` (-1 = unlabeled) and, optionally, `truncated`.
+        dataset (`Dataset`): Rows with the columns `text`, `label` (-1 = unlabeled) and, optionally, `truncated`.
         label_names (`Sequence[str]`): `[K]` names of the classes.
-        label_column (`LabelColumn`, *optional*): layout of the labels in the column `label`. Default: one class per
+        label_column (`LabelColumn`, *optional*): Layout of the labels in the column `label`. Default: one class per
             row.
 
     Returns:

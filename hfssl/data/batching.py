@@ -24,7 +24,7 @@ def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> list[np.ndarra
 
     Args:
         lengths (`np.ndarray`): `[N]` number of tokens of each row.
-        max_tokens (`int`): largest number of tokens in a batch, padding included; a longer row is a batch alone.
+        max_tokens (`int`): Largest number of tokens in a batch, padding included; a longer row is a batch alone.
 
     Returns:
         Arrays of row numbers; each row is in exactly one of them.
@@ -42,12 +42,12 @@ class TokenWindow:
     """Holds consecutive rows of a tokenized dataset: each column's tokens end to end in one array.
 
     Args:
-        table (`pa.Table`): columns of lists of integers, including `input_ids`; in each row all have the same length.
-        start (`int`): number of the first row in the dataset.
-        tokenizer (`PreTrainedTokenizerBase`): tokenizer that defines the padding.
+        table (`pa.Table`): Columns of lists of integers, including `input_ids`; in each row all have the same length.
+        start (`int`): Number of the first row in the dataset.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer that defines the padding.
 
     Attributes:
-        start, stop (`int`): numbers of the first row and of the row after the last in the dataset.
+        start, stop (`int`): Numbers of the first row and of the row after the last in the dataset.
         lengths (`np.ndarray`): `[n]` number of tokens of each row.
     """
 

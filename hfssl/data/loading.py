@@ -64,27 +64,27 @@ def load_table(
     """Loads a table of texts, with or without labels.
 
     Args:
-        path_or_hub_id (`str | os.PathLike`): a .csv, .tsv, .jsonl, .ndjson or .parquet file, a folder of those, a
+        path_or_hub_id (`str | os.PathLike`): A .csv, .tsv, .jsonl, .ndjson or .parquet file, a folder of those, a
             `save_to_disk` folder, or the id of a data set on the Hub.
-        text_column (`str`, defaults to `"text"`): column with the text; numbers are read as text, missing values as
+        text_column (`str`, defaults to `"text"`): Column with the text; numbers are read as text, missing values as
             `""`.
-        label_column (`str | None`, defaults to `"label"`): column with the label, strings or integers. A missing,
+        label_column (`str | None`, defaults to `"label"`): Column with the label, strings or integers. A missing,
             empty or null label, or -1, becomes -1 (unlabeled). `None`: the table is unlabeled.
-        text_pair_column (`str`, *optional*): column with a second text (a hypothesis, an answer), for tasks about
+        text_pair_column (`str`, *optional*): Column with a second text (a hypothesis, an answer), for tasks about
             pairs.
-        group_column (`str`, *optional*): column with the group (author, film) of a row; rows of one group are never
+        group_column (`str`, *optional*): Column with the group (author, film) of a row; rows of one group are never
             split apart.
-        id_column (`str`, *optional*): column with a unique name of each row. Default: the row's number, from 0.
-        label_names (`Sequence[str]`, *optional*): class names in order. Default: the names that the source defines;
+        id_column (`str`, *optional*): Column with a unique name of each row. Default: the row's number, from 0.
+        label_names (`Sequence[str]`, *optional*): Class names in order. Default: the names that the source defines;
             else, for integer labels, the list in `labels.json` in the folder of the file, if it covers all labels;
             else the sorted distinct labels (integers in numerical order). Integer labels that are not names are
             positions in the list.
-        split (`str`, defaults to `"train"`): split of a folder with named splits, of a saved `DatasetDict`, or of a
+        split (`str`, defaults to `"train"`): Split of a folder with named splits, of a saved `DatasetDict`, or of a
             Hub data set.
-        revision (`str`, *optional*): commit, tag or branch of a Hub data set.
-        max_characters (`int`, defaults to `20000`): length in characters at which texts are cut, which bounds the
+        revision (`str`, *optional*): Commit, tag or branch of a Hub data set.
+        max_characters (`int`, defaults to `20000`): Length in characters at which texts are cut, which bounds the
             tokenizer's memory; `truncated` marks such rows.
-        optional (`Sequence[str]`, defaults to `()`): names among `"group_column"` and `"id_column"`: columns that the
+        optional (`Sequence[str]`, defaults to `()`): Names among `"group_column"` and `"id_column"`: columns that the
             table may lack; a missing one is ignored.
 
     Returns:

@@ -22,9 +22,9 @@ def make_splits(arguments: DataArguments, seed: int, label_column: LabelColumn |
     Only the first table must have the group and the id column: the others often have another source.
 
     Args:
-        arguments (`DataArguments`): tables and their columns.
-        seed (`int`): random seed of the splits; see `few_label_splits`.
-        label_column (`LabelColumn`, *optional*): layout of the labels in their column. Default: one class per row.
+        arguments (`DataArguments`): Tables and their columns.
+        seed (`int`): Random seed of the splits; see `few_label_splits`.
+        label_column (`LabelColumn`, *optional*): Layout of the labels in their column. Default: one class per row.
 
     Raises:
         DataError: if a table, a column or a label cannot be used.

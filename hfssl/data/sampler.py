@@ -32,10 +32,10 @@ class RowStream:
     """Yields `num_rows` rows in an endless, seeded, shuffled stream.
 
     Args:
-        num_rows (`int`): number of rows in the stream's dataset, at least 1.
-        seed (`int`): the run's data seed.
-        name (`str`): name of the stream; streams of different names are independent.
-        lengths (`Sequence[int]`, *optional*): number of tokens of each row, `[num_rows]`. If given, batches hold rows
+        num_rows (`int`): Number of rows in the stream's dataset, at least 1.
+        seed (`int`): The run's data seed.
+        name (`str`): Name of the stream; streams of different names are independent.
+        lengths (`Sequence[int]`, *optional*): Number of tokens of each row, `[num_rows]`. If given, batches hold rows
             of similar length (see `batches`).
     """
 
@@ -92,9 +92,9 @@ class ClassRowStream(RowStream):
     number of rows (a list of all pairs of rows would cost O(n^2)).
 
     Args:
-        labels (`Sequence[int]`): class number of each row, from 0.
-        seed (`int`): the run's data seed.
-        name (`str`): name of the stream.
+        labels (`Sequence[int]`): Class number of each row, from 0.
+        seed (`int`): The run's data seed.
+        name (`str`): Name of the stream.
     """
 
     def __init__(self, labels: Sequence[int], seed: int, name: str):
@@ -133,11 +133,11 @@ class TwoStreamBatchSampler(Sampler[list[RowKey]]):
     x accumulation 1, batch 1 x accumulation 8 and batch 4 on two ranks use the same rows at the same step.
 
     Args:
-        labeled (`RowStream`, *optional*): stream of labeled rows.
-        unlabeled (`RowStream`, *optional*): stream of unlabeled (or pseudo-labeled) rows.
-        labeled_per_batch (`int`): number of labeled rows in a batch of one device.
-        unlabeled_per_batch (`int`): number of unlabeled rows in a batch of one device.
-        batches_per_step (`int`): batches per optimizer step: gradient accumulation steps x ranks.
+        labeled (`RowStream`, *optional*): Stream of labeled rows.
+        unlabeled (`RowStream`, *optional*): Stream of unlabeled (or pseudo-labeled) rows.
+        labeled_per_batch (`int`): Number of labeled rows in a batch of one device.
+        unlabeled_per_batch (`int`): Number of unlabeled rows in a batch of one device.
+        batches_per_step (`int`): Batches per optimizer step: gradient accumulation steps x ranks.
     """
 
     def __init__(

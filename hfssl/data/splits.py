@@ -116,19 +116,19 @@ def few_label_splits(
     a warning; a class with fewer labels than `labels_per_class` is an error.
 
     Args:
-        dataset (`Dataset`): training table: labeled rows, unlabeled rows (label -1), or both.
-        labels_per_class (`int`, *optional*): label budget K per class, `validation` included.
-        test (`Dataset`, *optional*): held-out labeled rows; rows without a label are left out.
-        validation (`Dataset`, *optional*): labeled rows for model selection.
-        unlabeled (`Dataset`, *optional*): more rows for the pool; their labels, if any, are hidden.
-        test_fraction (`float`, defaults to `0.2`): share of the labeled rows of each class that is cut off as `test`,
+        dataset (`Dataset`): Training table: labeled rows, unlabeled rows (label -1), or both.
+        labels_per_class (`int`, *optional*): Label budget K per class, `validation` included.
+        test (`Dataset`, *optional*): Held-out labeled rows; rows without a label are left out.
+        validation (`Dataset`, *optional*): Labeled rows for model selection.
+        unlabeled (`Dataset`, *optional*): More rows for the pool; their labels, if any, are hidden.
+        test_fraction (`float`, defaults to `0.2`): Share of the labeled rows of each class that is cut off as `test`,
             in [0, 1).
-        proxy_fraction (`float`, defaults to `0.1`): share of the pool that becomes `proxy`, in [0, 1).
-        max_unlabeled (`int`, *optional*): largest number of rows in `unlabeled` and `proxy` together.
-        max_test (`int`, *optional*): largest number of rows in `test`, stratified.
-        group (`bool`, defaults to `True`): whether rows with the same `group` stay on one side.
-        seed (`int`, defaults to `0`): random seed of the parts; the same seed and tables give the same parts.
-        label_column (`LabelColumn`, *optional*): layout and strata of the labels in the column `label`. Default: one
+        proxy_fraction (`float`, defaults to `0.1`): Share of the pool that becomes `proxy`, in [0, 1).
+        max_unlabeled (`int`, *optional*): Largest number of rows in `unlabeled` and `proxy` together.
+        max_test (`int`, *optional*): Largest number of rows in `test`, stratified.
+        group (`bool`, defaults to `True`): Whether rows with the same `group` stay on one side.
+        seed (`int`, defaults to `0`): Random seed of the parts; the same seed and tables give the same parts.
+        label_column (`LabelColumn`, *optional*): Layout and strata of the labels in the column `label`. Default: one
             class per row.
 
     Raises:

@@ -34,8 +34,8 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterato
     """Streams the rows of one CSV, TSV, JSON-lines or Parquet file.
 
     Args:
-        path (`str | Path`): table file; its suffix defines its kind.
-        columns (`Sequence[str]`, *optional*): for Parquet, the columns to read, if the file has all of them.
+        path (`str | Path`): Table file; its suffix defines its kind.
+        columns (`Sequence[str]`, *optional*): For Parquet, the columns to read, if the file has all of them.
 
     Yields:
         `(line, row)`: the line of the file on which the row starts (Parquet: the row's number, from 1), and the row as

@@ -75,18 +75,18 @@ def two_stream_loader(
     """Returns one loader over both streams.
 
     Args:
-        labeled (`Dataset | None`): tokenized labeled rows; may be missing.
-        unlabeled (`Dataset | None`): tokenized unlabeled rows; may be missing if `labeled` is given.
-        collator (`TwoStreamCollator`): collator that makes a batch of rows.
-        rows_per_batch (`int`): number of labeled rows in a batch of one device; of unlabeled rows where there are no
+        labeled (`Dataset | None`): Tokenized labeled rows; may be missing.
+        unlabeled (`Dataset | None`): Tokenized unlabeled rows; may be missing if `labeled` is given.
+        collator (`TwoStreamCollator`): Collator that makes a batch of rows.
+        rows_per_batch (`int`): Number of labeled rows in a batch of one device; of unlabeled rows where there are no
             labeled ones.
-        unlabeled_ratio (`int`): number of unlabeled rows per labeled row.
-        batches_per_step (`int`): batches per optimizer step: gradient accumulation steps x ranks.
-        strata (`Sequence[int] | None`): class number of each labeled row, if batches hold several rows of a class;
+        unlabeled_ratio (`int`): Number of unlabeled rows per labeled row.
+        batches_per_step (`int`): Batches per optimizer step: gradient accumulation steps x ranks.
+        strata (`Sequence[int] | None`): Class number of each labeled row, if batches hold several rows of a class;
             else `None`.
-        length_bucketing (`bool`): whether batches hold unlabeled rows of similar length.
-        seed (`int`): random seed of both streams.
-        options (`Any`): further arguments of the `DataLoader`.
+        length_bucketing (`bool`): Whether batches hold unlabeled rows of similar length.
+        seed (`int`): Random seed of both streams.
+        options (`Any`): Further arguments of the `DataLoader`.
     """
     lengths = None
     if unlabeled is not None and length_bucketing:

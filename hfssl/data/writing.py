@@ -37,11 +37,11 @@ def table_writer(
     """Returns a writer to `path` for the file type `suffix`.
 
     Args:
-        path (`Path`): file to write, with any name.
+        path (`Path`): File to write, with any name.
         suffix (`str`): `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`.
-        source (`Path`): source table of the rows; a Parquet target gets the column types of a Parquet source.
-        columns (`Sequence[str]`): columns of the source in order.
-        added (`Mapping[str, pa.DataType]`): additional columns of the rows, with their types.
+        source (`Path`): Source table of the rows; a Parquet target gets the column types of a Parquet source.
+        columns (`Sequence[str]`): Columns of the source in order.
+        added (`Mapping[str, pa.DataType]`): Additional columns of the rows, with their types.
 
     Raises:
         ConfigurationError: if `suffix` is none of these.

@@ -38,10 +38,10 @@ def serve(folder: str | os.PathLike, host: str, port: int, ready: Callable[[str]
     """Serves the page until Ctrl-C.
 
     Args:
-        folder (`str | os.PathLike`): folder of a run of `fit`, or of a model.
-        host (`str`): address to listen at.
-        port (`int`): port to listen at; 0 for a free one.
-        ready (`Callable[[str], None]`): function that is called once with the address of the page.
+        folder (`str | os.PathLike`): Folder of a run of `fit`, or of a model.
+        host (`str`): Address to listen at.
+        port (`int`): Port to listen at; 0 for a free one.
+        ready (`Callable[[str], None]`): Function that is called once with the address of the page.
 
     Raises:
         ConfigurationError: if the address cannot be used.
@@ -93,10 +93,10 @@ def render(explanation: Explanation | None, *, problem: str = "", passes: int = 
     """Renders the prediction as HTML, with all texts escaped.
 
     Args:
-        explanation (`Explanation | None`): prediction to show; `None` before the first text.
-        problem (`str`, defaults to `""`): error message to show in its place.
-        passes (`int`, defaults to `0`): number of passes of MC dropout in `explanation.bald`.
-        rows (`int`, defaults to `0`): number of labeled rows that were searched for neighbours.
+        explanation (`Explanation | None`): Prediction to show; `None` before the first text.
+        problem (`str`, defaults to `""`): Error message to show in its place.
+        passes (`int`, defaults to `0`): Number of passes of MC dropout in `explanation.bald`.
+        rows (`int`, defaults to `0`): Number of labeled rows that were searched for neighbours.
     """
     return _template("demo.html").render(explanation=explanation, problem=problem, passes=passes, rows=rows)
 

@@ -47,13 +47,13 @@ class Explanation:
     """Holds what the page shows for one text.
 
     Args:
-        probabilities (`list[tuple[str, float]]`): all K labels with their probabilities, the most probable first; ties
+        probabilities (`list[tuple[str, float]]`): All K labels with their probabilities, the most probable first; ties
             in the order of the labels.
-        entropy (`float`): entropy of the probabilities, in nats.
+        entropy (`float`): Entropy of the probabilities, in nats.
         entropy_share (`float`): `entropy` / log K: 0 for certainty, 1 for equal probabilities.
-        bald (`float | None`): disagreement of the passes of MC dropout, in nats; `None` for a model without dropout.
-        neighbors (`list[Neighbor]`): most similar labeled rows, the nearest first; empty for a model without its run.
-        cut_at (`int`, *optional*): number of tokens at which a longer text was cut; `None` for an uncut text.
+        bald (`float | None`): Disagreement of the passes of MC dropout, in nats; `None` for a model without dropout.
+        neighbors (`list[Neighbor]`): Most similar labeled rows, the nearest first; empty for a model without its run.
+        cut_at (`int`, *optional*): Number of tokens at which a longer text was cut; `None` for an uncut text.
     """
 
     probabilities: list[tuple[str, float]]
@@ -86,7 +86,7 @@ def nearest_rows(query: np.ndarray, features: np.ndarray, count: int) -> tuple[n
     Args:
         query (`np.ndarray`): `[D]` embedding.
         features (`np.ndarray`): `[N, D]` embeddings, any scale. A row of zeros has cosine 0 with all rows.
-        count (`int`): number of rows to return, at most N.
+        count (`int`): Number of rows to return, at most N.
 
     Returns:
         Row numbers and cosines, both `[min(count, N)]`.
@@ -101,13 +101,13 @@ class Explainer:
     """Explains predictions of a finished run of `hfssl fit` or of a model: maps a text (or pair) to an `Explanation`.
 
     Args:
-        folder (`str | os.PathLike`): folder of a run, of a full model, or of an adapter.
-        passes (`int`, defaults to `16`): number of passes of MC dropout.
+        folder (`str | os.PathLike`): Folder of a run, of a full model, or of an adapter.
+        passes (`int`, defaults to `16`): Number of passes of MC dropout.
 
     Attributes:
-        rows (`list[LabeledRow]`): labeled rows to search; empty for a model without its run.
-        pairs (`bool`): whether the run's data has pairs of texts.
-        label_names (`list[str]`): the K class names.
+        rows (`list[LabeledRow]`): Labeled rows to search; empty for a model without its run.
+        pairs (`bool`): Whether the run's data has pairs of texts.
+        label_names (`list[str]`): The K class names.
 
     Raises:
         ModelError: if there is no such folder, it holds no model, or its run is not finished.

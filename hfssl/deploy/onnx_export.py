@@ -60,8 +60,8 @@ class Cost:
     """Holds the accuracies of PyTorch, ONNX and int8 on labeled rows.
 
     Args:
-        table (`str`): source of the rows.
-        rows (`int`): number of labeled rows.
+        table (`str`): Source of the rows.
+        rows (`int`): Number of labeled rows.
         accuracy (`dict[str, float]`): `"PyTorch"`, `"ONNX"` and (if requested) `"int8"` -> accuracy in [0, 1].
         changed (`dict[str, float]`): `"ONNX"` and `"int8"` -> share of the rows, in [0, 1], with another predicted
             label than from PyTorch.
@@ -78,13 +78,13 @@ class Exported:
     """Describes the result of `export_onnx`; all except `folder` is also in its `export.json`.
 
     Args:
-        folder (`Path`): folder of `model.onnx`, `model_int8.onnx` (if requested), `config.json` and the tokenizer.
-        inputs (`list[str]`): names of the inputs, each int64 `[N, L]` for any N and L; the output is `logits`, float32
+        folder (`Path`): Folder of `model.onnx`, `model_int8.onnx` (if requested), `config.json` and the tokenizer.
+        inputs (`list[str]`): Names of the inputs, each int64 `[N, L]` for any N and L; the output is `logits`, float32
             `[N, K]`.
-        label_names (`list[str]`): the K class names in the order of the class numbers.
-        difference (`float`): largest difference of a logit from PyTorch's in the compared batches.
+        label_names (`list[str]`): The K class names in the order of the class numbers.
+        difference (`float`): Largest difference of a logit from PyTorch's in the compared batches.
         sizes (`dict[str, int]`): ONNX file -> size in bytes.
-        cost (`Cost | None`): accuracies on labeled rows; `None` if nothing was measured.
+        cost (`Cost | None`): Accuracies on labeled rows; `None` if nothing was measured.
     """
 
     folder: Path
@@ -108,16 +108,16 @@ def export_onnx(
     """Exports a classifier to ONNX for any batch size and length; writes files only after the check against PyTorch.
 
     Args:
-        folder (`str | os.PathLike`): folder of a finished run of `fit` (its `model/` is exported), of a model, or of
+        folder (`str | os.PathLike`): Folder of a finished run of `fit` (its `model/` is exported), of a model, or of
             an adapter, which is merged first.
-        output (`str | os.PathLike`, *optional*): folder to write; an earlier export is replaced. Default: `onnx/` in
+        output (`str | os.PathLike`, *optional*): Folder to write; an earlier export is replaced. Default: `onnx/` in
             `folder`.
-        int8 (`bool`, defaults to `False`): whether to also write the dynamically quantised `model_int8.onnx`.
-        data (`str | os.PathLike`, *optional*): labeled table to measure accuracies on. Default: with `int8`, the test
+        int8 (`bool`, defaults to `False`): Whether to also write the dynamically quantised `model_int8.onnx`.
+        data (`str | os.PathLike`, *optional*): Labeled table to measure accuracies on. Default: with `int8`, the test
             part of a run's splits.
-        text_column (`str`, defaults to `"text"`): column of `data` with the text.
-        text_pair_column (`str`, *optional*): column of `data` with the second text of a pair.
-        label_column (`str`, defaults to `"label"`): column of `data` with the label; rows without a label are left
+        text_column (`str`, defaults to `"text"`): Column of `data` with the text.
+        text_pair_column (`str`, *optional*): Column of `data` with the second text of a pair.
+        label_column (`str`, defaults to `"label"`): Column of `data` with the label; rows without a label are left
             out.
 
     Raises:

@@ -46,12 +46,12 @@ class OnnxClassifier:
     """Loads a folder that `hfssl.deploy.onnx_export.export_onnx` wrote, and maps texts to probabilities.
 
     Args:
-        folder (`str | os.PathLike`): folder of the ONNX file, `config.json` and the tokenizer.
-        file (`str`, defaults to `"model.onnx"`): model to load: `"model.onnx"` or `"model_int8.onnx"`.
+        folder (`str | os.PathLike`): Folder of the ONNX file, `config.json` and the tokenizer.
+        file (`str`, defaults to `"model.onnx"`): Model to load: `"model.onnx"` or `"model_int8.onnx"`.
 
     Attributes:
-        label_names (`list[str]`): the K class names in the order of the class numbers.
-        inputs (`list[str]`): names of the model's inputs, each int64 `[N, L]`; its output `logits` is float32 `[N,
+        label_names (`list[str]`): The K class names in the order of the class numbers.
+        inputs (`list[str]`): Names of the model's inputs, each int64 `[N, L]`; its output `logits` is float32 `[N,
             K]`.
 
     Raises:

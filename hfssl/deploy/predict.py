@@ -32,9 +32,9 @@ class PredictionSummary:
     """Describes the result of `predict`.
 
     Args:
-        rows (`int`): number of rows written.
-        empty (`int`): number of rows without any text, whose prediction is empty.
-        columns (`list[str]`): names of the new columns, as written.
+        rows (`int`): Number of rows written.
+        empty (`int`): Number of rows without any text, whose prediction is empty.
+        columns (`list[str]`): Names of the new columns, as written.
     """
 
     rows: int
@@ -61,16 +61,16 @@ def predict(
     the first prediction.
 
     Args:
-        model (`str | os.PathLike`): folder of a full model or an adapter, or a Hub id.
+        model (`str | os.PathLike`): Folder of a full model or an adapter, or a Hub id.
         input (`str | os.PathLike`): CSV, TSV, JSON-lines or Parquet file.
-        output (`str | os.PathLike`): file to write, of one of these kinds.
-        text_column (`str`, defaults to `"text"`): column with the text.
-        text_pair_column (`str`, *optional*): column with the second text of a pair.
-        max_length (`int`, *optional*): number of tokens at which texts are cut. Default: the limit of the model's
+        output (`str | os.PathLike`): File to write, of one of these kinds.
+        text_column (`str`, defaults to `"text"`): Column with the text.
+        text_pair_column (`str`, *optional*): Column with the second text of a pair.
+        max_length (`int`, *optional*): Number of tokens at which texts are cut. Default: the limit of the model's
             tokenizer.
-        max_tokens (`int`, defaults to `8192`): largest number of tokens in one forward pass, padding included.
-        overwrite (`bool`, defaults to `False`): whether to replace an existing `output`.
-        quiet (`bool`, defaults to `False`): whether to hide the progress bar.
+        max_tokens (`int`, defaults to `8192`): Largest number of tokens in one forward pass, padding included.
+        overwrite (`bool`, defaults to `False`): Whether to replace an existing `output`.
+        quiet (`bool`, defaults to `False`): Whether to hide the progress bar.
 
     Raises:
         DataError: if the input is malformed or lacks a column, or if `output` exists.

@@ -42,11 +42,11 @@ def files_to_push(
     """Returns the files to push and their names on the Hub.
 
     Args:
-        folder (`str | Path`): folder of a run of `fit`, of a model, or of an adapter.
-        repo_id (`str`): name of the repository, for the card.
-        artifact (`Artifact`, defaults to `"model"`): for a run, what to push: the merged `"model"`, the `"adapter"`,
+        folder (`str | Path`): Folder of a run of `fit`, of a model, or of an adapter.
+        repo_id (`str`): Name of the repository, for the card.
+        artifact (`Artifact`, defaults to `"model"`): For a run, what to push: the merged `"model"`, the `"adapter"`,
             or `"both"` (with the adapter in `adapter/`).
-        include_report (`bool`, defaults to `False`): whether to push the report, which shows some of the user's
+        include_report (`bool`, defaults to `False`): Whether to push the report, which shows some of the user's
             texts.
         license (`str`, *optional*): Hub license id such as `"apache-2.0"`, for the card of a run.
 
@@ -112,18 +112,18 @@ def push(
     Transient errors are retried, and other errors are raised as one sentence; see `hfssl.hub.upload.commit`.
 
     Args:
-        folder (`str | Path`): folder of a run of `fit`, of a model, or of an adapter.
+        folder (`str | Path`): Folder of a run of `fit`, of a model, or of an adapter.
         repo_id (`str`): `name` or `namespace/name`; created if it does not exist.
-        artifact (`Artifact`, defaults to `"model"`): for a run, what to push: `"model"`, `"adapter"` or `"both"`.
-        private (`bool`, *optional*): whether a new repository is private. Default: the setting of the namespace.
-        revision (`str`, *optional*): branch, created if it does not exist. Default: `main`.
-        include_report (`bool`, defaults to `False`): whether to push the report, which shows some of the user's
+        artifact (`Artifact`, defaults to `"model"`): For a run, what to push: `"model"`, `"adapter"` or `"both"`.
+        private (`bool`, *optional*): Whether a new repository is private. Default: the setting of the namespace.
+        revision (`str`, *optional*): Branch, created if it does not exist. Default: `main`.
+        include_report (`bool`, defaults to `False`): Whether to push the report, which shows some of the user's
             texts.
         license (`str`, *optional*): Hub license id such as `"apache-2.0"`, for the card of a run.
-        dry_run (`bool`, defaults to `False`): whether to list the files without sending them.
-        token (`str`, *optional*): access token. Default: the token that `hf auth login` saved, or `HF_TOKEN`.
-        message (`str`, defaults to `"Push with hfssl"`): commit message.
-        wait (`Callable[[float], None]`, defaults to `time.sleep`): function that waits for a number of seconds; tests
+        dry_run (`bool`, defaults to `False`): Whether to list the files without sending them.
+        token (`str`, *optional*): Access token. Default: the token that `hf auth login` saved, or `HF_TOKEN`.
+        message (`str`, defaults to `"Push with hfssl"`): Commit message.
+        wait (`Callable[[float], None]`, defaults to `time.sleep`): Function that waits for a number of seconds; tests
             replace it.
 
     Raises:

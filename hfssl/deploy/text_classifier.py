@@ -19,16 +19,16 @@ class TextClassifier:
     """Loads a full model or an adapter, in eval mode, on the accelerator if there is one.
 
     Args:
-        path (`str | os.PathLike`): folder, or Hub id.
-        max_length (`int`, *optional*): number of tokens at which texts are cut. Default and upper bound: the limit of
+        path (`str | os.PathLike`): Folder, or Hub id.
+        max_length (`int`, *optional*): Number of tokens at which texts are cut. Default and upper bound: the limit of
             tokenizer and model.
 
     Attributes:
-        model (`PreTrainedModel`): classifier.
-        tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
-        label_names (`list[str]`): the K class names in the order of the logits.
-        task (`Task`): kind of prediction, from the model's configuration.
-        max_length (`int`): number of tokens at which texts are cut.
+        model (`PreTrainedModel`): Classifier.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        label_names (`list[str]`): The K class names in the order of the logits.
+        task (`Task`): Kind of prediction, from the model's configuration.
+        max_length (`int`): Number of tokens at which texts are cut.
 
     Raises:
         ModelError: if the model or its tokenizer cannot be loaded.

@@ -154,11 +154,11 @@ def judge(
     spread = f"{seen}{_points(highest)}; {outlook}"
     if use:
         certainty = "helped" if lowest > 0 else "seems to have helped" if gain > 0 else "is expected to help"
-        sentence = f"The unlabeled data {certainty} ({spread}): the {stage_row(best).model} model is kept."
+        sentence = f"The unlabeled data {certainty} ({spread}): the {stage_row(best).model} model is selected."
     elif alarms and merits[best] > standing:
-        sentence = f"An alarm was raised against the unlabeled data ({spread}): the labels-only model is kept."
+        sentence = f"An alarm was raised against the unlabeled data ({spread}): the labels-only model is selected."
     else:
-        sentence = f"The unlabeled data did not help ({spread}): the labels-only model is kept."
+        sentence = f"The unlabeled data did not help ({spread}): the labels-only model is selected."
     if lowest <= 0 <= highest:
         reasons.append("The interval includes zero: so few held-out labels cannot settle it.")
     selected = best if use else LABELS_ONLY
@@ -173,8 +173,8 @@ def _judge_without_labels(candidate: str, alarms: Sequence[str], outlook: str, r
         *alarms,
     ]
     why = "no alarm was raised" if use else "an alarm was raised" if alarms else "earlier runs promise no gain"
-    kept = f"the {stage_row(candidate).model} model is kept" if use else "the labels-only model is kept"
-    sentence = f"Unverified: no labels could be held out, {why}, and {kept}."
+    outcome = f"the {stage_row(candidate).model} model is selected" if use else "the labels-only model is selected"
+    sentence = f"Unverified: no labels could be held out, {why}, and {outcome}."
     return Verdict(candidate if use else LABELS_ONLY, use, None, None, **rest, reasons=reasons, sentence=sentence)
 
 

@@ -41,7 +41,7 @@ def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
 
     Args:
         labels (`ArrayLike`): `[N]` class numbers; -1 (unlabeled) is left out.
-        num_classes (`int`): number of classes K.
+        num_classes (`int`): Number of classes K.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -57,7 +57,7 @@ def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
     Args:
         given (`str`): `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not
             matter.
-        label_names (`Sequence[str]`): the K class names.
+        label_names (`Sequence[str]`): The K class names.
 
     Returns:
         `[K]` float64, in the order of `label_names`, that sums to 1.
@@ -117,8 +117,8 @@ def estimate_prior(
     Args:
         probs (`ArrayLike`): `[N, K]`, probabilities of a model that was trained on rows with class prior `source`.
         source (`ArrayLike`): `[K]`, all positive: start of the estimate, and the result for N = 0.
-        max_iterations (`int`, defaults to `1000`): largest number of iterations.
-        tolerance (`float`, defaults to `1e-6`): largest change of a share at which the iteration stops.
+        max_iterations (`int`, defaults to `1000`): Largest number of iterations.
+        tolerance (`float`, defaults to `1e-6`): Largest change of a share at which the iteration stops.
 
     Returns:
         `[K]` float64 that sums to 1.
@@ -156,7 +156,7 @@ def consensus_prior(estimates: ArrayLike, default: ArrayLike, num_rows: int) -> 
         estimates (`ArrayLike`): `[M, K]`, class prior from each model (`estimate_prior`); a share may be 0.
         default (`ArrayLike`): `[K]`, all positive: class prior to shrink toward. The models' mean probabilities mean
             no change.
-        num_rows (`int`): number of rows N behind the estimates; one pseudo-row with the class prior `default` is
+        num_rows (`int`): Number of rows N behind the estimates; one pseudo-row with the class prior `default` is
             added.
 
     Returns:
@@ -182,8 +182,8 @@ def align_distribution(
     Args:
         probs (`ArrayLike`): `[N, K]`.
         target (`ArrayLike`): `[K]`, class prior that the rows are assumed to have.
-        max_iterations (`int`, defaults to `1000`): largest number of iterations.
-        tolerance (`float`, defaults to `1e-6`): largest deviation of a class's mean at which the iteration stops.
+        max_iterations (`int`, defaults to `1000`): Largest number of iterations.
+        tolerance (`float`, defaults to `1e-6`): Largest deviation of a class's mean at which the iteration stops.
 
     Returns:
         `[N, K]` in the dtype of `probs`. A class with probability 0 in every row stays at 0.

@@ -47,12 +47,12 @@ def knn_graph(
 
     Args:
         embeddings (`np.ndarray`): `[N, D]`, any scale. A row of zeros has no neighbours.
-        k (`int`, defaults to `10`): neighbours per row, at most N - 1. A row may have more edges, since W is
+        k (`int`, defaults to `10`): Neighbours per row, at most N - 1. A row may have more edges, since W is
             symmetric.
-        gamma (`float`, defaults to `3.0`): exponent of the cosine; the default is the paper's.
-        search (`str`, defaults to `"auto"`): a key of `hfssl.functional.nearest_neighbors.SEARCHES`. `"auto"` is exact
+        gamma (`float`, defaults to `3.0`): Exponent of the cosine; the default is the paper's.
+        search (`str`, defaults to `"auto"`): A key of `hfssl.functional.nearest_neighbors.SEARCHES`. `"auto"` is exact
             up to 10,000 rows; above that it uses faiss where it is installed, else cells from scikit-learn's k-means.
-        seed (`int`, defaults to `0`): random seed of the approximate searches.
+        seed (`int`, defaults to `0`): Random seed of the approximate searches.
 
     Returns:
         `[N, N]` float64, symmetric, no self loops, at most 2 N k entries, each above 0 and at most 2.
@@ -113,14 +113,14 @@ def spread_labels(
     Args:
         graph (`sparse.csr_array`): `[N, N]` from `knn_graph`.
         labels (`np.ndarray`): `[N]` int, -1 = unlabeled.
-        num_classes (`int`): number of classes K, at least 2. A class without labeled rows gets probability 0 wherever
+        num_classes (`int`): Number of classes K, at least 2. A class without labeled rows gets probability 0 wherever
             a label reaches.
-        alpha (`float`, defaults to `0.99`): weight of the neighbours against a row's own label, between 0 and 1;
+        alpha (`float`, defaults to `0.99`): Weight of the neighbours against a row's own label, between 0 and 1;
             larger values spread labels further.
         class_prior (`Sequence[float] | np.ndarray`, *optional*): `[K]`, class prior of the unlabeled rows, for class
             mass normalization (Zhu et al. 2003, equation 9): p_ic <- p_ic prior_c / mean_i p_ic. Without it there is
             no normalization.
-        tolerance (`float`, defaults to `1e-8`): largest error of F, relative to its largest possible value. Rows whose
+        tolerance (`float`, defaults to `1e-8`): Largest error of F, relative to its largest possible value. Rows whose
             mass is smaller than the error count as not reached.
 
     Raises:
@@ -268,9 +268,9 @@ class GraphTrust:
         accuracy (1927, z = 1), since a high accuracy on few labeled rows is weak evidence.
 
         Args:
-            teacher_accuracy (`float`, *optional*): accuracy of the teacher on held-out labeled rows, preferably the
+            teacher_accuracy (`float`, *optional*): Accuracy of the teacher on held-out labeled rows, preferably the
                 same ones, in [0, 1]. Without it, the graph is not compared with the teacher.
-            margin (`float`, defaults to `0.1`): largest accepted difference of the accuracies; a graph that is worse
+            margin (`float`, defaults to `0.1`): Largest accepted difference of the accuracies; a graph that is worse
                 than the teacher by more gets weight 0.
         """
         accuracy, count = self.accuracy, len(self.rows)
@@ -299,9 +299,9 @@ def graph_trust(
 
     Args:
         graph, labels, num_classes, alpha, class_prior: as in `spread_labels`.
-        folds (`int`, defaults to `5`): number of folds, at least 2; one fold per labeled row where there are fewer
+        folds (`int`, defaults to `5`): Number of folds, at least 2; one fold per labeled row where there are fewer
             rows.
-        seed (`int`, defaults to `0`): random seed of the folds.
+        seed (`int`, defaults to `0`): Random seed of the folds.
     """
     labels = _checked_labels(graph, labels, num_classes)
     prior = _checked_prior(class_prior, num_classes)
@@ -334,7 +334,7 @@ def agreement_weights(teacher_probs: np.ndarray, graph_probs: np.ndarray, trust:
     Args:
         teacher_probs (`np.ndarray`): `[N, K]` probabilities of the teacher.
         graph_probs (`np.ndarray`): `[N, K]` spread labels, `SpreadLabels.probs`.
-        trust (`float`): weight of the graph in [0, 1], from `GraphTrust.weight`. At 0 all weights are 1.
+        trust (`float`): Weight of the graph in [0, 1], from `GraphTrust.weight`. At 0 all weights are 1.
 
     Returns:
         `[N]`, between 1 - trust and 1.

@@ -26,8 +26,8 @@ def logistic_weights(
     Args:
         features (`Tensor`): `[B, D]`, rows of at least two classes.
         labels (`Tensor`): `[B]` class numbers.
-        num_classes (`int`): number of classes K.
-        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): inverse strength of the penalty, C of scikit-learn
+        num_classes (`int`): Number of classes K.
+        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): Inverse strength of the penalty, C of scikit-learn
             (whose default is 1); see `benchmarks/NOTES.md`, 2026-11-26.
 
     Returns:
@@ -56,7 +56,7 @@ def soft_logistic_weights(
         features (`np.ndarray`): `[N, D]`.
         targets (`np.ndarray`): `[N, K]`, each row's probabilities.
         weights (`np.ndarray`): `[N]`, not negative, some above 0.
-        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): inverse strength of the penalty, C of scikit-learn.
+        inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): Inverse strength of the penalty, C of scikit-learn.
 
     Returns:
         Weight `[K, D]` and bias `[K]`, float64.
@@ -86,8 +86,8 @@ def softmax_regression(
         features (`np.ndarray`): `[N, D]`.
         targets (`np.ndarray`): `[N, K]`, each row's probabilities.
         weights (`np.ndarray`): `[N]`, not negative, some above 0.
-        penalty (`float`): strength of the L2 penalty on the weight, above 0.
-        bias_penalty (`float`, defaults to `0.0`): strength of the L2 penalty on the bias.
+        penalty (`float`): Strength of the L2 penalty on the weight, above 0.
+        bias_penalty (`float`, defaults to `0.0`): Strength of the L2 penalty on the bias.
         offset (`np.ndarray`, *optional*): `[N, K]`, a fixed term added to the logits.
 
     Returns:

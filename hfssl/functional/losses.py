@@ -10,7 +10,6 @@ __all__ = [
     "same_class",
     "soft_cross_entropy",
     "supervised_contrastive_loss",
-    "weighted_pseudo_label_loss",
 ]
 
 
@@ -20,22 +19,6 @@ def soft_cross_entropy(logits: torch.Tensor, target_probs: torch.Tensor) -> torc
     With a one-hot target this is the ordinary cross-entropy. Gradients flow into `logits` only.
     """
     return -(target_probs.detach() * F.log_softmax(logits, dim=-1)).sum(dim=-1)
-
-
-def weighted_pseudo_label_loss(
-    logits: torch.Tensor, target_probs: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """Returns (1/U) sum_u w_u H(target_u, softmax(logits_u)), a scalar in nats.
-
-    Mukherjee & Awadallah (2020), equation 10. The mean is over the *whole* batch and not over the sum of the weights,
-    so that a batch of uncertain rows changes the model less.
-
-    Args:
-        logits (`torch.Tensor`): `[U, K]`.
-        target_probs (`torch.Tensor`): `[U, K]` target probabilities, one-hot or soft.
-        weights (`torch.Tensor`): `[U]`, at least 0.
-    """
-    return (weights * soft_cross_entropy(logits, target_probs)).mean()
 
 
 def same_class(labels: torch.Tensor) -> torch.Tensor:
@@ -74,7 +57,7 @@ def supervised_contrastive_loss(features: torch.Tensor, alike: torch.Tensor, tem
     Args:
         features (`torch.Tensor`): `[B, D]`.
         alike (`torch.Tensor`): `[B, B]` bool, whether two rows have the same class, or weights in [0, 1].
-        temperature (`float`): temperature T, above 0.
+        temperature (`float`): Temperature T, above 0.
     """
     normalised = F.normalize(features, dim=-1)
     itself = torch.eye(len(alike), dtype=torch.bool, device=features.device)

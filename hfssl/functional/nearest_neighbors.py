@@ -33,10 +33,10 @@ def nearest_neighbors(
 
     Args:
         embeddings (`np.ndarray`): `[N, D]`, any scale.
-        k (`int`, defaults to `10`): neighbours per row.
-        search (`str`, defaults to `"auto"`): a key of `SEARCHES`; `"auto"` is exact up to 10,000 rows; above that it
+        k (`int`, defaults to `10`): Neighbours per row.
+        search (`str`, defaults to `"auto"`): A key of `SEARCHES`; `"auto"` is exact up to 10,000 rows; above that it
             uses faiss where it is installed, else cells.
-        seed (`int`, defaults to `0`): random seed of the approximate searches.
+        seed (`int`, defaults to `0`): Random seed of the approximate searches.
 
     Returns:
         Row numbers `[N, k]` int32 and cosines `[N, k]` float32. Where an approximate search finds fewer than k, the

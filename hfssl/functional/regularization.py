@@ -43,7 +43,7 @@ def r_drop_loss(
         first (`Tensor`): `[B, K]` logits under one dropout mask.
         second (`Tensor`): `[B, K]` logits of the same rows under another dropout mask.
         labels (`Tensor`): `[B]`.
-        alpha (`float`): weight of the divergence; the paper uses 0.5 to 5.
+        alpha (`float`): Weight of the divergence; the paper uses 0.5 to 5.
         loss (`Loss`, defaults to `F.cross_entropy`): (logits, labels) -> mean loss; default: cross-entropy.
         divergence (`Loss`, *optional*): (logits, logits) -> sum of the two divergences; `symmetric_divergence` by
             default.
@@ -68,7 +68,7 @@ def mixup_loss(
         logits (`Tensor`): `[B, K]` of mixed rows.
         labels (`Tensor`): `[B]`.
         partners (`Tensor`): `[B]` row numbers that each row was mixed with.
-        share (`float`): lambda in [0, 1], the weight of the row itself.
+        share (`float`): Lambda in [0, 1], the weight of the row itself.
         loss (`Loss`, defaults to `F.cross_entropy`): (logits, labels) -> mean loss; default: cross-entropy.
     """
     return share * loss(logits, labels) + (1 - share) * loss(logits, labels[partners])

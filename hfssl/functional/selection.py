@@ -66,10 +66,10 @@ def class_balanced_selection(
     Rows of probability 0 are selected, at random, only after all other rows of their class.
 
     Args:
-        candidates (`Candidates`): predictions for the pool.
+        candidates (`Candidates`): Predictions for the pool.
         probability (`np.ndarray`): `[N]`, at least 0; the sum does not matter.
-        size (`int`): number of rows S to select.
-        generator (`np.random.Generator`): source of randomness; the same state gives the same rows.
+        size (`int`): Number of rows S to select.
+        generator (`np.random.Generator`): Source of randomness; the same state gives the same rows.
 
     Returns:
         Row numbers, ascending int64, at most `size`.

@@ -31,8 +31,8 @@ def log_variance(variance: Tensor, alpha: float = 0.1, eps: float = 1e-10) -> Te
 
     Args:
         variance (`Tensor`): `[N]`, variance over the passes of the predicted class's probability.
-        alpha (`float`, defaults to `0.1`): scale; it cancels out when the weights are normalized to mean 1.
-        eps (`float`, defaults to `1e-10`): bound on the weight of rows whose passes agree exactly.
+        alpha (`float`, defaults to `0.1`): Scale; it cancels out when the weights are normalized to mean 1.
+        eps (`float`, defaults to `1e-10`): Bound on the weight of rows whose passes agree exactly.
 
     Returns:
         `[N]`.
@@ -57,7 +57,7 @@ def one_minus_bald(bald: Tensor, num_classes: int) -> Tensor:
 
     Args:
         bald (`Tensor`): `[N]` in nats.
-        num_classes (`int`): number of classes K, at least 2.
+        num_classes (`int`): Number of classes K, at least 2.
 
     Returns:
         `[N]`, from 0 (each pass is certain of another class) to 1 (the passes agree).
@@ -119,11 +119,11 @@ def pseudo_label_weights(
     """Returns the weights of the *selected* rows by the weighting `name`.
 
     Args:
-        name (`str`): a key of `WEIGHTINGS`.
+        name (`str`): A key of `WEIGHTINGS`.
         probs (`Tensor`): `[N, K]`, mean over the passes.
         variance (`Tensor`): `[N]`, variance of the predicted class's probability over the passes.
         bald (`Tensor`): `[N]` in nats.
-        normalize (`bool`, defaults to `True`): whether to scale to mean 1 over these rows.
+        normalize (`bool`, defaults to `True`): Whether to scale to mean 1 over these rows.
 
     Returns:
         `[N]`.

@@ -39,9 +39,9 @@ class Pushed:
     """Describes a finished push, or a dry run.
 
     Args:
-        files (`dict[str, int]`): path in the repository -> size in bytes.
-        url (`str`, *optional*): address of the commit; `None` for a dry run.
-        oid (`str`, *optional*): hash of the commit; `None` for a dry run.
+        files (`dict[str, int]`): Path in the repository -> size in bytes.
+        url (`str`, *optional*): Address of the commit; `None` for a dry run.
+        oid (`str`, *optional*): Hash of the commit; `None` for a dry run.
     """
 
     files: dict[str, int]
@@ -91,13 +91,13 @@ def commit(
     that arrived before a failure are not sent again.
 
     Args:
-        files (`Files`): path in the repository -> file, or its content.
+        files (`Files`): Path in the repository -> file, or its content.
         repo_id (`str`): `name` or `namespace/name`; created if it does not exist.
-        message (`str`): commit message.
-        private (`bool`, *optional*): whether a new repository is private. Default: the setting of the namespace.
-        revision (`str`, *optional*): branch, created if it does not exist. Default: `main`.
-        token (`str`, *optional*): access token. Default: the token that `hf auth login` saved, or `HF_TOKEN`.
-        wait (`Callable[[float], None]`, defaults to `time.sleep`): function that waits for a number of seconds; tests
+        message (`str`): Commit message.
+        private (`bool`, *optional*): Whether a new repository is private. Default: the setting of the namespace.
+        revision (`str`, *optional*): Branch, created if it does not exist. Default: `main`.
+        token (`str`, *optional*): Access token. Default: the token that `hf auth login` saved, or `HF_TOKEN`.
+        wait (`Callable[[float], None]`, defaults to `time.sleep`): Function that waits for a number of seconds; tests
             replace it.
 
     Raises:

@@ -27,9 +27,9 @@ def reliability_bins(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> lis
     """Sorts rows into bins of equal width by their confidence max_k p_k (Guo et al. 2017, section 2).
 
     Args:
-        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
-        labels (`ArrayLike`): true class indices, shape `[N]`.
-        bins (`int`, defaults to `15`): number of bins M; bin m is the half-open interval `((m - 1) / M, m / M]`.
+        probs (`ArrayLike`): Class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): True class indices, shape `[N]`.
+        bins (`int`, defaults to `15`): Number of bins M; bin m is the half-open interval `((m - 1) / M, m / M]`.
 
     Returns:
         All M bins in order, including empty ones.
@@ -55,9 +55,9 @@ def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 
     """Returns ECE = sum over bins of (share of rows) * |accuracy - confidence| (Guo et al. 2017, equation 3).
 
     Args:
-        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
-        labels (`ArrayLike`): true class indices, shape `[N]`.
-        bins (`int`, defaults to `15`): number of equally wide bins.
+        probs (`ArrayLike`): Class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): True class indices, shape `[N]`.
+        bins (`int`, defaults to `15`): Number of equally wide bins.
 
     Returns:
         The error in `[0, 1]`; 0 means perfectly calibrated.

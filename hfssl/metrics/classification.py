@@ -37,8 +37,8 @@ def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
     """Returns the fraction of rows whose predicted class is the true one.
 
     Args:
-        predictions (`ArrayLike`): class indices, shape `[N]`.
-        labels (`ArrayLike`): true class indices, shape `[N]`, none of them -1.
+        predictions (`ArrayLike`): Class indices, shape `[N]`.
+        labels (`ArrayLike`): True class indices, shape `[N]`, none of them -1.
 
     Raises:
         ValueError: if there are no rows, the shapes differ, or a row has no label.
@@ -51,9 +51,9 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int
     """Counts rows by true class (row) and predicted class (column): `[K, K]`.
 
     Args:
-        predictions (`ArrayLike`): class indices below `num_classes`, shape `[N]`.
-        labels (`ArrayLike`): true class indices below `num_classes`, shape `[N]`.
-        num_classes (`int`): number of classes K.
+        predictions (`ArrayLike`): Class indices below `num_classes`, shape `[N]`.
+        labels (`ArrayLike`): True class indices below `num_classes`, shape `[N]`.
+        num_classes (`int`): Number of classes K.
     """
     predictions, labels = _checked_pair(predictions, labels)
     highest = max(predictions.max(), labels.max())
@@ -88,8 +88,8 @@ def macro_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
     missing in a small validation part does not change the mean.
 
     Args:
-        predictions (`ArrayLike`): class indices, shape `[N]`.
-        labels (`ArrayLike`): true class indices, shape `[N]`.
+        predictions (`ArrayLike`): Class indices, shape `[N]`.
+        labels (`ArrayLike`): True class indices, shape `[N]`.
     """
     predictions, labels = _checked_pair(predictions, labels)
     num_classes = int(max(predictions.max(), labels.max())) + 1
@@ -101,8 +101,8 @@ def nll(probs: ArrayLike, labels: ArrayLike) -> float:
     """Returns the mean negative log-likelihood of the true class, in nats. Probabilities below 1e-12 count as 1e-12.
 
     Args:
-        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
-        labels (`ArrayLike`): true class indices, shape `[N]`.
+        probs (`ArrayLike`): Class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): True class indices, shape `[N]`.
     """
     probs, labels = checked_probs_and_labels(probs, labels)
     of_truth = probs[np.arange(len(labels)), labels]
@@ -113,8 +113,8 @@ def evaluate_probs(probs: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """Computes `accuracy`, `macro_f1` and `ece` in `[0, 1]`, and `nll` in nats.
 
     Args:
-        probs (`ArrayLike`): class probabilities, shape `[N, K]`, rows sum to 1.
-        labels (`ArrayLike`): true class indices, shape `[N]`, none of them -1.
+        probs (`ArrayLike`): Class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): True class indices, shape `[N]`, none of them -1.
 
     Raises:
         ValueError: if there are no rows, the shapes do not match, or the values are not probabilities and class

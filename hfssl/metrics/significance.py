@@ -29,7 +29,7 @@ def disagreement(predictions: Sequence[ArrayLike]) -> float | None:
     via Disagreement"); overconfident models disagree too little.
 
     Args:
-        predictions (`Sequence[ArrayLike]`): predicted class indices `[N]` of each model, rows in the same order.
+        predictions (`Sequence[ArrayLike]`): Predicted class indices `[N]` of each model, rows in the same order.
     """
     arrays = [np.asarray(prediction) for prediction in predictions]
     if len(arrays) < 2 or not arrays[0].size:
@@ -45,9 +45,9 @@ def paired_gain(right_a: ArrayLike, right_b: ArrayLike, *, confidence: float = 0
     on all of six rows, a bootstrap interval has length 0 (benchmarks/NOTES.md, 2026-11-29, second part).
 
     Args:
-        right_a (`ArrayLike`): whether model a is right, `[N]` bool, N at least 1.
-        right_b (`ArrayLike`): whether model b is right, rows in the same order.
-        confidence (`float`, defaults to `0.95`): coverage of the interval.
+        right_a (`ArrayLike`): Whether model a is right, `[N]` bool, N at least 1.
+        right_b (`ArrayLike`): Whether model b is right, rows in the same order.
+        confidence (`float`, defaults to `0.95`): Coverage of the interval.
 
     Returns:
         `(gain, lower bound, upper bound)`, all in `[-1, 1]`; the gain is the plain difference of the accuracies.
@@ -70,8 +70,8 @@ def sign_test(right_a: ArrayLike, right_b: ArrayLike) -> float:
     each of these rows with probability 1/2.
 
     Args:
-        right_a (`ArrayLike`): whether model a is right, `[N]` bool.
-        right_b (`ArrayLike`): whether model b is right, rows in the same order.
+        right_a (`ArrayLike`): Whether model a is right, `[N]` bool.
+        right_b (`ArrayLike`): Whether model b is right, rows in the same order.
 
     Returns:
         The p-value in [0, 1]; 1 where the models differ on no row.

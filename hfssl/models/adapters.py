@@ -63,19 +63,19 @@ def build_lora_config(
     """Builds the configuration of LoRA (Hu et al. 2022) on the encoder's linear layers, with the head trained in full.
 
     Args:
-        model (`PreTrainedModel`): plain model from `load_classifier` or `load_masked_lm`, whose layers get the
+        model (`PreTrainedModel`): Plain model from `load_classifier` or `load_masked_lm`, whose layers get the
             adapter.
-        r (`int`, defaults to `8`): rank of the adapter.
-        alpha (`int`, defaults to `16`): scale of the adapter: the update is multiplied by alpha / r.
-        dropout (`float`, defaults to `0.1`): dropout on the adapter's input; MC dropout uses it in addition to the
+        r (`int`, defaults to `8`): Rank of the adapter.
+        alpha (`int`, defaults to `16`): Scale of the adapter: the update is multiplied by alpha / r.
+        dropout (`float`, defaults to `0.1`): Dropout on the adapter's input; MC dropout uses it in addition to the
             body's dropout.
-        target_modules (`Sequence[str]`, *optional*): last parts of the names of linear layers, for example `("query",
+        target_modules (`Sequence[str]`, *optional*): Last parts of the names of linear layers, for example `("query",
             "value")`. Default: all linear layers of the encoder (attention and feed-forward, as in QLoRA), under any
             name; never the head.
-        task (`str`, defaults to `DEFAULT_TASK`): kind of prediction, or `"masked_lm"`. For `"masked_lm"` the head's
+        task (`str`, defaults to `DEFAULT_TASK`): Kind of prediction, or `"masked_lm"`. For `"masked_lm"` the head's
             transform is trained in full and saved with the adapter, while its decoder stays tied to the frozen
             embeddings. For kinds of prediction the head and the pooler are trained in full.
-        peft_task (`str`, defaults to `"SEQ_CLS"`): peft's `task_type` for the kind of prediction.
+        peft_task (`str`, defaults to `"SEQ_CLS"`): Peft's `task_type` for the kind of prediction.
 
     Raises:
         ConfigurationError: if a target is not a linear layer of the encoder.
@@ -131,9 +131,9 @@ def add_adapter(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> Pef
     """Freezes the body and adds a new adapter, initialised from `seed` and not from the global random state.
 
     Args:
-        model (`PreTrainedModel`): model that gets the adapter's layers, in place.
-        config (`LoraConfig`): configuration of the adapter, from `build_lora_config`.
-        seed (`int`): random seed of the adapter's initial weights, which do not change the model's outputs.
+        model (`PreTrainedModel`): Model that gets the adapter's layers, in place.
+        config (`LoraConfig`): Configuration of the adapter, from `build_lora_config`.
+        seed (`int`): Random seed of the adapter's initial weights, which do not change the model's outputs.
     """
     with own_random_state(seed), _without_peft_deprecations():
         return get_peft_model(model, config)
@@ -145,11 +145,11 @@ def save_adapter(
     """Writes the adapter with the head and its labels, atomically.
 
     Args:
-        model (`PeftModel`): classifier with an adapter.
-        directory (`str | Path`): folder to write, replaced as a whole. It holds no `config.json` (see above), and none
+        model (`PeftModel`): Classifier with an adapter.
+        directory (`str | Path`): Folder to write, replaced as a whole. It holds no `config.json` (see above), and none
             may be added.
-        label_names (`Sequence[str]`): in the order of the class numbers.
-        base_model (`str | Path`, *optional*): folder or Hub id of the body that the adapter was trained on. Default:
+        label_names (`Sequence[str]`): In the order of the class numbers.
+        base_model (`str | Path`, *optional*): Folder or Hub id of the body that the adapter was trained on. Default:
             the source of the model. If the body has changed since (a pretext stage), the folder of the changed body.
 
     Raises:
@@ -167,9 +167,9 @@ def label_map(model: PeftModel, label_names: Sequence[str], *, base_model: str |
     """Returns the content of `hfssl_labels.json`, and sets the same base model in peft's configuration.
 
     Args:
-        model (`PeftModel`): classifier with an adapter, with complete weights in this process.
-        label_names (`Sequence[str]`): in the order of the class numbers.
-        base_model (`str | Path`, *optional*): folder or Hub id of the body; see `save_adapter`.
+        model (`PeftModel`): Classifier with an adapter, with complete weights in this process.
+        label_names (`Sequence[str]`): In the order of the class numbers.
+        base_model (`str | Path`, *optional*): Folder or Hub id of the body; see `save_adapter`.
 
     Raises:
         ModelError: if there are not as many names as labels.
@@ -214,10 +214,10 @@ def load_adapter(
     """Loads an adapter that `save_adapter` wrote, with its base model and its label names.
 
     Args:
-        directory (`str | Path`): folder of the adapter.
-        base (`str | Path`, *optional*): folder or Hub id of the base model, if it has moved from the saved place.
-        trainable (`bool`, defaults to `False`): whether the adapter and the head get gradients.
-        trust_remote_code (`bool`, defaults to `False`): whether code in the base model's repository may run.
+        directory (`str | Path`): Folder of the adapter.
+        base (`str | Path`, *optional*): Folder or Hub id of the base model, if it has moved from the saved place.
+        trainable (`bool`, defaults to `False`): Whether the adapter and the head get gradients.
+        trust_remote_code (`bool`, defaults to `False`): Whether code in the base model's repository may run.
 
     Raises:
         ModelError: if files are missing, or the base model is not the one that the adapter was trained on.
@@ -265,7 +265,7 @@ def merge(model: PeftModel) -> PreTrainedModel:
     """Merges the adapter into the body's weights; returns a plain transformers model, all of it trainable.
 
     Args:
-        model (`PeftModel`): model with an adapter; its layers become part of the result, so it cannot be used
+        model (`PeftModel`): Model with an adapter; its layers become part of the result, so it cannot be used
             afterwards.
 
     Example:

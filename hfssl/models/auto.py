@@ -35,14 +35,14 @@ def from_pretrained(
     `trust_remote_code=True`.
 
     Args:
-        path (`str | Path`): folder, or Hub id; cached files are used where the Hub cannot be reached.
-        revision (`str`, *optional*): branch, tag or commit on the Hub.
-        subfolder (`str`, *optional*): subfolder of the folder or repository: `"adapter"` for the adapter of a pushed
+        path (`str | Path`): Folder, or Hub id; cached files are used where the Hub cannot be reached.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        subfolder (`str`, *optional*): Subfolder of the folder or repository: `"adapter"` for the adapter of a pushed
             model.
-        token (`str`, *optional*): access token for a private model. Default: the token that `hf auth login` saved.
-        base (`str | Path`, *optional*): folder or Hub id of an adapter's base model, if it has moved from the saved
+        token (`str`, *optional*): Access token for a private model. Default: the token that `hf auth login` saved.
+        base (`str | Path`, *optional*): Folder or Hub id of an adapter's base model, if it has moved from the saved
             place.
-        trust_remote_code (`bool`, defaults to `False`): whether code in the repository may run.
+        trust_remote_code (`bool`, defaults to `False`): Whether code in the repository may run.
 
     Raises:
         ModelError: if the model does not exist, lacks weights (which would be random), or cannot be loaded without

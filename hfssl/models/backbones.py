@@ -54,9 +54,9 @@ def check_backbone(
     """Checks that a backbone can be loaded with a classification head, without reading its weights.
 
     Args:
-        backbone (`str | Path`): folder with `config.json` and `model.safetensors`, or Hub id.
-        revision (`str`, *optional*): branch, tag or commit on the Hub.
-        trust_remote_code (`bool`, defaults to `False`): whether code in the model's repository may run.
+        backbone (`str | Path`): Folder with `config.json` and `model.safetensors`, or Hub id.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, defaults to `False`): Whether code in the model's repository may run.
 
     Returns:
         Configuration of the backbone.
@@ -116,12 +116,12 @@ def load_tokenizer(
     """Loads the tokenizer of a backbone or of a saved model.
 
     Args:
-        path (`str | Path`): folder or Hub id.
-        max_length (`int`, *optional*): largest number of tokens per text. It is saved with the tokenizer, so that
+        path (`str | Path`): Folder or Hub id.
+        max_length (`int`, *optional*): Largest number of tokens per text. It is saved with the tokenizer, so that
             inference cuts texts as training did. The backbone's own limit applies where it is lower. Default: the
             limit of the tokenizer.
-        revision (`str`, *optional*): branch, tag or commit on the Hub.
-        trust_remote_code (`bool`, defaults to `False`): whether code in the model's repository may run.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, defaults to `False`): Whether code in the model's repository may run.
 
     Raises:
         ModelError: if files of the tokenizer are missing (transformers would create an empty one), or it has no

@@ -27,11 +27,11 @@ def save_checkpoint(
     """Writes weights and tokenizer atomically; `hfssl.models.auto.from_pretrained` loads them.
 
     Args:
-        model (`PreTrainedModel | PeftModel`): full model, or model with an adapter, of which the adapter and the head
+        model (`PreTrainedModel | PeftModel`): Full model, or model with an adapter, of which the adapter and the head
             are saved.
-        tokenizer (`PreTrainedTokenizerBase`): tokenizer to save with the model.
-        folder (`str | os.PathLike`): folder to write, replaced as a whole.
-        label_names (`Sequence[str]`, defaults to `()`): names of the K classes; required for an adapter (a full model
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer to save with the model.
+        folder (`str | os.PathLike`): Folder to write, replaced as a whole.
+        label_names (`Sequence[str]`, defaults to `()`): Names of the K classes; required for an adapter (a full model
             holds them in its configuration).
     """
     with atomic_directory(folder) as temporary, library_bars():

@@ -47,7 +47,7 @@ class ExtraModules(nn.ModuleDict):
         the loss did not use gets a gradient of 0, on one rank and on several.
 
         Args:
-            reduce (`Callable[[Tensor, str], Tensor]`): function that reduces a tensor over the ranks:
+            reduce (`Callable[[Tensor, str], Tensor]`): Function that reduces a tensor over the ranks:
                 `Accelerator.reduce`.
         """
         for parameter in self.parameters():

@@ -24,7 +24,7 @@ def body_and_head_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
     """Returns the names of the body's parameters (with `base_model`, pooler and LoRA weights) and of the head's.
 
     Args:
-        model (`nn.Module`): transformers model, plain, with an adapter, or wrapped for several devices.
+        model (`nn.Module`): Transformers model, plain, with an adapter, or wrapped for several devices.
 
     Returns:
         Two lists that together are the names in `model.named_parameters()`. A tied weight belongs to the body.

@@ -67,23 +67,23 @@ def load_classifier(
     """Loads a classifier with the backbone's body and a new head, which is the same for the same seed.
 
     Args:
-        backbone (`str | Path`): folder or Hub id of the backbone. Its head is ignored.
-        label_names (`Sequence[str]`): class names in the order of the class numbers.
-        pooling (`Pooling`, defaults to `"stock"`): head of the classifier. `"stock"` is the architecture's own head,
+        backbone (`str | Path`): Folder or Hub id of the backbone. Its head is ignored.
+        label_names (`Sequence[str]`): Class names in the order of the class numbers.
+        pooling (`Pooling`, defaults to `"stock"`): Head of the classifier. `"stock"` is the architecture's own head,
             so that plain transformers loads the saved model; `"mean"` averages over the tokens, and the saved model
             needs hfssl.
-        dtype (`torch.dtype`, defaults to `torch.float32`): data type of the weights. The checkpoint's own type may be
+        dtype (`torch.dtype`, defaults to `torch.float32`): Data type of the weights. The checkpoint's own type may be
             bfloat16, which is too coarse for fine-tuning on few rows.
-        seed (`int`): random seed of the head.
-        classifier_dropout (`float`, *optional*): dropout probability before the head. Default: that of the
+        seed (`int`): Random seed of the head.
+        classifier_dropout (`float`, *optional*): Dropout probability before the head. Default: that of the
             architecture.
-        revision (`str`, *optional*): branch, tag or commit on the Hub.
-        trust_remote_code (`bool`, defaults to `False`): whether code in the model's repository may run.
-        auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): name of the transformers class of the
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, defaults to `False`): Whether code in the model's repository may run.
+        auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): Name of the transformers class of the
             model; `Task.model_options` returns this and the next two arguments.
         problem_type (`str | None`, defaults to `"single_label_classification"`): `problem_type` of the model's
             configuration.
-        task (`str`, defaults to `DEFAULT_TASK`): kind of prediction; any except the default is recorded in the model's
+        task (`str`, defaults to `DEFAULT_TASK`): Kind of prediction; any except the default is recorded in the model's
             configuration.
 
     Raises:
@@ -156,8 +156,8 @@ def transfer_encoder(source: PreTrainedModel, target: PreTrainedModel) -> None:
     """Copies the body's weights from `source` into `target`, for example from a masked LM into a classifier.
 
     Args:
-        source (`PreTrainedModel`): model to copy from, unchanged. An adapter must be merged first.
-        target (`PreTrainedModel`): model to copy into, with the same architecture and sizes. Its head is unchanged,
+        source (`PreTrainedModel`): Model to copy from, unchanged. An adapter must be merged first.
+        target (`PreTrainedModel`): Model to copy into, with the same architecture and sizes. Its head is unchanged,
             and so is its pooler if the source has none.
 
     Raises:

@@ -20,8 +20,8 @@ class MeanPooledConfig(PreTrainedConfig):
     """Configures `MeanPooledForSequenceClassification`.
 
     Args:
-        text_config (`dict | PreTrainedConfig`, *optional*): configuration of the encoder.
-        classifier_dropout (`float`, defaults to `0.1`): dropout probability between the mean and the last layer.
+        text_config (`dict | PreTrainedConfig`, *optional*): Configuration of the encoder.
+        classifier_dropout (`float`, defaults to `0.1`): Dropout probability between the mean and the last layer.
     """
 
     model_type = "hfssl-mean-pooled"

@@ -145,8 +145,8 @@ def class_counts(counts: Mapping[str, Sequence[int]], label_names: Sequence[str]
     """Draws bars of rows per class, one panel per split.
 
     Args:
-        counts (`Mapping[str, Sequence[int]]`): split -> rows of each class, each of length K.
-        label_names (`Sequence[str]`): the K class names. With more than 30 classes, bars are sorted and have no names.
+        counts (`Mapping[str, Sequence[int]]`): Split -> rows of each class, each of length K.
+        label_names (`Sequence[str]`): The K class names. With more than 30 classes, bars are sorted and have no names.
     """
     named = len(label_names) <= MAX_NAMED_CLASSES
     names = drawable_names(label_names)
@@ -181,7 +181,7 @@ def learning_curves(curves: Mapping[str, tuple[str, Mapping[str, Sequence[tuple[
     """Draws loss against step, one panel per stage.
 
     Args:
-        curves (`Mapping[str, tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]`): stage -> (title, series name ->
+        curves (`Mapping[str, tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]`): Stage -> (title, series name ->
             [(step, value), ...]). The first series of a stage is solid with a running mean, the others are dashed.
     """
     columns = min(3, len(curves))
@@ -295,9 +295,9 @@ def rounds(
     """Draws fractions in percent by round (left) and numbers of selected pseudo-labels (right).
 
     Args:
-        numbers (`Sequence[int]`): round numbers, length R.
-        selected (`Sequence[int]`): number of rows selected for pseudo-labels in each round, length R.
-        lines (`Mapping[str, Sequence[float | None]]`): title -> fractions in `[0, 1]`, length R, `None` where unknown.
+        numbers (`Sequence[int]`): Round numbers, length R.
+        selected (`Sequence[int]`): Number of rows selected for pseudo-labels in each round, length R.
+        lines (`Mapping[str, Sequence[float | None]]`): Title -> fractions in `[0, 1]`, length R, `None` where unknown.
     """
     colors = (ACCENT, GREEN, AMBER)
 
@@ -326,8 +326,8 @@ def confusion(matrix: np.ndarray, label_names: Sequence[str]) -> Picture:
     """Draws a row-normalised confusion matrix, with counts in cells for at most 12 classes and names for at most 30.
 
     Args:
-        matrix (`np.ndarray`): counts, shape `[K, K]`, row = true class, column = predicted class.
-        label_names (`Sequence[str]`): the K class names.
+        matrix (`np.ndarray`): Counts, shape `[K, K]`, row = true class, column = predicted class.
+        label_names (`Sequence[str]`): The K class names.
     """
     size = len(label_names)
     totals = matrix.sum(axis=1, keepdims=True)

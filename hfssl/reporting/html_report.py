@@ -28,7 +28,7 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
     """Writes the report atomically.
 
     Args:
-        results (`Mapping[str, Any]`): content of `results.json`.
+        results (`Mapping[str, Any]`): Content of `results.json`.
         evidence (`Mapping[str, Any]`): `curves` (stage -> records with `step` and `loss`, `eval_loss` where measured),
             `predictions` (`"test"` or `"validation"` -> `labels` `[N]` and `probs`, stage -> `[N, K]`, before any
             temperature), `rounds` (the records of `rounds.jsonl`), `examples` (`text`, `label`, `predicted`,
@@ -36,7 +36,7 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
             then names the reason. In addition to `probs`, `predicted` holds decisions (stage -> `[N]`) that are not
             the most probable class, and `classes` holds the K names of the decisions where these are not the label
             names.
-        path (`str | os.PathLike`): file to write.
+        path (`str | os.PathLike`): File to write.
     """
     # Autoescape shows a text like "<script>" in the data literally.
     environment = Environment(
@@ -68,7 +68,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     labels = rows_of(results, "labeled")
     classes = len(results["data"]["label_names"])
     selected, final = results["selected_stage"], final_stage(results)
-    facts = [("Kept model", stage_title(selected), stage_row(final).lower_title if final != selected else "")]
+    facts = [("Selected model", stage_title(selected), stage_row(final).lower_title if final != selected else "")]
     shown = next((s for s in results["stages"] if s["name"] == final_stage(results, split)), None)
     metrics = (shown["metrics"].get(split) if shown and split else None) or {}
     if metrics:

@@ -34,11 +34,11 @@ def run_card(
     """Renders the card of a run of `fit` from its `results.json` and `settings.json`.
 
     Args:
-        results (`Mapping[str, Any]`): content of `results.json`.
-        settings (`Mapping[str, Any]`): options of the run.
-        uses_adapter (`bool`): whether there is a LoRA adapter.
+        results (`Mapping[str, Any]`): Content of `results.json`.
+        settings (`Mapping[str, Any]`): Options of the run.
+        uses_adapter (`bool`): Whether there is a LoRA adapter.
         license (`str`, *optional*): Hub license id. Without it the card states that there is none.
-        paths (`Any`): arguments `model_path`, `adapter_path`, `adapter_subfolder` and `adapter_only` of
+        paths (`Any`): Arguments `model_path`, `adapter_path`, `adapter_subfolder` and `adapter_only` of
             `build_model_card`.
     """
     return build_model_card(
@@ -74,21 +74,21 @@ def build_model_card(
     """Renders the card (`README.md`), with the final model's evaluation as a `model-index` in its metadata.
 
     Args:
-        results (`Mapping[str, Any]`): content of `results.json`.
+        results (`Mapping[str, Any]`): Content of `results.json`.
         base_model (`str`): Hub id or folder of the backbone; a folder is named in the text only, not in the metadata.
         license (`str | None`): Hub license id such as `"apache-2.0"`; with `None` the card states that there is none.
         dataset_name (`str`): Hub id or file name of the data.
-        label_names (`Sequence[str]`): the K class names in the order of the logits.
-        stages_config (`Mapping[str, Mapping[str, Any]]`): stage -> its settings, nested by step; entries `citation`
+        label_names (`Sequence[str]`): The K class names in the order of the logits.
+        stages_config (`Mapping[str, Mapping[str, Any]]`): Stage -> its settings, nested by step; entries `citation`
             (BibTeX) and `paper` at any depth are cited.
-        uses_adapter (`bool`): whether `adapter_path` holds a LoRA adapter in addition to the merged model.
-        pooling (`Literal["stock", "mean"]`): head of the model. Plain `transformers` loads `"stock"`; `"mean"` needs
+        uses_adapter (`bool`): Whether `adapter_path` holds a LoRA adapter in addition to the merged model.
+        pooling (`Literal["stock", "mean"]`): Head of the model. Plain `transformers` loads `"stock"`; `"mean"` needs
             hfssl, as the card explains.
-        model_path (`str`, defaults to `"model"`): folder (relative to the card) or Hub id that the snippet loads.
-        adapter_path (`str`, defaults to `"adapter"`): folder or Hub id of the adapter.
-        adapter_subfolder (`str`, *optional*): subfolder of the adapter in the repository `adapter_path`.
-        adapter_only (`bool`, defaults to `False`): whether there is only the adapter, without a merged model.
-        lora (`bool`, defaults to `False`): whether the model was trained with an adapter, which may have been merged.
+        model_path (`str`, defaults to `"model"`): Folder (relative to the card) or Hub id that the snippet loads.
+        adapter_path (`str`, defaults to `"adapter"`): Folder or Hub id of the adapter.
+        adapter_subfolder (`str`, *optional*): Subfolder of the adapter in the repository `adapter_path`.
+        adapter_only (`bool`, defaults to `False`): Whether there is only the adapter, without a merged model.
+        lora (`bool`, defaults to `False`): Whether the model was trained with an adapter, which may have been merged.
 
     Returns:
         Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.

@@ -16,17 +16,17 @@ class Metric:
     """Describes a metric for tables and model cards.
 
     Args:
-        name (`str`): key of the metric in `Task.evaluate`.
-        title (`str`): title of its column in tables.
-        long_name (`str`, defaults to `""`): name in the metadata of a model card, and in text; the title if empty.
+        name (`str`): Key of the metric in `Task.evaluate`.
+        title (`str`): Title of its column in tables.
+        long_name (`str`, defaults to `""`): Name in the metadata of a model card, and in text; the title if empty.
         hub_type (`str`, defaults to `""`): `metric_type` in the metadata of a model card; if empty, the metadata does
             not contain the metric.
-        on_hub (`bool`, defaults to `False`): whether the Hub has a metric of that type.
-        in_points (`bool`, defaults to `True`): whether the metric lies in [0, 1] and is shown as points (0-100).
-        in_tables (`bool`, defaults to `True`): whether the short tables (closing table, stages of the report) contain
+        on_hub (`bool`, defaults to `False`): Whether the Hub has a metric of that type.
+        in_points (`bool`, defaults to `True`): Whether the metric lies in [0, 1] and is shown as points (0-100).
+        in_tables (`bool`, defaults to `True`): Whether the short tables (closing table, stages of the report) contain
             the metric.
-        note (`str`, defaults to `""`): explanation of a title that needs one: "ECE is the calibration error".
-        share_of_rows (`bool`, defaults to `False`): whether the metric is the share of correct rows, for which there
+        note (`str`, defaults to `""`): Explanation of a title that needs one: "ECE is the calibration error".
+        share_of_rows (`bool`, defaults to `False`): Whether the metric is the share of correct rows, for which there
             is a 95% interval.
 
     Example:
@@ -77,17 +77,17 @@ class TaskFacts:
     """Describes a kind of prediction for reports; the defaults are for one label per text.
 
     Args:
-        name (`str`, defaults to `"sequence_classification"`): key in `hfssl.config.tasks.TASKS`.
-        title (`str`, defaults to `"one label per text"`): name of the prediction in text.
-        pipeline_tag (`str`, defaults to `"text-classification"`): kind of model on the Hub.
-        auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): name of the transformers class that
+        name (`str`, defaults to `"sequence_classification"`): Key in `hfssl.config.tasks.TASKS`.
+        title (`str`, defaults to `"one label per text"`): Name of the prediction in text.
+        pipeline_tag (`str`, defaults to `"text-classification"`): Kind of model on the Hub.
+        auto_class (`str`, defaults to `"AutoModelForSequenceClassification"`): Name of the transformers class that
             loads its models.
-        decision_metric (`str`, defaults to `"accuracy"`): name of the metric (higher is better) in figures and first
+        decision_metric (`str`, defaults to `"accuracy"`): Name of the metric (higher is better) in figures and first
             lines.
-        metrics (`tuple[Metric, ...]`, defaults to `CLASSIFICATION_METRICS`): metrics in the order of tables.
-        model_title (`str`, defaults to `"text classification with {classes} classes"`): purpose of a model, with
+        metrics (`tuple[Metric, ...]`, defaults to `CLASSIFICATION_METRICS`): Metrics in the order of tables.
+        model_title (`str`, defaults to `"text classification with {classes} classes"`): Purpose of a model, with
             `{classes}` for the number of classes.
-        limit (`str`, defaults to a sentence on texts of no class): limit of such a model, with `{classes}` for the
+        limit (`str`, defaults to a sentence on texts of no class): Limit of such a model, with `{classes}` for the
             number of classes.
     """
 

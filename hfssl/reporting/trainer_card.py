@@ -46,22 +46,22 @@ class TrainedModel:
     """Holds the facts about a trainer and its model for a card.
 
     Args:
-        path (`str`): folder or Hub id that the snippet loads.
-        trainer (`str`): class name of the trainer.
+        path (`str`): Folder or Hub id that the snippet loads.
+        trainer (`str`): Class name of the trainer.
         base_model (`str`): Hub id or folder that training started from.
-        product (`Literal["classifier", "encoder", "masked_lm"]`): kind of the trained model; see `Objective`.
-        label_names (`Sequence[str]`, defaults to `()`): class names of a classifier, in the order of the logits.
-        adapter (`bool`, defaults to `False`): whether the model is a LoRA adapter.
-        pooling (`str`, defaults to `"stock"`): head of the model; a model with `"mean"` can only be loaded with hfssl.
+        product (`Literal["classifier", "encoder", "masked_lm"]`): Kind of the trained model; see `Objective`.
+        label_names (`Sequence[str]`, defaults to `()`): Class names of a classifier, in the order of the logits.
+        adapter (`bool`, defaults to `False`): Whether the model is a LoRA adapter.
+        pooling (`str`, defaults to `"stock"`): Head of the model; a model with `"mean"` can only be loaded with hfssl.
         described (`Mapping[str, Any]`): `paper` and `citation` of the objective, and the settings that differ from the
             defaults.
-        labeled (`int`, defaults to `0`): number of labeled rows.
-        unlabeled (`int`, defaults to `0`): number of unlabeled rows.
-        step (`int`, defaults to `0`): number of optimizer steps so far.
-        max_steps (`int`, defaults to `0`): number of planned optimizer steps.
-        seed (`int`, defaults to `0`): random seed of the run.
-        metrics (`Mapping[str, Mapping[str, float]]`): split -> metrics of the task, and number of `rows`.
-        task (`TaskFacts`, defaults to `TaskFacts()`): kind of prediction; the default is one label per text.
+        labeled (`int`, defaults to `0`): Number of labeled rows.
+        unlabeled (`int`, defaults to `0`): Number of unlabeled rows.
+        step (`int`, defaults to `0`): Number of optimizer steps so far.
+        max_steps (`int`, defaults to `0`): Number of planned optimizer steps.
+        seed (`int`, defaults to `0`): Random seed of the run.
+        metrics (`Mapping[str, Mapping[str, float]]`): Split -> metrics of the task, and number of `rows`.
+        task (`TaskFacts`, defaults to `TaskFacts()`): Kind of prediction; the default is one label per text.
     """
 
     path: str
@@ -92,10 +92,10 @@ def training_card(
     """Renders the card as Markdown with a YAML header, ready for `huggingface_hub.ModelCard`.
 
     Args:
-        model (`TrainedModel`): facts about the model.
+        model (`TrainedModel`): Facts about the model.
         license (`str`, *optional*): Hub license id. Without it the card states that there is none.
-        language (`str`, *optional*): language code of the texts.
-        tags (`Sequence[str]`, defaults to `()`): additional tags.
+        language (`str`, *optional*): Language code of the texts.
+        tags (`Sequence[str]`, defaults to `()`): Additional tags.
         datasets (`Sequence[str]`, defaults to `()`): Hub ids of the data sets.
     """
     papers, citations = papers_and_citations(model.described)

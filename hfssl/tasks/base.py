@@ -50,7 +50,7 @@ class Task:
         problem_type (`str`, *optional*): Value of `model.config.problem_type`, which selects transformers' own loss in
             evaluations; `None` uses the default of transformers.
         pipeline_tag (`str`): The Hub's name of the kind of model.
-        peft_task (`str`): peft's `task_type`.
+        peft_task (`str`): Peft's `task_type`.
         metrics (`tuple[Metric, ...]`): Metrics that `evaluate` returns, in the order of tables
             (`hfssl.reporting.task_facts.Metric`).
         model_title (`str`): Description of a model for its card, with `{classes}` for the number of classes. Default:

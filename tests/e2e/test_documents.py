@@ -351,10 +351,10 @@ def hooks() -> dict[str, Callable[..., Any]]:
     return runpy.run_path(str(ROOT / "docs/hooks.py"))
 
 
-def test_the_table_of_methods_is_that_of_the_registry(hooks):
-    page = text_of("docs/methods/index.md")
-    assert hooks["methods_table"](METHODS) in page
-    assert hooks["with_table"](page, METHODS) == page
+def test_the_table_of_methods_is_made_from_the_registry(hooks):
+    page = hooks["with_table"](text_of("docs/methods/index.md"), METHODS)
+    rows = re.findall(r"^\| \[`(\w+)`\]\((\w+)\.md\) \|", page, re.MULTILINE)
+    assert rows == [(name, name) for name in METHODS if f"docs/methods/{name}.md" in PAGES]
 
 
 def test_a_new_row_is_in_the_table(hooks):
@@ -363,13 +363,17 @@ def test_a_new_row_is_in_the_table(hooks):
     assert "| `toy` | `SupervisedTrainer` | classifier | labeled | a toy |" in hooks["with_table"](page, more)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_a_page_and_is_in_the_readme(name):
-    assert f"docs/methods/{name}.md" in PAGES
+WITH_PAGE = sorted(path.stem for path in (ROOT / "docs/methods").glob("*.md") if path.stem != "index")
+
+
+@pytest.mark.parametrize("name", WITH_PAGE)
+def test_a_page_is_that_of_a_method_and_the_readme_links_to_it(name):
+    """A method may be without a page until the next release: see "Releasing" in CONTRIBUTING.md."""
+    assert name in METHODS
     assert f"[{name}](docs/methods/{name}.md)" in text_of("README.md")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_PAGE)
 def test_the_options_that_a_method_page_lists_exist(name):
     tables = re.findall(r"^\| option \|.*\n\|[-|]+\n((?:\|.*\n)+)", text_of(f"docs/methods/{name}.md"), re.MULTILINE)
     listed = {

@@ -58,9 +58,9 @@ def draw_spans(
     Args:
         word_sizes (`np.ndarray`): `[W]` number of tokens of each maskable word.
         free_words (`np.ndarray`): `[W]` number of consecutive words without a gap from each word on, itself included.
-        budget (`float`): expected number of tokens to mask.
-        length_probabilities (`np.ndarray`): probabilities of span lengths, from `span_length_probabilities`.
-        generator (`np.random.Generator`): source of all randomness.
+        budget (`float`): Expected number of tokens to mask.
+        length_probabilities (`np.ndarray`): Probabilities of span lengths, from `span_length_probabilities`.
+        generator (`np.random.Generator`): Source of all randomness.
 
     Returns:
         `(first word, number of words)` of each span, in the order of sampling.
@@ -166,14 +166,14 @@ class SpanMaskingView(_MaskingView):
     it, or a resume of the run.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): tokenizer with a mask and a padding token.
-        seed (`int`): random seed of the run.
-        stream (`str`, defaults to `"masking"`): name of the random stream; views of different streams have independent
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer with a mask and a padding token.
+        seed (`int`): Random seed of the run.
+        stream (`str`, defaults to `"masking"`): Name of the random stream; views of different streams have independent
             masks.
-        mask_probability (`float`, defaults to `0.15`): share of the tokens that are predicted.
-        span_success_probability (`float`, defaults to `0.2`): parameter of the geometric law.
-        max_span_words (`int`, defaults to `10`): length of the longest span, in words.
-        replacement (`str`, defaults to `"span"`): unit that is replaced together: `"span"` or `"token"`.
+        mask_probability (`float`, defaults to `0.15`): Share of the tokens that are predicted.
+        span_success_probability (`float`, defaults to `0.2`): Parameter of the geometric law.
+        max_span_words (`int`, defaults to `10`): Length of the longest span, in words.
+        replacement (`str`, defaults to `"span"`): Unit that is replaced together: `"span"` or `"token"`.
     """
 
     def __init__(

@@ -53,12 +53,12 @@ class Signal:
     @staticmethod
     def wanted(args: SelfTrainingConfig) -> bool:
         """Returns whether the settings require this signal."""
-        raise NotImplementedError
+        raise NotImplementedError("The signal does not define wanted().")  # abstract
 
     @classmethod
     def build(cls, settings: SignalSettings) -> Signal:
         """Returns the signal before its computation."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} does not define build().")  # abstract
 
     def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
         """Computes the signal.
@@ -68,7 +68,7 @@ class Signal:
             pool (`EmbeddedRows`): N rows.
             held_out (`EmbeddedRows`): V rows that no model is trained on; V may be 0.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define compute().")  # abstract
 
     def mixture_weight(self, predict_held_out: Callable[[], np.ndarray], labels: np.ndarray) -> float:
         """Returns the weight of this signal in a mixture with the first teachers; at most one signal has one.
