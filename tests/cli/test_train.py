@@ -48,5 +48,5 @@ def test_help_of_a_method_lists_its_options(words, monkeypatch, capsys):
 def test_an_unknown_method_is_one_line(capsys):
     assert main(["--method", "self-trainin"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("hfssl: error: method: expected one of supervised, ")
+    assert error.startswith(f"hfssl: error: method: expected one of {', '.join(METHODS)}; ")
     assert len(error.splitlines()) == 1

@@ -24,7 +24,7 @@ HALF = [i % 2 == 0 for i in range(20)]
 ALL = [True] * 20
 
 
-def test_a_stage_that_is_right_more_often_is_kept_with_its_gain_and_interval():
+def test_a_stage_that_is_right_more_often_is_selected_with_its_gain_and_interval():
     verdict = judge({"labels_only": probs(LABELS, HALF), "self_training": probs(LABELS, ALL)}, LABELS)
     assert verdict.selected_stage == "self_training"
     assert verdict.use_unlabeled
@@ -34,7 +34,7 @@ def test_a_stage_that_is_right_more_often_is_kept_with_its_gain_and_interval():
     assert "helped (+50.0 points on 20 held-out labels" in verdict.sentence
 
 
-def test_labels_only_is_kept_where_the_unlabeled_data_did_not_help():
+def test_labels_only_is_selected_where_the_unlabeled_data_did_not_help():
     verdict = judge({"labels_only": probs(LABELS, ALL), "self_training": probs(LABELS, HALF)}, LABELS)
     assert verdict.selected_stage == "labels_only"
     assert not verdict.use_unlabeled
@@ -105,7 +105,7 @@ def test_equal_expectations_are_decided_by_the_log_likelihood(monkeypatch, confi
     assert any("includes zero" in reason for reason in verdict.reasons)
 
 
-def test_without_held_out_labels_a_stage_that_promises_nothing_is_not_kept():
+def test_without_held_out_labels_a_stage_that_promises_nothing_is_not_selected():
     empty = np.zeros((0, 2))
     verdict = judge({"labels_only": empty, "labels_only_after_pretext": empty}, np.zeros(0, dtype=int))
     assert verdict.selected_stage == "labels_only"
