@@ -87,6 +87,10 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
                 f"output_dir '{folder}' already holds a run; add --resume_from_checkpoint true to go on with it, "
                 "delete it, or choose another folder."
             )
+    row = METHODS[recipe.method]
+    for path in (row.trainer, row.driver):
+        if path is not None:
+            resolve(path)  # a wrong import path leaves nothing behind
     task = get_task(config.task)
     task.require_method(recipe.method, {name: row.tasks for name, row in METHODS.items()})
     splits = make_splits(recipe.data, config.seed, label_column=task.label_column)

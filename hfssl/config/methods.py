@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from hfssl.config.tasks import DEFAULT_TASK
+from hfssl.errors import ConfigurationError, near_matches
 
 __all__ = ["CAPABILITIES", "METHODS", "Method", "methods_table", "resolve"]
 
@@ -77,17 +78,31 @@ def resolve(path: str) -> Any:
     """Imports the object at the path `module:name`.
 
     Raises:
-        ImportError: if the module or the name does not exist.
+        ConfigurationError: the path has another form, or the module or the name does not exist. What goes wrong inside
+            the module while it is imported is raised as it is.
 
     Example:
         >>> resolve("hfssl.errors:HfsslError").__name__
         'HfsslError'
     """
     module, _, name = path.partition(":")
+    if not (module and name):
+        raise ConfigurationError(f"Expected an import path 'module:name', got '{path}': put a colon before the name.")
     try:
-        return getattr(import_module(module), name)
-    except AttributeError as error:
-        raise ImportError(f"Expected '{name}' in the module {module}, found no such name.") from error
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # something that the module itself imports
+        raise ConfigurationError(
+            f"Expected the module {error.name} of the import path '{path}', found no such module: correct the "
+            "path, or add the module's folder to PYTHONPATH."
+        ) from error
+    if not hasattr(found, name):
+        close = near_matches(name, [known for known in vars(found) if not known.startswith("_")])
+        raise ConfigurationError(
+            f"Expected '{name}' in the module {module}, found no such name: correct the import path '{path}'.{close}"
+        )
+    return getattr(found, name)
 
 
 METHODS: dict[str, Method] = {

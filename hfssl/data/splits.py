@@ -359,6 +359,12 @@ def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Ma
             f"{lost} rows were left out because they repeat held-out rows or belong to their groups; check that the "
             "tables are not copies of one another."
         )
+    same = removed["exact_duplicate"]
+    if same > NOTABLE_LOSS * np.sum((rows.source == MAIN) | (rows.source == EXTRA)):
+        warnings.append(
+            f"{same} training rows repeat another one's text and were left out, so that each text counts once; check "
+            "how the table was made if you expected fewer."
+        )
     if not len(parts["validation"]):
         warnings.append(
             "there is no validation part: give one, or label at least ten rows of each class (five with ten classes "

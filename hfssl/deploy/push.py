@@ -17,6 +17,7 @@ from transformers.utils import logging
 from hfssl.errors import ModelError
 from hfssl.hub.upload import Pushed, check_repo_id, commit, sizes_of
 from hfssl.models.adapters import LABELS_FILE
+from hfssl.pipeline.run_folder import model_and_splits
 from hfssl.reporting.markdown import private_command
 from hfssl.reporting.model_card import run_card
 from hfssl.reporting.results import read_results
@@ -58,12 +59,7 @@ def files_to_push(
     """
     folder = Path(folder)
     if not (folder / "results.json").is_file():
-        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-            raise ModelError(
-                f"Expected a finished run of hfssl fit, a model or an adapter in '{folder}', but it has no "
-                "results.json, config.json or adapter_config.json: give the --output-dir of the run."
-            )
-        return files_below(folder)
+        return files_below(model_and_splits(folder)[0])
     files: dict[str, Path | bytes] = {}
     parts = {"model": ["model"], "adapter": [ADAPTER], "both": ["model", ADAPTER]}[artifact]
     for part in parts:

@@ -167,9 +167,9 @@ def check_files(folder: Path) -> None:
             "hfssl.models.auto.from_pretrained, or give the folder of its merged model."
         )
     if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"Expected a model in the folder '{folder}', but it has no config.json: is it the right folder?"
-        )
+        inner = folder / "model"  # of a finished run
+        hint = f"give '{inner}'." if (inner / "config.json").is_file() else "is it the right folder?"
+        raise ModelError(f"Expected a model in the folder '{folder}', but it has no config.json: {hint}")
     if not any((folder / name).is_file() for name in WEIGHTS):
         refused = [path.name for path in sorted(folder.iterdir()) if path.name in REFUSED_WEIGHTS]
         found = (

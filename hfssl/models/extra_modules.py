@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hfssl.errors import TrainingError
+
 __all__ = ["ExtraModules", "extra_modules_of"]
 
 ATTRIBUTE = "training_only"
@@ -21,7 +23,16 @@ class ExtraModules(nn.ModuleDict):
     """
 
     def attach(self, model: nn.Module) -> None:
-        """Makes the modules part of `model`, unless there are none or they are already attached."""
+        """Makes the modules part of `model`, if there are any and they are not attached already.
+
+        Raises:
+            TrainingError: one of them is or holds the model.
+        """
+        if any(module is model for module in self.modules()):
+            raise TrainingError(
+                "Expected modules that only training needs from extra_modules(), found the model itself among them: "
+                "leave it out; loss() gets it as an argument."
+            )
         if len(self):
             model.add_module(ATTRIBUTE, self)
 

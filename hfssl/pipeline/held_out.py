@@ -19,7 +19,7 @@ from hfssl.pipeline.run_folder import RunFolder
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.tasks.base import Task
 
-__all__ = ["HeldOutPredictions"]
+__all__ = ["LOGITS", "HeldOutPredictions"]
 
 CROSS_FITTING, LOGITS = "cross_fitting", "logits.npz"
 MEASURED = ("validation", "test")

@@ -106,7 +106,16 @@ class RunFolder:
     def done(self, name: str) -> StageRecord | None:
         """Returns the record of a finished stage, or `None`."""
         marker = self.stage(name) / DONE
-        return StageRecord.from_dict(json.loads(marker.read_text(encoding="utf-8"))) if marker.exists() else None
+        if not marker.exists():
+            return None
+        try:
+            return StageRecord.from_dict(json.loads(marker.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"Expected the record of the stage '{name}' in '{marker}', found a file that cannot be read as one: "
+                f"delete '{marker.parent}' and give --resume to run the stage again, or start anew with "
+                "--overwrite-output-dir."
+            ) from error
 
     def run_once(self, name: str, work: Callable[[Path], StageRecord]) -> StageRecord:
         """Runs `work(folder)` unless the stage is done, and records its result with its duration in seconds.

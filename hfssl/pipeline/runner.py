@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from hfssl.config.methods import resolve
 from hfssl.config.stages import STAGES
+from hfssl.errors import TrainingError
 from hfssl.pipeline.context import StageContext
 from hfssl.pipeline.costs import cost_table, estimate_costs, sizes_of
+from hfssl.pipeline.held_out import LOGITS
 from hfssl.pipeline.stage_record import StageRecord
 
 __all__ = ["reported", "run_final_stages", "run_stages"]
@@ -24,6 +28,8 @@ def run_stages(context: StageContext) -> dict[str, StageRecord]:
     """
     if not context.plan.arguments.quiet:
         tqdm.write(cost_table(estimate_costs(sizes_of(context.plan, context.tokens))))
+    for name in context.plan.stages:
+        resolve(STAGES[name].run)  # a wrong import path is found before hours of the stages before it
     names = [name for name in context.plan.stages if STAGES[name].product != "final"]
     return {name: _run_once(context.named(name)) for name in names}
 
@@ -60,5 +66,21 @@ def reported(records: dict[str, StageRecord]) -> dict[str, StageRecord]:
 
 
 def _run_once(context: StageContext) -> StageRecord:
-    run = resolve(STAGES[context.name].run)
-    return context.run_folder.run_once(context.name, lambda folder: run(context, folder))
+    return context.run_folder.run_once(context.name, lambda folder: _work(context, folder))
+
+
+def _work(context: StageContext, folder: Path) -> StageRecord:
+    """Runs the stage's function; refuses what it returns before the stage is marked as done."""
+    stage = STAGES[context.name]
+    record = resolve(stage.run)(context, folder)
+    if not isinstance(record, StageRecord):
+        raise TrainingError(
+            f"Expected a StageRecord from {stage.run}, the function of the stage '{context.name}'; got "
+            f"{type(record).__name__}: return one."
+        )
+    if record.metrics is not None and not (folder / LOGITS).is_file():
+        raise TrainingError(
+            f"Expected the predictions of the stage '{context.name}' in '{folder / LOGITS}', found no such file: let "
+            f"{stage.run} take the metrics of its record from context.held_out.keep(folder, model)."
+        )
+    return record

@@ -56,11 +56,8 @@ def environment() -> dict[str, str]:
         optional package that is missing is `"not installed"`.
 
     Example:
-        ```python
-        from hfssl.runtime.environment import environment
-
-        assert "torch" in environment()
-        ```
+        >>> "torch" in environment()
+        True
     """
     facts = {"hfssl": __version__, "Python": platform.python_version(), "Platform": platform.platform()}
     facts |= {package: _version(package) for package in PACKAGES}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from hfssl.errors import TrainingError
 from hfssl.models.checkpoints import last_complete_checkpoint
 
-__all__ = ["LossLog"]
+__all__ = ["LossLog", "loss_terms"]
 
 
 class LossLog:
@@ -94,3 +95,30 @@ class LossLog:
             f"Expected a finite loss, got NaN or infinity at step {int(bad.min())} of {max_steps}; {where}. "
             "Lower `learning_rate`, set `max_grad_norm`, or train in float32."
         )
+
+
+def loss_terms(parts: Any, objective: str) -> list[Tensor]:
+    """Returns the entries `loss/...` of what an objective returned; the devices are not waited for.
+
+    Args:
+        parts (`Any`): What `loss` returned.
+        objective (`str`): Name of the objective's class, for messages.
+
+    Raises:
+        TrainingError: It is no dict of scalar tensors, or holds no such entry.
+
+    Example:
+        >>> loss_terms({"loss/labeled": torch.tensor(1.0), "agreement": torch.tensor(0.5)}, "MyObjective")
+        [tensor(1.)]
+    """
+    expected = f"Expected a dict of scalar tensors with an entry 'loss/...' from {objective}.loss, got"
+    if not isinstance(parts, Mapping):
+        raise TrainingError(f"{expected} a {type(parts).__name__}: return {{'loss/labeled': ...}}, for example.")
+    for name, value in parts.items():
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            kind = f"shape {list(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+            raise TrainingError(f"{expected} {kind} for '{name}': take its mean, and no .item().")
+    terms = [value for name, value in parts.items() if name.startswith("loss/")]
+    if not terms:
+        raise TrainingError(f"{expected} {', '.join(parts) or 'no entry'}: rename what is to be minimised.")
+    return terms

@@ -19,13 +19,14 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hfssl.data.sampler import LABELED, UNLABELED
 from hfssl.data.two_stream import TwoStreamCollator, two_stream_loader
 from hfssl.data.views.base import PlainView
-from hfssl.errors import Interrupted
+from hfssl.errors import Interrupted, TrainingError
 from hfssl.models.adapters import add_adapter
 from hfssl.models.checkpoints import COMPLETE_MARKER, last_complete_checkpoint
 from hfssl.models.extra_modules import ExtraModules
@@ -39,7 +40,7 @@ from hfssl.training.checkpointing import CheckpointTrainer
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import passes_in_bf16
 from hfssl.training.learning_rates import parameter_rates, split_groups
-from hfssl.training.loss_log import LossLog
+from hfssl.training.loss_log import LossLog, loss_terms
 from hfssl.training.objective import Objective
 from hfssl.training.prepared_model import PreparedModel
 from hfssl.training.tracking import follow, run_name
@@ -225,8 +226,9 @@ class SSLTrainer(CheckpointTrainer):
             # The trainer divides by the accumulation steps and DDP by the ranks; undo both, then divide by all items.
             batches = self.current_gradient_accumulation_steps * self.args.world_size
             share = self.objective.num_items(labeled, unlabeled) * batches / num_items_in_batch.clamp(min=1)  # pyright: ignore[reportOptionalOperand]
+        terms = loss_terms(parts, type(self.objective).__name__)
         self.loss_log.add(parts, share)
-        return sum(value for name, value in parts.items() if name.startswith("loss/")) * share  # pyright: ignore[reportReturnType]
+        return sum(terms) * share  # pyright: ignore[reportReturnType]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:  # fact 6
         if not batch_samples or not _is_two_stream(batch_samples[0]):
@@ -315,6 +317,11 @@ class SSLTrainer(CheckpointTrainer):
             resume_from_checkpoint = broadcast(last_complete_checkpoint(self.args.output_dir))  # pyright: ignore[reportArgumentType]
             if resume_from_checkpoint is None:
                 logger.info("No complete checkpoint in %s: training starts from step 0.", self.args.output_dir)
+        elif resume_from_checkpoint and not os.path.isfile(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME)):
+            raise TrainingError(
+                f"Expected a checkpoint in the folder '{resume_from_checkpoint}', found no {TRAINER_STATE_NAME} "
+                "there: give the folder of a checkpoint, or true for the newest complete one."
+            )
         if not resume_from_checkpoint:
             self.before_training()
         self._final_weights = FinalWeights(self.model, self.args.weight_average_decay, self.args.wise_ft_alpha)

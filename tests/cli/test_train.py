@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -50,3 +51,12 @@ def test_an_unknown_method_is_one_line(capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"hfssl: error: method: expected one of {', '.join(METHODS)}; ")
     assert len(error.splitlines()) == 1
+
+
+def test_a_wrong_import_path_leaves_nothing_behind(tiny_backbone, table, tmp_path, monkeypatch, capsys):
+    row = replace(METHODS["supervised"], trainer="hfssl.methods.supervised:SupervisedTrainers")
+    monkeypatch.setitem(METHODS, "mine", row)
+    words = ["--method", "mine", "--train", str(table), "--backbone", str(tiny_backbone)]
+    assert main([*words, "--output_dir", str(tmp_path / "run")]) == 2
+    assert "Did you mean 'SupervisedTrainer'?" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

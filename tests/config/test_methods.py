@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hfssl.config.methods import METHODS, resolve
+from hfssl.errors import ConfigurationError
 from hfssl.training.config import SSLConfig
 from hfssl.training.trainer import SSLTrainer
 
@@ -36,6 +37,22 @@ def test_an_unknown_opt_out_is_refused():
         replace(METHODS["supervised"], opt_outs={"no_lorra": "it cannot"})
 
 
-def test_a_name_that_does_not_exist_is_said():
-    with pytest.raises(ImportError, match="Expected 'Nothing' in the module hfssl.errors"):
-        resolve("hfssl.errors:Nothing")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("hfssl.errors:DataErrors", "Expected 'DataErrors' in the module hfssl.errors, .* Did you mean 'DataError'?"),
+        ("hfssl.nothing:Name", "Expected the module hfssl.nothing of the import path 'hfssl.nothing:Name', found no"),
+        ("nothing.at.all:Name", "Expected the module nothing of the import path 'nothing.at.all:Name'"),
+        ("hfssl.errors.DataError", "Expected an import path 'module:name', got 'hfssl.errors.DataError': put a colon"),
+    ],
+)
+def test_a_wrong_import_path_is_one_sentence(path, message):
+    with pytest.raises(ConfigurationError, match=message):
+        resolve(path)
+
+
+def test_a_module_that_lacks_something_it_imports_raises_that(tmp_path, monkeypatch):
+    (tmp_path / "lacks_something.py").write_text("import surely_not_installed\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
+        resolve("lacks_something:Name")

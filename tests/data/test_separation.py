@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from datasets import concatenate_datasets
 
 from hfssl.data.audit import audit
 from hfssl.data.duplicates import exact_key, near_duplicate_components
@@ -146,3 +147,10 @@ def test_second_texts_are_part_of_what_is_compared():
     assert splits["labeled"]["text_pair"][0] in seconds
     message = refusal(few_label_splits, data, test=data.remove_columns("text_pair"))
     assert "a second text in all tables or in none" in message
+
+
+def test_a_table_of_few_different_texts_is_a_warning():
+    data = random_table(0, rows=60, class_prior=(0.5, 0.5, 0.0))
+    splits = few_label_splits(concatenate_datasets([data, data.select(range(20))]))
+    assert splits.manifest["removed"]["exact_duplicate"] == 20
+    assert any("20 training rows repeat another one's text" in w for w in splits.manifest["warnings"])

@@ -200,6 +200,14 @@ def test_a_model_folder_that_is_none(table, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("hfssl: error: ")
 
 
+def test_the_folder_of_a_run_names_its_model(table, classifier, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model").symlink_to(classifier, target_is_directory=True)
+    argv = ["--model", str(tmp_path / "run"), "--input", str(table), "--output", str(tmp_path / "out.csv")]
+    assert main(["predict", *argv]) == 2
+    assert f"it has no config.json: give '{tmp_path / 'run/model'}'." in capsys.readouterr().err
+
+
 def test_a_full_disk_is_one_sentence(classifier, tmp_path):
     """The file-size limit of the process stands in for the end of the disk."""
     table = tmp_path / "in.jsonl"

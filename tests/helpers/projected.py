@@ -5,8 +5,11 @@ Usage: python -m tests.helpers.projected BACKBONE OUTPUT_DIR '{any training argu
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -45,5 +48,6 @@ class ProjectedTrainer(SupervisedTrainer):
 
 if __name__ == "__main__":
     METHODS["projected"] = PROJECTED
-    train_tiny.main()
+    torch.set_num_threads(1)
+    train_tiny.train_in_rank(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
     leave_group()

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from hfssl.cli.main import main
+from hfssl.deploy.push import files_to_push
 from hfssl.errors import ConfigurationError, ModelError
 from hfssl.pipeline.fit import fit
 from hfssl.pipeline.presets import PRESETS
@@ -115,3 +116,19 @@ def test_a_stage_runs_once_and_its_record_survives_the_disk(tmp_path):
     assert run.run_once("labels_only", work) == run.done("labels_only") == first
     assert len(runs) == 1
     assert run.done("self_training") is None
+
+
+def test_a_stage_record_that_cannot_be_read_is_one_sentence(run):
+    marker = Path(run["output_dir"]) / "stages/labels_only/done.json"
+    record = json.loads(marker.read_text())
+    for content in ('{"metr', json.dumps(record | {"other": 1})):
+        marker.write_text(content)
+        with pytest.raises(ConfigurationError, match="Expected the record of the stage 'labels_only' in .*: delete"):
+            fit(**run, resume=True)
+
+
+def test_an_unfinished_run_is_not_pushed(run):
+    folder = Path(run["output_dir"])
+    (folder / "results.json").unlink()
+    with pytest.raises(ModelError, match="it has no results.json: finish it with hfssl fit --resume"):
+        files_to_push(folder, "me/reviews")

@@ -12,7 +12,8 @@ from datasets import load_from_disk
 
 import hfssl.pipeline.fit
 from hfssl.config.methods import METHODS, resolve
-from hfssl.config.stages import NEUTRAL_GAIN_PRIOR, STAGES, method_stage, stage_color, stage_row
+from hfssl.config.stages import NEUTRAL_GAIN_PRIOR, STAGES, Stage, method_stage, stage_color, stage_row
+from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.evaluation.verdict import Verdict, expected_gain, mixture_prior
 from hfssl.pipeline.fit import fit
 from hfssl.pipeline.presets import PRESETS
@@ -117,3 +118,26 @@ def test_a_method_becomes_a_pool_stage_by_a_row(options, monkeypatch):
     with np.load(folder / "stages/cross_fitting/cross_fit.npz") as saved:
         assert set(saved) == {f"{part}/{name}" for part in ("labeled", "proxy") for name in ("labels_only", "entropy")}
     assert any("entropy" in reason for reason in results["verdict"]["reasons"])  # how often the folds' models agree
+
+
+def returns_nothing(context, folder):
+    pass
+
+
+def keeps_no_predictions(context, folder):
+    return StageRecord(metrics={"validation": {"accuracy": 1.0}})
+
+
+def test_what_a_stage_returns_is_checked_before_it_is_marked_as_done(options, monkeypatch):
+    folder = Path(options["output_dir"])
+    for run, error, message in (
+        (f"{__name__}:return_nothing", ConfigurationError, "Did you mean 'returns_nothing'?"),
+        (f"{__name__}:returns_nothing", TrainingError, "the function of the stage 'mine'; got NoneType: return one"),
+        (f"{__name__}:keeps_no_predictions", TrainingError, "take the metrics of its record from context.held_out"),
+    ):
+        monkeypatch.setitem(STAGES, "mine", Stage(title="Mine", run=run))
+        with pytest.raises(error, match=message):
+            fit(**options, refit=False, resume=folder.exists())
+        # A wrong import path is found before the first stage has run.
+        assert (folder / "stages/labels_only/done.json").exists() == (error is TrainingError)
+        assert not (folder / "stages/mine/done.json").exists()

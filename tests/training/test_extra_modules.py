@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import hfssl
 from hfssl.config.methods import METHODS
+from hfssl.errors import TrainingError
 from hfssl.models.checkpoints import save_checkpoint
 from hfssl.models.extra_modules import ExtraModules, extra_modules_of
 from hfssl.models.heads import logit_layer
@@ -157,3 +158,9 @@ def test_two_ranks_equal_one_rank(tiny_backbone, tmp_path):
     states = torch.load(tmp_path / "two/checkpoint-4" / METHOD_STATE, weights_only=True)["extra_modules"]
     for name, value in one.extra_modules.state_dict().items():
         torch.testing.assert_close(states[name], value, rtol=0, atol=2e-5)
+
+
+def test_the_model_itself_is_no_extra_module():
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(TrainingError, match="found the model itself among them: leave it out"):
+        ExtraModules({"own": torch.nn.Sequential(model)}).attach(model)

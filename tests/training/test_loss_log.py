@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hfssl.errors import TrainingError
-from hfssl.training.loss_log import LossLog
+from hfssl.training.loss_log import LossLog, loss_terms
 from hfssl.training.prepared_model import PreparedModel
 
 CPU = torch.device("cpu")
@@ -54,3 +54,18 @@ def test_what_preparing_a_model_added_is_taken_off_and_nothing_else():
     assert (model.mine, model.later) == (1, 2)
     assert model.forward.__func__ is torch.nn.Linear.forward
     assert not hasattr(model, "mark")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (torch.tensor(1.0), "from Mine.loss, got a Tensor: return"),
+        ({"labeled": torch.tensor(1.0)}, "with an entry 'loss/...' from Mine.loss, got labeled: rename"),
+        ({"loss/labeled": torch.ones(3)}, r"got shape \[3\] for 'loss/labeled': take its mean"),
+        ({"loss/labeled": 0.5}, "got a float for 'loss/labeled'"),
+    ],
+    ids=["tensor", "name", "vector", "float"],
+)
+def test_an_objective_that_returns_something_else_is_told_what_was_expected(parts, message):
+    with pytest.raises(TrainingError, match=message):
+        loss_terms(parts, "Mine")

@@ -83,3 +83,33 @@ def test_resuming_with_another_setting_is_refused(tiny_backbone, tmp_path):
     resumed = make_trainer(tiny_backbone, tmp_path, max_steps=6, weight_average_decay=0.9)
     with pytest.raises(TrainingError, match="Expected the states of objective, weight_average"):
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+
+def test_what_could_not_be_read_again_is_refused_when_it_is_saved(tmp_path):
+    counts = Counts()
+    counts.names = {"file": [tmp_path]}
+    with pytest.raises(TrainingError, match=r"in the state of a, found pathlib\.PosixPath: return something plain"):
+        save_states({"a": counts}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"junk", r"Expected the state of a method in .*method_state.pt', found a file that cannot be read"),
+        ([1], r"Expected the states of a in .*method_state.pt', found a list: train without"),
+        ({"a": {"other": 1}}, r"Expected a state of a in .* Counts.load_state_dict\(\) takes, got KeyError: 'steps'"),
+    ],
+    ids=["junk", "list", "keys"],
+)
+def test_a_state_that_does_not_fit_is_one_sentence(tmp_path, content, message):
+    file = tmp_path / METHOD_STATE
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(TrainingError, match=message):
+        load_states({"a": Counts()}, tmp_path)
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tiny_backbone, tmp_path):
+    trainer = make_trainer(tiny_backbone, tmp_path)
+    with pytest.raises(TrainingError, match="Expected a checkpoint in .*, found no trainer_state.json there"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-77"))
