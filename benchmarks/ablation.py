@@ -111,7 +111,7 @@ FAMILIES: dict[str, dict[str, Preset]] = {
         "trained_head": _student(retrain_head=False),
         "fewer_steps": _student(max_steps=60),
     },
-    "regularizers": {  # beside fine-tuning without any of them, the first
+    "regularizers": {  # in addition to fine-tuning without any of them, the first
         "fine_tuned": _regularized(),
         "r_drop": _regularized(r_drop_alpha=1.0),
         "mixup": _regularized(mixup_alpha=0.4),

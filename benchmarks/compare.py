@@ -1,8 +1,8 @@
-"""hfssl beside its peers: the same labeled, unlabeled and test rows, the same backbone, one process at a time.
+"""hfssl and its peers: the same labeled, unlabeled and test rows, the same backbone, one process at a time.
 
     python benchmarks/compare.py                                   # the grid; hours on two cores
     python benchmarks/compare.py --datasets trec6 --methods setfit hfssl_standard --seeds 0
-    python benchmarks/compare.py --datasets wrench_youtube         # also imdb_5k and clinc150, beside the grid
+    python benchmarks/compare.py --datasets wrench_youtube         # also imdb_5k and clinc150, which are not in the grid
     python benchmarks/compare.py --quick                           # two small cells, for CI
     python benchmarks/compare.py --show                            # the table and the plot of what is kept
     python benchmarks/compare.py --show --seeds 0                  # ... the table of one seed
@@ -14,7 +14,7 @@ Needs `pip install -c constraints.txt -e ".[benchmarks]"` (SetFit), `make quicks
 Rows: hfssl's own split at K labels a class. What `hfssl fit` holds back for its choices, a fifth of the labels
 (`validation`) and a tenth of the pool (`proxy`), the peers train on. Seconds: training and labeling the test part;
 imports and making the split are left out for all. hfssl's are those of the whole of `fit`, report and card included.
-With `--untimed`, where other work runs beside, none are kept.
+With `--untimed`, where other work runs at the same time, none are kept.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from grid import BESIDE, GRID, HERE, ROOT, SHARED, backbone
+from grid import MORE_SETS, GRID, HERE, ROOT, SHARED, backbone
 from peers import HFSSL, LABELS_ONLY, METHODS, PEERS, SPLITS, run_job
 
 from hfssl.config.stages import STAGES
@@ -40,7 +40,7 @@ from hfssl.config.stages import STAGES
 RESULTS = HERE / "results" / "compare"
 QUICK_RESULTS = ROOT / "runs" / "compare-quick"
 
-LABELS_PER_CLASS = GRID | BESIDE
+LABELS_PER_CLASS = GRID | MORE_SETS
 SEEDS = [0, 1, 2]
 LIMITS = {"max_unlabeled": 5000, "max_test": 1000}
 ONLY = {"hfssl_thorough": [("trec6", 0), ("sst2", 0)]}  # it takes hours
@@ -145,7 +145,7 @@ def _told(path: Path) -> str:
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """All kept cells, by method, then in the order of the grid and what is beside it."""
+    """All kept cells, by method, then in the order of the grid and of the other sets."""
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     order = [*LABELS_PER_CLASS]
     return sorted(kept, key=lambda cell: (METHODS.index(cell["method"]), order.index(cell["dataset"]), cell["seed"]))
@@ -362,7 +362,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--untimed", action="store_true", help="keep no seconds: other work runs on this machine")
     parser.add_argument("--data", type=Path, default=SHARED, help="folder of the data sets")
     parser.add_argument("--backbone", help="folder of the backbone; default: all-MiniLM-L6-v2")
-    parser.add_argument("--results", type=Path, help="folder of the kept cells; the plot is written beside it")
+    parser.add_argument("--results", type=Path, help="folder of the kept cells; the plot is written next to it")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     options.datasets = options.datasets or (QUICK_DATASETS if options.quick else list(GRID))

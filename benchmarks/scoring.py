@@ -163,7 +163,7 @@ def uncertainty(model: PreTrainedModel, tokenizer: Any, rows: Dataset, repeats: 
     """Seconds of trunk reuse over those of full passes, and how alike the rows are ranked by BALD.
 
     Every run has masks of its own. Two runs of full passes do not rank the rows alike either: their correlation is
-    given beside, and that with all runs of full passes taken together, whose BALD has less noise.
+    given as well, and that with all runs of full passes taken together, whose BALD has less noise.
     """
     ways: dict[str, Callable[[int], MCDropoutResult]] = {
         "full": lambda seed: mc_dropout(model, rows, tokenizer, passes=PASSES, seed=seed),
@@ -289,7 +289,7 @@ def run(rows: int, memory_rows: int, steps: int, repeats: int) -> dict[str, Any]
 
 
 def show(results: dict[str, Any]) -> None:
-    """Prints the tables, each number beside its goal."""
+    """Prints the tables, each number next to its goal."""
     print("\nplain inference: seconds of the other way over ours\n")
     print(f"{'':10}{'rows':>6}{'pipeline()':>12}{'goal':>8}{'':6}{'by hand':>10}{'goal':>8}{'':6}  by hand is")
     for name, row in results["plain"].items():

@@ -126,7 +126,7 @@ def test_further_columns_pair_group_and_id(tmp_path):
     [
         ([10, 2, -1, 10], None, ["2", "10"], [1, 0, -1, 1]),  # numerical, not alphabetical
         (["10", "2", "", "10"], None, ["2", "10"], [1, 0, -1, 1]),
-        (["1.0", "0.0", "", "1.0"], None, ["0", "1"], [1, 0, -1, 1]),  # what pandas writes beside missing values
+        (["1.0", "0.0", "", "1.0"], None, ["0", "1"], [1, 0, -1, 1]),  # what pandas writes where values are missing
         ([1.0, 0.0, None, float("nan")], None, ["0", "1"], [1, 0, -1, -1]),
         ([2, 0, -1, 1], ["a", "b", "c"], ["a", "b", "c"], [2, 0, -1, 1]),  # positions
         ([2, 1, -1, 1], ["1", "2"], ["1", "2"], [1, 0, -1, 0]),  # names

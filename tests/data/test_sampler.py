@@ -78,8 +78,8 @@ def test_a_pool_smaller_than_the_batch_is_repeated_not_refused():
 
 def test_the_labeled_stream_is_the_same_with_and_without_a_pool():
     alone = epochs(make(unlabeled=0), 10)
-    beside = epochs(make(unlabeled=40), 3)
-    labeled = [[key for key in batch if key.stream == LABELED] for batch in beside]
+    with_pool = epochs(make(unlabeled=40), 3)
+    labeled = [[key for key in batch if key.stream == LABELED] for batch in with_pool]
     count = min(len(alone), len(labeled))
     assert count >= 20
     assert alone[:count] == labeled[:count]

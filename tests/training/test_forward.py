@@ -61,7 +61,7 @@ def test_grouped_logits_are_those_of_single_rows(tiny_backbone):
 
 
 def test_rows_without_segment_numbers_meet_rows_that_have_them(tiny_backbone):
-    """A labeled part that was tokenized elsewhere beside a pool of ours: 0 is what a model without them takes."""
+    """A labeled part that was tokenized elsewhere, with a pool of ours: 0 is what a model without them takes."""
     model = load_classifier(tiny_backbone, ["a", "b", "c"], seed=1)
     ids = torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]])
     plain = {"input_ids": ids, "attention_mask": (ids > 0).long()}

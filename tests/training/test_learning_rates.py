@@ -30,7 +30,7 @@ def test_each_layer_learns_slower_than_the_one_above(tiny_backbone, tmp_path):
             number = int(name.split(".layer.")[1].split(".")[0])
             assert rate == pytest.approx(8e-4 * 0.5 ** (layers - 1 - number))
         else:
-            assert rate == 8e-4  # the pooler lies beside the head
+            assert rate == 8e-4  # the pooler lies next to the head
 
 
 def test_one_rate_needs_no_more_groups_than_the_stock_optimizer(tiny_backbone, tmp_path):

@@ -174,7 +174,7 @@ def test_settings_that_shape_a_model_and_differ_from_the_defaults(tmp_path):
 
 @needs("tensorboard")
 def test_every_stage_of_fit_leaves_its_events(table, tiny_backbone, tmp_path, monkeypatch):  # noqa: F811
-    """Also when its checkpoints, beside which they would lie, have been removed."""
+    """Also when its checkpoints, next to which they would lie, have been removed."""
     monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
     options = {"backbone": str(tiny_backbone), "preset": "quick", "labels_per_class": 8, "rounds": 1, "quiet": True}
     hfssl.fit(str(table), output_dir=str(tmp_path / "run"), report_to="tensorboard", **options)
