@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py                                   # the grid; hours on two cores
     python benchmarks/compare.py --datasets trec6 --methods setfit hfssl_standard --seeds 0
-    python benchmarks/compare.py --datasets wrench_youtube         # also imdb_5k and clinc150, which are not in the grid
+    python benchmarks/compare.py --datasets wrench_youtube         # also imdb_5k, clinc150: not in the grid
     python benchmarks/compare.py --quick                           # two small cells, for CI
     python benchmarks/compare.py --show                            # the table and the plot of what is kept
     python benchmarks/compare.py --show --seeds 0                  # ... the table of one seed
@@ -32,7 +32,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from grid import MORE_SETS, GRID, HERE, ROOT, SHARED, backbone
+from grid import GRID, HERE, MORE_SETS, ROOT, SHARED, backbone
 from peers import HFSSL, LABELS_ONLY, METHODS, PEERS, SPLITS, run_job
 
 from hfssl.config.stages import STAGES

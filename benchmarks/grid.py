@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["MORE_SETS", "GRID", "HERE", "ROOT", "SHARED", "backbone"]
+__all__ = ["GRID", "HERE", "MORE_SETS", "ROOT", "SHARED", "backbone"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
