@@ -63,7 +63,7 @@ def environment() -> dict[str, str]:
     facts |= {package: _version(package) for package in PACKAGES}
     facts |= _processor()
     facts |= _devices()
-    facts |= {name: os.environ.get(name, "not set") for name in VARIABLES}
+    facts |= {name: os.environ.get(name, "not set") or "empty" for name in VARIABLES}
     return facts
 
 

@@ -29,8 +29,9 @@ from __future__ import annotations
 
 import os
 
-os.environ.update(CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+if __name__ == "__main__":  # before torch is imported; tests that import this file keep their environment
+    os.environ.update(CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import argparse
 import csv

@@ -24,6 +24,14 @@ def test_facts_are_those_of_this_machine():
     assert all(isinstance(value, str) and value for value in facts.values())
 
 
+@pytest.mark.parametrize(("value", "shown"), [("", "empty"), ("0,1", "0,1"), (None, "not set")])
+def test_a_variable_that_is_empty_is_not_one_that_is_not_set(monkeypatch, value, shown):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert environment()["CUDA_VISIBLE_DEVICES"] == shown
+
+
 def test_every_required_package_is_told():
     import tomllib
     from pathlib import Path

@@ -183,7 +183,7 @@ def test_every_stage_of_fit_leaves_its_events(table, tiny_backbone, tmp_path, mo
     stages = {
         "labels-only",
         "labels-only-contrastive-stage",
-        "pretext-on-the-raw-text",
+        "pretext",
         "self-training-round-1-of-1-student",
     }
     assert stages <= {place.name for place in places}
