@@ -50,6 +50,7 @@ class Preset:
             16,384 per round), so that a larger pool costs no more; `None` for all.
         methods (`dict[str, dict[str, Any]]`): Stage -> fields of its method's configuration, for other pool stages
             (`hfssl.pipeline.stages.pool_method`). A stage without an entry has the defaults of its method.
+            Their steps do not grow with the number of labels.
         refit (`bool`, defaults to `False`): Whether the selected stage is trained once more on all labels, held-out
             ones included.
         cross_fit (`int`, defaults to 0): Number of folds of the labeled rows for the verdict
