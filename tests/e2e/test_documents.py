@@ -269,7 +269,7 @@ def test_the_adapter_with_plain_peft(reader):
     expected = logits(hfssl.from_pretrained("runs/reviews/adapter"))
     plain = AutoModelForSequenceClassification.from_pretrained("merged")
     for model in (plain, left["model"]):
-        torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(logits(model), expected, rtol=2e-6, atol=1e-5)  # merged: sums in another order
         assert set(model.config.id2label.values()) == set(CUES)
 
 
