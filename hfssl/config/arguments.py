@@ -73,7 +73,8 @@ class DataArguments(_Checked):
         default=None,
         metadata={
             "metavar": "TABLE",
-            "help": "Labeled rows for model selection. Default: a fifth of the labels, if there are enough.",
+            "help": "Labeled rows for the verdict and the calibration, which no model learns from. Default: none; "
+            "`fit` judges by folds of the labels.",
         },
     )
     test: str | None = field(
@@ -214,11 +215,18 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         default=None,
         metadata={"help": "Largest number of rounds of self-training; 0 for none. Default: set by the preset."},
     )
+    validation_fraction: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the labels that is held out for the verdict and the calibration, from 0 to 0.5. "
+            "Default: 0; all labels are learned from, and folds of them judge."
+        },
+    )
     refit: bool | None = field(
         default=None,
         metadata={
-            "help": "Whether to train the selected stage again on all labels, including those held out for the "
-            "verdict. Default: set by the preset."
+            "help": "Whether to train the selected stage again on all labels, including those held out by "
+            "validation-fraction. Default: no."
         },
     )
     class_prior: str | None = field(
@@ -232,8 +240,15 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     cross_fit: int | None = field(
         default=None,
         metadata={
-            "help": "Number of folds of cross-fitting: the verdict also uses labeled rows, predicted by models that "
-            "were not trained on them. 0 for none; every fold trains two models. Default: set by the preset."
+            "help": "Number of folds of the labels: models that learn from the other folds label the pool together, "
+            "weigh each other, and judge. 0 for none. Default: set by the preset."
+        },
+    )
+    max_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Time that the run may take; steps, folds and pool are cut down until it is expected to fit. "
+            "Default: no limit."
         },
     )
     report_to: Literal["none", "trackio", "tensorboard", "wandb"] = field(
@@ -260,11 +275,25 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             found.append(f"learning_rate must be above 0, got {self.learning_rate}.")
         if self.class_prior is not None and self.rounds == 0:
             found.append("class_prior is for self-training only, and rounds is 0: leave out one of the two.")
+        if not 0 <= self.validation_fraction <= 0.5:
+            found.append(f"validation_fraction must be from 0 to 0.5, got {self.validation_fraction}.")
+        if self.validation_fraction and self.validation is not None:
+            found.append(
+                "validation_fraction holds out labels where there are no other rows to judge by, but validation gives "
+                "such rows: leave out one of the two."
+            )
         if self.refit and self.validation is not None:
             found.append(
                 "refit learns from the labels that were held out, but the rows of --validation are never learned "
                 "from: leave out one of the two."
             )
+        elif self.refit and not self.validation_fraction:
+            found.append(
+                "refit learns from the labels that were held out, and none are: all are learned from in any case. "
+                "Leave it out, or hold some out by validation_fraction=0.2."
+            )
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            found.append(f"max_seconds must be above 0, got {self.max_seconds}.")
         if self.resume and self.overwrite_output_dir:
             found.append("resume and overwrite_output_dir exclude each other; give one of them.")
         return found

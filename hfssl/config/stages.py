@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 __all__ = ["LABELS_ONLY", "NEUTRAL_GAIN_PRIOR", "STAGES", "Stage", "method_stage", "stage_color", "stage_row"]
 
-Product = Literal["encoder", "classifier", "predictions", "final"]
+Product = Literal["encoder", "classifier", "folds", "predictions", "final"]
 
 LABELS_ONLY = "labels_only"
 """Name of the stage that all other stages are compared with."""
@@ -31,8 +31,9 @@ class Stage:
             case.
         run (`str`): Import path `module:function` of `run(context, folder) -> StageRecord`.
         product (`str`, defaults to `"classifier"`): Result of the stage: an `"encoder"` that later stages start from,
-            a `"classifier"` that the verdict compares with labels only, `"predictions"` that the verdict rests on, or
-            the `"final"` model, trained after the verdict on all labels.
+            a `"classifier"` that the verdict compares with labels only, models of the `"folds"` of the labels that
+            later stages use, `"predictions"` that the verdict rests on, or the `"final"` model, trained after the
+            verdict on all labels.
         reads_pool (`bool`, defaults to `True`): Whether the stage's classifier learns from the unlabeled rows.
         model_title (`str`, *optional*): Name of its model in the closing table and in the verdict ("the self-trained
             model"); the title in lower case by default.
@@ -44,14 +45,14 @@ class Stage:
         cost (`str`, *optional*): Import path of `cost(sizes, stage) -> StageCost`; a stage without one is not listed
             among the costs.
         train_fold (`str`, *optional*): Import path of `train_fold(context, fold) -> PreTrainedModel`, which trains the
-            stage's model on the labeled rows of a fold. Without it there is no cross-fitting in runs that hold this
+            stage's model on the labeled rows outside a fold. Without it the folds cannot judge in runs that hold this
             stage: the verdict compares all stages on the same rows.
         refit (`str`, *optional*): Import path of `refit(context, folder, labeled) -> Trained`, which trains the
             stage's model once more, on all labels. Without it the stage is handed over as the verdict selected it.
         method (`str`, *optional*): Name in `METHODS` of the method that the stage trains, which must be defined for
             the run's task; `None` where it trains as other stages do. See `method_stage`.
-        includes (`tuple[str, ...]`): Earlier stages whose time and settings are reported with this one, as they make
-            no classifier of their own.
+        includes (`tuple[str, ...]`): Earlier stages whose time and settings are reported with this one, where they
+            ran, as they make no classifier of their own.
 
     Example:
         >>> from hfssl.config.stages import STAGES
@@ -135,6 +136,13 @@ STAGES: dict[str, Stage] = {
         refit="hfssl.pipeline.stages.labels_only_after_pretext:refit",
         includes=("pretext",),
     ),
+    "folds": Stage(
+        title="Folds of the labels",
+        run="hfssl.pipeline.stages.folds:run",
+        product="folds",
+        planned="hfssl.pipeline.stages.folds:is_planned",
+        cost="hfssl.pipeline.stages.folds:cost",
+    ),
     "self_training": Stage(
         title="Self-training",
         run="hfssl.pipeline.stages.self_training:run",
@@ -146,6 +154,7 @@ STAGES: dict[str, Stage] = {
         cost="hfssl.pipeline.stages.self_training:cost",
         train_fold="hfssl.pipeline.stages.self_training:train_fold",
         refit="hfssl.pipeline.stages.self_training:refit",
+        includes=("folds",),
     ),
     "cross_fitting": Stage(
         title="Cross-fitting",

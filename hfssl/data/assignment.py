@@ -10,13 +10,15 @@ larger label budget contains the smaller ones:
 * `test` does not depend on the budget at all;
 * the rows with visible labels (`labeled` and `validation`) at K per class are a subset of those at any larger K;
 * with ten classes or more `labeled` and `validation` each grow with K;
-* with fewer classes they grow from K = 10 on, and `labeled` at K <= 8 is part of every larger one. (At 9 all nine rows
-  per class are labeled, at 10 two of ten go to `validation`: no scheme can nest `labeled` there.)
+* with fewer classes and a fifth for `validation`, they grow from K = 10 on, and `labeled` at K <= 8 is part of every
+  larger one. (At 9 all nine rows per class are labeled, at 10 two of ten go to `validation`: no scheme can nest
+  `labeled` there.)
 * `proxy` loses only the rows (with groups: the groups) that a larger budget labels.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -35,9 +37,9 @@ LABELED, POOL, VALIDATION, PROXY, TEST = range(5)
 FREE, REMOVED = -1, -2
 TABLE_OF_ROLE = {VALIDATION: VALIDATION_TABLE, TEST: TEST_TABLE}
 STREAMS = ("test", "test_cap", "sides", "labels", "proxy", "pool")
-VALIDATION_SHARE = 5  # one labeled row in five goes to validation
 MIN_VALIDATION_A_CLASS = 2  # rows of every class
 MIN_VALIDATION = 10  # ... or rows in all
+ROUNDING = 1e-9
 LABELED_SIDE, VALIDATION_SIDE, BLOCKED = range(3)
 
 Ints = NDArray[np.int64]
@@ -49,6 +51,7 @@ class SplitOptions:
 
     labels_per_class: int | None
     test_fraction: float
+    validation_fraction: float
     proxy_fraction: float
     max_unlabeled: int | None
     max_test: int | None
@@ -201,10 +204,10 @@ def _place_labels(rows: RowTable, options: SplitOptions, result: Assignment) -> 
 
 
 def _sides(rows: RowTable, options: SplitOptions, candidates: Ints, own_validation: bool) -> Ints:
-    """Returns the side of each labelable row, `[N]`, for any label budget: a fifth goes to validation."""
+    """Returns the side of each labelable row, `[N]`, for any label budget."""
     side = np.full(len(rows.label), LABELED_SIDE, dtype=np.int64)
     counts = np.bincount(rows.label[candidates], minlength=len(rows.label_names))
-    targets = counts // VALIDATION_SHARE
+    targets = np.array([_share(int(count), options.validation_fraction) for count in counts], dtype=np.int64)
     if not own_validation or not _suffices(targets[counts > 0]):
         return side
     order = _unit_by_unit(candidates, rows.unit, options.seed, "sides")
@@ -246,18 +249,30 @@ def _visible(rows: RowTable, options: SplitOptions, candidates: Ints, side: Ints
     visible = []
     for c in classes.tolist():
         for position in range(budget):
-            wanted = VALIDATION_SIDE if _is_validation_position(position, len(classes)) else LABELED_SIDE
+            wanted = (
+                VALIDATION_SIDE
+                if _is_validation_position(position, len(classes), options.validation_fraction)
+                else LABELED_SIDE
+            )
             queue = queues[c, wanted] or queues[c, LABELED_SIDE + VALIDATION_SIDE - wanted]
             visible.append(queue.popleft())
     return np.array(sorted(visible), dtype=np.int64)
 
 
-def _is_validation_position(position: int, classes: int) -> bool:
-    every_fifth = position % VALIDATION_SHARE == VALIDATION_SHARE - 1
+def _is_validation_position(position: int, classes: int, fraction: float) -> bool:
+    if fraction == 0:
+        return False
+    due = _share(position + 1, fraction) > _share(position, fraction)
     if classes >= MIN_VALIDATION:
-        return every_fifth
-    # With few classes, five labels per class are too few for a validation part, so all five stay labeled.
-    return position == 8 or (position >= 9 and every_fifth)
+        return due
+    # With few classes, one validation row of each is too few, so the first comes just before the second.
+    second = math.ceil(MIN_VALIDATION_A_CLASS / fraction - ROUNDING) - 1
+    return position == second - 1 or (position >= second and due)
+
+
+def _share(rows: int, fraction: float) -> int:
+    """Returns the number of rows, rounded down; `ROUNDING` keeps 10 * 0.3 at 3."""
+    return math.floor(rows * fraction + ROUNDING)
 
 
 def _place_pool(rows: RowTable, options: SplitOptions, result: Assignment) -> None:

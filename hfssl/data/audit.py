@@ -28,6 +28,7 @@ from hfssl.errors import DataError
 __all__ = [
     "AuditReport",
     "audit",
+    "evidence_manifest",
     "fingerprint",
     "inspect_texts",
     "load_manifest",
@@ -42,6 +43,7 @@ TRAINING_ROLES = ("labeled", "unlabeled")
 HELD_OUT_ROLES = ("validation", "proxy", "test")
 SCRIPT_SAMPLE = 2000  # largest number of labeled and of unlabeled texts that are examined
 COMMON_SCRIPT = 0.05  # a script is expected from this share of labeled texts on
+EVIDENCE = "evidence"  # role of rows that judge a model
 OTHER_SCRIPT_SHARE = 0.2  # share of unlabeled texts in another script that causes a warning
 
 
@@ -63,20 +65,37 @@ def part_fingerprint(of_rows: Sequence[str]) -> str:
     return hashlib.blake2b("\n".join(sorted(of_rows)).encode(), digest_size=16).hexdigest()
 
 
-def training_manifest(stage: str, dataset: Dataset, role: str) -> dict[str, Any]:
-    """Describes the training rows of one stage as a dict that JSON can hold.
+def training_manifest(
+    stage: str, dataset: Dataset, role: str, *, model: str | None = None, taught_by: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Describes the training rows of one model as a dict that JSON can hold.
 
     Args:
         stage (`str`): Name of the stage, as in `results.json`.
-        dataset (`Dataset`): Training rows of the stage, with their `text` (and `text_pair`) columns.
+        dataset (`Dataset`): Training rows of the model, with their `text` (and `text_pair`) columns.
         role (`str`): Part that these rows should belong to: `labeled` or `unlabeled`.
+        model (`str`, *optional*): Name of the model. Default: that of the stage.
+        taught_by (`Sequence[str]`, defaults to `()`): Names of the models that gave these rows their pseudo-labels.
     """
-    return {
+    manifest = {
         "schema_version": MANIFEST_SCHEMA_VERSION,
         "stage": stage,
         "role": role,
         "fingerprints": fingerprints(dataset),
     }
+    more = {"model": model, "taught_by": list(taught_by)}
+    return manifest | {name: value for name, value in more.items() if value}
+
+
+def evidence_manifest(stage: str, dataset: Dataset, *, model: str) -> dict[str, Any]:
+    """Describes rows of which a model's predictions are evidence: their labels must be new to it.
+
+    Args:
+        stage (`str`): Name of the stage, as in `results.json`.
+        dataset (`Dataset`): The rows, with their `text` (and `text_pair`) columns.
+        model (`str`): Name of the model, as in its `training_manifest`.
+    """
+    return training_manifest(stage, dataset, EVIDENCE, model=model)
 
 
 @dataclass
@@ -91,22 +110,27 @@ class AuditReport:
         unknown (`list[dict[str, Any]]`): One `{"stage", "role", "fingerprint", "row"}` for each training row that is
             in no part, so that its origin cannot be checked: `row` is its position in the stage's training rows,
             `role` its use.
+        partial (`list[dict[str, Any]]`): One `{"stage", "model", "fingerprint", "row"}` for each row that a model is
+            judged by although it, or a model that gave it pseudo-labels, has learned its label: `row` is its position
+            among the rows that judge the model.
     """
 
     stages: list[str]
     leaks: list[dict[str, Any]] = field(default_factory=list)
     unknown: list[dict[str, Any]] = field(default_factory=list)
+    partial: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """Returns whether every row that a stage trained on is a known training row."""
-        return not self.leaks and not self.unknown
+        """Returns whether every training row is a known one, and every model is judged by labels new to it."""
+        return not self.leaks and not self.unknown and not self.partial
 
     def raise_if_leaky(self) -> None:
         """Raises an error unless the report is clean.
 
         Raises:
-            DataError: if a stage trained on held-out or on unknown rows; the message names the first of them.
+            DataError: if a stage trained on held-out or on unknown rows, or a model is judged by labels that it has
+                seen; the message names the first of them.
         """
         if self.leaks:
             named = _first([f"{leak['role']} row {leak['row']} in stage '{leak['stage']}'" for leak in self.leaks])
@@ -119,6 +143,13 @@ class AuditReport:
             raise DataError(
                 f"expected each stage to train on rows of the splits, got {len(self.unknown)} unknown ones: {named}. "
                 "Train on the saved splits, or make the splits again with these rows."
+            )
+        if self.partial:
+            named = _first([f"row {row['row']} of model '{row['model']}'" for row in self.partial])
+            raise DataError(
+                f"expected each model to be judged by labels that it has not seen, got {len(self.partial)} that it, "
+                f"or a model that labeled its pool, has learned: {named}. The verdict of this run cannot be trusted: "
+                "train afresh."
             )
 
 
@@ -154,7 +185,8 @@ def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditRe
 
     own_rows = [{"stage": "splits", "role": r, **splits["roles"][r]} for r in TRAINING_ROLES]
     report = AuditReport(stages=list(dict.fromkeys(phase["stage"] for phase in phases)))
-    for phase in (*own_rows, *phases):
+    report.partial = _partial_judges(phases)
+    for phase in (*own_rows, *(phase for phase in phases if phase["role"] != EVIDENCE)):
         seen: set[str] = set()
         for position, key in enumerate(phase["fingerprints"]):
             if key in held_out and key not in seen:
@@ -166,6 +198,32 @@ def audit(manifests: Sequence[Mapping[str, Any] | str | os.PathLike]) -> AuditRe
                 )
             seen.add(key)
     return report
+
+
+def _partial_judges(phases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows that judge a model whose label it has learned, itself or through a model that taught it."""
+    labels: dict[str, set[str]] = {}
+    teachers: dict[str, set[str]] = {}
+    for phase in phases:
+        name = phase.get("model", phase["stage"])
+        if phase["role"] == "labeled":
+            labels.setdefault(name, set()).update(phase["fingerprints"])
+        teachers.setdefault(name, set()).update(phase.get("taught_by", ()))
+    found = []
+    for phase in phases:
+        if phase["role"] != EVIDENCE:
+            continue
+        known, open_models, visited = set(), [phase["model"]], set()
+        while open_models:
+            name = open_models.pop()
+            if name not in visited:
+                visited.add(name)
+                known |= labels.get(name, set())
+                open_models += teachers.get(name, ())
+        where = {"stage": phase["stage"], "model": phase["model"]}
+        rows = enumerate(phase["fingerprints"])
+        found += [where | {"fingerprint": key, "row": row} for row, key in rows if key in known]
+    return found
 
 
 def released(manifest: Mapping[str, Any], role: str) -> dict[str, Any]:

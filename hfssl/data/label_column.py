@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,11 @@ class LabelColumn:
     def classes(self, label: Any) -> Sequence[int]:
         """Returns the class numbers in a label; none for an unlabeled row."""
         return (label,) if self.is_labeled(label) else ()
+
+    def counts(self, labels: Sequence[Any], names: Sequence[str]) -> dict[str, int]:
+        """Returns label name -> number of rows that have it."""
+        found = Counter(c for label in labels for c in self.classes(label))
+        return {name: found[number] for number, name in enumerate(names)}
 
     def renumbered(self, label: Any, position: Sequence[int]) -> Any:
         """Returns the label with `position[c]` for each class number c; a missing label where that is -1."""

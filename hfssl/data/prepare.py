@@ -16,7 +16,13 @@ from hfssl.errors import DataError
 __all__ = ["make_splits"]
 
 
-def make_splits(arguments: DataArguments, seed: int, label_column: LabelColumn | None = None) -> SemiSupervisedSplits:
+def make_splits(
+    arguments: DataArguments,
+    seed: int,
+    label_column: LabelColumn | None = None,
+    *,
+    validation_fraction: float = 0.2,
+) -> SemiSupervisedSplits:
     """Loads the tables in `arguments` and splits them; all tables share the label names of the first one.
 
     Only the first table must have the group and the id column: the others often have another source.
@@ -25,6 +31,7 @@ def make_splits(arguments: DataArguments, seed: int, label_column: LabelColumn |
         arguments (`DataArguments`): Tables and their columns.
         seed (`int`): Random seed of the splits; see `few_label_splits`.
         label_column (`LabelColumn`, *optional*): Layout of the labels in their column. Default: one class per row.
+        validation_fraction (`float`, defaults to `0.2`): Share of the labels that is held out as `validation`.
 
     Raises:
         DataError: if a table, a column or a label cannot be used.
@@ -53,6 +60,7 @@ def make_splits(arguments: DataArguments, seed: int, label_column: LabelColumn |
         unlabeled=load(arguments.unlabeled, None),
         max_unlabeled=arguments.max_unlabeled,
         max_test=arguments.max_test,
+        validation_fraction=validation_fraction,
         seed=seed,
         label_column=label_column,
     )

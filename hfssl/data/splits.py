@@ -95,6 +95,7 @@ def few_label_splits(
     validation: Dataset | None = None,
     unlabeled: Dataset | None = None,
     test_fraction: float = 0.2,
+    validation_fraction: float = 0.2,
     proxy_fraction: float = 0.1,
     max_unlabeled: int | None = None,
     max_test: int | None = None,
@@ -108,8 +109,9 @@ def few_label_splits(
     it, a fully labeled table simulates the few-label case: a stratified test part is cut off (unless `test` is given),
     K rows per class stay labeled, and the others join the pool with hidden labels.
 
-    Unless `validation` is given, a fifth of the labeled rows of each class (also of the K) become `validation`, if
-    that makes at least two rows in every class, or ten in all; else `validation` stays empty. Exact duplicates among
+    Unless `validation` is given, a share `validation_fraction` of the labeled rows of each class (also of the K)
+    becomes `validation`, if that makes at least two rows in every class, or ten in all; else `validation` stays empty.
+    `fit` holds none back by default and judges by folds of the labels instead. Exact duplicates among
     training rows are collapsed to one. Exact and near duplicates of held-out rows, and rows of their groups, are left
     out of training; `test` goes before `validation`, and `validation` before `proxy`. Labeled rows at K per class are
     nested in those at any larger K; `assignment.py` gives the details. A class with a single label is trained on, with
@@ -123,6 +125,8 @@ def few_label_splits(
         unlabeled (`Dataset`, *optional*): More rows for the pool; their labels, if any, are hidden.
         test_fraction (`float`, defaults to `0.2`): Share of the labeled rows of each class that is cut off as `test`,
             in [0, 1).
+        validation_fraction (`float`, defaults to `0.2`): Share of the labeled rows of each class that is held out as
+            `validation`, in [0, 0.5]; 0 for none.
         proxy_fraction (`float`, defaults to `0.1`): Share of the pool that becomes `proxy`, in [0, 1).
         max_unlabeled (`int`, *optional*): Largest number of rows in `unlabeled` and `proxy` together.
         max_test (`int`, *optional*): Largest number of rows in `test`, stratified.
@@ -143,7 +147,9 @@ def few_label_splits(
         >>> len(splits["labeled"]), len(splits["test"])
         (8, 4)
     """
-    options = SplitOptions(labels_per_class, test_fraction, proxy_fraction, max_unlabeled, max_test, seed)
+    options = SplitOptions(
+        labels_per_class, test_fraction, validation_fraction, proxy_fraction, max_unlabeled, max_test, seed
+    )
     _check_options(options)
     tables = _Tables.joined(
         {MAIN: dataset, EXTRA: unlabeled, VALIDATION_TABLE: validation, TEST_TABLE: test},
@@ -155,7 +161,7 @@ def few_label_splits(
 
     parts = {role: tables.part(np.flatnonzero(assignment.role == n), role) for n, role in enumerate(ROLES)}
     _check_trainable(tables, parts["labeled"])
-    warnings = _warnings(tables, rows, assignment, parts)
+    warnings = _warnings(tables, rows, assignment, parts, validation_fraction)
     manifest = {
         "schema_version": MANIFEST_SCHEMA_VERSION,
         "seed": seed,
@@ -268,6 +274,8 @@ def _check_options(options: SplitOptions) -> None:
     for name, value in (("test_fraction", options.test_fraction), ("proxy_fraction", options.proxy_fraction)):
         if not 0 <= value < 1:
             problems.append(f"expected {name} in [0, 1), got {value}.")
+    if not 0 <= options.validation_fraction <= 0.5:
+        problems.append(f"expected validation_fraction in [0, 0.5], got {options.validation_fraction}.")
     for name, value in (("max_unlabeled", options.max_unlabeled), ("max_test", options.max_test)):
         if value is not None and value < 1:
             problems.append(f"expected {name} of at least 1, or None for no bound, got {value}.")
@@ -333,12 +341,14 @@ def _row_table(tables: _Tables, group: bool) -> RowTable:
 
 def _counts(part: Dataset, tables: _Tables) -> dict[str, int]:
     labels = part["label"][:]
-    counts = Counter(c for label in labels for c in tables.labels.classes(label))
-    named = {name: counts[number] for number, name in enumerate(tables.label_names)}
-    return named | {NO_LABEL_NAME: sum(not tables.labels.is_labeled(label) for label in labels)}
+    return tables.labels.counts(labels, tables.label_names) | {
+        NO_LABEL_NAME: sum(not tables.labels.is_labeled(label) for label in labels)
+    }
 
 
-def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Mapping[str, Dataset]) -> list[str]:
+def _warnings(
+    tables: _Tables, rows: RowTable, assignment: Assignment, parts: Mapping[str, Dataset], fraction: float
+) -> list[str]:
     looked_at = ["text", "label"]
     training = [part.select_columns(looked_at) for role, part in parts.items() if role != "test"]
     warnings = inspect_texts(concatenate_datasets(training), tables.label_names, tables.labels)
@@ -365,10 +375,10 @@ def _warnings(tables: _Tables, rows: RowTable, assignment: Assignment, parts: Ma
             f"{same} training rows repeat another one's text and were left out, so that each text counts once; check "
             "how the table was made if you expected fewer."
         )
-    if not len(parts["validation"]):
+    if not len(parts["validation"]) and fraction:
         warnings.append(
-            "there is no validation part: give one, or label at least ten rows of each class (five with ten classes "
-            "or more), of which a fifth is set apart; until then the verdict rests on no labels."
+            f"there is no validation part, as {fraction:.0%} of the labels are too few rows: label more rows of "
+            "each class, or give a table of them."
         )
     if not len(parts["unlabeled"]):
         warnings.append("there are no unlabeled rows, so nothing can be gained beyond the labels; add some.")

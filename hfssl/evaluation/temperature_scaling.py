@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from hfssl.models.introspection import evaluating
 from hfssl.tasks.base import Task
 from hfssl.tasks.registry import get_task
 
-__all__ = ["fit_temperature", "fold_temperature"]
+__all__ = ["fit_temperature", "fold_temperature", "match_temperature"]
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 GRID_POINTS, GRID_ZOOMS = 121, 5  # each zoom narrows the bracket 60-fold: log T to about 1e-8
@@ -62,6 +63,35 @@ def fit_temperature(
         summed_nll = task.loss(units.logits, truth, reduction="sum")
         return summed_nll.item() + log_temperature**2 / (2 * prior_scale**2)
 
+    return _lowest(objective)
+
+
+def match_temperature(logits: ArrayLike, probs: ArrayLike, *, task: Task | None = None) -> float:
+    """Returns the temperature T at which softmax(logits / T) is closest to given probabilities, in cross-entropy.
+
+    A student that has learned the probabilities of a calibrated ensemble is calibrated on rows that neither has
+    learned from as far as it is as sure as the ensemble.
+
+    Args:
+        logits (`ArrayLike`): Logits of the student for N rows, `[N, K]`, N > 0.
+        probs (`ArrayLike`): Calibrated probabilities of the ensemble for their units, `[M, K]`.
+        task (`Task`, *optional*): Kind of prediction. Default: one label per text.
+
+    Returns:
+        T in `[0.05, 20]`.
+    """
+    task = get_task() if task is None else task
+    scores, targets = (torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (logits, probs))
+
+    def objective(log_temperature: float) -> float:
+        units = task.units(scores / math.exp(log_temperature), {})
+        return task.loss(units.logits, targets).item()
+
+    return _lowest(objective)
+
+
+def _lowest(objective: Callable[[float], float]) -> float:
+    """Returns the temperature whose logarithm has the lowest value of a function."""
     # A grid, because the sum can have two minima; only the likelihood alone has a single one in T.
     low, high = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
     for _ in range(GRID_ZOOMS):

@@ -74,7 +74,11 @@ def mixture_prior(stage: str) -> tuple[tuple[float, float, float], tuple[float, 
 
 
 def expected_gain(
-    labels_only: np.ndarray, other: np.ndarray, gain_prior: Sequence[tuple[float, float, float]]
+    labels_only: np.ndarray,
+    other: np.ndarray,
+    gain_prior: Sequence[tuple[float, float, float]],
+    *,
+    spread: float = 0.0,
 ) -> tuple[float, float, float]:
     """Returns the expected gain in accuracy on new rows: posterior mean and 95% interval.
 
@@ -86,6 +90,8 @@ def expected_gain(
         labels_only (`np.ndarray`): Whether labels only is right, `[N]` bool; N may be 0.
         other (`np.ndarray`): Whether the stage is right, `[N]` bool.
         gain_prior (`Sequence[tuple[float, float, float]]`): (weight, mean, standard deviation) of each component.
+        spread (`float`, defaults to 0): Standard deviation of the difference between the true gain of the models that
+            predicted these rows and that of the final models; its square is added to the variance.
 
     Returns:
         Mean, lower and upper bound, almost surely in `[-1, 1]`.
@@ -94,7 +100,7 @@ def expected_gain(
     difference = np.asarray(other, dtype=float) - np.asarray(labels_only, dtype=float)
     count = len(difference)
     if count:
-        noise = (np.square(difference).sum() + 1) / (count + 1) / count
+        noise = (np.square(difference).sum() + 1) / (count + 1) / count + spread**2
         observed = difference.mean()
         shares = shares * norm.pdf(observed, means, np.sqrt(spreads**2 + noise))
         shares /= shares.sum()
@@ -109,7 +115,12 @@ def expected_gain(
 
 
 def judge(
-    probs: Mapping[str, np.ndarray], labels: np.ndarray, *, alarms: Sequence[str] = (), task: Task | None = None
+    probs: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    *,
+    alarms: Sequence[str] = (),
+    task: Task | None = None,
+    spread: float = 0.0,
 ) -> Verdict:
     """Compares every stage with labels only and selects the stage with the best expected accuracy on new rows.
 
@@ -124,6 +135,7 @@ def judge(
         labels (`np.ndarray`): Held-out labels, `[N]`; empty when there are none.
         alarms (`Sequence[str]`, defaults to `()`): Sentences that speak against the unlabeled data.
         task (`Task`, *optional*): Kind of prediction, with the rule when one is right. Default: one label per text.
+        spread (`float`, defaults to 0): As in `expected_gain`.
     """
     others = [name for name in probs if name != LABELS_ONLY]
     if not others:
@@ -131,8 +143,10 @@ def judge(
         sentence = "No unlabeled data was used: the model rests on the labels."
         return Verdict(LABELS_ONLY, False, None, None, None, None, reasons, sentence)
     task = get_task() if task is None else task
-    nll, right = task.nll, {name: task.right(table, labels) for name, table in probs.items()}
-    expected = {name: expected_gain(right[LABELS_ONLY], right[name], mixture_prior(name)) for name in others}
+    nothing = np.zeros(0, dtype=bool)
+    nll, right = task.nll, {k: task.right(table, labels) if len(labels) else nothing for k, table in probs.items()}
+    before = right[LABELS_ONLY]
+    expected = {name: expected_gain(before, right[name], mixture_prior(name), spread=spread) for name in others}
     merits = {
         name: (round(expected[name][0], 6), -nll(probs[name], labels) if len(labels) else 0.0) for name in others
     }

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from peft import PeftModel
 
-from hfssl.evaluation.temperature_scaling import fit_temperature, fold_temperature
+from hfssl.evaluation.temperature_scaling import fit_temperature, fold_temperature, match_temperature
+from hfssl.inference.scoring import predict_logits
 from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import plain_model, save_checkpoint
 from hfssl.pipeline.context import StageContext
 from hfssl.pipeline.stage_record import StageRecord
 from hfssl.reporting.html_report import build_report
 from hfssl.reporting.model_card import run_card
-from hfssl.reporting.results import RESULTS, final_stage
+from hfssl.reporting.results import OUT_OF_FOLD, PARTS, RESULTS, final_stage
 from hfssl.runtime.files import atomic_file, write_json
 
 __all__ = ["save_outcome"]
@@ -52,38 +53,60 @@ def save_outcome(context: StageContext, records: Mapping[str, StageRecord], resu
 
 
 def _calibrate(model: Any, context: StageContext, selected_stage: str) -> float | None:
-    """Fits a temperature on the held-out labels and folds it into the head; `None` without held-out labels.
+    """Fits a temperature and folds it into the head; `None` where there is nothing to fit it on.
 
-    A refit model has learned from the held-out labels, too; it gets the temperature of the selected stage, which has
-    not.
+    It is fitted on held-out labels, of the selected stage also for a refit model, which has learned from them; without
+    any, on the labeled rows, each predicted by models that were trained without it; and where no such students were
+    trained, so that the student is as sure as the ensemble that taught it.
     """
-    labels = context.held_out.labels("validation")
-    if not len(labels):
-        return None
-    temperature = fit_temperature(context.held_out.logits(selected_stage)["validation"], labels, task=context.task)
-    fold_temperature(model, temperature)
+    temperature = _temperature(model, context, selected_stage)
+    if temperature is not None:
+        fold_temperature(model, temperature)
     return temperature
+
+
+def _temperature(model: Any, context: StageContext, selected_stage: str) -> float | None:
+    held_out, task = context.held_out, context.task
+    if len(labels := held_out.labels("validation")):
+        return fit_temperature(held_out.logits(selected_stage)["validation"], labels, task=task)
+    found, labels = held_out.out_of_fold([selected_stage]), held_out.out_of_fold_labels()
+    if selected_stage not in found:
+        return None
+    fitted = fit_temperature(found[selected_stage], labels, task=task)
+    if not held_out.is_stand_in(selected_stage):
+        return fitted
+    proxy, ensemble = context.tokens["proxy"], held_out.folds.stacked_part("proxy")
+    if ensemble is None:
+        return None
+    calibrated = task.probs(np.log(np.maximum(ensemble, 1e-12)) / fitted)
+    return match_temperature(predict_logits(model, proxy, context.tokenizer), calibrated, task=task)
 
 
 def _final_metrics(context: StageContext, results: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the final model's metrics with its temperature (which does not change accuracy and macro-F1)."""
     logits = context.held_out.logits(results["final_stage"])
     temperature = results["temperature"] or 1.0
-    return {
+    found = {
         name: context.task.evaluate(context.task.probs(values / temperature), context.held_out.labels(name))
         if len(values)
         else None
         for name, values in logits.items()
     }
+    stage = results["selected_stage"]
+    return found | context.held_out.out_of_fold_metrics([stage], temperature).get(stage, {})
 
 
 def _evidence(context: StageContext, records: Mapping[str, StageRecord], results: Mapping[str, Any]) -> dict[str, Any]:
     names, task = [stage["name"] for stage in results["stages"]], context.task
     predictions = {}
-    for split in ("validation", "test"):
-        labels = task.unit_labels(context.held_out.labels(split))
-        if len(labels):
-            logits = {name: found[split] for name in names if split in (found := context.held_out.logits(name))}
+    for split in ("validation", "test", OUT_OF_FOLD):
+        if split == OUT_OF_FOLD:
+            labels, logits = context.held_out.out_of_fold_labels(), context.held_out.out_of_fold(names)
+        else:
+            labels, found = context.held_out.labels(split), {name: context.held_out.logits(name) for name in names}
+            logits = {name: parts[split] for name, parts in found.items() if split in parts}
+        labels = task.unit_labels(labels)
+        if len(labels) and logits:
             probs = {name: task.unit_probs(found) for name, found in logits.items()}
             predicted = {name: task.unit_predicted(found) for name, found in probs.items()}
             predictions[split] = {"labels": labels, "probs": probs, "predicted": predicted}
@@ -100,7 +123,7 @@ def _evidence(context: StageContext, records: Mapping[str, StageRecord], results
 def _confident_mistakes(
     context: StageContext, results: Mapping[str, Any], predictions: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    split = next((name for name in ("test", "validation") if name in predictions), None)
+    split = next((name for name in PARTS if name in predictions), None)
     if split is None:
         return []
     final, classes = final_stage(results, split), context.task.unit_classes(context.label_names)
@@ -108,8 +131,11 @@ def _confident_mistakes(
     confidence = np.take_along_axis(probs, predicted[:, None], axis=1)[:, 0]
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:EXAMPLES]
-    rows = context.task.unit_rows(len(context.splits[split]), len(context.label_names))[wrong]
-    texts = context.splits[split].select(rows)["text"]
+    shown = context.splits["labeled" if split == OUT_OF_FOLD else split]
+    if split == OUT_OF_FOLD:
+        shown = shown.select(np.flatnonzero(context.plan.folds >= 0))
+    rows = context.task.unit_rows(len(shown), len(context.label_names))[wrong]
+    texts = shown.select(rows)["text"]
     return [
         {
             "text": text,

@@ -9,7 +9,9 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hfssl.config.stages import LABELS_ONLY
 from hfssl.data.splits import SemiSupervisedSplits
+from hfssl.pipeline.fold_store import FoldStore
 from hfssl.pipeline.held_out import HeldOutPredictions
 from hfssl.pipeline.model_factory import ModelFactory
 from hfssl.pipeline.plan import RunPlan
@@ -69,6 +71,17 @@ class StageContext:
         """
         return replace(self, name=name, selected_stage=selected_stage)
 
+    @property
+    def fold_store(self) -> FoldStore:
+        """Returns the files of the stage `folds`, which runs only where there are folds."""
+        return self.held_out.folds
+
+    @property
+    def teacher_stage(self) -> str:
+        """Returns the labels-only stage whose models teach, of which the stage `folds` has recorded the choice."""
+        record = self.run_folder.done("folds")
+        return LABELS_ONLY if record is None else record.config["folds"]["teacher_stage"]
+
     def pool(self) -> Dataset:
         """Returns the tokenized unlabeled rows that pool stages train on."""
         return self.tokens["unlabeled"].select(self.plan.pool_rows)
@@ -76,14 +89,15 @@ class StageContext:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Holds one fold of cross-fitting: the labeled rows without it.
+    """Holds one fold of the labels: the labeled rows without it.
 
     Args:
-        folder (`Path`): Folder for checkpoints; it is deleted after the fold.
+        folder (`Path`): Folder of the fold's files.
         number (`int`): Number of the fold, from 0.
         title (`str`): Title of the progress bars.
         labeled (`Dataset`): Tokenized labeled rows outside the fold, to train on.
-        models (`Mapping[str, PreTrainedModel]`): Models of the earlier stages, trained on the same rows.
+        models (`Mapping[str, PreTrainedModel]`): Models of earlier stages by name, trained on the same rows; for a
+            pool stage the labels-only model is among them.
     """
 
     folder: Path
@@ -109,5 +123,5 @@ def make_context(
     label_names = splits.manifest["label_names"]
     encoder = run_folder.stage("pretext") / "encoder"
     factory = ModelFactory(arguments, plan.preset, tokenizer, label_names, encoder)
-    held_out = HeldOutPredictions(run_folder, tokens, tokenizer, label_names, plan.task)
+    held_out = HeldOutPredictions(run_folder, tokens, tokenizer, label_names, plan.task, folds=plan.folds)
     return StageContext(plan.stages[0], plan, run_folder, splits, tokens, tokenizer, factory, held_out)

@@ -59,7 +59,7 @@ class RunSizes:
         pool (`int`): Number P of unlabeled rows that pool stages use.
         layers (`int`): Number of layers of the encoder.
         rounds (`int`, defaults to 0): Number of rounds of self-training.
-        folds (`int`, defaults to 0): Number of folds of cross-fitting.
+        folds (`int`, defaults to 0): Number of folds of the labels.
         max_steps (`int`, *optional*): Number of steps of labels only and of each student, where the user gave it.
     """
 
@@ -116,6 +116,23 @@ class RunSizes:
             labels (`int`): Number of labeled rows.
         """
         settings = self._student_settings(labels)
+        ratio = self.setting(SelfTrainingConfig, settings, "unlabeled_ratio")
+        return self.trained(SelfTrainingConfig, settings, self.lengths["labeled"] + ratio * self.lengths["unlabeled"])
+
+    @property
+    def fold_teacher(self) -> float:
+        """Returns the tokens of a labels-only model that is trained without a fold."""
+        preset = self.preset.at(self.labels * (self.folds - 1) // max(1, self.folds))
+        tokens = self.trained(SupervisedConfig, preset.supervised | self._given, self.lengths["labeled"])
+        if preset.contrastive is not None:
+            settings = preset.contrastive | preset.fold_teachers
+            tokens += self.trained(ContrastiveConfig, settings, self.lengths["labeled"], views=2)
+        return tokens
+
+    @property
+    def fold_student(self) -> float:
+        """Returns the tokens of a student that is trained without a fold."""
+        settings = self._student_settings(self.labels) | (self.preset.at(self.labels).fold_students or {})
         ratio = self.setting(SelfTrainingConfig, settings, "unlabeled_ratio")
         return self.trained(SelfTrainingConfig, settings, self.lengths["labeled"] + ratio * self.lengths["unlabeled"])
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -30,7 +31,7 @@ from hfssl.pipeline.presets import PRESETS
 from hfssl.pipeline.run_folder import RunFolder
 from hfssl.pipeline.runner import reported, run_final_stages, run_stages
 from hfssl.pipeline.stage_record import StageRecord
-from hfssl.reporting.results import SCHEMA_VERSION
+from hfssl.reporting.results import OUT_OF_FOLD, SCHEMA_VERSION
 from hfssl.reporting.trainer_card import VERSIONED
 from hfssl.tasks.registry import get_task
 
@@ -115,11 +116,11 @@ def _manifests(records: Mapping[str, StageRecord]) -> list[dict[str, Any]]:
 
 def _judge(context: StageContext, records: Mapping[str, StageRecord]) -> Verdict:
     """Returns the verdict on the stages, with their alarms, and with their notes among its reasons."""
-    probs, labels, remarks = context.held_out.for_verdict(context.plan.judged)
+    evidence = context.held_out.evidence(context.plan.judged)
     alarms = [alarm for record in records.values() for alarm in record.alarms]
-    verdict = judge(probs, labels, alarms=alarms, task=context.task)
+    verdict = judge(evidence.probs, evidence.labels, alarms=alarms, task=context.task, spread=evidence.spread)
     notes = [note for record in records.values() for note in record.notes]
-    return replace(verdict, reasons=[*verdict.reasons, *remarks, *notes])
+    return replace(verdict, reasons=[*verdict.reasons, *evidence.remarks, *notes])
 
 
 def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits, RunPlan]:
@@ -129,7 +130,9 @@ def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits
         splits = SemiSupervisedSplits.load(run.splits)
         plan = make_plan(arguments, preset, splits)
     else:
-        splits = make_splits(arguments, arguments.seed, label_column=get_task(arguments.task).label_column)
+        column = get_task(arguments.task).label_column
+        held_out = arguments.validation_fraction
+        splits = make_splits(arguments, arguments.seed, label_column=column, validation_fraction=held_out)
         if arguments.class_prior is not None:
             given_prior(arguments.class_prior, splits.manifest["label_names"])
             if not len(splits["unlabeled"]):
@@ -167,6 +170,10 @@ def _results(
 ) -> dict[str, Any]:
     """Returns the content of `results.json`; `temperature` and `final_metrics` are filled in by calibration."""
     arguments, splits = context.plan.arguments, context.splits
+    counts, measured = dict(splits.manifest["counts"]), context.held_out.out_of_fold_metrics(list(records))
+    if measured:
+        judged = splits["labeled"].select(np.flatnonzero(context.plan.folds >= 0))
+        counts[OUT_OF_FOLD] = context.task.label_column.counts(judged["label"][:], splits.label_names)
     return {
         "schema_version": SCHEMA_VERSION,
         "seed": arguments.seed,
@@ -175,7 +182,7 @@ def _results(
         "versions": {name: version(name) for name in VERSIONED},
         "hardware": {"machine": platform.machine(), "threads": _threads(), "python": platform.python_version()},
         "data": {
-            "counts": splits.manifest["counts"],
+            "counts": counts,
             "label_names": splits.manifest["label_names"],
             "warnings": splits.manifest["warnings"],
             "fingerprints": {
@@ -185,7 +192,11 @@ def _results(
             },
         },
         "stages": [
-            {"name": name, **{key: getattr(record, key) for key in ("metrics", "seconds", "attempts", "config")}}
+            {
+                "name": name,
+                "metrics": record.metrics | measured.get(name, {}),
+                **{key: getattr(record, key) for key in ("seconds", "attempts", "config")},
+            }
             for name, record in records.items()
         ],
         "test_gains": context.held_out.test_gains(records),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,52 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.config.stages import LABELS_ONLY, stage_row
-from hfssl.evaluation.cross_fitting import CrossFit
+from hfssl.evaluation.cross_fitting import ARRAYS, CrossFit
 from hfssl.inference.scoring import predict_logits
 from hfssl.metrics.significance import paired_gain
 from hfssl.models.checkpoints import save_checkpoint
+from hfssl.pipeline.fold_store import FoldStore
 from hfssl.pipeline.run_folder import RunFolder
+from hfssl.reporting.results import OUT_OF_FOLD
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.tasks.base import Task
 
-__all__ = ["LOGITS", "HeldOutPredictions"]
+__all__ = ["LOGITS", "Evidence", "HeldOutPredictions"]
 
-CROSS_FITTING, LOGITS = "cross_fitting", "logits.npz"
+CROSS_FITTING, FOLDS, SELF_TRAINING, LOGITS = "cross_fitting", "folds", "self_training", "logits.npz"
 MEASURED = ("validation", "test")
+
+# Standard deviation of the difference between the gain of the folds' models and that of the final ones: an assumption,
+# until runs on the development sets have measured it.
+FOLD_SPREAD, STAND_IN_SPREAD = 0.02, 0.03
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Holds what models of several stages say about labels that they have not seen.
+
+    Args:
+        probs (`dict[str, np.ndarray]`): Stage -> probabilities, `[N, K]`; N may be 0.
+        labels (`np.ndarray`): Labels of the rows, `[N]`.
+        spread (`float`, defaults to 0): Standard deviation of the difference between the gain of these models and that
+            of the final ones, in `[0, 1]`.
+        remarks (`list[str]`): Sentences on where the evidence comes from.
+    """
+
+    probs: dict[str, np.ndarray]
+    labels: np.ndarray
+    spread: float = 0.0
+    remarks: list[str] = field(default_factory=list)
+
+
+def _joined(parts: Sequence[Evidence], stages: Sequence[str]) -> Evidence:
+    """Returns the rows of all parts; those of no part have no rows."""
+    if not parts:
+        return Evidence({name: np.zeros((0, 1), np.float32) for name in stages}, np.zeros(0, dtype=np.int64))
+    probs = {name: np.concatenate([part.probs[name] for part in parts]) for name in stages}
+    share = sum(len(part.labels) * part.spread for part in parts) / sum(len(part.labels) for part in parts)
+    remarks = [remark for part in parts for remark in part.remarks]
+    return Evidence(probs, np.concatenate([part.labels for part in parts]), share, remarks)
 
 
 class HeldOutPredictions:
@@ -34,6 +69,7 @@ class HeldOutPredictions:
         tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
         label_names (`list[str]`): Names of the K classes.
         task (`Task`): Kind of prediction.
+        folds (`np.ndarray`, *optional*): Fold of each labeled row, `[L]`, -1 for none.
     """
 
     def __init__(
@@ -43,9 +79,15 @@ class HeldOutPredictions:
         tokenizer: PreTrainedTokenizerBase,
         label_names: list[str],
         task: Task,
+        folds: np.ndarray | None = None,
     ):
         self.run_folder, self.tokens = run_folder, tokens
         self.tokenizer, self.label_names, self.task = tokenizer, label_names, task
+        self.row_folds, self.folds = folds, None
+        if folds is not None:
+            numbers = folds[task.unit_rows(len(folds), len(label_names))]
+            labels = task.unit_labels(self.labels("labeled"))
+            self.folds = FoldStore(run_folder.stage(FOLDS), numbers, labels, task)
 
     def labels(self, part: str) -> np.ndarray:
         """Returns the labels of a part of the split, `[N]`."""
@@ -88,22 +130,86 @@ class HeldOutPredictions:
         """Returns part -> probabilities `[N, K]` of a finished stage."""
         return {name: self.task.probs(values) for name, values in self.logits(stage).items()}
 
-    def for_verdict(self, stages: Iterable[str]) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
-        """Returns the evidence for a verdict on these stages: probabilities and labels of held-out rows, remarks.
+    def evidence(self, stages: Sequence[str]) -> Evidence:
+        """Returns what the models of these stages say about labels that they have not seen.
 
-        The rows are those of `validation` and, after cross-fitting, the labeled ones.
+        The rows are those of `validation` and, after cross-fitting or where there are no other rows, the labeled ones
+        in folds, each predicted by the models without its fold.
+
+        Args:
+            stages (`Sequence[str]`): Names of finished stages, labels only among them.
         """
-        probs = {name: self.predictions(name)["validation"] for name in stages}
-        labels, known = self.labels("validation"), self.labels("labeled")
-        if self.run_folder.done(CROSS_FITTING) is None:
-            return probs, labels, []
-        found = CrossFit(self.run_folder.stage(CROSS_FITTING), self.task)
-        remarks = [f"{len(known)} of the held-out rows are the labeled ones, by cross-fitting in {found.folds} folds."]
-        if found.agreement:
-            shares = ", ".join(f"{stage_row(name).model} {100 * x:.0f}%" for name, x in found.agreement.items())
-            remarks.append(f"Share of set-aside texts on which models of different folds agree: {shares}.")
-        both = {name: np.concatenate([table, found.probs[name]]) for name, table in probs.items()}
-        return both, np.concatenate([labels, known]), remarks
+        parts = []
+        if len(labels := self.labels("validation")):
+            parts.append(Evidence({name: self.predictions(name)["validation"] for name in stages}, labels))
+        if (folds := self._of_folds(stages)) is not None and (not parts or self._has(CROSS_FITTING)):
+            parts.append(folds)
+        return _joined(parts, stages)
+
+    def out_of_fold(self, stages: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns stage -> logits for the labeled rows in folds, `[L, K]`, by models that were trained without them.
+
+        Stages without such models are left out. For self-training without students of the folds, the ensembles that
+        would teach them stand in.
+
+        Args:
+            stages (`Sequence[str]`): Names of stages.
+        """
+        if self.folds is None or not self._has(FOLDS):
+            return {}
+        found = self.folds.heads().logits
+        if self._has(CROSS_FITTING):
+            found = found | CrossFit(self.run_folder.stage(CROSS_FITTING), self.task).logits
+        elif SELF_TRAINING in stages and self.task.class_per_row and self.folds.has_everyone():
+            found[SELF_TRAINING] = np.log(np.maximum(self.folds.stacked(), 1e-12))
+        return {name: found[name] for name in stages if name in found}
+
+    def is_stand_in(self, stage: str) -> bool:
+        """Returns whether the `out_of_fold` predictions of a stage are those of the ensembles that would teach it."""
+        return stage == SELF_TRAINING and not self._has(CROSS_FITTING)
+
+    def out_of_fold_metrics(
+        self, stages: Sequence[str], temperature: float = 1.0
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        """Returns stage -> `"out_of_fold"` -> metrics of `out_of_fold`; stages without such models are left out.
+
+        Args:
+            stages (`Sequence[str]`): Names of stages.
+            temperature (`float`, defaults to 1): Divisor of the logits.
+        """
+        labels, task = self.out_of_fold_labels(), self.task
+        found = self.out_of_fold(stages) if len(labels) else {}
+        return {
+            name: {OUT_OF_FOLD: task.evaluate(task.probs(logits / temperature), labels)}
+            for name, logits in found.items()
+        }
+
+    def out_of_fold_labels(self) -> np.ndarray:
+        """Returns the labels of the rows of `out_of_fold`, `[L]`."""
+        labels = self.labels("labeled")
+        return labels[:0] if self.row_folds is None else labels[self.row_folds >= 0]
+
+    def _of_folds(self, stages: Sequence[str]) -> Evidence | None:
+        """Returns the evidence of the folds; `None` where some stage has none."""
+        probs = {name: self.task.probs(logits) for name, logits in self.out_of_fold(stages).items()}
+        if set(probs) != set(stages):
+            return None
+        labels = self.out_of_fold_labels()
+        counted = f"{len(labels)} of the held-out rows are labeled ones, each predicted by models trained without it"
+        if SELF_TRAINING in stages and not self._has(CROSS_FITTING):
+            remarks = [f"{counted}; the ensembles that label the pool stand for their student, which is not checked."]
+            return Evidence(probs, labels, STAND_IN_SPREAD, remarks)
+        remarks = [f"{counted}. The models of the folds see fewer labels and take fewer steps than the final one."]
+        if self._has(CROSS_FITTING):
+            students = CrossFit(self.run_folder.stage(CROSS_FITTING), self.task).agreement
+            agreement = {name: x for name, x in (self.folds.heads().agreement | students).items() if name in stages}
+            if agreement:
+                shares = ", ".join(f"{stage_row(name).model} {100 * x:.0f}%" for name, x in agreement.items())
+                remarks.append(f"Share of set-aside texts on which models of different folds agree: {shares}.")
+        return Evidence(probs, labels, FOLD_SPREAD, remarks)
+
+    def _has(self, stage: str) -> bool:
+        return (self.run_folder.stage(stage) / ARRAYS).is_file()
 
     def test_gains(self, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Returns stage -> gain in accuracy over labels only on `test`, with its 95% interval; empty without rows.

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from datasets import Dataset
 from transformers.utils import logging
 
 from hfssl.config.arguments import FitArguments
 from hfssl.config.methods import resolve
 from hfssl.config.stages import STAGES
+from hfssl.data.duplicates import near_duplicate_components
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.evaluation.cross_fitting import fold_numbers
 from hfssl.pipeline.presets import Preset
@@ -33,7 +35,7 @@ class RunPlan:
         rows (`Mapping[str, int]`): Part of the split -> number of its rows.
         rounds (`int`): Maximum number of rounds of self-training; 0 for none.
         pool_rows (`np.ndarray`): Indices of the unlabeled rows that pool stages train on, `[P]`, ascending.
-        folds (`np.ndarray`, *optional*): Fold of each labeled row, `[L]`; `None` for no cross-fitting.
+        folds (`np.ndarray`, *optional*): Fold of each labeled row, `[L]`, -1 for a row in none; `None` for no folds.
         stages (`tuple[str, ...]`, defaults to `()`): Names of the stages, in the order in which they run.
     """
 
@@ -68,8 +70,16 @@ class RunPlan:
 
     @property
     def num_folds(self) -> int:
-        """Returns the number of folds of cross-fitting; 0 for none."""
+        """Returns the number of folds of the labels; 0 for none."""
         return 0 if self.folds is None else int(self.folds.max()) + 1
+
+    @property
+    def fold_pool(self) -> np.ndarray:
+        """Returns the positions in the pool of the rows for the folds' students, ascending, the same in each fold."""
+        count, most = len(self.pool_rows), self.preset.fold_pool_rows
+        if count <= most:
+            return np.arange(count)
+        return np.sort(numpy_generator(self.arguments.seed, "fold_pool").choice(count, size=most, replace=False))
 
     def seed(self, stream: str) -> int:
         """Returns the seed of one stage or model, from the run's seed; below 2^31, which transformers requires.
@@ -83,8 +93,8 @@ class RunPlan:
 def make_plan(arguments: FitArguments, preset: Preset, splits: SemiSupervisedSplits) -> RunPlan:
     """Returns the plan of a run. Each row of `STAGES` has a rule that decides whether the stage takes part.
 
-    Encoders and classifiers come first, in the order of `STAGES`; then stages that add evidence for the verdict; then
-    those after the verdict.
+    Encoders, classifiers and the folds' teachers come first, in the order of `STAGES`; then stages that add evidence
+    for the verdict; then those after the verdict.
 
     Args:
         arguments (`FitArguments`): The run's arguments.
@@ -95,10 +105,10 @@ def make_plan(arguments: FitArguments, preset: Preset, splits: SemiSupervisedSpl
     rounds = preset.self_training.get("rounds", 0) if arguments.rounds is None else arguments.rounds
     pool_rows = _pool_rows(rows["unlabeled"], preset.max_pool_rows, arguments.seed)
     plan = RunPlan(arguments, preset, rows, rounds if rows["unlabeled"] else 0, pool_rows)
-    plan = _with_stages(plan, ("encoder", "classifier"))
     plan = replace(plan, folds=_folds(plan, splits))
-    plan = _with_stages(plan, ("predictions",))
-    return _with_stages(plan, ("final",))
+    for products in (("encoder", "classifier", "folds"), ("predictions",), ("final",)):
+        plan = _with_stages(plan, products)
+    return plan
 
 
 def _with_stages(plan: RunPlan, products: tuple[str, ...]) -> RunPlan:
@@ -119,18 +129,21 @@ def _pool_rows(count: int, most: int | None, seed: int) -> np.ndarray:
 def _folds(plan: RunPlan, splits: SemiSupervisedSplits) -> np.ndarray | None:
     """Returns the fold of each labeled row, `[L]`; `None` where no folds are requested or none can be made."""
     wanted = plan.preset.cross_fit if plan.arguments.cross_fit is None else plan.arguments.cross_fit
-    if not wanted or not plan.pool_stages:
-        return None
-    if whole := [name for name in plan.judged if STAGES[name].train_fold is None]:
-        logger.warning(
-            "The stage '%s' cannot be trained on a fold of the labels: there will be no cross-fitting. Give "
-            "--cross-fit 0 to switch this warning off.",
-            whole[0],
-        )
+    if not wanted:
         return None
     part = splits["labeled"]
-    groups = np.asarray(part["group"][:]) if "group" in part.column_names else None
-    numbers = fold_numbers(plan.task.strata(part["label"][:]), groups, wanted, seed=plan.seed("cross_fit"))
+    numbers = fold_numbers(plan.task.strata(part["label"][:]), _units(part), wanted, seed=plan.seed("cross_fit"))
     if numbers is None:
-        logger.warning("A class has a single label, or all of them in one group: there will be no cross-fitting.")
+        logger.warning(
+            "Most classes have one or two labels, or all of them in one group: no folds can be made of them, and the "
+            "verdict rests on earlier runs. Three labels of each class make folds possible."
+        )
     return numbers
+
+
+def _units(part: Dataset) -> np.ndarray:
+    """Returns a name for each row, `[L]`, the same for rows of one group, or else for near duplicates."""
+    pairs = part["text_pair"][:] if "text_pair" in part.column_names else None
+    near = [f"\0{number}" for number in near_duplicate_components(part["text"][:], pairs)]
+    groups = part["group"][:] if "group" in part.column_names else [""] * len(near)
+    return np.array([group or component for group, component in zip(groups, near, strict=True)])

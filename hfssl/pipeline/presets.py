@@ -16,8 +16,11 @@ the presets are as they are". Departures from the settings of UST (Mukherjee & A
   `quick`, where the single teacher's bias would decide.
 * Students start from the weights of their first teacher and end with the moving average of their weights; their head
   is then fitted again to all rows that they were trained on (`retrain_head`). Word embeddings are frozen.
-* Several teachers of different seeds instead of many stochastic passes of one; one round instead of 25.
-* The selected stage is trained once more on all labels (`refit`), with the same number of new teachers.
+* Several teachers instead of many stochastic passes of one; one round instead of 25. One teacher learns from all
+  labels, and one from those outside each fold of the labels (`cross_fit`); the predictions of the latter for the rows
+  of their fold decide how much each member of the ensemble counts.
+* No labels are held out. The verdict rests on the folds: in `standard`, on short students of each fold
+  (`fold_students`); in `quick`, on the ensembles that would teach them.
 * `thorough` trains with the settings of `standard`, with a pretext stage and cross-fitting in addition.
 """
 
@@ -52,9 +55,13 @@ class Preset:
             (`hfssl.pipeline.stages.pool_method`). A stage without an entry has the defaults of its method.
             Their steps do not grow with the number of labels.
         refit (`bool`, defaults to `False`): Whether the selected stage is trained once more on all labels, held-out
-            ones included.
-        cross_fit (`int`, defaults to 0): Number of folds of the labeled rows for the verdict
-            (`hfssl.evaluation.cross_fitting`), each of which costs a labels-only model and a student; 0 for none.
+            ones included; only where labels were held out (`--validation-fraction`).
+        cross_fit (`int`, defaults to 0): Number of folds of the labeled rows (`hfssl.evaluation.cross_fitting`), each
+            of which costs a teacher; 0 for none.
+        fold_teachers (`dict[str, Any]`): Fields of `ContrastiveConfig` in which the folds' teachers differ.
+        fold_students (`dict[str, Any]`, *optional*): Fields of `SelfTrainingConfig` in which the folds' students
+            differ, which are for the verdict only; `None` for no such students.
+        fold_pool_rows (`int`, defaults to 1000): Largest number of unlabeled rows for a fold's student.
     """
 
     supervised: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +73,9 @@ class Preset:
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     refit: bool = False
     cross_fit: int = 0
+    fold_teachers: dict[str, Any] = field(default_factory=dict)
+    fold_students: dict[str, Any] | None = None
+    fold_pool_rows: int = 1000
 
     def overrides(self, number: int) -> dict[str, Any]:
         """Returns the settings of a teacher that differ: none for the first, then `teacher_overrides` in turn.
@@ -88,7 +98,7 @@ class Preset:
                 return settings
             return settings | {"max_steps": math.ceil(factor * settings["max_steps"])}
 
-        parts = ("supervised", "contrastive", "self_training")
+        parts = ("supervised", "contrastive", "self_training", "fold_teachers", "fold_students")
         return replace(self, **{name: longer(getattr(self, name)) for name in parts})
 
 
@@ -132,7 +142,9 @@ STANDARD = Preset(
     supervised=SUPERVISED,
     self_training={**SELF_TRAINING, "max_steps": 120, "rounds": 1, "num_teachers": 2},
     max_pool_rows=6000,
-    refit=True,
+    cross_fit=3,
+    fold_teachers={"max_steps": 60},
+    fold_students={"max_steps": 40},
 )
 
 PRESETS: dict[str, Preset] = {
@@ -141,10 +153,11 @@ PRESETS: dict[str, Preset] = {
         supervised=SUPERVISED,
         self_training={**SELF_TRAINING, "max_steps": 50, "rounds": 1, "distribution_alignment": "none"},
         max_pool_rows=2000,
-        refit=True,
+        cross_fit=2,
+        fold_teachers={"max_steps": 40},
     ),
     "standard": STANDARD,
-    "thorough": replace(STANDARD, pretext={"max_steps": 2000}, max_pool_rows=16_384, cross_fit=3),
+    "thorough": replace(STANDARD, pretext={"max_steps": 2000}, max_pool_rows=16_384, cross_fit=5),
 }
 
 # Settings of `--pretext` where the preset has no pretext stage.

@@ -59,7 +59,7 @@ def reported(records: dict[str, StageRecord]) -> dict[str, StageRecord]:
     found = {}
     for name, record in records.items():
         if record.metrics is not None:
-            for earlier in STAGES[name].includes:
+            for earlier in (stage for stage in STAGES[name].includes if stage in records):
                 record = record.including(records[earlier])
             found[name] = record
     return found

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hfssl.config.stages import stage_row
 from hfssl.reporting import sections
 from hfssl.reporting.formatting import signed_interval, signed_points
-from hfssl.reporting.results import final_stage, primary_split, rows_of, stage_title
+from hfssl.reporting.results import final_stage, part_title, primary_split, rows_of, stage_title
 from hfssl.reporting.sections import Section, Table
 from hfssl.reporting.task_facts import task_facts
 from hfssl.runtime.files import atomic_file
@@ -72,7 +72,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     shown = next((s for s in results["stages"] if s["name"] == final_stage(results, split)), None)
     metrics = (shown["metrics"].get(split) if shown and split else None) or {}
     if metrics:
-        remark = f"{split}, {rows_of(results, split):,} rows"
+        remark = f"{part_title(split)}, {rows_of(results, split):,} rows"
         decision = task_facts(results).decision
         facts.append((decision.long_name or decision.title, decision.with_unit(metrics[decision.name]), remark))
     measured = results.get("test_gains", {}).get(selected)

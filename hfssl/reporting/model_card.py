@@ -14,7 +14,15 @@ from yaml import YAMLError
 from hfssl.citations import GUO_2017, LORA, papers_and_citations
 from hfssl.reporting.formatting import duration, percent, signed_interval, signed_points
 from hfssl.reporting.markdown import environment, hub_id, private, private_command, shown_base_model, slug
-from hfssl.reporting.results import final_stage, gains_row_by_row, primary_split, rows_of, stage_title
+from hfssl.reporting.results import (
+    OUT_OF_FOLD,
+    final_stage,
+    gains_row_by_row,
+    part_title,
+    primary_split,
+    rows_of,
+    stage_title,
+)
 from hfssl.reporting.task_facts import Metric, TaskFacts, task_facts
 
 __all__ = ["build_model_card", "run_card"]
@@ -116,6 +124,7 @@ def build_model_card(
             gain=_gain(results["verdict"]),
             row_by_row=gains_row_by_row(results),
             split=split,
+            part=part_title(split) if split else None,
             split_rows=rows_of(results, split) if split else 0,
             labels_used=rows_of(results, "labeled"),
             final_stage=final_stage(results),
@@ -217,6 +226,11 @@ def _limits(results: Mapping[str, Any], split: str | None) -> list[str]:
         limits.append(
             "There was no test part. The validation rows also selected the model, so its numbers here are "
             "somewhat too good."
+        )
+    if split == OUT_OF_FOLD:
+        limits.append(
+            "There was no test part. Its numbers here are those of models that were trained in the same way without a "
+            "part of the labels, which they then predicted; they also selected the model."
         )
     if split is None:
         limits.append("No labels were held out, so its accuracy is unknown.")

@@ -13,11 +13,14 @@ from hfssl.errors import ModelError
 from hfssl.reporting.formatting import signed_interval, signed_points
 
 __all__ = [
+    "OUT_OF_FOLD",
+    "PARTS",
     "RESULTS",
     "SCHEMA_VERSION",
     "final_stage",
     "gains_row_by_row",
     "older_version",
+    "part_title",
     "primary_split",
     "read_results",
     "results_schema",
@@ -28,6 +31,17 @@ __all__ = [
 
 RESULTS, SCHEMA_VERSION = "results.json", 2
 UNLABELED = "(unlabeled)"
+
+OUT_OF_FOLD = "out_of_fold"
+"""Name of the labeled rows in folds, where each was predicted by models that were trained without it."""
+
+PARTS = ("test", "validation", OUT_OF_FOLD)
+"""Names of the parts on which stages are measured, the one that says most first."""
+
+
+def part_title(part: str) -> str:
+    """Returns the name of a part in sentences: `"out_of_fold"` -> `"out-of-fold"`."""
+    return part.replace("_", "-")
 
 
 def stage_title(stage: str) -> str:
@@ -76,8 +90,8 @@ def results_schema() -> dict[str, Any]:
 
 
 def primary_split(results: Mapping[str, Any]) -> str | None:
-    """Returns `"test"` if any stage was measured on it, else `"validation"`, else `None`."""
-    for split in ("test", "validation"):
+    """Returns the first of `PARTS` on which any stage was measured, else `None`."""
+    for split in PARTS:
         if any(stage["metrics"].get(split) for stage in results["stages"]):
             return split
     return None

@@ -17,7 +17,16 @@ from hfssl.metrics.calibration import expected_calibration_error, reliability_bi
 from hfssl.metrics.classification import class_scores, confusion_matrix
 from hfssl.reporting import figures
 from hfssl.reporting.formatting import duration, percent
-from hfssl.reporting.results import final_stage, gains_row_by_row, primary_split, rows_of, stage_title
+from hfssl.reporting.results import (
+    OUT_OF_FOLD,
+    PARTS,
+    final_stage,
+    gains_row_by_row,
+    part_title,
+    primary_split,
+    rows_of,
+    stage_title,
+)
 from hfssl.reporting.task_facts import TaskFacts, task_facts
 
 __all__ = [
@@ -89,11 +98,11 @@ def stages_section(results: Mapping[str, Any]) -> Section:
     title, task = "What each stage reached", task_facts(results)
     decision = task.decision
     stages, final = results["stages"], final_stage(results)
-    measured = [s for s in ("test", "validation") if any(stage["metrics"].get(s) for stage in stages)]
+    measured = [s for s in PARTS if any(stage["metrics"].get(s) for stage in stages)]
     header, groups = ["stage"], [("", 1)]
     for split in measured:
         header += [metric.title for metric in task.tabled]
-        groups.append((f"{split} ({rows_of(results, split):,} rows)", len(task.tabled)))
+        groups.append((f"{part_title(split)} ({rows_of(results, split):,} rows)", len(task.tabled)))
     rows, highlighted = [], None
     for number, stage in enumerate(stages):
         row = [stage_title(stage["name"])]
@@ -118,7 +127,7 @@ def stages_section(results: Mapping[str, Any]) -> Section:
     intervals = ", with 95% intervals for that number of rows" if decision.share_of_rows else ""
     others = [metric.title for metric in task.tabled if not metric.in_points]
     caption = (
-        f"{decision.long_name or decision.title} on the {count:,} rows of the {split} part{intervals}; the filled "
+        f"{decision.long_name or decision.title} on the {count:,} {part_title(split)} rows{intervals}; the filled "
         "dot is the final stage. Overlapping intervals do not mean equal models: all stages predicted "
         f"the same rows. {row_by_row} All numbers except {' and '.join(['the time', *others])} are in percent"
     )
@@ -240,13 +249,14 @@ def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any])
     gap = 100 * (confidence - right)
     tendency = "about right" if abs(gap) < 1 else f"{abs(gap):.1f} points too {'high' if gap > 0 else 'low'}"
     caption = (
-        f"Above: accuracy of the {split} rows by confidence, larger dots for more rows; on the dashed line, "
-        f"probabilities are calibrated. Below: number of rows with that confidence. The saved model has "
+        f"Above: accuracy of the {part_title(split)} rows by confidence, larger dots for more rows; on the dashed "
+        f"line, probabilities are calibrated. Below: number of rows with that confidence. The saved model has "
         f"a mean confidence of {100 * confidence:.1f}% and is correct on {100 * right:.1f}%: {tendency}."
     )
     if temperature:
-        caption += f" It divides its logits by a temperature of {temperature:.3g}, fitted on the validation labels"
-        caption += ", the same rows as here, so it looks too good." if split == "validation" else "."
+        rows = "validation" if rows_of(results, "validation") else "labeled"
+        caption += f" It divides its logits by a temperature of {temperature:.3g}, fitted on the {rows} rows"
+        caption += ", the same as here, so it looks too good." if split in ("validation", OUT_OF_FOLD) else "."
     if len(labels) < 200:
         caption += f" With {len(labels)} rows, the bins are noisy."
     return Section(title, figures.reliability(panels), caption)
@@ -280,8 +290,8 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
     tables = [Table(["true class", "predicted as", "rows", "% of the class"], confused, 2)] if confused else []
     tables.append(_class_table(matrix, names))
     caption = (
-        f"{stage_title(final)} on the {len(labels):,} {split} rows: each line is a true class, shaded by the "
-        "predicted classes; a perfect model has only the diagonal."
+        f"{stage_title(final)} on the {len(labels):,} {part_title(split)} rows: each line is a true class, shaded by "
+        "the predicted classes; a perfect model has only the diagonal."
     )
     if len(names) > figures.MAX_NAMED_CLASSES:
         caption += f" The {len(names)} classes are named above, under the data."

@@ -173,6 +173,13 @@ class SelfTrainingConfig(SupervisedConfig):
             "pseudo-label. Default: 0."
         },
     )
+    neighbor_votes: bool = field(
+        default=False,
+        metadata={
+            "help": "Makes the mean prediction of a row's nearest neighbours in the pool, by the backbone's "
+            "embeddings, a member of the first ensemble, with a weight that held-out labels decide. Default: off."
+        },
+    )
     ood_filter: bool = field(
         default=False,
         metadata={
@@ -247,7 +254,7 @@ class SelfTrainingConfig(SupervisedConfig):
             yield f"sharpen_temperature must be above 0, got {self.sharpen_temperature}; 1 changes nothing."
 
     def _problems_of_task(self, task: Task) -> Iterator[str]:
-        names = ("label_name_prior", "backbone_probe", "teacher_probe", "ood_filter")
+        names = ("label_name_prior", "backbone_probe", "teacher_probe", "neighbor_votes", "ood_filter")
         used = [name for name in names if getattr(self, name)]
         used += ["label_spreading"] * (self.label_spreading != "none") + ["knn_smoothing"] * (self.knn_smoothing > 0)
         for name in used:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from datasets import Dataset
 from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.functional.class_priors import (
     align_distribution,
     consensus_prior,
@@ -29,6 +28,7 @@ from hfssl.methods.self_training.frozen_encoder.cache import SignalCache
 from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
 from hfssl.methods.self_training.pseudo_labels import PseudoLabels
 from hfssl.methods.self_training.teachers import EnsemblePrediction, Teacher, mean_probs, score_pool
+from hfssl.methods.self_training.votes import TEACHERS, Votes
 from hfssl.runtime.distributed import broadcast, is_main
 from hfssl.runtime.seeding import numpy_generator
 from hfssl.tasks.registry import get_task
@@ -44,7 +44,7 @@ class LabeledPool:
         labels (`PseudoLabels`): Pseudo-labels that the student learns.
         ensemble (`EnsemblePrediction`): Predictions of the teachers, after the embedding signals.
         signals (`EmbeddingSignals`, *optional*): Embedding signals; `None` where no setting requires them.
-        mixture_weight (`float`): Weight of the backbone's probe in the ensemble prediction, in [0, 1].
+        weights (`dict[str, float]`): Weight of each member of the ensemble, with the sum 1; see `Votes`.
         class_prior (`np.ndarray`, *optional*): Class prior to which the labels were aligned, `[K]`; `None` for none.
         temperature (`float`): Temperature of the ensemble's probabilities.
     """
@@ -52,7 +52,7 @@ class LabeledPool:
     labels: PseudoLabels
     ensemble: EnsemblePrediction
     signals: EmbeddingSignals | None
-    mixture_weight: float
+    weights: dict[str, float]
     class_prior: np.ndarray | None
     temperature: float
 
@@ -80,6 +80,8 @@ class PseudoLabeler:
         label_names (`Sequence[str]`): Names of the K classes.
         folder (`Path`): Folder of the pool's embeddings, which do not depend on the labels.
         title (`str`, defaults to `"self-training"`): Title of the progress bars.
+        pool_embeddings (`np.ndarray`, *optional*): The pool's embeddings by the backbone where they are known, `[H, N,
+            D]`.
     """
 
     def __init__(
@@ -91,11 +93,18 @@ class PseudoLabeler:
         *,
         folder: Path,
         title: str = "self-training",
+        pool_embeddings: np.ndarray | None = None,
     ):
         self.args, self.tokenizer, self.task = args, tokenizer, get_task(args.task)
         self.given_prior = None if args.class_prior is None else given_prior(args.class_prior, label_names)
         self.cache = SignalCache(
-            make_encoder, tokenizer, args, label_names=label_names, folder=folder, title=self._shown(title)
+            make_encoder,
+            tokenizer,
+            args,
+            label_names=label_names,
+            folder=folder,
+            title=self._shown(title),
+            pool_embeddings=pool_embeddings,
         )
 
     def label(
@@ -109,9 +118,10 @@ class PseudoLabeler:
         fraction: float,
         folder: Path,
         held_out: Dataset | None = None,
+        votes: Votes | None = None,
         first: bool = True,
         earlier: EnsemblePrediction | None = None,
-        mixture_weight: float | None = None,
+        weights: Mapping[str, float] | None = None,
         class_prior: np.ndarray | None = None,
         temperature: float | None = None,
     ) -> LabeledPool:
@@ -127,29 +137,30 @@ class PseudoLabeler:
             fraction (`float`): Fraction of the pool to select, in (0, 1].
             folder (`Path`): Folder of the embedding signals for these labeled rows.
             held_out (`Dataset`, *optional*): Tokenized rows with `labels` that no model is trained on.
+            votes (`Votes`, *optional*): Predictions of the members for labels that they have not seen, of which the
+                weights and the temperature follow. Default: those of `held_out`.
             first (`bool`, defaults to `True`): Whether these are first teachers, which have learned from labels only.
             earlier (`EnsemblePrediction`, *optional*): Prediction of an earlier ensemble, which gets half of the
                 weight.
-            mixture_weight (`float`, *optional*): Weight of the backbone's probe. Default: fitted on the held-out
-                labels.
+            weights (`Mapping[str, float]`, *optional*): Weights of the members. Default: those of `votes`.
             class_prior (`np.ndarray`, *optional*): Class prior from an earlier round, `[K]`. Default: by the settings.
-            temperature (`float`, *optional*): Temperature from an earlier round. Default: fitted on the held-out
-                labels.
+            temperature (`float`, *optional*): Temperature from an earlier round. Default: that of `votes`.
         """
         signals = self.cache.signals(labeled, pool, held_out, folder)
         results = score_pool(teachers, pool, self.tokenizer, self.args, stream=stream, title=self._shown(title))
         ensemble = EnsemblePrediction.of(results)
         voting = signals if first else None
-        if mixture_weight is None:
-            mixture_weight = self._mixture_weight(voting, teachers, held_out)
+        if votes is None:
+            votes = self._votes(voting, teachers, held_out, ensemble)
+        weights = dict(votes.weights if weights is None else weights)
         if voting is not None:
-            ensemble = ensemble.with_signals(voting, mixture_weight)
+            ensemble = ensemble.with_signals(voting, weights)
         if earlier is not None:
             ensemble = earlier.merged(ensemble)
         if class_prior is None:
-            class_prior = self._class_prior(ensemble, labeled, mixture_weight)
+            class_prior = self._class_prior(ensemble, labeled, 1 - weights[TEACHERS])
         if temperature is None:
-            temperature = self._temperature(voting, teachers, held_out, mixture_weight)
+            temperature = broadcast(votes.temperature) if self._has_threshold else 1.0
         selected = self.select(
             ensemble.combined,
             stream=stream,
@@ -158,7 +169,7 @@ class PseudoLabeler:
             class_prior=class_prior,
             temperature=temperature,
         )
-        return LabeledPool(broadcast(selected), ensemble, signals, mixture_weight, class_prior, temperature)
+        return LabeledPool(broadcast(selected), ensemble, signals, weights, class_prior, temperature)
 
     def select(
         self,
@@ -223,48 +234,45 @@ class PseudoLabeler:
         thresholds = {"threshold": self.args.confidence_threshold} if strategy == "threshold" else {}
         return SELECTION_STRATEGIES[strategy](candidates, size, generator, **thresholds)
 
-    def _mixture_weight(
-        self, signals: EmbeddingSignals | None, teachers: Sequence[Teacher], held_out: Dataset | None
-    ) -> float:
+    def _votes(
+        self,
+        signals: EmbeddingSignals | None,
+        teachers: Sequence[Teacher],
+        held_out: Dataset | None,
+        ensemble: EnsemblePrediction,
+    ) -> Votes:
+        """Returns the members' predictions for the held-out rows; on no rows where nothing depends on them."""
+        members = [TEACHERS] if signals is None else signals.members
+        if held_out is None or len(held_out) == 0 or (len(members) == 1 and not self._has_threshold):
+            return Votes.none(members)
+        probs, labels = mean_probs(teachers, held_out, self.tokenizer), self._labels(held_out)
         if signals is None:
-            return 0.0
-        labels = np.zeros(0, dtype=np.int64) if held_out is None else self._labels(held_out)
-        found = signals.mixture_weight(lambda: mean_probs(teachers, held_out, self.tokenizer), labels)
-        return broadcast(found)
+            return broadcast(Votes({TEACHERS: probs}, labels))
+        return broadcast(Votes(signals.held_out_votes(probs, ensemble.teacher_probs.mean(axis=0)), labels))
 
-    def _class_prior(self, ensemble: EnsemblePrediction, labeled: Dataset, mixture_weight: float) -> np.ndarray | None:
+    @property
+    def _has_threshold(self) -> bool:
+        """Returns whether a threshold on the confidence selects the rows, which needs a temperature.
+
+        A model that was trained on a few labels is overconfident: the temperature moves its confidence to its accuracy
+        on held-out labels (Guo et al. 2017; see `fit_temperature`).
+        """
+        return self.args.selection_strategy == "threshold"
+
+    def _class_prior(self, ensemble: EnsemblePrediction, labeled: Dataset, others_weight: float) -> np.ndarray | None:
         if self.given_prior is not None:
             return self.given_prior
         return find_class_prior(
             ensemble,
             self._labels(labeled),
             self.args.distribution_alignment,
-            mixture_weight=mixture_weight,
+            others_weight=others_weight,
             predicted=self.task.unit_predicted(ensemble.combined.deterministic_probs),
         )
 
     def _labels(self, rows: Dataset) -> np.ndarray:
         """Returns the classes of the units of encoded rows, `[N]`."""
         return self.task.unit_labels(self.task.label_array(rows))
-
-    def _temperature(
-        self,
-        signals: EmbeddingSignals | None,
-        teachers: Sequence[Teacher],
-        held_out: Dataset | None,
-        mixture_weight: float,
-    ) -> float:
-        """Returns the temperature before a threshold on the confidence; 1 without one, or without held-out labels.
-
-        A model that was trained on a few labels is overconfident: the temperature moves its confidence to its accuracy
-        on held-out labels (Guo et al. 2017; see `fit_temperature`).
-        """
-        if self.args.selection_strategy != "threshold" or held_out is None or len(held_out) == 0:
-            return 1.0
-        probs = mean_probs(teachers, held_out, self.tokenizer)
-        if signals is not None:
-            probs = signals.adjust_held_out(probs, mixture_weight)
-        return broadcast(fit_temperature(np.log(np.maximum(probs, 1e-12)), self._labels(held_out)))
 
     def _shown(self, title: str) -> str | None:
         return None if self.args.disable_tqdm or not is_main() else title
@@ -275,21 +283,21 @@ def find_class_prior(
     labels: Sequence[int] | np.ndarray,
     alignment: str,
     *,
-    mixture_weight: float,
+    others_weight: float,
     predicted: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """Returns the class prior of the pool by the option `alignment`, `[K]`; `None` for none.
 
     The distance of the pool's prior from a teacher's first predictions is estimated from each teacher alone: with the
-    embedding signals, which all teachers share, the teachers would seem to agree. The larger the probe's weight, the
-    smaller the correction.
+    embedding signals, which all teachers share, the teachers would seem to agree. The larger the weight of
+    other members, the smaller the correction.
 
     Args:
         ensemble (`EnsemblePrediction`): Prediction of teachers that have learned from `labels`, or from a part of them
             with the same prior.
         labels (`Sequence[int]` or `np.ndarray`): Labels of the labeled rows.
         alignment (`str`): Value of `distribution_alignment` in `SelfTrainingConfig`.
-        mixture_weight (`float`): Weight of the backbone's probe in the ensemble prediction.
+        others_weight (`float`): Weight of the other members of the ensemble than the teachers, in [0, 1].
         predicted (`np.ndarray`, *optional*): Classes that the ensemble predicts, `[N]`. Default: the most probable
             ones.
     """
@@ -302,7 +310,7 @@ def find_class_prior(
         return broadcast(predicted_prior(ensemble.combined.predicted if predicted is None else predicted, prior))
     as_found = _mean_prior(ensemble.combined.deterministic_probs)
     changes = [estimate_prior(probs, prior) / _mean_prior(probs) for probs in ensemble.teacher_probs]
-    estimates = [as_found * change ** (1 - mixture_weight) for change in changes]
+    estimates = [as_found * change ** (1 - others_weight) for change in changes]
     return broadcast(consensus_prior(estimates, as_found, ensemble.teacher_probs.shape[1]))
 
 

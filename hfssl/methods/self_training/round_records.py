@@ -55,7 +55,7 @@ def describe_round(
         "mean_bald": float(found.labels.bald.mean()),
         "pool_agreement": None if before is None else float((before == predicted).mean()),
         "pseudo_label_accuracy": float((predicted[known] == hidden_labels[known]).mean()) if len(known) else None,
-        "probe_weight": found.mixture_weight,
+        "member_weights": found.weights,
         "temperature": found.temperature,
         "teacher_disagreement": disagreement(task.unit_predicted(found.ensemble.teacher_probs)),
     }

@@ -32,6 +32,7 @@ from hfssl.methods.self_training.round_records import (
 from hfssl.methods.self_training.round_store import RoundFolder, RoundStore
 from hfssl.methods.self_training.student import SelfTrainingObjective, SelfTrainingTrainer
 from hfssl.methods.self_training.teachers import Teacher, form_ensemble, with_soup
+from hfssl.methods.self_training.votes import Votes
 from hfssl.models.adapters import trainable_copy
 from hfssl.runtime.distributed import is_main
 from hfssl.runtime.seeding import derive_seed
@@ -53,6 +54,8 @@ class SelfTraining:
         output_dir (`str` or `Path`): Folder of `rounds.jsonl` and of a folder for each round.
         peft_config (`PeftConfig`, *optional*): Adapter settings; each student then is a fresh adapter.
         title (`str`, defaults to `"self-training"`): Title of the progress bars.
+        pool_embeddings (`np.ndarray`, *optional*): The pool's embeddings by the backbone where they are known, `[H, N,
+            D]`.
 
     Attributes:
         student_ (`PreTrainedModel`): Student of the last round; of the previous round after `validation_fell`, and the
@@ -98,6 +101,7 @@ class SelfTraining:
         output_dir: str | Path,
         peft_config: Any = None,
         title: str = "self-training",
+        pool_embeddings: np.ndarray | None = None,
     ):
         self.make_student, self.args, self.tokenizer = make_student, args, processing_class
         self.label_names, self.output_dir = label_names, Path(output_dir)
@@ -105,28 +109,38 @@ class SelfTraining:
         self.task = get_task(args.task)
         self.store = RoundStore(self.output_dir)
         self.labeler = PseudoLabeler(
-            lambda: make_student(args.seed), args, processing_class, label_names, folder=self.output_dir, title=title
+            lambda: make_student(args.seed),
+            args,
+            processing_class,
+            label_names,
+            folder=self.output_dir,
+            title=title,
+            pool_embeddings=pool_embeddings,
         )
 
     def fit(
         self,
-        teachers: PreTrainedModel | Sequence[PreTrainedModel],
+        teachers: PreTrainedModel | Sequence[PreTrainedModel | Teacher],
         labeled: Dataset,
         pool: Dataset,
         *,
         validation: Dataset | None = None,
+        votes: Votes | None = None,
         hidden_labels: np.ndarray | None = None,
     ) -> SelfTraining:
         """Runs the rounds, or the remaining ones when `output_dir` holds earlier ones.
 
         Args:
-            teachers (`PreTrainedModel` or `Sequence[PreTrainedModel]`): The first teacher, fine-tuned on the labels,
-                or several, whose probabilities are averaged; the teacher of a later round is the previous student.
+            teachers (`PreTrainedModel` or a sequence of `PreTrainedModel` or `Teacher`): The first teacher, fine-tuned
+                on the labels, or several, whose probabilities are averaged; the teacher of a later round is the
+                previous student. A `Teacher` is used as it is, whatever `teacher_probe` says.
             labeled (`Dataset`): Tokenized rows with `labels`.
             pool (`Dataset`): N tokenized rows; labels in it are not read.
             validation (`Dataset`, *optional*): Tokenized rows with `labels` that no model is trained on. They measure
                 each student, end the rounds when a student is worse than the previous one by more than chance, and fit
                 the temperature before a threshold.
+            votes (`Votes`, *optional*): Predictions of the members of the first ensemble for labels that they have not
+                seen, which decide their weights and the temperature; by default those for `validation`.
             hidden_labels (`np.ndarray`, *optional*): True labels of the pool where known, else -1, `[N]`; used for the
                 records only.
 
@@ -144,10 +158,12 @@ class SelfTraining:
         self._unit_rows = self.task.unit_rows(len(pool), len(self.label_names))
         self.labeled_iter_ = np.full(len(self._unit_rows), -1)
         self.transduction_: np.ndarray | None = None
-        teachers = list(teachers) if isinstance(teachers, Sequence) else [teachers]
-        teachers = [teacher.to(device) for teacher in teachers]  # pyright: ignore[reportArgumentType]
-        self._teachers = self._first_teachers(teachers, labeled)
-        self.student_, self.termination_condition_ = teachers[0], ""
+        given = list(teachers) if isinstance(teachers, Sequence) else [teachers]
+        models = [one.to(device) for one in given if not isinstance(one, Teacher)]  # pyright: ignore[reportArgumentType]
+        ready = [one for one in given if isinstance(one, Teacher)]
+        self._teachers = [*(self._first_teachers(models, labeled) if models else []), *ready]
+        self.student_, self.termination_condition_ = (models or [ready[0].model])[0], ""
+        self._votes = votes
         self.curves_: list[dict] = []
         for record in self.rounds_:
             self._recall(record)
@@ -191,7 +207,7 @@ class SelfTraining:
             fraction=self.args.fraction_at(number),
             folder=place.path,
             earlier=None if first else self.store[number].load_ensemble(),
-            mixture_weight=records[0]["probe_weight"],  # the labels that it was fitted on are in `labeled` now
+            weights=records[0]["member_weights"],  # the labels that it was fitted on are in `labeled` now
             # A student's predictions were aligned by its own teachers.
             class_prior=None if first else self.store[number].load_labels()[1],
             temperature=records[number]["temperature"],  # a refit has no held-out labels
@@ -287,6 +303,7 @@ class SelfTraining:
             fraction=self.args.fraction_at(number),
             folder=self.output_dir,
             held_out=validation,
+            votes=self._votes if number == 0 else None,
             first=number == 0,
             class_prior=self.class_prior_,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.embeddings import embed_layers
 from hfssl.methods.self_training.frozen_encoder.layer_probe import LayerProbe, fit_layer_probe
 from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals
+from hfssl.methods.self_training.votes import mixed
 from hfssl.runtime.distributed import broadcast, is_main
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import derive_seed
@@ -41,12 +42,15 @@ class Teacher:
         probe (`LayerProbe`, *optional*): Probe of its last layer; `None` uses the head.
         bf16 (`bool`, defaults to `False`): Whether to compute in bfloat16, as in training.
         task (`Task`, *optional*): Kind of prediction. Default: one label per text.
+        pool_probs (`np.ndarray`, *optional*): Its probabilities of the pool, `[N, K]`, where they are known: then the
+            model does not score the pool again.
     """
 
     model: PreTrainedModel
     probe: LayerProbe | None = None
     bf16: bool = False
     task: Task = field(default_factory=get_task)
+    pool_probs: np.ndarray | None = None
 
     def probs(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, progress: str | None = None) -> np.ndarray:
         """Returns the probabilities, `[N, K]`, without dropout. Collective: every rank must call this.
@@ -135,14 +139,14 @@ class EnsemblePrediction:
         """Combines the results of M teachers, each with the same weight."""
         return cls(np.stack([result.deterministic_probs for result in results]), combine(results))
 
-    def with_signals(self, signals: EmbeddingSignals, mixture_weight: float) -> EnsemblePrediction:
+    def with_signals(self, signals: EmbeddingSignals, weights: Mapping[str, float]) -> EnsemblePrediction:
         """Returns the prediction changed by embedding signals: first each teacher's, then their mean.
 
         Args:
             signals (`EmbeddingSignals`): Signals of the N rows.
-            mixture_weight (`float`): Weight of the backbone's probe in its mixture with each teacher, in [0, 1].
+            weights (`Mapping[str, float]`): Weight of each member of the ensemble beside the teachers; see `mixed`.
         """
-        probs = np.mean([signals.adjust_teacher(probs, mixture_weight) for probs in self.teacher_probs], axis=0)
+        probs = np.mean([mixed(signals.votes(probs), weights) for probs in self.teacher_probs], axis=0)
         return replace(self, combined=replace(self.combined, deterministic_probs=signals.adjust_ensemble(probs)))
 
     def merged(self, other: EnsemblePrediction) -> EnsemblePrediction:
@@ -189,6 +193,9 @@ def score_pool(
     what = f"{each} passes over" if each else "one pass over"
     results = []
     for i, teacher in enumerate(teachers):
+        if teacher.pool_probs is not None:
+            results.append(MCDropoutResult.of_one_pass(teacher.pool_probs))
+            continue
         who = f"teacher {i + 1} of {len(teachers)}, " if len(teachers) > 1 else ""
         progress = None if title is None else f"{title}: {who}{what} the pool"
         if each == 0:

@@ -67,7 +67,14 @@ def train(context: StageContext, folder: Path, labeled: Dataset, *, after_pretex
 def fold_model(context: StageContext, fold: Fold, *, stream: str, after_pretext: bool) -> PreTrainedModel:
     """Trains a labels-only model on the labeled rows outside a fold, with the seed of `stream`."""
     place = fold.folder / f"{context.name}-{fold.number}"
-    return context.factory.teacher(place, fold.title, fold.labeled, stream=stream, after_pretext=after_pretext)
+    return context.factory.teacher(
+        place,
+        fold.title,
+        fold.labeled,
+        stream=stream,
+        after_pretext=after_pretext,
+        overrides=context.plan.preset.at(len(fold.labeled)).fold_teachers,
+    )
 
 
 def _curves(trainers: Mapping[str, SSLTrainer]) -> list[dict[str, Any]]:

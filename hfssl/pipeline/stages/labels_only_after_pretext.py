@@ -46,8 +46,8 @@ def cost(sizes: RunSizes, stage: str) -> StageCost:
 
 
 def starts_from_pretext(context: StageContext) -> bool:
-    """Returns whether pool stages start from the encoder of the pretext stage, by the held-out labels."""
+    """Returns whether pool stages start from the encoder of the pretext stage, by labels that no model has seen."""
     if NAME not in context.plan.stages:
         return False
-    probs = {name: context.held_out.predictions(name)["validation"] for name in (LABELS_ONLY, NAME)}
-    return judge(probs, context.held_out.labels("validation"), task=context.task).use_unlabeled
+    found = context.held_out.evidence([LABELS_ONLY, NAME])
+    return judge(found.probs, found.labels, task=context.task).use_unlabeled

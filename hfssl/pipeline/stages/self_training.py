@@ -15,17 +15,21 @@ from hfssl.config.stages import LABELS_ONLY, stage_row
 from hfssl.data.audit import training_manifest
 from hfssl.evaluation.alarms import drifted_class_prior, lost_classes, ood_pool, ood_rows_left_out, unlearned_labels
 from hfssl.inference.scoring import predict_logits
-from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.cache import EMBEDDINGS_FILE
 from hfssl.methods.self_training.rounds import SelfTraining
+from hfssl.methods.self_training.teachers import Teacher
+from hfssl.methods.self_training.votes import Votes
 from hfssl.metrics.accuracy_without_labels import average_thresholded_confidence
 from hfssl.models.auto import from_pretrained
 from hfssl.pipeline.context import Fold, StageContext
 from hfssl.pipeline.costs import RunSizes, StageCost
 from hfssl.pipeline.plan import RunPlan
+from hfssl.pipeline.rounds import make_rounds
 from hfssl.pipeline.stage_record import StageRecord, Trained
 from hfssl.pipeline.stages import labels_only
 from hfssl.pipeline.stages.labels_only_after_pretext import NAME as AFTER_PRETEXT
 from hfssl.pipeline.stages.labels_only_after_pretext import starts_from_pretext
+from hfssl.runtime.files import read_arrays
 from hfssl.runtime.seeding import numpy_generator
 from hfssl.training.config import changed_settings
 
@@ -42,31 +46,30 @@ def is_planned(plan: RunPlan) -> bool:
 
 def run(context: StageContext, folder: Path) -> StageRecord:
     """Runs the rounds and measures the last student."""
-    plan, labeled, task = context.plan, context.tokens["labeled"], context.task
-    after_pretext = starts_from_pretext(context)
-    seed = plan.seed("self_training")
-    rounds = _rounds(context, folder, context.title, plan.rounds, len(labeled), seed, after_pretext)
-    config = rounds.args
-    first = context.run_folder.stage(AFTER_PRETEXT if after_pretext else LABELS_ONLY)
-    teachers = [from_pretrained(first / "model")]
-    teachers += _teachers(context, folder, labeled, range(1, config.num_teachers), after_pretext)
-    pool = context.pool()
+    plan, labeled, task, pool = context.plan, context.tokens["labeled"], context.task, context.pool()
+    after_pretext = _starts_from_pretext(context)
+    rounds = _rounds(context, folder, context.title, plan.rounds, len(labeled), after_pretext)
+    teachers, votes = _first_teachers(context, folder, rounds, labeled, after_pretext)
     rounds.fit(
         teachers,
         labeled,
         pool,
         validation=context.tokens["validation"],
+        votes=votes,
         hidden_labels=task.unit_labels(task.label_array(pool, "hidden_label")),
     )
+    config = rounds.args
     used = context.splits["unlabeled"].select(plan.pool_rows[rounds.selected_rows()])
+    taught_by = _names_of_teachers(context, folds=votes is not None)
     settings = rounds.describe() | changed_settings(config) | {"starts_from_pretext": after_pretext}
-    overrides = {f"teacher_{n + 1}": plan.preset.overrides(n) for n in range(config.num_teachers)}
-    settings |= {name: changes for name, changes in overrides.items() if changes}
+    if votes is None:
+        overrides = {f"teacher_{n + 1}": plan.preset.overrides(n) for n in range(config.num_teachers)}
+        settings |= {name: changes for name, changes in overrides.items() if changes}
     return StageRecord(
         metrics=context.held_out.keep(folder, rounds.student_),
         manifests=[
             training_manifest(context.name, context.splits["labeled"], "labeled"),
-            training_manifest(context.name, used, "unlabeled"),
+            training_manifest(context.name, used, "unlabeled", taught_by=taught_by),
         ],
         config={context.name: settings},
         curves=rounds.curves_,
@@ -82,8 +85,8 @@ def refit(context: StageContext, folder: Path, labeled: Dataset) -> Trained:
     after_pretext = before.config[selected]["starts_from_pretext"]
     if not any(record["selected"] for record in before.rounds):
         return labels_only.train(context, folder, labeled, after_pretext=after_pretext)
-    place, seed = context.run_folder.stage(selected), context.plan.seed("self_training")
-    rounds = _rounds(context, place, context.title, context.plan.rounds, len(labeled), seed, after_pretext)
+    place = context.run_folder.stage(selected)
+    rounds = _rounds(context, place, context.title, context.plan.rounds, len(labeled), after_pretext)
     teachers = _teachers(context, folder, labeled, range(rounds.args.num_teachers), after_pretext)
     model, curves = rounds.refit(teachers, labeled, context.pool(), folder)
     manifests = [manifest for manifest in before.manifests if manifest["role"] == "unlabeled"]
@@ -91,41 +94,91 @@ def refit(context: StageContext, folder: Path, labeled: Dataset) -> Trained:
 
 
 def train_fold(context: StageContext, fold: Fold) -> PreTrainedModel:
-    """Trains one student on the labeled rows outside a fold; its teacher is the labels-only model of these rows."""
-    after_pretext = starts_from_pretext(context)
-    seed = context.plan.seed(f"cross_fit-{fold.number}")
-    place = fold.folder / "rounds"
-    rounds = _rounds(context, place, fold.title, 1, len(fold.labeled), seed, after_pretext)
-    rounds.fit(fold.models[AFTER_PRETEXT if after_pretext else LABELS_ONLY], fold.labeled, context.pool())
+    """Trains one student of an ensemble that has seen nothing of a fold, on a part of the pool."""
+    plan, store = context.plan, context.fold_store
+    after_pretext = _starts_from_pretext(context)
+    seed = plan.seed(f"cross_fit-{fold.number}")
+    embeddings = _stored_embeddings(context)
+    rounds = make_rounds(
+        context,
+        fold.folder / "rounds",
+        fold.title,
+        rounds=1,
+        labels=len(fold.labeled),
+        seed=seed,
+        after_pretext=after_pretext,
+        overrides=plan.preset.at(len(fold.labeled)).fold_students,
+        pool_embeddings=None if embeddings is None else embeddings[:, plan.fold_pool],
+    )
+    model = from_pretrained(store.model(context.teacher_stage, fold.number)).to(rounds.args.device)
+    units = np.isin(context.task.unit_rows(len(plan.pool_rows), len(context.label_names)), plan.fold_pool)
+    teacher = Teacher(model, bf16=rounds.args.bf16, task=context.task, pool_probs=store.pool(fold.number)[units])
+    pool = context.pool().select(plan.fold_pool)
+    rounds.fit([teacher], fold.labeled, pool, votes=store.votes(without=fold.number))
     return rounds.student_
 
 
 def cost(sizes: RunSizes, stage: str) -> StageCost:
     """Returns the tokens of further teachers, of the students, and of scoring the pool before each round."""
-    trained = (sizes.num_teachers - 1) * sizes.labels_only(sizes.labels) + sizes.rounds * sizes.student(sizes.labels)
-    scored = sizes.scored(sizes.ensemble_size) + (sizes.rounds - 1) * sizes.scored(1)
+    teachers = 0 if sizes.folds else sizes.num_teachers - 1  # with folds, these teach, and have scored the pool
+    trained = teachers * sizes.labels_only(sizes.labels) + sizes.rounds * sizes.student(sizes.labels)
+    scored = (0 if sizes.folds else sizes.scored(sizes.ensemble_size)) + (sizes.rounds - 1) * sizes.scored(1)
     return StageCost(stage, trained, scored + sizes.rounds * sizes.head_scored)
 
 
+def _starts_from_pretext(context: StageContext) -> bool:
+    """Returns whether to start from the encoder of the pretext stage, as the stage `folds` has decided, if it ran."""
+    if context.run_folder.done("folds") is not None:
+        return context.teacher_stage == AFTER_PRETEXT
+    return starts_from_pretext(context)
+
+
 def _rounds(
-    context: StageContext, folder: Path, title: str, rounds: int, labels: int, seed: int, after_pretext: bool
+    context: StageContext, folder: Path, title: str, rounds: int, labels: int, after_pretext: bool
 ) -> SelfTraining:
-    """Returns the driver of the rounds, with the preset's settings for that number of labeled rows."""
-    factory = context.factory
-    preset = context.plan.preset.at(labels)
-    settings = preset.supervised | preset.self_training | {"rounds": rounds}
-    settings |= {"class_prior": context.plan.arguments.class_prior}
-    config = factory.config(SelfTrainingConfig, folder, settings, seed=seed)
-    example = factory.classifier(config.seed, after_pretext=after_pretext)
-    return SelfTraining(
-        lambda seed: factory.classifier(seed, after_pretext=after_pretext),
-        config,
-        processing_class=context.tokenizer,
-        label_names=context.label_names,
-        output_dir=folder,
-        peft_config=factory.peft_config(example),
-        title=title,
+    """Returns the driver of the stage's own rounds."""
+    return make_rounds(
+        context,
+        folder,
+        title,
+        rounds=rounds,
+        labels=labels,
+        seed=context.plan.seed("self_training"),
+        after_pretext=after_pretext,
+        pool_embeddings=_stored_embeddings(context),
     )
+
+
+def _stored_embeddings(context: StageContext) -> np.ndarray | None:
+    """Returns the backbone's embeddings of the pool where the stage `folds` has stored them, `[H, N, D]`."""
+    path = context.run_folder.stage("folds") / EMBEDDINGS_FILE
+    return read_arrays(path)["layers"] if path.exists() else None
+
+
+def _first_teachers(
+    context: StageContext, folder: Path, rounds: SelfTraining, labeled: Dataset, after_pretext: bool
+) -> tuple[list[PreTrainedModel | Teacher], Votes | None]:
+    """Returns the teachers of the first round, and what they say about labels that they have not seen.
+
+    With folds, these are the labels-only model and the teacher of each fold, which have scored the pool already; else
+    several labels-only models.
+    """
+    model = from_pretrained(context.run_folder.stage(AFTER_PRETEXT if after_pretext else LABELS_ONLY) / "model")
+    if context.plan.folds is None:
+        numbers = range(1, rounds.args.num_teachers)
+        return [model, *_teachers(context, folder, labeled, numbers, after_pretext)], None
+    store, model = context.fold_store, model.to(rounds.args.device)
+    scored = store.teachers_of_the_pool()
+    options = {"bf16": rounds.args.bf16, "task": context.task}
+    # They need no model of their own: they predict nothing but the pool, and the student starts from the first.
+    return [Teacher(model, pool_probs=probs, **options) for probs in scored], store.votes()
+
+
+def _names_of_teachers(context: StageContext, folds: bool) -> list[str]:
+    """Returns the names of the models that label the pool, for the audit."""
+    if not folds:
+        return [context.teacher_stage]
+    return [context.teacher_stage, *(f"folds/{context.teacher_stage}-{n}" for n in range(context.plan.num_folds))]
 
 
 def _teachers(

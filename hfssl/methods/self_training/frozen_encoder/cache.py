@@ -20,7 +20,7 @@ from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.runtime.seeding import derive_seed
 from hfssl.tasks.registry import get_task
 
-__all__ = ["SignalCache"]
+__all__ = ["EMBEDDINGS_FILE", "SignalCache"]
 
 logger = logging.get_logger(__name__)
 
@@ -38,6 +38,7 @@ class SignalCache:
         label_names (`Sequence[str]`): Names of the K classes.
         folder (`Path`): Folder of the pool's embeddings, which do not depend on the labels.
         title (`str`, *optional*): Title of the progress bars; `None` shows no bar.
+        pool_embeddings (`np.ndarray`, *optional*): The pool's embeddings where they are known, `[H, N, D]`.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class SignalCache:
         label_names: Sequence[str],
         folder: Path,
         title: str | None,
+        pool_embeddings: np.ndarray | None = None,
     ):
         self.make_encoder, self.tokenizer, self.args = make_encoder, tokenizer, args
         self.label_names, self.folder, self.title = label_names, folder, title
+        self.pool_embeddings = pool_embeddings
 
     def signals(
         self, labeled: Dataset, pool: Dataset, held_out: Dataset | None, folder: Path
@@ -75,7 +78,7 @@ class SignalCache:
         if signals is None:
             return None
         task = get_task(self.args.task)
-        task.require_class_per_row("label_spreading, label_name_prior, backbone_probe, knn_smoothing or ood_filter")
+        task.require_class_per_row("embedding signals (such as label_name_prior or backbone_probe)")
         path = folder / SIGNALS_FILE
         kept = broadcast(read_arrays(path) if path.exists() else None)
         if kept is None:
@@ -94,6 +97,8 @@ class SignalCache:
 
     def _embed_pool(self, encoder: _Encoder, pool: Dataset) -> np.ndarray:
         """Returns the pool's embeddings, `[H, N, D]`, from disk if the signals for other labels have stored them."""
+        if self.pool_embeddings is not None:
+            return self.pool_embeddings
         path = self.folder / EMBEDDINGS_FILE
         kept = broadcast(read_arrays(path)["layers"] if path.exists() else None)
         if kept is None:

@@ -6,7 +6,6 @@ separate topics (benchmarks/NOTES.md, 2026-11-25). L labeled rows, N rows, H lay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,11 @@ from scipy.special import softmax
 from sklearn.model_selection import StratifiedKFold
 
 from hfssl.functional.logistic_regression import logistic_weights
+from hfssl.functional.stacking import stacking_weights
 
-__all__ = ["LayerProbe", "fit_layer_probe", "stacking_weights", "upper_layers"]
+__all__ = ["LayerProbe", "fit_layer_probe", "upper_layers"]
 
 FOLDS = 4
-PRIOR_ROWS = 1.0  # pseudo-count of each layer, so that no weight is 0
-MAX_ITERATIONS, TOLERANCE = 1000, 1e-6
 
 
 @dataclass(frozen=True)
@@ -78,34 +76,6 @@ def fit_layer_probe(embeddings: np.ndarray, labels: np.ndarray, num_classes: int
                 probs[rest] = softmax(layer[rest] @ weight.T + bias, axis=1)
         mixture = stacking_weights(held_out, labels)
     return LayerProbe(*map(np.stack, zip(*fitted, strict=True)), mixture)
-
-
-def stacking_weights(
-    probs: np.ndarray, labels: np.ndarray, prior_rows: float | Sequence[float] = PRIOR_ROWS
-) -> np.ndarray:
-    """Returns the mixture weights of H models that maximise the likelihood of held-out labels under a prior.
-
-    Stacking of predictive distributions by the logarithmic score (Yao et al. 2018, section 3.2), maximised by
-    expectation maximisation under a Dirichlet prior, so that few labels change little.
-
-    Args:
-        probs (`np.ndarray`): Probabilities of each model for rows to which it was not fitted, `[H, L, K]`.
-        labels (`np.ndarray`): Class numbers, `[L]`; with L = 0 the weights are those of the prior.
-        prior_rows (`float` or `Sequence[float]`, defaults to 1): Pseudo-count of each model, one for all or `[H]`.
-
-    Returns:
-        Mixture weights, `[H]`; the sum is 1.
-    """
-    likelihoods = np.maximum(probs[:, np.arange(len(labels)), labels], 1e-12)
-    prior = np.broadcast_to(np.asarray(prior_rows, dtype=np.float64), len(probs))
-    mixture = prior / prior.sum()
-    for _ in range(MAX_ITERATIONS):
-        responsible = mixture[:, None] * likelihoods
-        responsible /= responsible.sum(axis=0)
-        before, mixture = mixture, (responsible.sum(axis=1) + prior) / (len(labels) + prior.sum())
-        if np.abs(mixture - before).max() < TOLERANCE:
-            break
-    return mixture
 
 
 def _regression(rows: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

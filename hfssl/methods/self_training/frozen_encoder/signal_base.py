@@ -42,12 +42,15 @@ class Signal:
         computed (`tuple[str, ...]`): Attributes that `compute` sets: arrays, floats or `None`. They are stored on
             disk.
         facts (`dict[str, str]`): Key in the record of a round -> attribute (a float) that is written there.
+        votes (`bool`): Whether the signal predicts labels of its own, which are mixed with those of the teachers by
+            weights that held-out labels decide (see `votes.py`).
         reads_upper_layers (`bool`): Whether `compute` needs the embeddings of upper layers before the last one.
     """
 
     name: ClassVar[str]
     computed: ClassVar[tuple[str, ...]]
     facts: ClassVar[dict[str, str]] = {}
+    votes: ClassVar[bool] = False
     reads_upper_layers: ClassVar[bool] = False
 
     @staticmethod
@@ -70,21 +73,27 @@ class Signal:
         """
         raise NotImplementedError(f"{type(self).__name__} does not define compute().")  # abstract
 
-    def mixture_weight(self, predict_held_out: Callable[[], np.ndarray], labels: np.ndarray) -> float:
-        """Returns the weight of this signal in a mixture with the first teachers; at most one signal has one.
+    def vote(self, teacher: np.ndarray) -> np.ndarray:
+        """Returns the signal's own prediction for the pool, `[N, K]`, where it `votes`.
 
         Args:
-            predict_held_out (`Callable[[], np.ndarray]`): Function that returns the teachers' mean probabilities, `[V,
-                K]`.
-            labels (`np.ndarray`): Labels of the held-out rows, `[V]`.
+            teacher (`np.ndarray`): Probabilities of a teacher, `[N, K]`.
         """
-        return 0.0
+        raise NotImplementedError(f"{type(self).__name__} does not vote.")  # only where `votes` is set
 
-    def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """Changes the probabilities of one of the first teachers, `[N, K]`; `weight` is the mixture weight."""
+    def held_out_vote(self, teacher: np.ndarray) -> np.ndarray:
+        """Returns the signal's own prediction for the held-out rows, `[V, K]`, where it `votes`.
+
+        Args:
+            teacher (`np.ndarray`): Probabilities of the teachers for the pool, `[N, K]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not vote.")  # only where `votes` is set
+
+    def adjust_teacher(self, probs: np.ndarray) -> np.ndarray:
+        """Changes the probabilities of one of the first teachers, `[N, K]`, before the signals vote."""
         return probs
 
-    def adjust_held_out(self, probs: np.ndarray, weight: float) -> np.ndarray:
+    def adjust_held_out(self, probs: np.ndarray) -> np.ndarray:
         """Changes the mean probabilities of the first teachers on held-out rows, `[V, K]`, in the same manner."""
         return probs
 

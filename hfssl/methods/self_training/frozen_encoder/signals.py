@@ -15,17 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import softmax
 
 from hfssl.evaluation.out_of_distribution import is_ood, ood_rows
-from hfssl.evaluation.temperature_scaling import fit_temperature
 from hfssl.functional.label_spreading import agreement_weights, graph_trust, knn_graph, spread_labels
 from hfssl.functional.nearest_neighbors import nearest_neighbors
 from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.embeddings import EmbeddedRows
 from hfssl.methods.self_training.frozen_encoder.label_names import multiplied, name_texts, weigh_names
-from hfssl.methods.self_training.frozen_encoder.layer_probe import fit_layer_probe, stacking_weights
+from hfssl.methods.self_training.frozen_encoder.layer_probe import fit_layer_probe
 from hfssl.methods.self_training.frozen_encoder.signal_base import Signal, SignalSettings
+from hfssl.methods.self_training.votes import TEACHERS
 
 __all__ = [
     "SIGNALS",
@@ -35,12 +34,10 @@ __all__ = [
     "Graph",
     "Neighbors",
     "OutOfDistribution",
-    "probe_mixture_weight",
+    "Smoothing",
     "signal_facts",
 ]
 
-# Pseudo-counts of the probe and of the teachers in their mixture (benchmarks/NOTES.md, 2026-11-25).
-PRIOR_ROWS = (4.0, 6.0)
 NEIGHBORS = 10  # number of neighbours of each row (benchmarks/NOTES.md, 2026-11-25, fourth part)
 
 
@@ -136,15 +133,15 @@ class ClassNames(Signal):
         embed_texts (`Callable[[list[str]], np.ndarray]`): Function that embeds texts with the frozen encoder, to `[K,
             D]`.
         seed (`int`): Random seed of the folds that select the strength.
-        votes (`bool`, defaults to `True`): Whether the names change the teachers' predictions. With a probe of the
-            backbone they do not: their strength was fitted in addition to such a probe, which they change instead.
+        in_teachers (`bool`, defaults to `True`): Whether the names change the teachers' predictions. With a probe of
+            the backbone they do not: their strength was fitted in addition to such a probe, which they change instead.
     """
 
     name, computed = "class_names", ("strength", "log_odds", "held_out_log_odds")
     facts: ClassVar[dict[str, str]] = {"label_name_strength": "strength"}
 
-    def __init__(self, label_names: Sequence[str], embed_texts: Callable, seed: int, *, votes: bool = True):
-        self.label_names, self.embed_texts, self.seed, self.votes = label_names, embed_texts, seed, votes
+    def __init__(self, label_names: Sequence[str], embed_texts: Callable, seed: int, *, in_teachers: bool = True):
+        self.label_names, self.embed_texts, self.seed, self.in_teachers = label_names, embed_texts, seed, in_teachers
 
     @staticmethod
     def wanted(args: SelfTrainingConfig) -> bool:
@@ -152,8 +149,8 @@ class ClassNames(Signal):
 
     @classmethod
     def build(cls, settings: SignalSettings) -> ClassNames:
-        votes = not BackboneProbe.wanted(settings.args)
-        return cls(settings.label_names, settings.embed_texts, settings.seed, votes=votes)
+        in_teachers = not BackboneProbe.wanted(settings.args)
+        return cls(settings.label_names, settings.embed_texts, settings.seed, in_teachers=in_teachers)
 
     def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
         """Sets `strength` and the `log_odds` of pool and held-out rows; without trust in the names 0 and `None`."""
@@ -166,20 +163,25 @@ class ClassNames(Signal):
         if prior.strength > 0:
             self.strength, self.log_odds, self.held_out_log_odds = prior.strength, prior.log_odds, prior.held_out
 
-    def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
+    def adjust_teacher(self, probs: np.ndarray) -> np.ndarray:
         """Multiplies the probabilities by the odds of the names."""
-        return multiplied(probs, self.log_odds) if self.votes and self.log_odds is not None else probs
+        return multiplied(probs, self.log_odds) if self.in_teachers and self.log_odds is not None else probs
+
+    def adjust_held_out(self, probs: np.ndarray) -> np.ndarray:
+        """Multiplies the probabilities by the odds of the names."""
+        log_odds = self.held_out_log_odds
+        return multiplied(probs, log_odds) if self.in_teachers and log_odds is not None else probs
 
 
-class Neighbors(Signal):
-    """Finds the nearest neighbours of each row in the pool.
+class Smoothing(Signal):
+    """Mixes the labels of the nearest neighbours of each row in the pool into its own, with a fixed weight.
 
     Args:
         share (`float`): Weight of the neighbours' mean in a row's label, in [0, 1).
         seed (`int`): Random seed of the approximate search.
     """
 
-    name, computed = "neighbors", ("rows",)
+    name, computed = "smoothing", ("rows",)
 
     def __init__(self, share: float, seed: int):
         self.share, self.seed = share, seed
@@ -189,7 +191,7 @@ class Neighbors(Signal):
         return args.knn_smoothing > 0
 
     @classmethod
-    def build(cls, settings: SignalSettings) -> Neighbors:
+    def build(cls, settings: SignalSettings) -> Smoothing:
         return cls(settings.args.knn_smoothing, settings.seed)
 
     def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
@@ -217,7 +219,8 @@ class BackboneProbe(Signal):
             probabilities.
     """
 
-    name, computed, reads_upper_layers = "backbone_probe", ("probs", "held_out_probs"), True
+    name, computed, votes = "backbone_probe", ("probs", "held_out_probs"), True
+    reads_upper_layers = True
 
     def __init__(self, num_classes: int, seed: int, names: ClassNames | None = None):
         self.num_classes, self.seed, self.names = num_classes, seed, names
@@ -238,23 +241,55 @@ class BackboneProbe(Signal):
             self.probs = multiplied(self.probs, self.names.log_odds)
             self.held_out_probs = multiplied(self.held_out_probs, self.names.held_out_log_odds)
 
-    def mixture_weight(self, predict_held_out: Callable[[], np.ndarray], labels: np.ndarray) -> float:
-        """Returns `probe_mixture_weight`; the teachers run only where there are held-out rows."""
-        if not len(self.held_out_probs):
-            return probe_mixture_weight(self.held_out_probs, np.zeros_like(self.held_out_probs), labels[:0])
-        return probe_mixture_weight(self.held_out_probs, predict_held_out(), labels)
+    def vote(self, teacher: np.ndarray) -> np.ndarray:
+        """Returns the probe's probabilities."""
+        return self.probs
 
-    def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """Mixes the probe's probabilities in."""
-        return ((1 - weight) * probs + weight * self.probs).astype(probs.dtype)
+    def held_out_vote(self, teacher: np.ndarray) -> np.ndarray:
+        """Returns the probe's probabilities."""
+        return self.held_out_probs
 
-    def adjust_held_out(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """Mixes the probe's probabilities in."""
-        return (1 - weight) * probs + weight * self.held_out_probs
+
+class Neighbors(Signal):
+    """Predicts a row's label as the teachers predict its nearest neighbours in the pool, on average.
+
+    Args:
+        seed (`int`): Random seed of the approximate search.
+    """
+
+    name, computed, votes = "neighbors", ("rows", "held_out_rows"), True
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    @staticmethod
+    def wanted(args: SelfTrainingConfig) -> bool:
+        return args.neighbor_votes
+
+    @classmethod
+    def build(cls, settings: SignalSettings) -> Neighbors:
+        return cls(settings.seed)
+
+    def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
+        """Sets `rows` `[N, k]` and `held_out_rows` `[V, k]`, row numbers of the pool; `None` for a pool of one row."""
+        self.rows = self.held_out_rows = None
+        if len(pool) > 1:
+            self.rows = nearest_neighbors(pool.last, NEIGHBORS, seed=self.seed)[0]
+            nearest = np.argsort(-(held_out.last @ pool.last.T), axis=1, kind="stable")
+            self.held_out_rows = nearest[:, : self.rows.shape[1]]
+
+    def vote(self, teacher: np.ndarray) -> np.ndarray:
+        """Returns the mean of the neighbours' probabilities."""
+        return teacher if self.rows is None else teacher[self.rows].mean(axis=1)
+
+    def held_out_vote(self, teacher: np.ndarray) -> np.ndarray:
+        """Returns the mean of the neighbours' probabilities."""
+        rows = self.held_out_rows
+        return np.zeros((0, teacher.shape[1])) if rows is None else teacher[rows].mean(axis=1)
 
 
 # In the order in which they are computed and applied: the probe reads the class names.
-SIGNALS: tuple[type[Signal], ...] = (OutOfDistribution, Graph, ClassNames, Neighbors, BackboneProbe)
+SIGNALS: tuple[type[Signal], ...] = (OutOfDistribution, Graph, ClassNames, Smoothing, BackboneProbe, Neighbors)
 
 
 class EmbeddingSignals:
@@ -316,21 +351,31 @@ class EmbeddingSignals:
                 is_number = value is not None and np.ndim(value) == 0
                 setattr(signal, key, float(value) if is_number else value)
 
-    def mixture_weight(self, predict_held_out: Callable[[], np.ndarray], labels: np.ndarray) -> float:
-        """Returns the sum of `Signal.mixture_weight`."""
-        return sum(signal.mixture_weight(predict_held_out, labels) for signal in self)
+    @property
+    def members(self) -> list[str]:
+        """Returns the names of the members of the ensemble: the teachers, and each signal that votes."""
+        return [TEACHERS, *(signal.name for signal in self if signal.votes)]
 
-    def adjust_teacher(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """Applies `Signal.adjust_teacher` of all signals."""
-        for signal in self:
-            probs = signal.adjust_teacher(probs, weight)
-        return probs
+    def votes(self, teacher: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns member -> its prediction for the pool, `[N, K]`, beside one of the first teachers.
 
-    def adjust_held_out(self, probs: np.ndarray, weight: float) -> np.ndarray:
-        """Applies `Signal.adjust_held_out` of all signals."""
+        Args:
+            teacher (`np.ndarray`): Probabilities of this teacher, `[N, K]`.
+        """
         for signal in self:
-            probs = signal.adjust_held_out(probs, weight)
-        return probs
+            teacher = signal.adjust_teacher(teacher)
+        return {TEACHERS: teacher} | {signal.name: signal.vote(teacher) for signal in self if signal.votes}
+
+    def held_out_votes(self, teachers: np.ndarray, in_pool: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns member -> its prediction for the held-out rows, `[V, K]`.
+
+        Args:
+            teachers (`np.ndarray`): Mean of the first teachers' probabilities for the held-out rows, `[V, K]`.
+            in_pool (`np.ndarray`): The same for the pool, `[N, K]`.
+        """
+        for signal in self:
+            teachers, in_pool = signal.adjust_held_out(teachers), signal.adjust_teacher(in_pool)
+        return {TEACHERS: teachers} | {signal.name: signal.held_out_vote(in_pool) for signal in self if signal.votes}
 
     def adjust_ensemble(self, probs: np.ndarray) -> np.ndarray:
         """Applies `Signal.adjust_ensemble` of all signals."""
@@ -364,23 +409,3 @@ def signal_facts(signals: EmbeddingSignals | None) -> dict[str, float | None]:
     for signal in signals or ():
         found |= {key: getattr(signal, attribute) for key, attribute in signal.facts.items()}
     return found
-
-
-def probe_mixture_weight(probe: np.ndarray, teachers: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the weight of the probe in its mixture with the teachers, in (0, 1), given held-out labels.
-
-    The mixture maximises the likelihood of these labels, with `PRIOR_ROWS` pseudo-counts (see `stacking_weights`).
-    Bayesian model averaging is not suitable: it computes the probability that the probe is the *better* of the two
-    models, which is too certain with few labels (benchmarks/NOTES.md, 2026-11-25). Each model gets its own temperature
-    first: a model that was trained on few labels is overconfident, which does not make it wrong.
-
-    Args:
-        probe (`np.ndarray`): Probabilities of the probe, `[V, K]`.
-        teachers (`np.ndarray`): Mean of the teachers' probabilities, `[V, K]`.
-        labels (`np.ndarray`): Labels, `[V]`; V may be 0.
-    """
-    calibrated = np.stack([probe, teachers])
-    if len(labels):
-        scores = np.log(np.maximum(calibrated, 1e-12))
-        calibrated = softmax([rows / fit_temperature(rows, labels) for rows in scores], axis=-1)
-    return float(stacking_weights(calibrated, labels, PRIOR_ROWS)[0])
