@@ -1,4 +1,4 @@
-"""Every architecture, full and LoRA, with 2, 3 and 77 labels: saved, and loaded by every supported library."""
+"""Checkpoints: every architecture, full and LoRA, loaded by every supported library; the last complete one."""
 
 from __future__ import annotations
 
