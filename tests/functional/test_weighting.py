@@ -56,3 +56,28 @@ def test_every_weighting_trusts_a_sure_row_at_least_as_much_as_an_unsure_one(nam
     weights = pseudo_label_weights(name, mean, variance, bald(passes))
     assert weights.mean().item() == pytest.approx(1.0)
     assert weights[0] == weights[1] if name == "uniform" else weights[0] > weights[1]
+
+
+@pytest.mark.parametrize("name", WEIGHTINGS)
+def test_weights_by_name_before_they_are_scaled(name):
+    # Row 0: probabilities .8 and .2, variance .01, BALD half of log 2; row 1: all passes agree on class 0.
+    probs = torch.tensor([[0.8, 0.2], [1.0, 0.0]], dtype=torch.float64)
+    variance, bald_values = torch.tensor([[0.01, 0.0], [LOG2 / 2, 0.0]], dtype=torch.float64)
+    expected = {
+        "log_variance": [0.4605170186, 2.302585093],
+        "one_minus_entropy": [1 - 0.500402423538188 / LOG2, 1.0],
+        "one_minus_bald": [0.5, 1.0],
+        "confidence": [0.8, 1.0],
+        "uniform": [1.0, 1.0],
+    }[name]
+    plain = pseudo_label_weights(name, probs, variance, bald_values, normalize=False)
+    assert close(plain, expected, 1e-8)
+    scaled = pseudo_label_weights(name, probs, variance, bald_values)
+    assert close(scaled, [2 * weight / sum(expected) for weight in expected], 1e-8)
+
+
+def test_the_scale_of_log_variance_cancels_out():
+    variance = torch.tensor([0.2, 0.01, 0.0], dtype=torch.float64)
+    assert close(log_variance(variance, alpha=0.3), (3 * log_variance(variance)).tolist())
+    scaled = normalize_to_mean_one(log_variance(variance, alpha=0.3))
+    assert torch.allclose(scaled, normalize_to_mean_one(log_variance(variance)))

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
-from transformers import BertTokenizerFast, GPT2Config, GPT2Model
+from transformers import AutoTokenizer, BertTokenizerFast, GPT2Config, GPT2Model
 
 from hfssl.errors import ModelError
-from hfssl.models.backbones import check_backbone, load_tokenizer
+from hfssl.models.backbones import (
+    check_backbone,
+    check_exists,
+    check_files,
+    check_masked_lm,
+    first_line,
+    load_tokenizer,
+    refuse_remote_code,
+)
 from hfssl.models.loading import load_classifier, load_masked_lm
 
 NAMES = ["plot", "fresh", "rotten"]
@@ -70,3 +80,71 @@ def test_a_tokenizer_without_vocabulary_or_padding_is_refused(tiny_backbone, tmp
         load_tokenizer(tmp_path / "headless")
     with pytest.raises(ModelError, match="no such folder"):
         load_tokenizer(tmp_path / "nowhere")
+
+
+def test_checks_read_no_weights_and_return_the_configuration(copy_of_backbone):
+    (copy_of_backbone / "model.safetensors").write_bytes(b"cut short")
+    assert check_backbone(copy_of_backbone).hidden_size == 32
+    assert check_masked_lm(copy_of_backbone).model_type == "bert"
+
+
+def test_the_backbone_of_the_pretext_stage_needs_a_masked_language_head(tmp_path):
+    GPT2Model(GPT2Config(vocab_size=120, n_embd=32, n_layer=1, n_head=2)).save_pretrained(tmp_path)
+    assert check_backbone(tmp_path).model_type == "gpt2"
+    with pytest.raises(ModelError, match=r"none for the architecture 'gpt2' .*--no-pretext"):
+        check_masked_lm(tmp_path)
+
+
+def test_folders_of_an_adapter_or_of_a_run_are_told_apart(copy_of_backbone, tmp_path):
+    (tmp_path / "run").mkdir()
+    inside = copy_of_backbone.rename(tmp_path / "run" / "model")
+    with pytest.raises(ModelError, match=r"no config\.json: give '.*run/model'"):
+        check_files(tmp_path / "run")
+    check_files(inside)
+    (inside / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds an adapter: load it with hfssl\.models\.auto\.from_pretrained"):
+        check_files(inside)
+
+
+def test_weights_in_several_files_are_weights(copy_of_backbone):
+    (copy_of_backbone / "model.safetensors").rename(copy_of_backbone / "model.safetensors.index.json")
+    check_files(copy_of_backbone)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_path"), [("name", False), ("owner/name", False), ("a/b/c", True), ("./name", True), ("~/name", True)]
+)
+def test_a_path_without_a_folder_is_not_looked_for_on_the_hub(name, is_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="no such folder") if is_path else nullcontext():
+        check_exists(name)
+    Path("name").touch()
+    with pytest.raises(ModelError, match="Expected 'name' to be a model's folder"):
+        check_exists("name")
+
+
+def test_the_length_of_texts_is_saved_and_never_above_the_backbones(tiny_backbone, tmp_path):
+    limit = check_backbone(tiny_backbone).max_position_embeddings
+    assert load_tokenizer(tiny_backbone, max_length=limit + 1).model_max_length == limit
+    tokenizer = load_tokenizer(tiny_backbone, max_length=7)
+    assert len(tokenizer("the film was great fun " * 5, truncation=True)["input_ids"]) == 7
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).model_max_length == 7
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(tiny_tokenizer_dir, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="has no padding token: use an encoder"):
+        load_tokenizer(tmp_path)
+
+
+def test_only_the_refusal_to_run_code_is_translated():
+    refuse_remote_code("owner/name", ValueError("something else"))
+    with pytest.raises(ModelError, match="'owner/name' has its own code, which was not run"):
+        refuse_remote_code("owner/name", ValueError("set the option `trust_remote_code=True`"))
+
+
+def test_the_first_line_of_an_error():
+    assert first_line(OSError("\n  cannot read it \nbecause of this")) == "cannot read it "
