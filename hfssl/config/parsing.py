@@ -23,6 +23,25 @@ __all__ = ["dataclass_parser", "early_value", "parse", "read_yaml"]
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
+# Old name -> today's name. An old name is often spelled more like another option than like its own successor.
+RENAMED_OPTIONS = {
+    "alignment": "distribution_alignment",
+    "class_shares": "class_prior",
+    "draw": "selection_strategy",
+    "filter_novel": "ood_filter",
+    "frozen_probe": "backbone_probe",
+    "graph": "label_spreading",
+    "head_start": "head_init",
+    "last_selection_fraction": "final_selection_fraction",
+    "neighbor_smoothing": "knn_smoothing",
+    "refit_head": "retrain_head",
+    "sharpening": "sharpen_temperature",
+    "student_start": "student_init",
+    "teachers": "num_teachers",
+    "texts": "include_report",
+    "what": "artifact",
+}
+
 
 def dataclass_parser(dataclass_types: Sequence[type], **kwargs: Any) -> argparse.ArgumentParser:
     """Builds a parser with one flag per field, in a group for each class that declares fields, without transformers.
@@ -200,10 +219,17 @@ def _words(
         action = options.get(flag.replace("_", "-"))
         current = [value] if equals else []
         if action is None:
-            problems.append(f"{flag}: unknown option.{near_matches(flag, flags)}")
+            problems.append(f"{flag}: unknown option.{_hint(flag, flags)}")
         else:
             found[action.dest] = (action, current)
     return found, problems
+
+
+def _hint(given: str, known: Sequence[str]) -> str:
+    """Returns a sentence with today's name of a renamed option or flag, else with the nearest of the known ones."""
+    new = RENAMED_OPTIONS.get(given.removeprefix("--").replace("-", "_"), "")
+    new = "--" + new.replace("_", "-") if given.startswith("--") else new
+    return f" Its name is now '{new}'." if new in known else near_matches(given, known)
 
 
 def _convert(action: argparse.Action, text: str) -> Any:
@@ -240,7 +266,7 @@ def _from_words(action: argparse.Action, words: list[str]) -> Any:
 
 def _from_yaml(name: str, value: Any, actions: Mapping[str, argparse.Action], hints: Mapping[str, Any]) -> Any:
     if name not in actions or name not in hints:
-        raise ValueError(f"unknown key.{near_matches(name, sorted(actions.keys() & hints.keys()))}")
+        raise ValueError(f"unknown key.{_hint(name, sorted(actions.keys() & hints.keys()))}")
     action, kinds = actions[name], _kinds(hints[name])
     if value is None:
         if type(None) in kinds:

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from hfssl.config.arguments import AdapterArguments, DataArguments, FitArguments, ModelArguments
-from hfssl.config.parsing import dataclass_parser, parse, read_yaml
+from hfssl.config.arguments import AdapterArguments, DataArguments, FitArguments, ModelArguments, PushArguments
+from hfssl.config.parsing import RENAMED_OPTIONS, dataclass_parser, parse, read_yaml
 from hfssl.errors import ConfigurationError
 from hfssl.methods.self_training.config import SelfTrainingConfig
 
@@ -97,6 +97,29 @@ def test_every_problem_is_reported_at_once_with_near_matches(write):
     ):
         assert expected in text
     assert len(problems) == 11
+
+
+def test_a_renamed_option_is_answered_with_its_new_name(write):
+    path = write("class_shares: a=1\ndraw: easy\n")
+    problems = fit_problems([*NEEDED, "--class-shares", "a=1", "--config", str(path)])
+    assert problems == [
+        "--class-shares: unknown option. Its name is now '--class-prior'.",
+        f"class_shares (in '{path}'): unknown key. Its name is now 'class_prior'.",
+        f"draw (in '{path}'): unknown key.",  # an option of self-training, which `fit` does not have
+    ]
+    with pytest.raises(
+        ConfigurationError, match=r"^--student_start: unknown option. Its name is now '--student-init'"
+    ):
+        recipe([*NEEDED, "--student_start", "teacher"])
+    with pytest.raises(ConfigurationError, match=r"--what: .*'--artifact'.\n--texts: .*'--include-report'\.$"):
+        parse([PushArguments], ["--folder", "a", "--repo-id", "b", "--what", "both", "--texts"])
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_OPTIONS.items())
+def test_renamed_options_exist_under_their_new_names_only(old, new):
+    options = {field.name for cls in (*RECIPE, FitArguments, PushArguments) for field in dataclasses.fields(cls)}
+    assert new in options
+    assert old not in options
 
 
 def test_checks_between_values_join_the_list():
