@@ -105,10 +105,15 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
 
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
-        values, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+            loader = yaml.SafeLoader(file)
+            node = loader.get_single_node()
+            values = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise ConfigurationError(f"Cannot read the YAML file '{path}': {error.strerror}.") from error
+    except yaml.MarkedYAMLError as error:
+        found = [(error.context, error.context_mark), (error.problem, error.problem_mark)]
+        parts = [f"{text} (line {mark.line + 1}, column {mark.column + 1})" for text, mark in found if text and mark]
+        raise ConfigurationError(f"'{path}' is not valid YAML: {', '.join(parts)}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
     if values is None:

@@ -151,7 +151,17 @@ def test_a_flag_without_its_value():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: b: c\n", "is not valid YAML"),
+        (
+            "a: b: c\n",
+            r"settings\.yaml' is not valid YAML: mapping values .* here \(line 1, column 5\)\.$",
+        ),
+        (
+            "a: [1, 2\nb: 3\n",
+            r"YAML: while parsing .* \(line 1, column 4\), expected .* got ':' \(line 2, column 2\)\.$",
+        ),
+        ("a: *b\n", r"YAML: found undefined alias 'b' \(line 1, column 4\)\.$"),
+        ("a: !!python/name:os.system\n", r"YAML: could not determine a constructor .* \(line 1, column 4\)\.$"),
+        ("a: \x00\n", r"YAML: unacceptable character #x0000: .* in \".*settings\.yaml\", position 3\.$"),
         ("- a\n- b\n", "holds a list"),
         ("seed: 1\nseed: 2\n", "seed: given more than once"),
         ("text-column: a\ntext_column: b\n", "text_column: given more than once"),
