@@ -203,12 +203,6 @@ def test_the_checks_of_the_config_join_the_list(write):
     assert "Did you mean 'unlabeled_ratio'?" in caught.value.problems[0]
 
 
-@pytest.mark.parametrize("cls", [FitArguments, DataArguments, ModelArguments, AdapterArguments])
-def test_every_field_has_a_help_text(cls):
-    for field in dataclasses.fields(cls):
-        assert field.metadata.get("help", "").endswith("."), field.name
-
-
 def test_fit_help_shows_every_flag(capsys):
     with pytest.raises(SystemExit) as caught:
         parse([FitArguments], ["--help"], parser=dataclass_parser([FitArguments]))

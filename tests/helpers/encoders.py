@@ -94,3 +94,8 @@ def logits(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.T
     """The logits of `batch` without dropout."""
     with torch.inference_mode():
         return model.eval()(**batch).logits
+
+
+def fixed_logits(model: PreTrainedModel) -> torch.Tensor:
+    """The logits of two rows of four token ids."""
+    return logits(model, {"input_ids": torch.arange(5, 13).view(2, 4)})
