@@ -23,6 +23,25 @@ __all__ = ["dataclass_parser", "early_value", "parse", "read_yaml"]
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
+# Old name -> today's name. An old name is often spelled more like another option than like its own successor.
+RENAMED_OPTIONS = {
+    "alignment": "distribution_alignment",
+    "class_shares": "class_prior",
+    "draw": "selection_strategy",
+    "filter_novel": "ood_filter",
+    "frozen_probe": "backbone_probe",
+    "graph": "label_spreading",
+    "head_start": "head_init",
+    "last_selection_fraction": "final_selection_fraction",
+    "neighbor_smoothing": "knn_smoothing",
+    "refit_head": "retrain_head",
+    "sharpening": "sharpen_temperature",
+    "student_start": "student_init",
+    "teachers": "num_teachers",
+    "texts": "include_report",
+    "what": "artifact",
+}
+
 
 def dataclass_parser(dataclass_types: Sequence[type], **kwargs: Any) -> argparse.ArgumentParser:
     """Builds a parser with one flag per field, in a group for each class that declares fields, without transformers.
@@ -86,10 +105,15 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
 
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
-        values, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+            loader = yaml.SafeLoader(file)
+            node = loader.get_single_node()
+            values = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise ConfigurationError(f"Cannot read the YAML file '{path}': {error.strerror}.") from error
+    except yaml.MarkedYAMLError as error:
+        found = [(error.context, error.context_mark), (error.problem, error.problem_mark)]
+        parts = [f"{text} (line {mark.line + 1}, column {mark.column + 1})" for text, mark in found if text and mark]
+        raise ConfigurationError(f"'{path}' is not valid YAML: {', '.join(parts)}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
     if values is None:
@@ -200,10 +224,17 @@ def _words(
         action = options.get(flag.replace("_", "-"))
         current = [value] if equals else []
         if action is None:
-            problems.append(f"{flag}: unknown option.{near_matches(flag, flags)}")
+            problems.append(f"{flag}: unknown option.{_hint(flag, flags)}")
         else:
             found[action.dest] = (action, current)
     return found, problems
+
+
+def _hint(given: str, known: Sequence[str]) -> str:
+    """Returns a sentence with today's name of a renamed option or flag, else with the nearest of the known ones."""
+    new = RENAMED_OPTIONS.get(given.removeprefix("--").replace("-", "_"), "")
+    new = "--" + new.replace("_", "-") if given.startswith("--") else new
+    return f" Its name is now '{new}'." if new in known else near_matches(given, known)
 
 
 def _convert(action: argparse.Action, text: str) -> Any:
@@ -240,7 +271,7 @@ def _from_words(action: argparse.Action, words: list[str]) -> Any:
 
 def _from_yaml(name: str, value: Any, actions: Mapping[str, argparse.Action], hints: Mapping[str, Any]) -> Any:
     if name not in actions or name not in hints:
-        raise ValueError(f"unknown key.{near_matches(name, sorted(actions.keys() & hints.keys()))}")
+        raise ValueError(f"unknown key.{_hint(name, sorted(actions.keys() & hints.keys()))}")
     action, kinds = actions[name], _kinds(hints[name])
     if value is None:
         if type(None) in kinds:

@@ -6,8 +6,9 @@ from collections import Counter
 from itertools import islice
 
 import pytest
+import torch
 
-from hfssl.data.sampler import LABELED, UNLABELED, RowStream, TwoStreamBatchSampler
+from hfssl.data.sampler import LABELED, UNLABELED, ClassRowStream, RowStream, TwoStreamBatchSampler
 
 
 def epochs(sampler: TwoStreamBatchSampler, count: int) -> list[list]:
@@ -95,3 +96,31 @@ def test_seeds_give_unrelated_orders():
 def test_no_rows_at_all_is_refused():
     with pytest.raises(ValueError, match="needs labeled or unlabeled rows"):
         make(labeled=0, unlabeled=0)
+
+
+@pytest.mark.parametrize(("classes", "per_class", "size"), [(3, 5, 12), (77, 4, 32), (6, 1, 8), (2, 9, 7)])
+def test_batches_hold_several_rows_of_each_of_their_classes(classes, per_class, size):
+    labels = [i % classes for i in range(classes * per_class)]
+    stream = ClassRowStream(labels, seed=3, name=LABELED)
+    batches = stream.batches(0, size)
+    seen = set()
+    for _ in range(300):
+        batch = next(batches)
+        assert len(batch) == size
+        counts = torch.bincount(torch.tensor([labels[key.row] for key in batch]), minlength=classes)
+        assert counts[counts > 0].min() >= 2 or per_class == 1
+        assert (counts > 0).sum() == min(classes, size // 2)
+        seen |= {key.row for key in batch}
+        if per_class >= size // min(classes, size // 2) + 1:
+            assert len({key.row for key in batch}) == size  # no row twice where there are enough
+    assert seen == set(range(len(labels)))
+
+
+def test_a_batch_depends_on_the_seed_and_its_number_alone():
+    labels = [i % 4 for i in range(20)]
+    stream, other = ClassRowStream(labels, 1, LABELED), ClassRowStream(labels, 2, LABELED)
+    batches = stream.batches(0, 8)
+    first = [next(batches) for _ in range(6)]
+    assert next(ClassRowStream(labels, 1, LABELED).batches(4, 8)) == first[4]
+    assert next(other.batches(4, 8)) != first[4]
+    assert len({tuple(batch) for batch in first}) == 6

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
 
-from hfssl.data.assignment import MAIN, ROLES, RowTable, SplitOptions, assign_roles
 from hfssl.data.audit import audit
 from hfssl.data.duplicates import exact_key
 from hfssl.data.loading import load_table
@@ -130,38 +129,6 @@ def test_same_seed_same_parts_other_seed_other_parts():
     assert ids(first, "test") != ids(other, "test")
 
 
-def random_rows(seed, grouped):
-    """Arrays as `few_label_splits` makes them: some unlabeled rows, some exact and some linked near duplicates."""
-    generator = np.random.default_rng([seed, 2])
-    size = 300
-    label = np.where(generator.random(size) < 0.1, -1, generator.choice(3, size, p=(0.5, 0.3, 0.2)))
-    near = np.where(generator.random(size) < 0.15, generator.integers(size, size=size), np.arange(size))
-    near = near[near]
-    exact = np.where(generator.random(size) < 0.5, near, np.arange(size))
-    unit = size + generator.integers(60, size=size) if grouped else near
-    return RowTable(label, np.full(size, MAIN), exact, near, unit, "abc")
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-def test_nested_across_label_budgets(grouped):
-    for seed in range(60):
-        rows = random_rows(seed, grouped)
-        roles = {k: assign_roles(rows, SplitOptions(k, 0.2, 0.1, None, None, seed)).role for k in range(1, 21)}
-        of = {k: {part: set(np.flatnonzero(role == n)) for n, part in enumerate(ROLES)} for k, role in roles.items()}
-        for small, large in combinations(of, 2):
-            a, b = of[small], of[large]
-            assert a["labeled"] | a["validation"] < b["labeled"] | b["validation"]
-            if small != 9:  # nine of nine rows are labeled, but eight of ten: see assignment.py
-                assert a["labeled"] <= b["labeled"]
-                assert not a["labeled"] & b["validation"]  # never trained on here and held out there
-            assert a["validation"] <= b["validation"]
-            assert a["test"] == b["test"]
-        assert {len(of[k]["labeled"]) for k in (8, 10)} == {24}
-        assert len(of[10]["validation"]) == 6
-        if not grouped:  # a group that a larger budget labels a row of cannot stay proxy
-            assert len(of[1]["proxy"] & of[20]["proxy"]) >= 0.6 * len(of[20]["proxy"])
-
-
 def test_ten_classes_hold_one_of_five_back_and_are_nested_without_exception():
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(10), 30).tolist()
@@ -174,39 +141,12 @@ def test_ten_classes_hold_one_of_five_back_and_are_nested_without_exception():
         assert all(ids(small, part) <= ids(large, part) for part in ("labeled", "validation"))
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-def test_units_and_duplicates_stay_on_one_side(grouped):
-    for seed in range(60):
-        rows = random_rows(seed, grouped)
-        for budget in (None, 5, 12):
-            role = assign_roles(rows, SplitOptions(budget, 0.2, 0.1, 100, 40, seed)).role
-            side = np.where(np.isin(role, (ROLES.index("labeled"), ROLES.index("unlabeled"))), 99, role)
-            for number in (rows.unit, rows.near):
-                kept = role >= 0
-                assert len(set(zip(number[kept], side[kept], strict=True))) == len(set(number[kept]))
-            training = rows.exact[side == 99]
-            assert len(training) == len(set(training))
-
-
 def test_tables_with_texts_are_nested_too():
     data = random_table(0, rows=300, unlabeled=0.1, groups=60)
     five, ten, sixteen = (few_label_splits(data, labels_per_class=k) for k in (5, 10, 16))
     assert ids(five, "labeled") < ids(ten, "labeled") < ids(sixteen, "labeled")
     assert ids(ten, "validation") < ids(sixteen, "validation")
     assert ids(five, "test") == ids(sixteen, "test")
-
-
-def test_proxy_is_a_random_part_of_the_pool():
-    rows = random_rows(0, grouped=False)
-    drawn = sum(
-        assign_roles(rows, SplitOptions(5, 0.0, 0.1, None, None, s)).role == ROLES.index("proxy") for s in range(400)
-    )
-    # A row in the pool is drawn with a probability of about 0.1: 40 of 400 times, standard deviation 6. Rows that have
-    # near duplicates are not drawn more often than others.
-    assert max(drawn) < 70
-    single = np.bincount(rows.near, minlength=300)[rows.near] == 1
-    assert min(drawn[single]) > 14
-    assert np.mean(drawn[~single]) < 1.2 * np.mean(drawn[single])
 
 
 # The manifest, saved and loaded

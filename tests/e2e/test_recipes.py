@@ -19,7 +19,6 @@ from hfssl.cli.recipe import parse_recipe
 from hfssl.config.arguments import FitArguments
 from hfssl.config.methods import METHODS
 from hfssl.config.parsing import parse
-from hfssl.errors import ConfigurationError
 from hfssl.models.auto import from_pretrained
 from tests.helpers import ROOT
 
@@ -54,33 +53,6 @@ def test_recipe_parses(path):
 def test_output_dirs_differ():
     folders = [yaml.safe_load(path.read_text(encoding="utf-8"))["output_dir"] for path in RECIPES]
     assert len(set(folders)) == len(folders)
-
-
-def test_flags_win_over_the_recipe():
-    path = ROOT / "recipes/self_training/trec6.yaml"
-    recipe = parse_recipe(["--config", str(path), "--seed", "4", "--learning_rate", "3e-5", "--adapter", "lora"])
-    assert (recipe.config.seed, recipe.config.learning_rate, recipe.adapter.adapter) == (4, 3e-5, "lora")
-
-
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        ([], f"method: expected one of {', '.join(METHODS)}; got nothing"),
-        (["--method", "self-trainin"], "Did you mean 'self_training'?"),
-        (["--method"], "method: expected one of"),
-    ],
-)
-def test_unknown_method(argv, expected):
-    with pytest.raises(ConfigurationError) as caught:
-        parse_recipe(argv)
-    assert expected in str(caught.value)
-
-
-def test_option_of_another_method_is_unknown():
-    path = ROOT / "recipes/supervised/trec6.yaml"
-    with pytest.raises(ConfigurationError) as caught:
-        parse_recipe(["--config", str(path), "--rounds", "3", "--max-steps", "many", "--labels-per-class", "0"])
-    assert len(caught.value.problems) == 3
 
 
 # What the launcher hands to the processes that it starts; there is no accelerator here to start them on.

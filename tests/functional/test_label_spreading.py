@@ -1,18 +1,16 @@
-"""The graph: neighbours, spreading against closed forms, the trust in it, and invalid input."""
+"""The graph: its weights, spreading against closed forms, the trust in it, and invalid input."""
 
 from __future__ import annotations
 
 import logging
 import math
 import tracemalloc
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from scipy import sparse
 
 from hfssl.errors import DataError
-from hfssl.functional import nearest_neighbors as neighbors_module
 from hfssl.functional.label_spreading import (
     GraphTrust,
     agreement_weights,
@@ -21,11 +19,7 @@ from hfssl.functional.label_spreading import (
     normalize_graph,
     spread_labels,
 )
-from hfssl.functional.nearest_neighbors import nearest_neighbors
-
-needs_faiss = pytest.mark.skipif(find_spec("faiss") is None, reason="faiss is not installed")
-APPROXIMATE = ["cells", pytest.param("faiss", marks=needs_faiss)]
-SEARCHES = ["exact", *APPROXIMATE]
+from tests.helpers.blobs import SEARCHES, blobs
 
 
 def edges(rows: int, weights: dict[tuple[int, int], float]) -> sparse.csr_array:
@@ -41,14 +35,6 @@ def closed_form(graph: sparse.csr_array, labels: np.ndarray, num_classes: int, a
     normalized = normalize_graph(graph).toarray()
     onehot = (labels[:, None] == np.arange(num_classes)).astype(float)
     return (1 - alpha) * np.linalg.inv(np.eye(len(labels)) - alpha * normalized) @ onehot
-
-
-def blobs(rows: int, centers: int, seed: int = 0, dimensions: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Rows around `centers` directions, and the number of the direction of each."""
-    generator = np.random.default_rng(seed)
-    which = generator.integers(0, centers, rows)
-    directions = generator.standard_normal((centers, dimensions))
-    return directions[which] + 0.3 * generator.standard_normal((rows, dimensions)), which
 
 
 def some_labeled(classes: np.ndarray, per_class: int, seed: int = 0) -> np.ndarray:
@@ -88,39 +74,9 @@ def test_every_search_gives_a_symmetric_sparse_graph_without_self_loops(search):
     assert np.diff(graph.indptr).min() >= 5
 
 
-@pytest.mark.parametrize("search", SEARCHES)
-def test_neighbors_are_other_rows_and_none_comes_twice(search):
-    vectors, _ = blobs(1500, 6)
-    vectors[:40] = vectors[0]  # rows that are as near to each other as to themselves
-    neighbors, cosines = nearest_neighbors(vectors, 5, search=search)
-    assert not (neighbors == np.arange(1500)[:, None]).any()
-    assert all(len(set(row)) == 5 for row in neighbors.tolist())
-    assert np.allclose(cosines[:40], 1.0, atol=1e-6)
-
-
-@pytest.mark.parametrize("search", APPROXIMATE)
-def test_approximate_searches_find_nearly_all_neighbors_and_the_same_ones_on_every_run(search):
-    vectors, _ = blobs(6000, 40)
-    exact, _ = nearest_neighbors(vectors, 10, search="exact")
-    found, _ = nearest_neighbors(vectors, 10, search=search)
-    again, _ = nearest_neighbors(vectors, 10, search=search)
-    assert np.array_equal(found, again)
-    recall = np.mean([len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]) / 10
-    assert recall > 0.9
-
-
 def test_small_pools_are_searched_exactly():
     vectors, _ = blobs(300, 5)
     assert np.array_equal(knn_graph(vectors, 5).toarray(), knn_graph(vectors, 5, search="exact").toarray())
-
-
-def test_cells_hold_every_row_once_and_stay_small_though_half_of_the_rows_be_equal():
-    unit = neighbors_module._unit_rows(blobs(5000, 3)[0])
-    unit[1000:3500] = unit[0]
-    cells = neighbors_module._cut(unit, np.arange(5000), 0)
-    assert np.array_equal(np.sort(np.concatenate(cells)), np.arange(5000))
-    assert max(map(len, cells)) <= 2 * neighbors_module.CELL_ROWS
-    assert all((np.diff(cell) > 0).all() for cell in cells)
 
 
 def test_memory_grows_with_the_rows_and_not_with_their_square():

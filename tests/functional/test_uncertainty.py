@@ -1,22 +1,12 @@
-"""Uncertainties and weights against numbers worked out by hand."""
+"""Uncertainties against numbers worked out by hand."""
 
 from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 
 from hfssl.functional.uncertainty import bald, entropy, predicted_class_variance, predictive_variance, variation_ratio
-from hfssl.functional.weighting import (
-    WEIGHTINGS,
-    confidence,
-    log_variance,
-    normalize_to_mean_one,
-    one_minus_bald,
-    one_minus_entropy,
-    pseudo_label_weights,
-)
 
 LOG2 = math.log(2)
 
@@ -71,30 +61,3 @@ def test_bald_is_between_zero_and_log_k():
     values = bald(torch.softmax(logits, dim=-1))
     assert values.min() >= 0
     assert 0.1 < values.max() <= math.log(3)
-
-
-def test_weights_by_hand():
-    # -0.1 log(0.01) = 0.1 * 4.605170186; -0.1 log(1e-10) = 0.1 * 23.02585093.
-    assert close(log_variance(torch.tensor([0.01, 0.0], dtype=torch.float64)), [0.4605170186, 2.302585093], 1e-8)
-    probs = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.8, 0.2]], dtype=torch.float64)
-    assert close(one_minus_entropy(probs), [0.0, 1.0, 1 - 0.500402423538188 / LOG2])
-    assert close(one_minus_bald(torch.tensor([0.0, LOG2]), 2), [1.0, 0.0], 1e-6)
-    assert close(confidence(probs), [0.5, 1.0, 0.8])
-
-
-def test_weights_have_mean_one_over_the_selected_rows():
-    assert close(normalize_to_mean_one(torch.tensor([1.0, 2.0, 3.0])), [0.5, 1.0, 1.5])
-    assert torch.equal(normalize_to_mean_one(torch.zeros(3)), torch.zeros(3))
-
-
-@pytest.mark.parametrize("name", WEIGHTINGS)
-def test_every_weighting_trusts_a_sure_row_at_least_as_much_as_an_unsure_one(name):
-    sure, unsure = torch.full((3, 1, 2), 0.5), TWO_PASSES.float()[:, :1]
-    sure[..., 0], sure[..., 1] = 0.99, 0.01
-    unsure = torch.cat([unsure, unsure[:1]])
-    passes = torch.cat([sure, unsure], dim=1)
-    mean = passes.mean(dim=0)
-    variance = predicted_class_variance(passes, mean.argmax(dim=-1))
-    weights = pseudo_label_weights(name, mean, variance, bald(passes))
-    assert weights.mean().item() == pytest.approx(1.0)
-    assert weights[0] == weights[1] if name == "uniform" else weights[0] > weights[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from transformers import (
     BertConfig,
@@ -86,3 +88,14 @@ ATTENTION_ONLY = {
         ModernBertConfig(vocab_size=120, attention_dropout=0.5, pad_token_id=0, **SMALL),
     ),
 }  # fmt: skip
+
+
+def logits(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The logits of `batch` without dropout."""
+    with torch.inference_mode():
+        return model.eval()(**batch).logits
+
+
+def fixed_logits(model: PreTrainedModel) -> torch.Tensor:
+    """The logits of two rows of four token ids."""
+    return logits(model, {"input_ids": torch.arange(5, 13).view(2, 4)})

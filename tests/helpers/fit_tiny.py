@@ -12,10 +12,12 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import torch
 
 import hfssl.pipeline.presets
+from hfssl.evaluation.verdict import Verdict
 from hfssl.pipeline.presets import Preset
 from hfssl.training.trainer import SSLTrainer
 
@@ -46,6 +48,28 @@ TINY = Preset(
     },
     max_pool_rows=40,
 )
+
+
+def fit_options(table: Path, backbone: Path, output_dir: Path) -> dict:
+    """Options of `fit` with the preset `quick`."""
+    return {
+        "train": str(table),
+        "backbone": str(backbone),
+        "preset": "quick",
+        "labels_per_class": 10,
+        "output_dir": str(output_dir),
+        "quiet": True,
+        "max_length": 32,
+    }
+
+
+def select(monkeypatch, stage: str) -> None:
+    """Makes the verdict select this stage."""
+
+    def judge(probs, labels, **others):
+        return Verdict(stage, stage != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up.")
+
+    monkeypatch.setattr("hfssl.pipeline.fit.judge", judge)
 
 
 def run(request: dict) -> None:

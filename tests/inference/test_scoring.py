@@ -16,36 +16,20 @@ from peft import LoraConfig
 from torch import nn
 from transformers import AutoTokenizer, BertForSequenceClassification
 
-from hfssl.data.batching import WINDOW_ROWS, token_windows
-from hfssl.errors import DataError, ModelError
-from hfssl.functional.uncertainty import bald, predictive_variance, variation_ratio
-from hfssl.inference.predictions import MCDropoutResult, combine
-from hfssl.inference.scoring import (
-    dropout_active,
-    layer_embeddings,
-    mc_dropout,
-    mean_embeddings,
-    predict_logits,
-    token_budget_batches,
-)
+from hfssl.data.batching import WINDOW_ROWS
+from hfssl.errors import ModelError
+from hfssl.inference.scoring import dropout_active, layer_embeddings, mc_dropout, mean_embeddings, predict_logits
 from hfssl.models.adapters import add_adapter
 from hfssl.runtime import cpu_kernels
 from tests.helpers.encoders import ATTENTION_ONLY, build, tiny_bert_config
 from tests.helpers.ranks import logs, run_ranks
-from tests.helpers.texts import WORDS
+from tests.helpers.token_rows import make_dataset
 
 
 def tiny_bert(vocabulary: int, dropout: float = 0.1, **settings) -> BertForSequenceClassification:
     settings |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, "num_labels": 3}
     settings |= {"initializer_range": 0.3}  # logits far enough apart to see what dropout does to them
     return build(BertForSequenceClassification, tiny_bert_config(vocabulary, **settings))
-
-
-def make_dataset(tokenizer, rows: int = 50, longest: int = 30, last: str | None = None) -> Dataset:
-    generator = np.random.default_rng(0)
-    texts = [" ".join(generator.choice(WORDS, size=length)) for length in generator.integers(1, longest, size=rows)]
-    texts = texts if last is None else [*texts[:-1], last]
-    return Dataset.from_dict({"text": texts, "label": [-1] * rows} | dict(tokenizer(texts)))
 
 
 @pytest.fixture(scope="module")
@@ -112,41 +96,6 @@ def test_bf16_statistics_are_near_those_of_fp32_and_reuse_the_trunk(model, datas
     np.testing.assert_allclose(rounded.deterministic_probs, exact.deterministic_probs, atol=0.05)
     assert not np.array_equal(rounded.deterministic_probs, exact.deterministic_probs)
     assert "runs the whole model" not in caplog.text
-
-
-def test_batches_keep_to_the_token_budget_and_hold_each_row_once():
-    lengths = np.random.default_rng(0).integers(1, 100, size=500)
-    batches = token_budget_batches(lengths, 400)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
-    assert all(len(rows) * lengths[rows].max() <= 400 for rows in batches)
-    assert len(batches) < 1.2 * lengths.sum() / 400 + 1
-    assert [rows.tolist() for rows in token_budget_batches(np.array([3, 900]), 400)] == [[1], [0]]
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("mask", [True, False])
-def test_padding_equals_the_tokenizers_own(dataset, tiny_tokenizer_dir, side, mask):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir, padding_side=side)
-    if not mask:
-        dataset = dataset.remove_columns("attention_mask")
-    rows = np.array([31, 28, 44, 30])
-    windows = list(token_windows(dataset, tokenizer, rows=20))
-    assert [(window.start, window.stop) for window in windows] == [(0, 20), (20, 40), (40, 50)]
-    for window in windows:
-        inside = rows[(window.start <= rows) & (rows < window.stop)]
-        if not len(inside):
-            continue
-        columns = [name for name in tokenizer.model_input_names if name in dataset.column_names]
-        expected = tokenizer.pad(dataset.select_columns(columns)[inside], return_tensors="pt")
-        padded = window.padded(inside)
-        assert padded.keys() == expected.keys()
-        assert all(torch.equal(padded[name], expected[name]) for name in padded)
-
-
-def test_columns_of_unequal_length_are_refused(tiny_tokenizer):
-    dataset = Dataset.from_dict({"input_ids": [[2, 3], [2, 3, 4]], "attention_mask": [[1, 1], [1, 1]]})
-    with pytest.raises(DataError, match="'attention_mask' to be as long as 'input_ids'"):
-        list(token_windows(dataset, tiny_tokenizer))
 
 
 def test_pools_of_several_windows_keep_their_order_and_only_the_results_grow(model, tiny_tokenizer):
@@ -304,37 +253,6 @@ def test_batch_norm_and_layer_drop_stay_in_eval_mode():
     assert torch.equal(mean, model.norm.running_mean)
     assert model.training
     assert model.norm.training
-
-
-def test_combining_models_equals_one_run_over_all_their_passes():
-    """Two models, three passes each, two rows, two classes; the joint numbers from the stacked passes themselves."""
-    passes = torch.tensor(
-        [
-            [[[0.9, 0.1], [0.5, 0.5]], [[0.8, 0.2], [0.4, 0.6]], [[0.7, 0.3], [0.6, 0.4]]],
-            [[[0.2, 0.8], [0.5, 0.5]], [[0.4, 0.6], [0.5, 0.5]], [[0.3, 0.7], [0.5, 0.5]]],
-        ]
-    )
-
-    def result(probs):
-        return MCDropoutResult(
-            mean_probs=probs.mean(0).numpy(),
-            vote_shares=nn.functional.one_hot(probs.argmax(-1), 2).float().mean(0).numpy(),
-            deterministic_probs=probs[0].numpy(),
-            predictive_variance=predictive_variance(probs).numpy(),
-            bald=bald(probs).numpy(),
-        )
-
-    joint = combine([result(probs) for probs in passes])
-    stacked = passes.flatten(0, 1)
-    np.testing.assert_allclose(joint.mean_probs, stacked.mean(0), atol=1e-6)
-    np.testing.assert_allclose(joint.predictive_variance, predictive_variance(stacked), atol=1e-6)
-    np.testing.assert_allclose(joint.bald, bald(stacked), atol=1e-6)
-    np.testing.assert_allclose(joint.variation_ratio, variation_ratio(stacked), atol=1e-6)
-    # By hand, first row, first class: 0.9 0.8 0.7 0.2 0.4 0.3 have mean 0.55 and mean square 2.23 / 6.
-    assert joint.predictive_variance[0, 0] == pytest.approx(2.23 / 6 - 0.55**2, abs=1e-6)
-    assert joint.variation_ratio[0] == pytest.approx(0.5)  # three votes each
-    np.testing.assert_allclose(joint.deterministic_probs[0], [0.55, 0.45], atol=1e-6)
-    assert joint.predicted.tolist() == [0, 0]
 
 
 # --- ranks -----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from hfssl.models.adapters import (
 from hfssl.models.auto import from_pretrained
 from hfssl.models.introspection import body_and_head_parameters
 from hfssl.models.loading import load_classifier, load_masked_lm
-from tests.helpers.encoders import make_encoder, tiny_bert_config
+from tests.helpers.encoders import logits, make_encoder, tiny_bert_config
 
 NAMES = ["plot", "fresh", "rotten"]
 TARGETS = {
@@ -48,11 +48,6 @@ def two_label_base(tmp_path, tiny_tokenizer):
     return folder
 
 
-@pytest.fixture
-def batch(tiny_tokenizer):
-    return tiny_tokenizer(["the film was great", "dull"], padding=True, return_tensors="pt")
-
-
 def trained(base, **settings) -> PeftModel:
     """A three-class adapter after a few steps' worth of noise, so that no part of it is as it began."""
     model = load_classifier(base, NAMES, seed=0, **settings)
@@ -63,11 +58,6 @@ def trained(base, **settings) -> PeftModel:
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
-
-
-def logits(model, batch):
-    with torch.inference_mode():
-        return model.eval()(**batch).logits
 
 
 def test_a_fresh_adapter_comes_from_its_seed_and_changes_nothing_yet(tiny_backbone, batch):

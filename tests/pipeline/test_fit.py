@@ -3,56 +3,26 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
 from datasets import load_from_disk
-from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import hfssl.pipeline.fit
-import hfssl.pipeline.presets
 import hfssl.pipeline.stages.self_training
 from hfssl.errors import ConfigurationError
-from hfssl.evaluation.temperature_scaling import fit_temperature
-from hfssl.evaluation.verdict import Verdict
-from hfssl.metrics.classification import evaluate_probs
 from hfssl.pipeline.fit import fit
-from hfssl.reporting.closing_table import closing_table
 from hfssl.reporting.results import results_schema
 from hfssl.runtime.files import sha256_of
-from tests.helpers.fit_tiny import TINY, run
+from tests.helpers.fit_tiny import run
 from tests.helpers.ranks import logs, run_ranks
 from tests.helpers.texts import CUES, FILLERS, make_text, write_csv
-
-
-@pytest.fixture
-def tiny_preset(monkeypatch):
-    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
-
-
-def fit_options(table: Path, backbone: Path, output_dir: Path) -> dict:
-    return {
-        "train": str(table),
-        "backbone": str(backbone),
-        "preset": "quick",
-        "labels_per_class": 10,
-        "output_dir": str(output_dir),
-        "quiet": True,
-        "max_length": 32,
-    }
-
-
-@pytest.fixture
-def options(table, tiny_backbone, tmp_path) -> dict:
-    return fit_options(table, tiny_backbone, tmp_path / "run")
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
@@ -244,25 +214,6 @@ def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeyp
 
 
 @pytest.mark.usefixtures("tiny_preset")
-@pytest.mark.parametrize("pretext", [False, True])
-def test_with_cross_fitting_the_labeled_rows_speak_for_the_verdict_too(options, pretext):
-    results = fit(**options, pretext=pretext, rounds=1, cross_fit=2).results
-    splits = load_from_disk(str(Path(options["output_dir"]) / "splits"))
-    rows = len(splits["validation"]) + len(splits["labeled"])
-    reasons = " ".join(results["verdict"]["reasons"])
-    assert f"of {rows} held-out rows right" in reasons
-    assert (
-        f"{len(splits['labeled'])} of the held-out rows are the labeled ones, by cross-fitting in 2 folds" in reasons
-    )
-    assert "on which models of different folds agree: labels only " in reasons
-    assert ("pretext-adapted" in reasons) == pretext
-    assert "cross_fitting" not in [
-        stage["name"] for stage in results["stages"]
-    ]  # it makes no model that could be kept
-    assert not list((Path(options["output_dir"]) / "stages" / "cross_fitting").rglob("*.safetensors"))
-
-
-@pytest.mark.usefixtures("tiny_preset")
 def test_a_class_prior_that_the_user_knows_is_trained_on_and_reported(options):
     shares = "plot=1, good=1, bad=2"
     results = fit(**options, pretext=False, rounds=1, class_prior=shares).results
@@ -277,86 +228,6 @@ def test_a_class_prior_that_the_user_knows_is_trained_on_and_reported(options):
 def test_one_fold_is_refused(options):
     with pytest.raises(ConfigurationError, match="cross_fit must be 0 or at least 2 folds, got 1"):
         fit(**options, cross_fit=1)
-
-
-def logits_of(folder: str, stage: str) -> dict[str, np.ndarray]:
-    with np.load(Path(folder) / "stages" / stage / "logits.npz") as saved:
-        return dict(saved)
-
-
-class NoVerdict(Exception):
-    """Ends a run where its verdict would be given."""
-
-
-@pytest.fixture(scope="module")
-def up_to_the_verdict(table, tiny_backbone, tmp_path_factory) -> Path:
-    """A run that is to be refit, with all stages before its verdict."""
-    folder = tmp_path_factory.mktemp("judged") / "run"
-
-    def no_verdict(*_, **__):
-        raise NoVerdict
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
-        patch.setattr(hfssl.pipeline.fit, "judge", no_verdict)
-        with pytest.raises(NoVerdict):
-            fit(**{**fit_options(table, tiny_backbone, folder), "refit": True})
-    return folder
-
-
-@pytest.mark.usefixtures("tiny_preset")
-@pytest.mark.parametrize("selected", ["labels_only", "labels_only_after_pretext", "self_training"])
-def test_what_the_verdict_keeps_is_refit_on_all_labels(options, up_to_the_verdict, monkeypatch, selected):
-    def verdict(probs, labels, **others):
-        return Verdict(
-            selected, selected != "labels_only", 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up."
-        )
-
-    shutil.copytree(up_to_the_verdict, options["output_dir"])
-    monkeypatch.setattr(hfssl.pipeline.fit, "judge", verdict)
-    results = fit(**options, refit=True, resume=True).results
-    assert (results["selected_stage"], results["final_stage"]) == (selected, "refit")
-    stage = results["stages"][-1]
-    assert stage["name"] == "refit"
-    assert stage["metrics"]["validation"] is None  # it has learned from these rows
-    assert set(stage["metrics"]["test"]) == {"accuracy", "macro_f1", "nll", "ece"}
-    folder = options["output_dir"]
-    done = json.loads((Path(folder) / "stages/refit/done.json").read_text())
-    learned = {key for manifest in done["manifests"] for key in manifest["fingerprints"]}
-    roles = json.loads((Path(folder) / "splits/manifest.json").read_text())["roles"]
-    assert learned >= {*roles["labeled"]["fingerprints"], *roles["validation"]["fingerprints"]}
-    assert not learned & {*roles["test"]["fingerprints"], *roles["proxy"]["fingerprints"]}
-    # How much better than labels only each stage is on the test part, counted on the same rows.
-    accuracies = {stage["name"]: stage["metrics"]["test"]["accuracy"] for stage in results["stages"]}
-    baseline = accuracies.pop("labels_only")
-    assert set(results["test_gains"]) == set(accuracies) == {"labels_only_after_pretext", "self_training", "refit"}
-    for name, found in results["test_gains"].items():
-        assert found["gain"] == pytest.approx(accuracies[name] - baseline)
-        assert found["interval"][0] < found["gain"] < found["interval"][1]
-    # What lies in model/ is the refit model, divided by the temperature of the one that it repeats.
-    assert set(logits_of(folder, "refit")) == {"test"}
-    expected = evaluate_probs(
-        softmax(logits_of(folder, "refit")["test"] / results["temperature"], axis=-1),
-        np.asarray(load_from_disk(str(Path(folder) / "splits"))["test"]["label"]),
-    )
-    assert results["final_metrics"] == {"test": expected}
-    before = logits_of(folder, selected)
-    validation = np.asarray(load_from_disk(str(Path(folder) / "splits"))["validation"]["label"])
-    assert results["temperature"] == pytest.approx(fit_temperature(before["validation"], validation))
-    new_teachers = TINY.self_training["num_teachers"] if selected == "self_training" else 0
-    assert len(list(Path(folder, "stages/refit").glob("teacher-*/model"))) == new_teachers
-    assert "refit, all labels" in closing_table(results)
-    assert "Refit on all labels (final)" in (Path(folder) / "README.md").read_text()
-
-
-def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_path, monkeypatch):
-    monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", replace(TINY, refit=True))
-    rows = [{"text": make_text(i, name) + " indeed", "label": name} for i in range(300, 306) for name in CUES]
-    options["validation"] = str(write_csv(tmp_path / "validation.csv", rows))
-    with pytest.raises(ConfigurationError, match="leave out one of the two"):
-        fit(**options, refit=True)
-    results = fit(**options, rounds=0, pretext=False).results
-    assert results["final_stage"] == results["selected_stage"] == "labels_only"
 
 
 @pytest.mark.usefixtures("tiny_preset")

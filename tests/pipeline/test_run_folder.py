@@ -94,15 +94,6 @@ def test_commands_on_an_older_run_say_what_to_give_instead(run, command, capsys)
     assert model_and_splits(folder / "model") == (folder / "model", None)  # what it names is taken
 
 
-def test_the_results_of_a_recipe_are_no_run_of_fit(tmp_path):
-    """recipes/train.py writes a `results.json` of its own, without stages, and without a schema version."""
-    (tmp_path / "results.json").write_text('{"method": "supervised", "metrics": {}}')
-    assert read_results(tmp_path) == {"method": "supervised", "metrics": {}}
-    (tmp_path / "results.json").write_text("{")
-    with pytest.raises(ModelError, match="cannot be read"):
-        read_results(tmp_path)
-
-
 def test_a_stage_runs_once_and_its_record_survives_the_disk(tmp_path):
     run = RunFolder(tmp_path, {}, resume=False, overwrite=False)
     runs = []
@@ -116,15 +107,6 @@ def test_a_stage_runs_once_and_its_record_survives_the_disk(tmp_path):
     assert run.run_once("labels_only", work) == run.done("labels_only") == first
     assert len(runs) == 1
     assert run.done("self_training") is None
-
-
-def test_a_stage_record_that_cannot_be_read_is_one_sentence(run):
-    marker = Path(run["output_dir"]) / "stages/labels_only/done.json"
-    record = json.loads(marker.read_text())
-    for content in ('{"metr', json.dumps(record | {"other": 1})):
-        marker.write_text(content)
-        with pytest.raises(ConfigurationError, match="Expected the record of the stage 'labels_only' in .*: delete"):
-            fit(**run, resume=True)
 
 
 def test_an_unfinished_run_is_not_pushed(run):

@@ -8,22 +8,13 @@ import io
 import re
 from html.parser import HTMLParser
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from hfssl.reporting import figures
-from hfssl.reporting.formatting import duration
 from hfssl.reporting.html_report import build_report
 from hfssl.reporting.results import gains_row_by_row
-from hfssl.reporting.sections import (
-    calibration_section,
-    confusion_section,
-    data_section,
-    rounds_section,
-    stages_section,
-)
+from tests.helpers.run_results import make_results
 
 VOID_TAGS = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -53,79 +44,6 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.texts).split())
-
-
-def make_results(names, rows: int = 60, seed: int = 0):
-    """Results and evidence of a made-up run with `len(names)` classes and `rows` test rows."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, len(names), rows)
-    probs = {}
-    for stage, strength in (("labels_only", 2.0), ("self_training", 4.0)):
-        logits = rng.normal(size=(rows, len(names)))
-        logits[np.arange(rows), labels] += strength
-        probs[stage] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    metrics = {"accuracy": 0.8125, "macro_f1": 0.75, "nll": 0.5, "ece": 0.0625}
-    results = {
-        "schema_version": 2,
-        "seed": 7,
-        "command": "hfssl fit --train a.csv",
-        "versions": {"torch": "2.13.0"},
-        "hardware": {"cpu": "2 cores", "accelerator": None},
-        "data": {
-            "counts": {
-                "labeled": dict.fromkeys(names, 16),
-                "unlabeled": {"(unlabeled)": 1234},
-                "validation": {},
-                "test": {name: int((labels == i).sum()) for i, name in enumerate(names)},
-            },
-            "label_names": list(names),
-            "warnings": ["3 rows were cut."],
-        },
-        "stages": [
-            {"name": "labels_only", "metrics": {"validation": None, "test": metrics}, "seconds": 3.21, "config": {}},
-            {
-                "name": "self_training",
-                "metrics": {"validation": None, "test": metrics | {"accuracy": 0.875}},
-                "seconds": 125.0,
-                "config": {"learning_rate": 5e-5, "lora": {"r": 16}},
-            },
-        ],
-        "verdict": {
-            "use_unlabeled": True,
-            "gain": 0.0625,
-            "interval": [-0.01, 0.135],
-            "reasons": ["It helped on the proxy."],
-            "sentence": "The unlabeled rows helped by 6.3 points.",
-        },
-        "selected_stage": "self_training",
-        "final_stage": "self_training",
-        "temperature": 1.25,
-    }
-    evidence = {
-        "curves": {
-            "labels_only": [{"step": s, "loss": 2.0 / (s + 1)} for s in range(5)],
-            "self_training": [{"step": s, "loss": 3.0 / (s + 1)} for s in range(60)]
-            + [{"step": 60, "eval_loss": 1.0}],
-        },
-        "predictions": {"test": {"labels": labels.tolist(), "probs": {s: p.tolist() for s, p in probs.items()}}},
-        "rounds": [
-            {
-                "round": 1, "selected": 100, "per_class": {}, "mean_weight": 0.5, "mean_bald": 0.1,
-                "pool_agreement": None, "pseudo_label_accuracy": 0.75, "validation": None, "seconds": 4.0,
-            },
-            {
-                "round": 2, "selected": 200, "per_class": {}, "mean_weight": 0.6, "mean_bald": 0.05,
-                "pool_agreement": 0.9, "pseudo_label_accuracy": 0.875, "validation": None, "seconds": 4.0,
-            },
-        ],
-        "examples": [
-            {"text": "surely wrong", "label": 0, "predicted": 1, "probability": 0.99},
-            {"text": "right", "label": 1, "predicted": 1, "probability": 0.995},
-            {"text": "less surely wrong", "label": names[1], "predicted": names[0], "probability": 0.6},
-        ],
-        "warnings": ["3 rows were cut.", "The pool is small."],
-    }  # fmt: skip
-    return results, evidence
 
 
 def built(tmp_path, results, evidence) -> str:
@@ -220,26 +138,6 @@ def test_label_names_and_texts_are_only_text(tmp_path, recwarn):
     assert not [w for w in recwarn if "Glyph" in str(w.message)]  # nothing was drawn that the font lacks
 
 
-def test_dollar_names_are_drawn_literally_and_no_setting_leaks():
-    # Were "$...$" read as mathematics, both names would be drawn the same (mathtext ignores spaces), and
-    # "$\\frac{1}{$" would raise.
-    before = dict(matplotlib.rcParams)
-    tight = figures.class_counts({"labeled": [1, 1]}, ["$ab$", "b"])
-    spaced = figures.class_counts({"labeled": [1, 1]}, ["$a b$", "b"])
-    assert tight.uri != spaced.uri
-    figures.class_counts({"labeled": [1, 1]}, ["$\\frac{1}{$", "\\undefined"])
-    assert dict(matplotlib.rcParams) == before
-
-
-def test_names_that_cannot_be_drawn_become_numbers_that_a_table_resolves():
-    names = ["ok", "日本", "", "same long beginning of a name 1", "same long beginning of a name 2"]
-    assert figures.drawable_names(names) == ["ok", "#1", "#2", "#3", "#4"]
-    results, evidence = make_results(names)
-    table = data_section(results, evidence).tables[-1]
-    assert table.title == "All 5 classes"
-    assert table.rows[1][:2] == ["#1", "日本"]
-
-
 def test_lone_surrogates_do_not_stop_the_report(tmp_path):
     results, evidence = make_results(["fresh", "rotten"])
     evidence["examples"][0]["text"] = "broken \ud800 text"
@@ -253,44 +151,6 @@ def test_any_number_of_classes(tmp_path, classes):
     page = Page(built(tmp_path, results, evidence))
     assert page.tags.count("img") == 6
     assert ("All 150 classes" in page.text) == (classes == 150)
-
-
-def test_top_confusions_by_hand():
-    # Truth 0 0 0 1 1, guess 1 1 0 0 1: class 0 was taken for 1 twice of three times, class 1 for 0 once of twice.
-    results, evidence = make_results(["a", "b"])
-    guess = np.eye(2)[[1, 1, 0, 0, 1]]
-    evidence["predictions"] = {"test": {"labels": [0, 0, 0, 1, 1], "probs": {"self_training": guess}}}
-    section = confusion_section(results, evidence)
-    assert section.tables[0].rows == [["a", "b", "2", "66.7"], ["b", "a", "1", "50.0"]]
-    # Class a: precision 1/2, recall 1/3, F1 2/5. Class b: precision 1/3, recall 1/2, F1 2/5.
-    assert section.tables[1].rows == [["a", "3", "50.0", "33.3", "40.0"], ["b", "2", "33.3", "50.0", "40.0"]]
-
-
-def test_the_saved_models_reliability_includes_its_temperature():
-    # Logit gaps ln 9 (p = .9). Divided by T = 2: ln 3, p = .75. Three of four rows are right: ECE .15 before, 0 after.
-    results, evidence = make_results(["a", "b"])
-    results["temperature"] = 2.0
-    evidence["predictions"] = {"test": {"labels": [0, 0, 0, 1], "probs": {"self_training": [[0.9, 0.1]] * 4}}}
-    assert "a mean confidence of 75.0% and is correct on 75.0%: about right" in (
-        calibration_section(results, evidence).caption
-    )
-    results["temperature"] = None
-    assert "a mean confidence of 90.0% and is correct on 75.0%: 15.0 points too high" in (
-        calibration_section(results, evidence).caption
-    )
-
-
-def test_unlabeled_rows_among_the_predictions_are_left_out():
-    results, evidence = make_results(["a", "b"])
-    evidence["predictions"] = {"test": {"labels": [0, -1], "probs": {"self_training": [[0.9, 0.1], [0.2, 0.8]]}}}
-    assert confusion_section(results, evidence).tables[-1].rows[0][1] == "1"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (125, "2 min 5 s"), (7640, "2 h 7 min")]
-)
-def test_durations_read_well(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_missing_evidence_is_said_and_nothing_is_drawn(tmp_path):
@@ -320,29 +180,10 @@ def test_a_run_without_any_held_out_label_still_has_its_report(tmp_path):
     assert "temperature" not in text
 
 
-def test_validation_is_shown_where_there_is_no_test_part():
-    results, _ = make_results(["fresh", "rotten"])
-    for stage in results["stages"]:
-        stage["metrics"] = {"validation": stage["metrics"]["test"], "test": None}
-    results["data"]["counts"] |= {"validation": {"fresh": 3, "rotten": 5}, "test": {}}
-    section = stages_section(results)
-    assert section.tables[0].groups == [("", 1), ("validation (8 rows)", 3), ("", 1)]
-    assert section.caption.startswith("Accuracy on the 8 rows of the validation part")
-
-
 def test_losses_that_are_not_finite_are_counted_and_not_drawn(tmp_path):
     results, evidence = make_results(["fresh", "rotten"])
     evidence["curves"] = {"labels_only": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": float("nan")}]}
     assert "1 recorded losses were not finite" in Page(built(tmp_path, results, evidence)).text
-
-
-def test_rounds_without_hidden_labels_say_so():
-    _, evidence = make_results(["fresh", "rotten"])
-    for record in evidence["rounds"]:
-        record["pseudo_label_accuracy"] = record["pool_agreement"] = None
-    section = rounds_section(make_results(["a", "b"])[0], evidence)
-    assert "unknown" in section.caption
-    assert section.figure is not None
 
 
 def test_inputs_are_left_as_they_were(tmp_path):

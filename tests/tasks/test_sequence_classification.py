@@ -8,11 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from hfssl.config.methods import METHODS, resolve
-from hfssl.config.tasks import TASKS
-from hfssl.errors import ConfigurationError
-from hfssl.reporting.task_facts import Metric
-from hfssl.tasks.base import Task
 from hfssl.tasks.registry import get_task
 
 TASK = get_task()
@@ -78,43 +73,3 @@ def test_metrics_are_what_evaluate_returns():
     assert found["accuracy"] == 0.5
     assert found["nll"] == pytest.approx(TASK.nll(probs, labels)) == pytest.approx(-math.log(0.8 * 0.4) / 2)
     assert TASK.decision_metric in found
-
-
-@pytest.mark.parametrize(
-    ("metric", "value", "shown"),
-    [
-        (Metric("a", "a"), 0.9149, "91.5"),
-        (Metric("a", "a", in_points=False), 0.25, "0.250"),
-        (Metric("a", "a"), None, "-"),
-    ],
-)
-def test_numbers_in_tables(metric, value, shown):
-    assert metric.shown(value) == shown
-
-
-def test_every_task_is_there():
-    for name, path in TASKS.items():
-        assert issubclass(resolve(path), Task)
-        assert get_task(name).name == name
-
-
-def test_an_unknown_task_is_one_sentence():
-    with pytest.raises(ConfigurationError, match="expected one of sequence_classification.*Did you mean"):
-        get_task("sequence_clasification")
-
-
-class PerToken(Task):
-    name, title, row_vectors = "per_token", "one label per token", False
-
-
-def test_what_a_task_cannot_do_is_said():
-    with pytest.raises(ConfigurationError, match="label_spreading needs one embedding per row"):
-        PerToken().require_row_vectors("label_spreading")
-    get_task().require_row_vectors("label_spreading")
-
-
-def test_a_method_that_is_not_defined_names_those_that_are():
-    supported = {name: method.tasks for name, method in METHODS.items()} | {"tagger": ("per_token",)}
-    with pytest.raises(ConfigurationError, match="not defined for the task 'per_token'.*one of tagger"):
-        PerToken().require_method("self_training", supported)
-    get_task().require_method("self_training", supported)

@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 
 import hfssl
 from hfssl.config.methods import METHODS
-from hfssl.errors import TrainingError
 from hfssl.models.checkpoints import save_checkpoint
-from hfssl.models.extra_modules import ExtraModules, extra_modules_of
+from hfssl.models.extra_modules import extra_modules_of
 from hfssl.models.heads import logit_layer
 from hfssl.training.stateful import METHOD_STATE
 from tests.helpers import ROOT
@@ -128,17 +127,6 @@ def test_the_logit_layer_is_not_looked_for_in_them(tiny_backbone, tmp_path):
     assert not extra_modules_of(trainer.model)
 
 
-def test_attaching_within_a_block_leaves_things_as_they_were():
-    model, extra = torch.nn.Linear(2, 2), ExtraModules({"head": torch.nn.Linear(2, 1)})
-    extra.attach(model)
-    with extra.attached_to(model, attached=False):
-        assert len(list(model.parameters())) == 2
-    assert len(list(model.parameters())) == 4
-    extra.detach(model)
-    extra.detach(model)
-    assert len(list(model.parameters())) == 2
-
-
 @pytest.mark.distributed
 def test_two_ranks_equal_one_rank(tiny_backbone, tmp_path):
     settings = {"method": "projected", "dropout": False, "max_steps": 4, "logging_steps": 1, "save_steps": 4}
@@ -158,9 +146,3 @@ def test_two_ranks_equal_one_rank(tiny_backbone, tmp_path):
     states = torch.load(tmp_path / "two/checkpoint-4" / METHOD_STATE, weights_only=True)["extra_modules"]
     for name, value in one.extra_modules.state_dict().items():
         torch.testing.assert_close(states[name], value, rtol=0, atol=2e-5)
-
-
-def test_the_model_itself_is_no_extra_module():
-    model = torch.nn.Linear(2, 2)
-    with pytest.raises(TrainingError, match="found the model itself among them: leave it out"):
-        ExtraModules({"own": torch.nn.Sequential(model)}).attach(model)

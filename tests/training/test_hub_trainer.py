@@ -16,6 +16,7 @@ from hfssl.cli.recipe import parse_recipe, train_recipe
 from hfssl.config.methods import METHODS
 from hfssl.errors import ModelError
 from tests.helpers import ROOT
+from tests.helpers.encoders import fixed_logits
 from tests.helpers.hub_server import REPO, Fault, HubServer, files
 from tests.helpers.train_tiny import LABEL_NAMES, make_trainer, weights_digest
 
@@ -34,11 +35,6 @@ with torch.no_grad():
 
 def pushing_trainer(backbone, folder, **settings):
     return make_trainer(backbone, folder, push_to_hub=True, hub_model_id=REPO, **settings)
-
-
-def logits(model) -> torch.Tensor:
-    with torch.no_grad():
-        return model.eval()(input_ids=IDS).logits
 
 
 def loaded_elsewhere(server: HubServer, tmp_path) -> tuple[torch.Tensor, str]:
@@ -66,11 +62,11 @@ def test_pushes_on_the_way_and_at_the_end_load_by_id_in_a_fresh_process_to_the_b
     trainer.push_to_hub(tags="final")
     assert titles(hub)[2:] == ["End of training"]
     pushed, names = loaded_elsewhere(hub, tmp_path)
-    assert torch.equal(pushed, logits(trainer.model))
+    assert torch.equal(pushed, fixed_logits(trainer.model))
     assert str(LABEL_NAMES) in names
     third = hfssl.from_pretrained(REPO, revision=on_the_way.oid)
-    assert torch.equal(logits(third), logits(hfssl.from_pretrained(tmp_path / "run" / "checkpoint-3")))
-    assert not torch.equal(logits(third), pushed)
+    assert torch.equal(fixed_logits(third), fixed_logits(hfssl.from_pretrained(tmp_path / "run" / "checkpoint-3")))
+    assert not torch.equal(fixed_logits(third), pushed)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
@@ -173,7 +169,7 @@ def test_a_push_on_the_way_that_fails_is_warned_of_and_the_last_one_can_be_repea
     with pytest.raises(ModelError, match="got the status 503"):
         trainer.push_to_hub()
     saved = hfssl.from_pretrained(tmp_path / "run")  # nothing is lost
-    assert torch.equal(logits(saved), logits(trainer.model))
+    assert torch.equal(fixed_logits(saved), fixed_logits(trainer.model))
     hub.faults = [Fault("POST", "/commit/", 503)]
     trainer.push_to_hub()
     assert titles(hub) == ["End of training"]
@@ -196,7 +192,7 @@ def test_push_to_hub_without_the_argument(hub, tiny_backbone, tmp_path):
     trainer.train()
     assert hub.log == []
     trainer.push_to_hub()
-    assert torch.equal(logits(hfssl.from_pretrained(REPO)), logits(trainer.model))
+    assert torch.equal(fixed_logits(hfssl.from_pretrained(REPO)), fixed_logits(trainer.model))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +217,9 @@ def test_a_recipe_pushes_what_it_has_made(hub, small_table, tiny_backbone, tmp_p
         assert "model.safetensors" in pushed  # merged: a backbone for the next recipe
         assert hfssl.load_classifier(REPO, ["a", "b"], seed=0).config.num_labels == 2
     else:
-        assert torch.equal(logits(hfssl.from_pretrained(REPO)), logits(hfssl.from_pretrained(tmp_path / "out/model")))
+        assert torch.equal(
+            fixed_logits(hfssl.from_pretrained(REPO)), fixed_logits(hfssl.from_pretrained(tmp_path / "out/model"))
+        )
         assert {result.metric_type for result in card.data.eval_results} == {"accuracy", "f1"}
         assert "95% interval" in card.text
 

@@ -7,7 +7,6 @@ import torch
 
 from hfssl.errors import TrainingError
 from hfssl.training.loss_log import LossLog, loss_terms
-from hfssl.training.prepared_model import PreparedModel
 
 CPU = torch.device("cpu")
 
@@ -39,21 +38,6 @@ def test_the_first_bad_step_of_any_rank_stops_all(tmp_path):
     (tmp_path / "checkpoint-2" / "hfssl_complete").touch()
     with pytest.raises(TrainingError, match=r"at step 3 of 9; the last good state is in .*checkpoint-2"):
         log.raise_if_not_finite(9, tmp_path)
-
-
-def test_what_preparing_a_model_added_is_taken_off_and_nothing_else():
-    model = torch.nn.Linear(2, 2)
-    model.mine = 1
-    prepared = PreparedModel(model)
-    prepared.note_before()
-    model.forward, model.mark = (lambda rows: rows), True
-    prepared.note_before()  # a second preparation is no new start
-    prepared.note_after()
-    model.later = 2
-    prepared.restore()
-    assert (model.mine, model.later) == (1, 2)
-    assert model.forward.__func__ is torch.nn.Linear.forward
-    assert not hasattr(model, "mark")
 
 
 @pytest.mark.parametrize(

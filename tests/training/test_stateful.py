@@ -107,9 +107,3 @@ def test_a_state_that_does_not_fit_is_one_sentence(tmp_path, content, message):
     file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
     with pytest.raises(TrainingError, match=message):
         load_states({"a": Counts()}, tmp_path)
-
-
-def test_a_folder_that_is_no_checkpoint_is_refused(tiny_backbone, tmp_path):
-    trainer = make_trainer(tiny_backbone, tmp_path)
-    with pytest.raises(TrainingError, match="Expected a checkpoint in .*, found no trainer_state.json there"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-77"))

@@ -17,10 +17,8 @@ import hfssl.pipeline.presets
 from hfssl.cli.recipe import parse_recipe
 from hfssl.config.arguments import FitArguments
 from hfssl.config.parsing import parse
-from hfssl.errors import ConfigurationError
-from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.pipeline.run_folder import HOW
-from hfssl.training.config import SSLConfig, changed_settings
+from hfssl.training.config import SSLConfig
 from tests.helpers import ROOT
 from tests.helpers.fit_tiny import TINY
 from tests.helpers.rounds_tiny import self_train
@@ -142,14 +140,6 @@ trainer.push_to_hub(tags="final")
     assert not [path for path in asked if "space" in path or "bucket" in path]
 
 
-def test_a_tracker_that_is_not_installed_is_said_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("hfssl.config.arguments.find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"wandb, which is not installed; run pip install 'hfssl\[wandb\]'"):
-        SSLConfig(output_dir=str(tmp_path), use_cpu=True, report_to="wandb")
-    with pytest.raises(ConfigurationError, match="trackio, which is not installed"):
-        FitArguments(train="x.csv", output_dir=str(tmp_path), report_to="trackio")
-
-
 @needs("tensorboard")
 def test_recipes_and_fit_take_a_tracker():
     recipe = parse_recipe(["--config", str(ROOT / "recipes/self_training/trec6.yaml"), "--report_to", "tensorboard"])
@@ -157,19 +147,6 @@ def test_recipes_and_fit_take_a_tracker():
     argv = ["--train", "x.csv", "--output-dir", "y", "--report-to", "tensorboard"]
     assert parse([FitArguments], argv)[0].report_to == "tensorboard"
     assert "report_to" in HOW  # a resumed run may be watched by another
-
-
-def test_settings_that_shape_a_model_and_differ_from_the_defaults(tmp_path):
-    config = SelfTrainingConfig(
-        output_dir=str(tmp_path),
-        use_cpu=True,
-        lambda_u=1.0,
-        selection_strategy="all",
-        learning_rate=3e-5,
-        logging_steps=7,
-        seed=3,
-    )
-    assert changed_settings(config) == {"learning_rate": 3e-5, "selection_strategy": "all"}
 
 
 @needs("tensorboard")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 
 import pytest
 import torch
 
-from hfssl.errors import Interrupted, TrainingError
+from hfssl.errors import TrainingError
 from hfssl.runtime import cpu_kernels
-from hfssl.training.trainer import COMPLETE_MARKER, last_complete_checkpoint
+from hfssl.training.trainer import last_complete_checkpoint
 from tests.helpers.train_tiny import make_dataset, make_trainer, weights_digest
 
 
@@ -92,49 +90,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny_backbon
     with pytest.raises(TrainingError, match=r"at step 6 of 8; the last good state is in .*checkpoint-4"):
         trainer.train()
     assert last_complete_checkpoint(tmp_path).endswith("checkpoint-4")
-
-
-def test_the_first_interrupt_saves_and_says_where_and_resuming_gives_the_same_bits(tiny_backbone, tmp_path):
-    undisturbed = train(tiny_backbone, tmp_path / "a", method="self_training")
-    trainer = make_trainer(tiny_backbone, tmp_path / "b", method="self_training", save_steps=100)
-    loss = trainer.objective.loss
-
-    def interrupting(model, labeled, unlabeled, step):
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return loss(model, labeled, unlabeled, step)
-
-    trainer.objective.loss = interrupting
-    with pytest.raises(Interrupted, match=r"after step 5 of 8; state saved in .*checkpoint-5"):
-        trainer.train()
-    resumed = make_trainer(tiny_backbone, tmp_path / "b", method="self_training", save_steps=100)
-    resumed.train(resume_from_checkpoint=True)
-    assert weights_digest(resumed.model) == weights_digest(undisturbed.model)
-
-
-def test_an_unfinished_checkpoint_is_passed_over(tiny_backbone, tmp_path):
-    train(tiny_backbone, tmp_path, max_steps=6, save_steps=3)
-    assert last_complete_checkpoint(tmp_path).endswith("checkpoint-6")
-    (tmp_path / "checkpoint-6" / COMPLETE_MARKER).unlink()
-    assert last_complete_checkpoint(tmp_path).endswith("checkpoint-3")
-
-
-def test_resuming_a_finished_run_takes_no_further_step(tiny_backbone, tmp_path):
-    first = train(tiny_backbone, tmp_path, max_steps=5)  # 5 steps end in the middle of an epoch of 2
-    again = make_trainer(tiny_backbone, tmp_path, max_steps=5)
-    again.train(resume_from_checkpoint=True)
-    assert again.state.global_step == 5
-    assert weights_digest(again.model) == weights_digest(first.model)
-
-
-def test_progress_says_what_is_being_done(tiny_backbone, tmp_path, capfd):
-    trainer = make_trainer(tiny_backbone, tmp_path, max_steps=2, save_strategy="no")
-    assert not capfd.readouterr().out  # quiet runs print no log lines
-    from hfssl.runtime.progress import NamedProgress
-
-    trainer.add_callback(NamedProgress("labels only"))
-    trainer.train()
-    assert "labels only: 100%" in capfd.readouterr().err
 
 
 def test_dropout_s_masks_are_the_cheap_ones(tiny_backbone, tmp_path, monkeypatch):

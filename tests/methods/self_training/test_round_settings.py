@@ -302,11 +302,3 @@ def test_a_kept_and_a_loaded_teacher_start_the_same_student_in_bf16(tiny_backbon
     lines = (tmp_path / "again/rounds.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "again/rounds.jsonl").write_text(lines[0])
     assert digest(run_rounds(tiny_backbone, teacher, tmp_path / "again", **options).student_) == digest(whole.student_)
-
-
-def test_settings_that_are_not_known_are_all_named_at_once(settings):
-    with pytest.raises(ConfigurationError) as error:
-        settings(distribution_alignment="estimate", stop_agreement=2, model_soup=True)
-    assert "alignment must be one of none, predicted, estimated, labeled, got 'estimate'" in str(error.value)
-    assert "stop_agreement" in str(error.value)
-    assert "model_soup is the mean of several teachers: set num_teachers to 2 or more" in str(error.value)

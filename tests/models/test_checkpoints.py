@@ -1,4 +1,4 @@
-"""Every architecture, full and LoRA, with 2, 3 and 77 labels: saved, and loaded by every supported library."""
+"""Checkpoints: every architecture, full and LoRA, loaded by every supported library; the last complete one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, BertForMaskedLM, Be
 
 import hfssl
 from hfssl.models.adapters import add_adapter, build_lora_config
-from hfssl.models.checkpoints import plain_model, save_checkpoint
+from hfssl.models.checkpoints import COMPLETE_MARKER, last_complete_checkpoint, plain_model, save_checkpoint
 from hfssl.models.loading import load_classifier
 from tests.helpers.encoders import ENCODERS, make_encoder, tiny_bert_config
 
@@ -78,3 +78,23 @@ def test_who_loads_it_gets_the_same_logits_and_names(backbones, tiny_tokenizer, 
         scores = {answer["label"]: answer["score"] for answer in answers}
         found = torch.tensor([scores[name] for name in names])
         torch.testing.assert_close(found, expected[row].softmax(-1), rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_replaces_the_whole_folder_and_a_plain_model_is_itself(tiny_backbone, tiny_tokenizer, tmp_path):
+    model = load_classifier(tiny_backbone, ["bad", "good"], seed=0)
+    assert plain_model(model) is model
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "adapter_config.json").write_text("{}")  # of another model: would be loaded as an adapter
+    save_checkpoint(model, tiny_tokenizer, tmp_path / "saved")
+    assert type(hfssl.from_pretrained(tmp_path / "saved")) is type(model)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_the_last_complete_checkpoint_is_the_one_of_the_highest_step(tmp_path):
+    assert last_complete_checkpoint(tmp_path / "nowhere") is None
+    for step in (9, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert last_complete_checkpoint(tmp_path) is None
+    for step in (9, 10):  # 100 is what a kill left
+        (tmp_path / f"checkpoint-{step}" / COMPLETE_MARKER).touch()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
