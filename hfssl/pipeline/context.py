@@ -108,7 +108,12 @@ class Fold:
 
 
 def make_context(
-    plan: RunPlan, run_folder: RunFolder, splits: SemiSupervisedSplits, tokenizer: PreTrainedTokenizerBase
+    plan: RunPlan,
+    run_folder: RunFolder,
+    splits: SemiSupervisedSplits,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    tokens: dict[str, Dataset] | None = None,
 ) -> StageContext:
     """Tokenizes the data and returns the context of the first stage.
 
@@ -117,9 +122,11 @@ def make_context(
         run_folder (`RunFolder`): Folders and records of the stages.
         splits (`SemiSupervisedSplits`): Parts of the data, as text.
         tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
+        tokens (`dict[str, Dataset]`, *optional*): Parts of the data, tokenized, where they are known.
     """
     arguments = plan.arguments
-    tokens = {name: plan.task.encode(part, tokenizer, arguments.max_length) for name, part in splits.items()}
+    if tokens is None:
+        tokens = {name: plan.task.encode(part, tokenizer, arguments.max_length) for name, part in splits.items()}
     label_names = splits.manifest["label_names"]
     encoder = run_folder.stage("pretext") / "encoder"
     factory = ModelFactory(arguments, plan.preset, tokenizer, label_names, encoder)

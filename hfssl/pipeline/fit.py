@@ -25,6 +25,7 @@ from hfssl.evaluation.verdict import Verdict, judge
 from hfssl.functional.class_priors import given_prior
 from hfssl.models.backbones import check_backbone, check_masked_lm, load_tokenizer
 from hfssl.pipeline.artifacts import save_outcome
+from hfssl.pipeline.budget import within_budget
 from hfssl.pipeline.context import StageContext, make_context
 from hfssl.pipeline.plan import RunPlan, make_plan
 from hfssl.pipeline.presets import PRESETS
@@ -97,7 +98,7 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     check_backbone(arguments.backbone)
     tokenizer = load_tokenizer(arguments.backbone, max_length=arguments.max_length)
     splits, plan = _data(arguments, run)
-    context = make_context(plan, run, splits, tokenizer)
+    context = within_budget(make_context(plan, run, splits, tokenizer))
     records = run_stages(context)
     audit([splits.manifest, *_manifests(records)]).raise_if_leaky()
     verdict = _judge(context, records)

@@ -103,7 +103,7 @@ def make_plan(arguments: FitArguments, preset: Preset, splits: SemiSupervisedSpl
     """
     rows = {name: len(part) for name, part in splits.items()}
     rounds = preset.self_training.get("rounds", 0) if arguments.rounds is None else arguments.rounds
-    pool_rows = _pool_rows(rows["unlabeled"], preset.max_pool_rows, arguments.seed)
+    pool_rows = _pool_rows(rows["unlabeled"], preset.pool_rows(rows["unlabeled"], rows["labeled"]), arguments.seed)
     plan = RunPlan(arguments, preset, rows, rounds if rows["unlabeled"] else 0, pool_rows)
     plan = replace(plan, folds=_folds(plan, splits))
     for products in (("encoder", "classifier", "folds"), ("predictions",), ("final",)):
@@ -119,9 +119,9 @@ def _with_stages(plan: RunPlan, products: tuple[str, ...]) -> RunPlan:
     return plan
 
 
-def _pool_rows(count: int, most: int | None, seed: int) -> np.ndarray:
+def _pool_rows(count: int, most: int, seed: int) -> np.ndarray:
     """Returns `[P]` ascending row numbers: all unlabeled rows, or a random choice of as many as the preset allows."""
-    if most is None or count <= most:
+    if count <= most:
         return np.arange(count)
     return np.sort(numpy_generator(seed, "pool").choice(count, size=most, replace=False))
 

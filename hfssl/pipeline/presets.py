@@ -33,6 +33,8 @@ from typing import Any
 __all__ = ["FEW_LABELS", "PRESETS", "PRETEXT_ON_REQUEST", "Preset"]
 
 FEW_LABELS = 100  # largest number of labeled rows for which the presets' steps are meant
+SHORTEST = 0.5  # factor on the steps with very few labels
+FEWEST_POOL_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Preset:
         self_training (`dict[str, Any]`): Fields of `SelfTrainingConfig`; `rounds=0` for no self-training.
         max_pool_rows (`int`, *optional*): Largest number of unlabeled rows for self-training, chosen at random (UST:
             16,384 per round), so that a larger pool costs no more; `None` for all.
+        pool_rows_per_label (`int`, *optional*): Largest number of these rows per label, from `FEWEST_POOL_ROWS` on; `None`
+            for no such limit.
+        few_labels_power (`float`, defaults to 0): Power of the number of labels with which steps shrink below
+            `FEW_LABELS`; 0 leaves them as they are.
         methods (`dict[str, dict[str, Any]]`): Stage -> fields of its method's configuration, for other pool stages
             (`hfssl.pipeline.stages.pool_method`). A stage without an entry has the defaults of its method.
             Their steps do not grow with the number of labels.
@@ -72,10 +78,24 @@ class Preset:
     max_pool_rows: int | None = None
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     refit: bool = False
+    pool_rows_per_label: int | None = None
+    few_labels_power: float = 0.0
     cross_fit: int = 0
     fold_teachers: dict[str, Any] = field(default_factory=dict)
     fold_students: dict[str, Any] | None = None
     fold_pool_rows: int = 1000
+
+    def pool_rows(self, available: int, labels: int) -> int:
+        """Returns the number of unlabeled rows that self-training uses.
+
+        Args:
+            available (`int`): Number of unlabeled rows.
+            labels (`int`): Number of labeled rows.
+        """
+        most = available if self.max_pool_rows is None else self.max_pool_rows
+        if self.pool_rows_per_label is not None:
+            most = min(most, max(FEWEST_POOL_ROWS, self.pool_rows_per_label * labels))
+        return min(available, most)
 
     def overrides(self, number: int) -> dict[str, Any]:
         """Returns the settings of a teacher that differ: none for the first, then `teacher_overrides` in turn.
@@ -88,10 +108,20 @@ class Preset:
     def at(self, labels: int) -> Preset:
         """Returns the settings for a number of labeled rows: from `FEW_LABELS` on, steps grow with its square root.
 
+        With fewer, they shrink with its power `few_labels_power`, to a half at least.
+
         Args:
             labels (`int`): Number of labeled rows.
+
+        Example:
+            >>> from hfssl.pipeline.presets import Preset
+            >>> Preset(contrastive={"max_steps": 60}).at(400).contrastive
+            {'max_steps': 120}
         """
-        factor = math.sqrt(max(labels, FEW_LABELS) / FEW_LABELS)
+        if labels >= FEW_LABELS:
+            factor = math.sqrt(labels / FEW_LABELS)
+        else:
+            factor = max(SHORTEST, (max(labels, 1) / FEW_LABELS) ** self.few_labels_power)
 
         def longer(settings: dict[str, Any] | None) -> dict[str, Any] | None:
             if settings is None or "max_steps" not in settings:
@@ -153,6 +183,8 @@ PRESETS: dict[str, Preset] = {
         supervised=SUPERVISED,
         self_training={**SELF_TRAINING, "max_steps": 50, "rounds": 1, "distribution_alignment": "none"},
         max_pool_rows=2000,
+        pool_rows_per_label=50,
+        few_labels_power=0.25,
         cross_fit=2,
         fold_teachers={"max_steps": 40},
     ),
