@@ -53,8 +53,8 @@ class Preset:
         self_training (`dict[str, Any]`): Fields of `SelfTrainingConfig`; `rounds=0` for no self-training.
         max_pool_rows (`int`, *optional*): Largest number of unlabeled rows for self-training, chosen at random (UST:
             16,384 per round), so that a larger pool costs no more; `None` for all.
-        pool_rows_per_label (`int`, *optional*): Largest number of these rows per label, from `FEWEST_POOL_ROWS` on; `None`
-            for no such limit.
+        pool_rows_per_label (`int`, *optional*): Largest number of these rows per label, from `FEWEST_POOL_ROWS` on;
+            `None` for no such limit.
         few_labels_power (`float`, defaults to 0): Power of the number of labels with which steps shrink below
             `FEW_LABELS`; 0 leaves them as they are.
         methods (`dict[str, dict[str, Any]]`): Stage -> fields of its method's configuration, for other pool stages
