@@ -182,13 +182,13 @@ def judge(
 def _judge_without_labels(candidate: str, alarms: Sequence[str], outlook: str, rest: dict[str, Any]) -> Verdict:
     use = rest["expected_gain"] > 0 and not alarms
     reasons = [
-        "There were too few labels to hold any back: the verdict rests on no labels.",
+        "No folds could be made of so few labels, and none were held out: the verdict rests on no labels.",
         f"By earlier runs alone, the gain {outlook}.",
         *alarms,
     ]
     why = "no alarm was raised" if use else "an alarm was raised" if alarms else "earlier runs promise no gain"
     outcome = f"the {stage_row(candidate).model} model is selected" if use else "the labels-only model is selected"
-    sentence = f"Unverified: no labels could be held out, {why}, and {outcome}."
+    sentence = f"Unverified: the labels are too few for folds, {why}, and {outcome}."
     return Verdict(candidate if use else LABELS_ONLY, use, None, None, **rest, reasons=reasons, sentence=sentence)
 
 
