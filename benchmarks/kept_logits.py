@@ -1,13 +1,13 @@
 """What is read from the folder of a run of `fit`, and which of its logits are kept for `replay.py`.
 
 A kept file is an `.npz`: `folds/MEMBER/PART` for each member of the ensemble of teachers, `stages/STAGE/PART` for each
-stage, as float16 with the largest logit of each row moved to 0; `labels/PART`, true ones of the pool included; and
-what else lies beside the members' logits, such as `folds/weights`.
+stage, as float16 with the largest logit of each row moved to 0; `folds/weights/MEMBER`, where the run has weights; and
+`labels/PART`, true ones of the pool included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Kept", "keep_logits", "read_kept", "scored_test", "shipped_model", "stage_calibration"]
 
 FOLDS, LOGITS = "hfssl.pipeline.stages.folds", "logits.npz"
+IN_FOLDS = "folds/rows"  # numbers of the labeled rows that are in a fold, where not all are
 LABEL_COLUMNS = {"labeled": "label", "validation": "label", "test": "label"}
 LABEL_COLUMNS |= {"unlabeled": "hidden_label", "proxy": "hidden_label"}
 MAX_POOL_VALUES = 100_000  # logits of a member on a part of the pool: 666 rows of clinc150, 1,298 of banking77
@@ -38,14 +39,14 @@ class Kept:
     Attributes:
         members: member -> part -> logits `[N, K]`; on `labeled` they are out of fold.
         stages: stage -> part -> logits `[N, K]`.
-        labels: part -> `[N]` true labels, -1 where they are not known.
-        more: other arrays of the folds, such as `weights`.
+        weights: member -> weight in the mixture that the run had.
+        labels: part -> `[N]` true labels, -1 where they are not known; of `labeled` those that are in a fold.
     """
 
     members: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     stages: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     labels: dict[str, np.ndarray] = field(default_factory=dict)
-    more: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def scored_test(*, wanted: bool) -> AbstractContextManager[Any]:
@@ -157,23 +158,16 @@ def read_kept(path: Path) -> Kept:
 
     A member's part is left out where its rows are not those of the labels: nothing could be measured on it.
     """
-    kept = Kept()
-    for key, values in _read(path).items():
+    kept, arrays = Kept(), _read(path)
+    kept.labels = {name[7:]: values.astype(np.int64) for name, values in arrays.items() if name.startswith("labels/")}
+    if (rows := arrays.get(IN_FOLDS)) is not None:
+        kept.labels["labeled"] = kept.labels["labeled"][rows]
+    for key, values in arrays.items():
         group, _, rest = key.partition("/")
         name, _, part = rest.rpartition("/")
-        if group == "labels":
-            kept.labels[rest] = values.astype(np.int64)
-        elif group in ("folds", "stages") and name:
+        if name == "weights":
+            kept.weights[part] = float(values)
+        elif group in ("folds", "stages") and len(values) == len(kept.labels.get(part, ())):
             place = kept.members if group == "folds" else kept.stages
             place.setdefault(name, {})[part] = values.astype(np.float64)
-        else:
-            kept.more[rest] = values
-    for parts in _all_parts(kept):
-        for part in [part for part, values in parts.items() if len(values) != len(kept.labels.get(part, ()))]:
-            del parts[part]
     return kept
-
-
-def _all_parts(kept: Kept) -> Iterator[dict[str, np.ndarray]]:
-    yield from kept.members.values()
-    yield from kept.stages.values()

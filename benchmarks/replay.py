@@ -87,41 +87,53 @@ def stacking_weights(logits: Sequence[np.ndarray], labels: np.ndarray, shrinkage
     return weights
 
 
+def _voters(kept: Kept, part: str) -> dict[str, dict[str, np.ndarray]]:
+    """The members that have predicted a part, and the labeled rows out of fold; of no such ones, all of the part."""
+    present = {name: parts for name, parts in kept.members.items() if part in parts}
+    return {name: parts for name, parts in present.items() if "labeled" in parts} or present
+
+
 def equal(kept: Kept, part: str) -> np.ndarray:
-    """All members alike, those among them that have learned from all labels."""
-    seen = {name: parts for name, parts in kept.members.items() if part in parts}
-    return _mixed(seen, part)
+    """All members alike."""
+    return _mixed(_voters(kept, part), part)
 
 
-def stacked(kept: Kept, part: str, *, shrinkage: float, without: str | None = None) -> np.ndarray:
-    """Weights by out-of-fold likelihood; a member without such rows has the mean weight of the others."""
-    present = {name: parts for name, parts in kept.members.items() if part in parts and kind_of(name) != without}
-    if without is not None and len(present) == len(_with_part(kept, part)):
+def stacked(
+    kept: Kept, part: str, *, shrinkage: float, without: str | None = None, calibrated: bool = False
+) -> np.ndarray:
+    """Members weighted by out-of-fold likelihood.
+
+    Args:
+        shrinkage: as in `stacking_weights`.
+        without: kind of member that is left out.
+        calibrated: whether each member gets a temperature of its own before the weights are fitted.
+    """
+    every = _voters(kept, part)
+    members = {name: parts for name, parts in every.items() if kind_of(name) != without}
+    if without is not None and len(members) == len(every):
         raise Lacking(f"no member of the kind {without}")
-    known = {name: parts for name, parts in present.items() if "labeled" in parts}
-    if not known:
+    if not members or not all("labeled" in parts for parts in members.values()):
         raise Lacking("no out-of-fold rows")
-    found = stacking_weights([parts["labeled"] for parts in known.values()], kept.labels["labeled"], shrinkage)
-    weights = dict(zip(known, found, strict=True))
-    return _mixed(present, part, np.array([weights.get(name, 1 / len(known)) for name in present]))
+    logits, labels = [parts["labeled"] for parts in members.values()], kept.labels["labeled"]
+    if calibrated:
+        from hfssl.evaluation.temperature_scaling import fit_temperature
 
-
-def _with_part(kept: Kept, part: str) -> dict[str, dict[str, np.ndarray]]:
-    return {name: parts for name, parts in kept.members.items() if part in parts}
+        logits = [table / fit_temperature(table, labels) for table in logits]
+    return _mixed(members, part, stacking_weights(logits, labels, shrinkage))
 
 
 def of_kind(kept: Kept, part: str, *, kind: str) -> np.ndarray:
     """The members of one kind alone, alike."""
-    return _mixed({name: parts for name, parts in _with_part(kept, part).items() if kind_of(name) == kind}, part)
+    present = {name: parts for name, parts in kept.members.items() if part in parts and kind_of(name) == kind}
+    return _mixed(present, part)
 
 
 def kept_weights(kept: Kept, part: str) -> np.ndarray:
-    """The weights that the run had: those of the file, in the order of its members."""
-    weights = kept.more.get("weights")
-    present = _with_part(kept, part)
-    if weights is None or weights.shape != (len(present),):
-        raise Lacking("no weights of these members")
-    return _mixed(present, part, weights)
+    """The members by the weights that the run had."""
+    members = {name: parts for name, parts in kept.members.items() if part in parts and name in kept.weights}
+    if set(members) != set(kept.weights):
+        raise Lacking("weights of other members")
+    return _mixed(members, part, np.array([kept.weights[name] for name in members]))
 
 
 def of_stage(kept: Kept, part: str, *, stage: str) -> np.ndarray:
@@ -147,7 +159,7 @@ def aligned_to(kept: Kept, part: str, *, estimate: str, rule: Rule) -> np.ndarra
             or `true` (by the hidden labels: the most that an estimate could give).
         rule: whose probabilities are moved, for the part and the pool together.
     """
-    probs, pool = rule(kept, part), rule(kept, "unlabeled")
+    probs, (pool_part, pool) = rule(kept, part), _of_pool(kept, rule)
     num_classes, labels = probs.shape[1], class_prior(kept.labels["labeled"], probs.shape[1])
     if estimate == "predicted":
         target = predicted_prior(pool.argmax(axis=1), labels)
@@ -156,12 +168,22 @@ def aligned_to(kept: Kept, part: str, *, estimate: str, rule: Rule) -> np.ndarra
     elif estimate == "labels":
         target = labels
     else:
-        hidden = kept.labels["unlabeled"]
+        hidden = kept.labels[pool_part]
         if not (hidden >= 0).any():
             raise Lacking("no hidden labels")
         target = class_prior(hidden, num_classes)
     both = align_distribution(np.concatenate([pool, probs]), target)
     return both[len(pool) :]
+
+
+def _of_pool(kept: Kept, rule: Rule) -> tuple[str, np.ndarray]:
+    """A part of the pool, and the probabilities of a rule for it: where members lack the pool, the rows set aside."""
+    for part in ("unlabeled", "proxy"):
+        try:
+            return part, rule(kept, part)
+        except Lacking:
+            continue
+    raise Lacking("no rows of the pool")
 
 
 def tempered(kept: Kept, part: str, *, rule: Rule, prior_scale: float) -> np.ndarray:
@@ -187,6 +209,7 @@ RULES: dict[str, Rule] = {
     EQUAL: equal,
     "kept weights": kept_weights,
     **{f"stacked {shrinkage:g}": partial(stacked, shrinkage=shrinkage) for shrinkage in SHRINKAGE},
+    "stacked 4, calibrated": partial(stacked, shrinkage=4.0, calibrated=True),
     **{f"aligned, {name}": partial(aligned_to, estimate=name, rule=STACKED) for name in ("predicted", "em", "labels")},
     "aligned, true": partial(aligned_to, estimate="true", rule=STACKED),
     **{f"tempered {scale:g}": partial(tempered, rule=STACKED, prior_scale=scale) for scale in (0.25, 0.5, 1.0)},
@@ -322,7 +345,8 @@ def verdict_told(verdicts: Mapping[Place, Judged]) -> str:
     held = [100 * statistics.mean(one.holds(level) for one in every) for level in (0.8, 0.95)]
     return (
         f"{len(every)} cells: expected gain {expected:+.2f} points, on the test part {gain:+.2f}; "
-        f"regret {regret:.2f}; right sign {right:.0f}%; intervals that hold the gain: {held[0]:.0f}% at 80%, {held[1]:.0f}% at 95%"
+        f"regret {regret:.2f}; right sign {right:.0f}%; "
+        f"intervals that hold the gain: {held[0]:.0f}% at 80%, {held[1]:.0f}% at 95%"
     )
 
 

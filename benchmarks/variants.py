@@ -19,16 +19,16 @@ __all__ = ["VARIANTS", "applied", "changed_settings", "current_settings", "merge
 
 OPTIONS = "options"  # of `fit`, which are not fields of a preset
 
-# The pieces of "Every label counts", each taken away alone. `ablation.py` has those of the presets before.
+# Pieces of the presets, each taken away, added or enlarged alone; `ablation.py` has more, on fewer data sets.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "no_refit": {"refit": False},
-    "refit": {"refit": True},
     "one_teacher": {"self_training": {"num_teachers": 1}},
+    "no_contrastive": {"contrastive": None},
     "no_probe": {"self_training": {"backbone_probe": False}},
     "no_names": {"self_training": {"label_name_prior": False}},
-    "no_soup": {"self_training": {"model_soup": False}},
-    "soup": {"self_training": {"model_soup": True}},
     "no_average": {"self_training": {"weight_average_decay": 0.0}},
+    "no_alignment": {"self_training": {"distribution_alignment": "none"}},
+    "soup": {"self_training": {"model_soup": True}},
+    "five_folds": {"cross_fit": 5},
 }
 
 
