@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import kept_logits
 import replay
+import replay_rules
 
 # Four labeled rows of two classes; the first member is right on three, the second on one, sure of it in the same way.
 LABELED = np.array([0, 1, 0, 1])
@@ -74,16 +75,16 @@ def test_kept_logits_have_the_same_probabilities_and_labels(kept):
 def test_stacking_weights_by_hand():
     # Without shrinkage the better member dominates a member that is never better.
     worse = np.array([SURE, UNSURE, UNSURE, SURE])
-    np.testing.assert_allclose(replay.stacking_weights([GOOD, worse], LABELED, 0.0), [1, 0], atol=1e-3)
+    np.testing.assert_allclose(replay_rules.stacking_weights([GOOD, worse], LABELED, 0.0), [1, 0], atol=1e-3)
     # Two members that are right on different rows: w maximises a log(.2 + .6 w) + b log(.8 - .6 w) with a = 2 rows
     # that only the first has right and b = 1 that only the second has: 2 / (.2 + .6 w) = 1 / (.8 - .6 w), w = 7 / 9.
     first, second = np.array([SURE, UNSURE, UNSURE]), np.array([UNSURE, SURE, SURE])
     labels = np.array([0, 1, 0])
-    np.testing.assert_allclose(replay.stacking_weights([first, second], labels, 0.0), [7 / 9, 2 / 9], atol=1e-5)
-    strong = replay.stacking_weights([first, second], labels, 1e6)
+    np.testing.assert_allclose(replay_rules.stacking_weights([first, second], labels, 0.0), [7 / 9, 2 / 9], atol=1e-5)
+    strong = replay_rules.stacking_weights([first, second], labels, 1e6)
     np.testing.assert_allclose(strong, [0.5, 0.5], atol=1e-5)
     # With a pseudo-count of c rows .6 a / (.2 + .6 w) - .6 b / (.8 - .6 w) + c / 2 (1 / w - 1 / (1 - w)) is 0.
-    [w, _] = replay.stacking_weights([first, second], labels, 4.0)
+    [w, _] = replay_rules.stacking_weights([first, second], labels, 4.0)
     gradient = 1.2 / (0.2 + 0.6 * w) - 0.6 / (0.8 - 0.6 * w) + 2 * (1 / w - 1 / (1 - w))
     assert gradient == pytest.approx(0, abs=1e-5)
     assert 0.5 < w < 7 / 9
@@ -92,24 +93,26 @@ def test_stacking_weights_by_hand():
 def test_rules_by_hand(kept):
     good, probe = np.array([0.8, 0.2, 0.8]), np.array([0.2, 0.2, 0.8])
     # the teacher of all labels has no out-of-fold rows, and is a member of no mixture with such
-    np.testing.assert_allclose(replay.equal(kept, "test")[:, 0], (good + probe) / 2, atol=1e-3)
-    np.testing.assert_allclose(replay.kept_weights(kept, "test")[:, 0], 0.7 * good + 0.3 * probe, atol=1e-3)
-    [w, v] = replay.stacking_weights([GOOD, POOR], LABELED, 4.0)
+    np.testing.assert_allclose(replay_rules.equal(kept, "test")[:, 0], (good + probe) / 2, atol=1e-3)
+    np.testing.assert_allclose(replay_rules.kept_weights(kept, "test")[:, 0], 0.7 * good + 0.3 * probe, atol=1e-3)
+    [w, v] = replay_rules.stacking_weights([GOOD, POOR], LABELED, 4.0)
     assert w > v
-    np.testing.assert_allclose(replay.stacked(kept, "test", shrinkage=4.0)[:, 0], w * good + v * probe, atol=1e-3)
-    alone = replay.stacked(kept, "test", shrinkage=4.0, without="contrastive")
+    np.testing.assert_allclose(
+        replay_rules.stacked(kept, "test", shrinkage=4.0)[:, 0], w * good + v * probe, atol=1e-3
+    )
+    alone = replay_rules.stacked(kept, "test", shrinkage=4.0, without="contrastive")
     np.testing.assert_allclose(alone[:, 0], probe, atol=1e-3)
-    np.testing.assert_allclose(replay.of_kind(kept, "test", kind="all")[:, 0], good, atol=1e-3)
-    alone = replay.of_kind(kept, "test", kind="probe-mean")
+    np.testing.assert_allclose(replay_rules.of_kind(kept, "test", kind="all")[:, 0], good, atol=1e-3)
+    alone = replay_rules.of_kind(kept, "test", kind="probe-mean")
     np.testing.assert_allclose(alone[:, 0], probe, atol=1e-3)
-    with pytest.raises(replay.Lacking):
-        replay.stacked(kept, "test", shrinkage=4.0, without="nearest")
-    with pytest.raises(replay.Lacking):
-        replay.of_kind(kept, "labeled", kind="all")
+    with pytest.raises(replay_rules.Lacking):
+        replay_rules.stacked(kept, "test", shrinkage=4.0, without="nearest")
+    with pytest.raises(replay_rules.Lacking):
+        replay_rules.of_kind(kept, "labeled", kind="all")
     kept.weights["gone"] = 0.1
-    with pytest.raises(replay.Lacking):
-        replay.kept_weights(kept, "test")
-    moved = replay.aligned_to(kept, "unlabeled", estimate="true", rule=replay.equal)
+    with pytest.raises(replay_rules.Lacking):
+        replay_rules.kept_weights(kept, "test")
+    moved = replay_rules.aligned_to(kept, "unlabeled", estimate="true", rule=replay_rules.equal)
     # (3 + 1/2) / 6 and (2 + 1/2) / 6, with a pseudo-count of one row
     np.testing.assert_allclose(moved.mean(axis=0), [3.5 / 6, 2.5 / 6], atol=1e-4)
 
@@ -130,19 +133,19 @@ def test_where_members_lack_the_pool_its_rows_set_aside_stand_for_it(kept):
     for name in ("contrastive-0", "probe-mean-4"):
         kept.members[name].pop("unlabeled")
         kept.members[name]["proxy"] = pool[:2]
-    part, probs = replay._of_pool(kept, replay.RULES["stacked 4"])
+    part, probs = replay_rules._of_pool(kept, replay_rules.RULES["stacked 4"])
     assert (part, len(probs)) == ("proxy", 2)
     del kept.members["contrastive-0"], kept.members["probe-mean-4"]
-    with pytest.raises(replay.Lacking):
-        replay._of_pool(kept, replay.RULES["stacked 4"])
+    with pytest.raises(replay_rules.Lacking):
+        replay_rules._of_pool(kept, replay_rules.RULES["stacked 4"])
 
 
 def test_a_temperature_is_fitted_on_out_of_fold_rows(kept):
-    good = replay.partial(replay.of_kind, kind="contrastive")
+    good = replay_rules.partial(replay_rules.of_kind, kind="contrastive")
     # right on 3 of 4 with .8: the most likely T makes it .75, log(3) = log(4) / T; the wide prior hardly matters
-    probs = replay.tempered(kept, "test", rule=good, prior_scale=50.0)
+    probs = replay_rules.tempered(kept, "test", rule=good, prior_scale=50.0)
     np.testing.assert_allclose(probs[:, 0], [0.75, 0.25, 0.75], atol=2e-3)
-    tight = replay.tempered(kept, "test", rule=good, prior_scale=0.001)
+    tight = replay_rules.tempered(kept, "test", rule=good, prior_scale=0.001)
     np.testing.assert_allclose(tight[:, 0], [0.8, 0.2, 0.8], atol=2e-3)
 
 
@@ -154,8 +157,8 @@ def test_table_of_cells_with_other_members(kept, tmp_path, capsys, monkeypatch):
     np.savez(tmp_path / "sst2-8-hfssl_standard+soup-0.npz", **few)
     cells = replay.read_cells(tmp_path, "hfssl_standard")
     assert list(cells) == [("trec6", "low", 0), ("sst2", "low", 0), ("mpqa", "low", 0)]
-    numbers = replay.evaluate(cells, replay.rules_of(cells, members=False))
-    assert len(numbers[replay.EQUAL]) == 3
+    numbers = replay.evaluate(cells, replay_rules.rules_of(cells, members=False))
+    assert len(numbers[replay_rules.EQUAL]) == 3
     assert set(numbers["kind contrastive"]) == {("trec6", "low", 0), ("mpqa", "low", 0)}
     assert ("sst2", "low", 0) not in numbers["kept weights"]
     # the test rows are no, yes, yes; the first member predicts no, yes, no
@@ -166,7 +169,7 @@ def test_table_of_cells_with_other_members(kept, tmp_path, capsys, monkeypatch):
     replay.main()
     lines = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines() if "  " in line}
     assert lines["kind contrastive"][-1] == "2"
-    assert lines[replay.EQUAL][-1] == "3"
+    assert lines[replay_rules.EQUAL][-1] == "3"
     monkeypatch.setattr(
         sys, "argv", ["replay.py", "--logits", str(tmp_path), "--verdict", "stacked 4", "kind probe-mean"]
     )
