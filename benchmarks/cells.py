@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -167,7 +168,7 @@ def _run_hfssl(job: dict[str, Any], folder: Path) -> tuple[dict[str, Any], SemiS
     make_splits = pipeline.make_splits
 
     def timed_splits(*args: Any, **kwargs: Any) -> SemiSupervisedSplits:
-        splits, spent = _timed(lambda: _planted(make_splits(*args, **kwargs), job))
+        splits, spent = _timed(lambda: _splits_of_fit(job, make_splits, *args, **kwargs))
         made.append((splits, spent))
         return splits
 
@@ -201,6 +202,21 @@ def _run_hfssl(job: dict[str, Any], folder: Path) -> tuple[dict[str, Any], SemiS
     for stage, value in stage_calibration(run, splits, list(outcome["stages"])).items():
         outcome["stages"][stage]["debiased_ece"] = value
     return outcome | shipped_model(run, splits, results), splits
+
+
+def _splits_of_fit(
+    job: Mapping[str, Any], make_splits: Callable[..., SemiSupervisedSplits], arguments: Any, seed: int, **options: Any
+) -> SemiSupervisedSplits:
+    """The split that `fit` makes, or has made for another cell with the same arguments: near duplicates take time."""
+    from hfssl.config.arguments import DataArguments
+    from hfssl.data.splits import SemiSupervisedSplits
+
+    given = {field.name: getattr(arguments, field.name) for field in fields(DataArguments)}
+    plain = {name: value for name, value in options.items() if name != "label_column"}  # there is one, by the task
+    folder = Path(f"{job['splits']}-{_sha256([given, seed, plain])[:16]}")
+    if not folder.exists():
+        _planted(make_splits(arguments, seed, **options), job).save(folder)
+    return SemiSupervisedSplits.load(folder)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, dict[str, float]]:

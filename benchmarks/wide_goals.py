@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def _gains(numbers: Mapping[str, Numbers]) -> list[str]:
         peer = _best_peer(numbers, ours)
         gain = paired(ours, numbers.get(peer, {}))
         count = len(gain.by_set)
-        text = f"{_short(preset)} minus best peer, {peer}: {gain.mean:+.1f} ± {gain.error:.1f} points"
+        error = "" if math.isnan(gain.error) else f" ± {gain.error:.1f}"
+        text = f"{_short(preset)} minus best peer, {peer}: {gain.mean:+.1f}{error} points"
         lines.append(goal_line(text, f"{goal}", count > 0 and gain.mean >= goal, count, "data sets"))
         if preset == STANDARD:
             level = sum(one >= 0 for one in gain.by_set.values())

@@ -161,7 +161,7 @@ def _pairs(numbers: Mapping[str, Numbers], against: str | None) -> list[tuple[st
         method, _, stage = label.partition(": ")
         pairs.append((label, method.partition("+")[0] + (f": {stage}" if stage else "")))
     for preset in HFSSL:
-        pairs += [(preset, rival) for rival in (*PEERS, f"{preset}: labels_only")]
+        pairs += [(preset, rival) for rival in (*PEERS, f"{preset}: labels_only", preset.replace("hfssl", "before"))]
     return [(label, rival) for label, rival in pairs if label in numbers and rival in numbers]
 
 

@@ -196,7 +196,14 @@ def test_a_tiny_cell_keeps_numbers_and_logits(tmp_path, tiny_backbone, monkeypat
     monkeypatch.setattr(development, "MAX_TRAINING_ROWS", 300)
     monkeypatch.setattr(development, "TEST_ROWS", 60)
     monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
-    monkeypatch.setattr(wide, "run_process", lambda job, checkout=None: cells.run_job(job) is None)
+    splits_made = set()
+
+    def run_here(job, checkout=None):
+        cells.run_job(job)
+        splits_made.update(Path(job["splits"]).parent.iterdir())
+        return True
+
+    monkeypatch.setattr(wide, "run_process", run_here)
     asked = ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "cells"), "--backbone", str(tiny_backbone)]
     asked += ["--logits", str(tmp_path / "logits"), "--datasets", "sst2", "--budgets", "low"]
     assert wide.main([*asked, "--methods", "hfssl_quick", "logistic_regression"]) == 0
@@ -214,6 +221,10 @@ def test_a_tiny_cell_keeps_numbers_and_logits(tmp_path, tiny_backbone, monkeypat
     assert 0 <= peer["debiased_ece"] <= 1
     assert 0 <= ours["stages"]["labels_only"]["debiased_ece"] <= 1
     assert 0 < ours["seconds"] <= ours["wall_seconds"]
+    made = sorted(path.name for path in splits_made)
+    assert made[0] == "sst2-8-0"  # for the peer; that of `fit` has a digest of what it was made with
+    assert len(made) == 2
+    assert made[1].startswith("sst2-8-0-")
     assert ours["settings"]["values"]["self_training"]["max_steps"] == 3
     assert {"hfssl/training/trainer.py", "hfssl/pipeline/fit.py"} <= ours["code"].keys()
     assert peer["code"].keys() == {"benchmarks/peers.py"}
