@@ -4,6 +4,8 @@
     python benchmarks/ablation.py --variants standard one_teacher --datasets trec6 --seeds 0 1 2
     python benchmarks/ablation.py --family field                     # {pretext} x {plain, weighted} x {three measures}
     python benchmarks/ablation.py --show                             # the table of what is kept
+    python benchmarks/ablation.py --wide --max-hours 3               # the pieces of variants.py, on thirteen data sets
+    python benchmarks/ablation.py --wide --show                      # ... the table, and what is replayed from logits
 
 Each finished cell is kept in `benchmarks/results/ablation.json` with its command, and is run again only for another
 command. Variants that learn alike from the labels share the models that do: `fit` resumes to the same bits. What is to
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import shutil
 import statistics
 import tempfile
@@ -28,8 +31,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import replay
+import wide
 from fit import run_cell
 from grid import GRID, HERE, SHARED
+from variants import VARIANTS as PIECES
 
 from hfssl.config.stages import LABELS_ONLY, STAGES
 from hfssl.pipeline.presets import PRESETS, PRETEXT_ON_REQUEST, Preset
@@ -221,6 +227,16 @@ def _command(variant: str, dataset: str, seed: int, options: argparse.Namespace)
     return " ".join(word for word in words if word)
 
 
+def run_wide(options: argparse.Namespace) -> int:
+    """Each piece of `variants.py` against `standard`, 13 cells of the wide grid each; then what needs no training."""
+    words = ["--rows", "development", "--budgets", "low", "--methods", "hfssl_standard", "--seeds", *options.seeds]
+    words += ["--max-hours", options.max_hours, *(word for name in PIECES for word in ("--variant", name))]
+    status = wide.main([str(word) for word in words] + ["--show"] * options.show)
+    if any(replay.LOGITS.glob("*.npz")):
+        print(f"\nFrom kept logits, nothing trained:\n\n{replay.replayed(replay.LOGITS)}")
+    return status
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["trec6", "sst2"], choices=list(GRID))
@@ -233,7 +249,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED, help="folder of the data sets")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the kept cells")
     parser.add_argument("--show", action="store_true", help="run nothing")
+    parser.add_argument("--wide", action="store_true", help="the pieces of variants.py, on the wide grid")
+    parser.add_argument("--max-hours", type=float, default=math.inf, help="with --wide: begin no cell that ends later")
     options = parser.parse_args()
+    if options.wide:
+        raise SystemExit(run_wide(options))
     kept = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else {}
     variants = options.variants or [name for family in options.family for name in FAMILIES[family]]
     places = [(dataset, seed) for dataset in options.datasets for seed in options.seeds]

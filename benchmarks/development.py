@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +24,53 @@ MIN_ROWS, TEST_ROWS, MAX_TRAINING_ROWS = 1500, 800, 5800
 SEED = 0
 
 
-def cut(folder: Path, output: Path) -> dict[str, int] | None:
+def cut(folder: Path, output: Path, *, without: str | None = None) -> dict[str, int] | None:
     """Writes `train.parquet`, `test.parquet` and `labels.json` to `output`.
 
-    Returns the rows in each part; `None` where the data set has another task, or too few rows.
+    Args:
+        folder: of the data set.
+        output: folder to write to.
+        without: name of a label whose rows are left out.
+
+    Returns:
+        The rows in each part; `None` where the data set has another task, or too few rows.
     """
     meta = json.loads((folder / "META.json").read_text(encoding="utf-8"))
     if meta.get("task") != "text-classification":
         return None
-    rows = pd.read_parquet(folder / "train.parquet")
+    rows, names = read_rows(folder, "train", without)
     if len(rows) < MIN_ROWS:
         return None
     order = np.random.default_rng(SEED).permutation(len(rows))
     most_test = min(TEST_ROWS, len(rows) // 4)
     parts = {"test": order[:most_test], "train": order[most_test : most_test + MAX_TRAINING_ROWS]}
-    output.mkdir(parents=True, exist_ok=True)
-    for name, chosen in parts.items():
-        rows.iloc[np.sort(chosen)].to_parquet(output / f"{name}.parquet", index=False)
-    shutil.copy(folder / "labels.json", output / "labels.json")
+    _write({name: rows.iloc[np.sort(chosen)] for name, chosen in parts.items()}, names, output)
     return {name: len(chosen) for name, chosen in parts.items()}
+
+
+def copy(folder: Path, output: Path, *, without: str) -> None:
+    """Writes the training and the real test part to `output`, without the rows of a label."""
+    parts = {name: read_rows(folder, name, without) for name in ("train", "test")}
+    _write({name: rows for name, (rows, _) in parts.items()}, parts["train"][1], output)
+
+
+def read_rows(folder: Path, part: str, without: str | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a part and the label names; without a label, the numbers of the others close the gap."""
+    rows = pd.read_parquet(folder / f"{part}.parquet")
+    names = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    if without is not None:
+        gap = names.index(without)
+        rows = rows[rows["label"] != gap]
+        rows = rows.assign(label=rows["label"] - (rows["label"] > gap))
+        names = [name for name in names if name != without]
+    return rows, names
+
+
+def _write(parts: Mapping[str, pd.DataFrame], names: list[str], output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    for name, rows in parts.items():
+        rows.to_parquet(output / f"{name}.parquet", index=False)
+    (output / "labels.json").write_text(json.dumps(names), encoding="utf-8")
 
 
 def main() -> None:

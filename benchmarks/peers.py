@@ -1,45 +1,24 @@
-"""What a cell of `compare.py` does, in a process of its own: one method on one split, measured.
+"""The peers of `compare.py`: what each does with the rows of a cell.
 
-The peers get the same backbone and rows as hfssl, each with its usual few-label settings, which are stated once below.
-What a library's documentation leaves open was chosen on rows of the *training* part of trec6 (16 labels a class, 800
-held-out rows, 3 seeds), never on a test part.
-
-Nothing heavy is imported here, because the process that starts the cells reads the names, too, and so that a cell
-holds only what its method needs.
+They get the same backbone and rows as hfssl, each with its usual few-label settings, which are stated once below. What
+a library's documentation leaves open was chosen on rows of the *training* part of trec6 (16 labels a class, 800
+held-out rows, 3 seeds), never on a test part. Nothing heavy is imported before a peer runs.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from unittest.mock import patch
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hfssl.runtime.files import write_json
-
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedModel
 
-    from hfssl.data.splits import SemiSupervisedSplits
+__all__ = ["LABELS_ONLY", "PEERS", "Answer", "Task", "embed", "setfit_steps"]
 
-__all__ = ["HFSSL", "LABELS_ONLY", "METHODS", "PEERS", "SPLITS", "Answer", "Task", "embed", "run_job", "setfit_steps"]
-
-T = TypeVar("T")
 MAX_LENGTH = 128  # tokens a text, as in `hfssl fit`
 
 # The larger rate of BERT's own recipe (Devlin et al. 2019), and more passes than its three, which few rows need (Zhang
@@ -272,7 +251,7 @@ def embed(backbone: str, texts: list[str], *, batch_size: int = 64) -> np.ndarra
     return vectors
 
 
-# --- all methods -----------------------------------------------------------------------------------------------------
+# --- all peers -------------------------------------------------------------------------------------------------------
 
 EMBEDDING = ("transformers.models.auto.modeling_auto", "transformers.modeling_utils", "hfssl.models.backbones")
 TRAINER = ("datasets", "transformers.models.auto.modeling_auto", "transformers.trainer", "hfssl.models.backbones")
@@ -289,137 +268,3 @@ PEERS = {
     "label_spreading": Peer(label_spreading, (*EMBEDDING, "sklearn.semi_supervised"), LABEL_SPREADING),
 }
 LABELS_ONLY = ("trainer_full", "trainer_lora")  # what hfssl must beat by means of the pool
-HFSSL = {f"hfssl_{preset}": preset for preset in ("quick", "standard", "thorough")}
-METHODS = [*PEERS, *HFSSL]
-SPLITS = "splits"  # the job that makes the rows of a cell
-PACKAGES = ["hfssl", "torch", "transformers", "datasets", "peft", "scikit-learn", "setfit", "sentence-transformers"]
-
-
-# --- the process of a cell -------------------------------------------------------------------------------------------
-
-
-def run_job(job: dict[str, Any]) -> None:
-    """Makes a split, or runs one method on it and keeps what came out as JSON.
-
-    Args:
-        job: `method`, `seed`, `data` (fields of `DataArguments`), `splits` (folder) and, but for `SPLITS`, `dataset`,
-            `labels_per_class`, `backbone`, `output` (file), `command` and `timed` (whether seconds are kept).
-    """
-    if job["method"] == SPLITS:
-        from hfssl.config.arguments import DataArguments
-        from hfssl.data.prepare import make_splits
-
-        make_splits(DataArguments(**job["data"]), job["seed"]).save(job["splits"])
-        return
-    from hfssl.data.splits import SemiSupervisedSplits
-
-    splits = SemiSupervisedSplits.load(job["splits"])
-    with tempfile.TemporaryDirectory() as folder:
-        run = _run_hfssl if job["method"] in HFSSL else _run_peer
-        outcome = run(job, splits, Path(folder))
-    if not job["timed"]:
-        for spent in (outcome, *outcome.get("stages", {}).values()):
-            spent |= dict.fromkeys(spent.keys() & {"seconds", "cpu_seconds"})
-    write_json(
-        job["output"],
-        {
-            **{name: job[name] for name in ("dataset", "labels_per_class", "method", "seed")},
-            **outcome,
-            "peak_memory_bytes": _peak_memory(),
-            "rows": _rows(splits),
-            "command": job["command"],
-            **_surroundings(),
-        },
-    )
-
-
-def _run_peer(job: dict[str, Any], splits: SemiSupervisedSplits, folder: Path) -> dict[str, Any]:
-    from hfssl.metrics.classification import evaluate_probs
-
-    peer = PEERS[job["method"]]
-    for name in peer.modules:
-        import_module(name)
-    task = _task(splits, job["backbone"], job["seed"], folder)
-    answer, spent = _timed(lambda: peer.run(task))
-    return {
-        **evaluate_probs(answer.probs, np.asarray(splits["test"]["label"][:], dtype=np.int64)),
-        **spent,
-        "settings": peer.settings,
-        "notes": answer.notes,
-    }
-
-
-def _task(splits: SemiSupervisedSplits, backbone: str, seed: int, folder: Path) -> Task:
-    """The rows as a peer gets them: what hfssl holds back of them for its choices is the peer's own to train on."""
-    labeled, pool = ("labeled", "validation"), ("unlabeled", "proxy")
-    return Task(
-        backbone=backbone,
-        texts=[text for part in labeled for text in splits[part]["text"][:]],
-        labels=np.array([label for part in labeled for label in splits[part]["label"][:]], dtype=np.int64),
-        unlabeled=[text for part in pool for text in splits[part]["text"][:]],
-        test=splits["test"]["text"][:],
-        num_classes=len(splits.label_names),
-        seed=seed,
-        folder=folder,
-    )
-
-
-def _run_hfssl(job: dict[str, Any], splits: SemiSupervisedSplits, folder: Path) -> dict[str, Any]:
-    """All of `fit`; the split that it would make just so is handed to it, to keep the making off the clock."""
-    import hfssl.pipeline.fit as pipeline
-
-    options = {"backbone": job["backbone"], "preset": HFSSL[job["method"]], "seed": job["seed"], "quiet": True}
-    with patch.object(pipeline, "make_splits", lambda arguments, seed, label_column: splits):
-        fitted, spent = _timed(lambda: pipeline.fit(**job["data"], **options, output_dir=str(folder / "run")))
-    results = fitted.results
-    return {
-        **results["final_metrics"]["test"],
-        **spent,
-        "settings": {"preset": HFSSL[job["method"]]},
-        "notes": {},
-        "selected_stage": results["selected_stage"],
-        "temperature": results["temperature"],
-        "verdict": results["verdict"],
-        "stages": {
-            stage["name"]: {**stage["metrics"]["test"], "seconds": stage["seconds"]} for stage in results["stages"]
-        },
-    }
-
-
-def _timed(work: Callable[[], T]) -> tuple[T, dict[str, float]]:
-    """What `work` returns, its seconds, and those of all cores: far fewer of these than usual, and it had to wait."""
-    started, cpu_started = time.perf_counter(), time.process_time()
-    result = work()
-    return result, {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu_started}
-
-
-def _rows(splits: SemiSupervisedSplits) -> dict[str, Any]:
-    """How many rows each part has, and a hash of which: it must be the same for all that are compared."""
-    fingerprints = {role: part["fingerprints"] for role, part in splits.manifest["roles"].items()}
-    digest = hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()
-    return {role: len(part) for role, part in splits.items()} | {"digest": digest}
-
-
-def _peak_memory() -> int:
-    """Most resident memory of this process, in bytes; the kernel counts from the parent's on, which is small."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _surroundings() -> dict[str, Any]:
-    git = ["git", "--no-optional-locks", "describe", "--always", "--dirty"]
-    asked = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return {
-        "commit": asked.stdout.strip() or None,
-        "versions": {name: _version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Measures calibration: expected calibration error and the bins of a reliability diagram."""
+"""Measures calibration: expected calibration error, plain and debiased, and the bins of a reliability diagram."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["ReliabilityBin", "checked_probs_and_labels", "expected_calibration_error", "reliability_bins"]
+__all__ = [
+    "ReliabilityBin",
+    "checked_probs_and_labels",
+    "debiased_ece",
+    "expected_calibration_error",
+    "reliability_bins",
+]
 
 SUM_TOLERANCE = 1e-3  # sums of softmax rows in half precision differ from 1 by a few 1e-4
 
@@ -65,6 +71,48 @@ def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 
     filled = [b for b in reliability_bins(probs, labels, bins) if b.count]
     total = sum(b.count for b in filled)
     return sum(b.count * abs(b.accuracy - b.confidence) for b in filled) / total
+
+
+def debiased_ece(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """Returns the root of the debiased squared calibration error (Kumar et al. 2019, section 5).
+
+    On few rows the plain error of a calibrated model is far above 0, because the accuracy of a bin differs by chance
+    from its confidence. Here the estimated variance of the accuracy is taken off each squared gap: sum over bins of
+    (share of rows) * ((confidence - accuracy)^2 - accuracy * (1 - accuracy) / (rows - 1)), the debiased estimator of
+    "Verified Uncertainty Calibration". A negative sum counts as 0. The bins hold equally many rows by the confidence
+    max_k p_k; rows with equal confidence are in one bin. A bin of one row has no estimated variance.
+
+    Args:
+        probs (`ArrayLike`): Class probabilities, shape `[N, K]`, rows sum to 1.
+        labels (`ArrayLike`): True class indices, shape `[N]`.
+        bins (`int`, defaults to `15`): Number of bins; at most N // 2, so that a bin has two rows.
+
+    Returns:
+        The error in `[0, 1]`; 0 where the gaps are no larger than chance makes them.
+
+    Raises:
+        ValueError: if there is no bin, or as in `checked_probs_and_labels`.
+
+    Example:
+        >>> from hfssl.metrics.calibration import debiased_ece
+        >>> round(debiased_ece([[0.9, 0.1]] * 4, [0, 0, 1, 1]), 4)  # root of (0.9 - 0.5)^2 - 0.5 * 0.5 / 3
+        0.2769
+    """
+    if bins < 1:
+        raise ValueError(f"Expected at least one bin, got {bins}.")
+    probs, labels = checked_probs_and_labels(probs, labels)
+    confidence = probs.max(axis=1)
+    right = (probs.argmax(axis=1) == labels).astype(np.float64)
+    chunks = np.array_split(np.sort(confidence), max(1, min(bins, len(labels) // 2)))
+    edges = [(lower[-1] + upper[0]) / 2 for lower, upper in zip(chunks, chunks[1:], strict=False)]
+    index = np.searchsorted(edges, confidence, side="left")  # an edge between equal rows leaves all of them below it
+    rows = np.bincount(index, minlength=len(chunks))
+    filled = rows > 0
+    rows, sums = rows[filled], [np.bincount(index, values, len(chunks))[filled] for values in (confidence, right)]
+    mean_confidence, accuracy = sums[0] / rows, sums[1] / rows
+    chance = accuracy * (1 - accuracy) / np.maximum(rows - 1, 1)
+    squared = (rows * ((mean_confidence - accuracy) ** 2 - chance)).sum() / rows.sum()
+    return float(np.sqrt(max(squared, 0.0)))
 
 
 def checked_probs_and_labels(probs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

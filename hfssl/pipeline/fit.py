@@ -71,8 +71,8 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     """Turns a table with a few labels into a saved, explained model.
 
     The stages: load and audit, split, pretext (by preset), labels only, folds of the labels, self-training, students
-    of the folds (by preset), verdict, calibration, and evaluation with report, card and checkpoints. `output_dir` gets `results.json`,
-    `report.html`, `README.md`, `model/`, `adapter/` (with LoRA), `splits/` and `stages/`.
+    of the folds (by preset), verdict, calibration, and evaluation with report, card and checkpoints. `output_dir` gets
+    `results.json`, `report.html`, `README.md`, `model/`, `adapter/` (with LoRA), `splits/` and `stages/`.
 
     Args:
         train (`str`): Table to learn from; rows without a label are unlabeled.

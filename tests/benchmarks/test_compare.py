@@ -16,7 +16,9 @@ from tests.helpers.texts import write_two_classes
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import cells
 import compare
+import compare_tables
 import peers
 
 TINY = Preset(supervised={"max_steps": 3}, self_training={**SELF_TRAINING, "max_steps": 3, "rounds": 1})
@@ -39,7 +41,7 @@ def flags(data, tiny_backbone) -> list[str]:
 @pytest.fixture(scope="module")
 def splits(flags, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("splits") / "trec6-0"
-    peers.run_job({**make_job(flags, "trainer_full", folder, folder), "method": peers.SPLITS})
+    cells.run_job({**make_job(flags, "trainer_full", folder, folder), "method": cells.SPLITS})
     return folder
 
 
@@ -52,7 +54,7 @@ def make_job(flags: list[str], method: str, splits: Path, results: Path) -> dict
 def fake_cell(method: str, dataset: str, seed: int, accuracy: float, seconds: float = 10.0, **more) -> dict:
     return {
         "dataset": dataset,
-        "labels_per_class": compare.LABELS_PER_CLASS[dataset],
+        "labels_per_class": compare_tables.LABELS_PER_CLASS[dataset],
         "method": method,
         "seed": seed,
         "accuracy": accuracy,
@@ -71,7 +73,7 @@ def test_every_method_that_needs_no_extra_fills_its_cell(method, flags, splits, 
     for settings in (peers.TRAINER_FULL, peers.TRAINER_LORA):
         monkeypatch.setitem(settings, "max_steps", 2)
     monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
-    peers.run_job(make_job(flags, method, splits, tmp_path))
+    cells.run_job(make_job(flags, method, splits, tmp_path))
     kept = json.loads((tmp_path / f"trec6-16-{method}-0.json").read_text())
     assert (kept["dataset"], kept["labels_per_class"], kept["method"], kept["seed"]) == ("trec6", 16, method, 0)
     assert 0 <= kept["accuracy"] <= 1
@@ -86,7 +88,7 @@ def test_every_method_that_needs_no_extra_fills_its_cell(method, flags, splits, 
 
 def test_where_other_work_runs_beside_no_seconds_are_kept(flags, splits, tmp_path, monkeypatch):
     monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
-    peers.run_job(make_job([*flags, "--untimed"], "hfssl_quick", splits, tmp_path))
+    cells.run_job(make_job([*flags, "--untimed"], "hfssl_quick", splits, tmp_path))
     kept = json.loads((tmp_path / "trec6-16-hfssl_quick-0.json").read_text())
     assert kept["command"].endswith(" --quick --untimed")
     assert kept["seconds"] is kept["cpu_seconds"] is None
@@ -97,7 +99,7 @@ def test_peers_train_on_all_labels_and_the_whole_pool_and_see_no_hidden_label(sp
     from hfssl.data.splits import SemiSupervisedSplits
 
     parts = SemiSupervisedSplits.load(splits)
-    task = peers._task(parts, "backbone", 0, tmp_path)
+    task = cells._task(parts, "backbone", 0, tmp_path)
     assert len(parts["validation"]) > 0
     assert len(parts["proxy"]) > 0
     assert np.bincount(task.labels).tolist() == [16, 16]
@@ -174,7 +176,7 @@ def test_table_shows_means_spreads_and_how_many_cells_there_are():
         fake_cell("setfit", "banking77", 0, 0.70, seconds=1200, notes={"capped": "1200 of 9144 steps"}),
         fake_cell("hfssl_standard", "trec6", 0, 0.88, stages={"labels_only": {**fake_cell("", "trec6", 0, 0.8)}}),
     ]
-    lines = [line.split("  ") for line in compare.report(kept).splitlines()]
+    lines = [line.split("  ") for line in compare_tables.report(kept).splitlines()]
     table = [[word.strip() for word in line if word] for line in lines]
     assert table[2] == [
         "accuracy",
@@ -196,7 +198,7 @@ def test_table_shows_means_spreads_and_how_many_cells_there_are():
 
 def test_rows_that_differ_are_called_out():
     kept = [fake_cell("setfit", "trec6", 0, 0.8), fake_cell("trainer_full", "trec6", 0, 0.8, rows={"digest": "other"})]
-    assert "NOT COMPARABLE, trec6 seed 0: setfit saw other rows than trainer_full" in compare.report(kept)
+    assert "NOT COMPARABLE, trec6 seed 0: setfit saw other rows than trainer_full" in compare_tables.report(kept)
 
 
 def test_goals_are_checked_on_the_cells_that_both_sides_have():
@@ -209,7 +211,7 @@ def test_goals_are_checked_on_the_cells_that_both_sides_have():
         for seed, value in enumerate(values)
     ]
     kept += [fake_cell(method, "trec6", 2, value, None) for method, value in (("hfssl_quick", 0.5), ("setfit", 0.8))]
-    assert compare.goals(compare.by_method(kept)) == [
+    assert compare_tables.goals(compare_tables.by_method(kept)) == [
         "  reached       standard minus best peer, setfit: +3.5 points (goal 3.0; 2 cells)",
         "  reached       standard minus best labels-only Trainer, trainer_full: +4.5 points (goal 4.0; 2 cells)",
         # 11 points above it with one seed, 2 below it with the other
@@ -231,7 +233,7 @@ def test_a_data_set_where_standard_loses_on_average_is_named():
         fake_cell(name, "sst2", seed, value) for name, values in accuracy.items() for seed, value in enumerate(values)
     ]
     goal = "data sets where standard is over 1 point below that Trainer: sst2 -1.5 (goal none; 1 data sets)"
-    assert f"  MISSED        {goal}" in compare.goals(compare.by_method(kept))
+    assert f"  MISSED        {goal}" in compare_tables.goals(compare_tables.by_method(kept))
 
 
 def test_a_peer_that_lacks_a_cell_is_still_the_best_one():
@@ -239,7 +241,7 @@ def test_a_peer_that_lacks_a_cell_is_still_the_best_one():
     kept = [
         fake_cell(name, "trec6", seed, value) for name, values in accuracy.items() for seed, value in enumerate(values)
     ]
-    goals = compare.goals(compare.by_method(kept))
+    goals = compare_tables.goals(compare_tables.by_method(kept))
     assert goals[0] == "  MISSED        standard minus best peer, setfit: +1.0 points (goal 3.0; 2 cells)"
     assert goals[1].startswith("  reached       standard minus best labels-only Trainer, trainer_full: +10.0 points")
 
@@ -252,7 +254,7 @@ def test_regret_of_the_verdict_by_hand():
         accuracy = {"labels_only": labels_only, "self_training": student, "refit": 0.99}
         stages = {name: fake_cell("", "sst2", seed, value) for name, value in accuracy.items()}
         kept.append(fake_cell("hfssl_standard", "sst2", seed, 0.99, stages=stages, selected_stage=selected))
-    goals = compare.goals(compare.by_method(kept))
+    goals = compare_tables.goals(compare_tables.by_method(kept))
     # 0, 3 and 1 points behind the better of the two; the second is 3 points below labels only
     assert "  MISSED        standard, mean regret of the verdict: 1.3 points (goal at most 0.5; 3 cells)" in goals
     below = "standard, kept models over 2 points below labels only: sst2/1 -3.0"

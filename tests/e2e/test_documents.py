@@ -159,6 +159,8 @@ class Reader:
             check_recipe(words)
         elif script.startswith("benchmarks/"):
             source = (ROOT / script).read_text(encoding="utf-8")
+            if "--grid" in words:  # which has a parser of its own
+                source += (ROOT / "benchmarks" / f"{words[words.index('--grid') + 1]}.py").read_text(encoding="utf-8")
             assert all(f'"{word}"' in source for word in words if word.startswith("--")), words
         elif script and Path(script).is_file():  # a block of this page
             self._script(script, words[words.index(script) + 1 :])
