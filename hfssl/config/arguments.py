@@ -251,6 +251,13 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             "Default: no limit."
         },
     )
+    fail_below_baseline: bool = field(
+        default=False,
+        metadata={
+            "help": "End with exit status 3 if the final model is not better, beyond noise, than always answering the "
+            "most frequent label and than logistic regression on the frozen backbone."
+        },
+    )
     report_to: Literal["none", "trackio", "tensorboard", "wandb"] = field(
         default="none",
         metadata={"help": "Tracker for the metrics of every stage; it must be installed."},

@@ -156,6 +156,12 @@ STAGES: dict[str, Stage] = {
         refit="hfssl.pipeline.stages.self_training:refit",
         includes=("folds",),
     ),
+    "baselines": Stage(
+        title="Baselines",
+        run="hfssl.pipeline.stages.baselines:run",
+        product="predictions",
+        planned="hfssl.pipeline.stages.baselines:is_planned",
+    ),
     "cross_fitting": Stage(
         title="Cross-fitting",
         run="hfssl.pipeline.stages.cross_fitting:run",

@@ -11,11 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from datasets import Dataset
 
 from hfssl.data.duplicates import exact_key
 from hfssl.data.label_column import LabelColumn
+from hfssl.data.scripts import dominant_script
 from hfssl.errors import DataError
 
 __all__ = [
@@ -333,22 +332,8 @@ def _script_warnings(labeled: Sequence[str], unlabeled: Sequence[str]) -> list[s
 
 def _script_shares(texts: Sequence[str]) -> dict[str, float]:
     step = max(1, len(texts) // SCRIPT_SAMPLE)
-    scripts = Counter(script for text in texts[::step] if (script := _dominant_script(text)) is not None)
+    scripts = Counter(script for text in texts[::step] if (script := dominant_script(text)) is not None)
     return {script: count / scripts.total() for script, count in scripts.items()}
-
-
-def _dominant_script(text: str) -> str | None:
-    counts = Counter(script for character in text[:300] if (script := _script(character)) is not None)
-    return counts.most_common(1)[0][0] if counts else None
-
-
-@lru_cache(maxsize=65_536)
-def _script(character: str) -> str | None:
-    """Returns the script of a letter: the first word of its Unicode name, or one name for Japanese scripts."""
-    if not character.isalpha():
-        return None
-    first = unicodedata.name(character, "UNKNOWN").split(" ")[0].split("-")[0].title()
-    return {"Cjk": "Han or Kana", "Hiragana": "Han or Kana", "Katakana": "Han or Kana"}.get(first, first)
 
 
 def _first(names: Iterable[str], limit: int = 5) -> str:

@@ -166,9 +166,14 @@ def judge(
         reasons.insert(1, f"A tie, decided by the log-likelihood: {costs}.")
     seen = f"{_points(gain)} points on {len(labels)} held-out labels, 95% interval {_points(lowest)} to "
     spread = f"{seen}{_points(highest)}; {outlook}"
-    if use:
-        certainty = "helped" if lowest > 0 else "seems to have helped" if gain > 0 else "is expected to help"
+    if use and gain >= 0:
+        certainty = "helped" if lowest > 0 else "seems to have helped" if gain > 0 else "made no difference so far"
         sentence = f"The unlabeled data {certainty} ({spread}): the {stage_row(best).model} model is selected."
+    elif use:
+        sentence = (
+            f"The held-out labels speak against the unlabeled data, earlier runs for it ({spread}): the "
+            f"{stage_row(best).model} model is selected, but check it."
+        )
     elif alarms and merits[best] > standing:
         sentence = f"An alarm was raised against the unlabeled data ({spread}): the labels-only model is selected."
     else:

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from peft import PeftModel
 
 from hfssl.evaluation.temperature_scaling import fit_temperature, fold_temperature, match_temperature
 from hfssl.inference.scoring import predict_logits
+from hfssl.methods.self_training.pseudo_labeler import sharpened
+from hfssl.metrics.selective import coverage_table
 from hfssl.models.auto import from_pretrained
 from hfssl.models.checkpoints import plain_model, save_checkpoint
 from hfssl.pipeline.context import StageContext
@@ -24,6 +28,7 @@ from hfssl.runtime.files import atomic_file, write_json
 
 __all__ = ["save_outcome"]
 
+ERRORS = "errors.csv"
 EXAMPLES = 8
 KEPT = ("probs", "predicted")  # of each stage
 
@@ -44,8 +49,11 @@ def save_outcome(context: StageContext, records: Mapping[str, StageRecord], resu
     model = plain_model(model)
     results["temperature"] = _calibrate(model, context, results["selected_stage"])
     results["final_metrics"] = _final_metrics(context, results)
+    evidence = _evidence(context, records, results)
+    results["coverage"] = _coverage(results, evidence)
     save_checkpoint(model, context.tokenizer, run.path / "model", context.label_names)
-    build_report(results, _evidence(context, records, results), run.path / "report.html")
+    _write_errors(context, results, evidence)
+    build_report(results, evidence, run.path / "report.html")
     card = run_card(results, context.plan.arguments.keywords(), uses_adapter=uses_adapter)
     with atomic_file(run.path / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
@@ -120,6 +128,61 @@ def _evidence(context: StageContext, records: Mapping[str, StageRecord], results
     }
 
 
+def _final_predictions(
+    results: Mapping[str, Any], evidence: Mapping[str, Any]
+) -> tuple[str, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Returns part, labels `[N]`, decisions `[N]` and their calibrated probabilities `[N]`; `None` without any."""
+    part = next((name for name in PARTS if name in evidence["predictions"]), None)
+    if part is None:
+        return None
+    found, stage = evidence["predictions"][part], final_stage(results, part)
+    if stage not in found["probs"]:
+        return None
+    probs = sharpened(found["probs"][stage], results["temperature"] or 1.0)
+    confidence = np.take_along_axis(probs, found["predicted"][stage][:, None], axis=1)[:, 0]
+    return part, found["labels"], found["predicted"][stage], confidence
+
+
+def _coverage(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns how right the final model is above each confidence, on the part that says most."""
+    found = _final_predictions(results, evidence)
+    if found is None:
+        return None
+    part, labels, predicted, confidence = found
+    known = labels >= 0
+    return {"part": part, "table": coverage_table(confidence[known], predicted[known] == labels[known])}
+
+
+def _write_errors(context: StageContext, results: Mapping[str, Any], evidence: Mapping[str, Any]) -> None:
+    """Writes `errors.csv`: the rows that the final model, or models without their fold, get wrong, surest first."""
+    found = _final_predictions(results, evidence)
+    if found is None:
+        return
+    part, labels, predicted, confidence = found
+    rows, classes = _rows_of(context, part), context.task.unit_classes(context.label_names)
+    unit_rows = context.task.unit_rows(len(rows), len(context.label_names))
+    wrong = np.flatnonzero((labels >= 0) & (predicted != labels))
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    names = [name for name in ("id", "text", "text_pair") if name in rows.column_names]
+    chosen = rows.select(unit_rows[wrong]).select_columns(names)
+    with (
+        atomic_file(context.run_folder.path / ERRORS) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow([*names, "part", "label", "predicted_label", "probability"])
+        for row, unit in zip(chosen, wrong.tolist(), strict=True):
+            texts = [str(row[name]).encode("utf-8", "replace").decode() for name in names]
+            writer.writerow([*texts, part, classes[labels[unit]], classes[predicted[unit]], f"{confidence[unit]:.6f}"])
+
+
+def _rows_of(context: StageContext, part: str) -> Dataset:
+    """Returns the rows of a part, with their texts."""
+    if part != OUT_OF_FOLD:
+        return context.splits[part]
+    return context.splits["labeled"].select(np.flatnonzero(context.plan.folds >= 0))
+
+
 def _confident_mistakes(
     context: StageContext, results: Mapping[str, Any], predictions: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
@@ -131,9 +194,7 @@ def _confident_mistakes(
     confidence = np.take_along_axis(probs, predicted[:, None], axis=1)[:, 0]
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:EXAMPLES]
-    shown = context.splits["labeled" if split == OUT_OF_FOLD else split]
-    if split == OUT_OF_FOLD:
-        shown = shown.select(np.flatnonzero(context.plan.folds >= 0))
+    shown = _rows_of(context, split)
     rows = context.task.unit_rows(len(shown), len(context.label_names))[wrong]
     texts = shown.select(rows)["text"]
     return [

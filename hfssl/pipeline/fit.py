@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hfssl.config.arguments import FitArguments
 from hfssl.config.methods import METHODS
 from hfssl.config.stages import STAGES
 from hfssl.data.audit import audit, part_fingerprint, released
+from hfssl.data.language_fit import language_warnings
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.errors import ConfigurationError
@@ -97,7 +98,7 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     )
     check_backbone(arguments.backbone)
     tokenizer = load_tokenizer(arguments.backbone, max_length=arguments.max_length)
-    splits, plan = _data(arguments, run)
+    splits, plan = _data(arguments, run, tokenizer)
     context = within_budget(make_context(plan, run, splits, tokenizer))
     records = run_stages(context)
     audit([splits.manifest, *_manifests(records)]).raise_if_leaky()
@@ -124,7 +125,9 @@ def _judge(context: StageContext, records: Mapping[str, StageRecord]) -> Verdict
     return replace(verdict, reasons=[*verdict.reasons, *evidence.remarks, *notes])
 
 
-def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits, RunPlan]:
+def _data(
+    arguments: FitArguments, run: RunFolder, tokenizer: PreTrainedTokenizerBase
+) -> tuple[SemiSupervisedSplits, RunPlan]:
     """Returns splits and plan; a resumed run reads its splits from the folder, also after a change of the tables."""
     preset = PRESETS[arguments.preset]
     if run.resumed:
@@ -134,6 +137,8 @@ def _data(arguments: FitArguments, run: RunFolder) -> tuple[SemiSupervisedSplits
         column = get_task(arguments.task).label_column
         held_out = arguments.validation_fraction
         splits = make_splits(arguments, arguments.seed, label_column=column, validation_fraction=held_out)
+        texts = [text for part in ("labeled", "unlabeled") for text in splits[part]["text"][:]]
+        splits.manifest["warnings"] += language_warnings(texts, tokenizer, arguments.backbone)
         if arguments.class_prior is not None:
             given_prior(arguments.class_prior, splits.manifest["label_names"])
             if not len(splits["unlabeled"]):
@@ -200,6 +205,8 @@ def _results(
             }
             for name, record in records.items()
         ],
+        "baselines": context.held_out.baseline_metrics(),
+        "standing": context.held_out.standing(final_stage, verdict.selected_stage),
         "test_gains": context.held_out.test_gains(records),
         "verdict": verdict.as_dict(),
         "selected_stage": verdict.selected_stage,

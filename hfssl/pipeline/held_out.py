@@ -12,13 +12,14 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.config.stages import LABELS_ONLY, stage_row
+from hfssl.evaluation.baselines import BASELINES, judge_standing
 from hfssl.evaluation.cross_fitting import ARRAYS, CrossFit
 from hfssl.inference.scoring import predict_logits
 from hfssl.metrics.significance import paired_gain
 from hfssl.models.checkpoints import save_checkpoint
 from hfssl.pipeline.fold_store import FoldStore
 from hfssl.pipeline.run_folder import RunFolder
-from hfssl.reporting.results import OUT_OF_FOLD
+from hfssl.reporting.results import OUT_OF_FOLD, PARTS
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.tasks.base import Task
 
@@ -210,6 +211,58 @@ class HeldOutPredictions:
 
     def _has(self, stage: str) -> bool:
         return (self.run_folder.stage(stage) / ARRAYS).is_file()
+
+    def baselines(self, part: str) -> dict[str, np.ndarray]:
+        """Returns baseline -> probabilities for a part, or for the labeled rows in folds; empty without any.
+
+        Args:
+            part (`str`): `"test"`, `"validation"` or `"out_of_fold"`.
+        """
+        path = self.run_folder.stage("baselines") / LOGITS
+        arrays = read_arrays(path) if path.is_file() else {}
+        found = {name: arrays[f"{name}/{part}"] for name in BASELINES if f"{name}/{part}" in arrays}
+        return {name: self.task.probs(logits) for name, logits in found.items() if len(logits)}
+
+    def part_labels(self, part: str) -> np.ndarray:
+        """Returns the labels of a held-out part, or of the labeled rows in folds (all of them without folds)."""
+        if part != OUT_OF_FOLD:
+            return self.labels(part)
+        return self.labels("labeled") if self.row_folds is None else self.out_of_fold_labels()
+
+    def baseline_metrics(self) -> list[dict[str, Any]]:
+        """Returns name and metrics by part of each baseline, as for a stage."""
+        found = {part: self.baselines(part) for part in PARTS}
+        return [
+            {
+                "name": name,
+                "metrics": {
+                    part: self.task.evaluate(probs[name], self.part_labels(part)) if name in probs else None
+                    for part, probs in found.items()
+                },
+            }
+            for name in BASELINES
+            if any(name in probs for probs in found.values())
+        ]
+
+    def standing(self, stage: str, selected_stage: str) -> dict[str, Any] | None:
+        """Returns how the final model compares with the baselines on the part that says most; `None` without rows.
+
+        Args:
+            stage (`str`): Stage of the final model.
+            selected_stage (`str`): Stage that the verdict selected, which stands for a refit on rows that the refit
+                has learned from.
+        """
+        for part in PARTS:
+            baselines, labels = self.baselines(part), self.part_labels(part)
+            if part == OUT_OF_FOLD:
+                logits = self.out_of_fold([selected_stage]).get(selected_stage)
+            else:
+                logits = self.logits(stage).get(part, self.logits(selected_stage).get(part))
+            if baselines and logits is not None and len(logits) == len(labels) > 0:
+                final = self.task.probs(logits)
+                compared = judge_standing(final, baselines, labels, self.task)
+                return {"part": part, "rows": len(labels), "compared": [one.as_dict() for one in compared]}
+        return None
 
     def test_gains(self, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Returns stage -> gain in accuracy over labels only on `test`, with its 95% interval; empty without rows.

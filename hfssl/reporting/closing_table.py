@@ -7,6 +7,7 @@ from typing import Any
 
 from hfssl.config.stages import stage_row
 from hfssl.reporting.results import OUT_OF_FOLD, PARTS, final_stage
+from hfssl.reporting.standing import BASELINE_TITLES
 from hfssl.reporting.task_facts import Metric, task_facts
 
 __all__ = ["closing_table"]
@@ -33,6 +34,10 @@ def closing_table(results: Mapping[str, Any]) -> str:
         numbers = [metric.shown(metrics.get(metric.name)) for metric in columns]
         kept = "<- final" if stage["name"] == final_stage(results) else ""
         table.append([stage_row(stage["name"]).model, *numbers, f"{stage['seconds']:.0f}", kept])
+    for baseline in results.get("baselines", []):
+        metrics = (baseline["metrics"].get(measured) if measured else None) or {}
+        numbers = [metric.shown(metrics.get(metric.name)) for metric in columns]
+        table.append([f"({BASELINE_TITLES[baseline['name']]})", *numbers, "", ""])
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = []
     for name, *numbers, kept in table:

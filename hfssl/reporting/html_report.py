@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hfssl.config.stages import stage_row
 from hfssl.reporting import sections
 from hfssl.reporting.formatting import signed_interval, signed_points
+from hfssl.reporting.good_enough import opening_sentences
 from hfssl.reporting.results import final_stage, part_title, primary_split, rows_of, stage_title
 from hfssl.reporting.sections import Section, Table
 from hfssl.reporting.task_facts import task_facts
@@ -45,8 +46,10 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
     )  # fmt: skip
     html = environment.get_template("report.html").render(
         verdict=results["verdict"],
+        opening=opening_sentences(results),
         facts=_facts(results),
         sections=[
+            sections.good_enough_section(results, evidence),
             sections.stages_section(results),
             sections.data_section(results, evidence),
             sections.curves_section(evidence),

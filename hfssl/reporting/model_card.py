@@ -23,6 +23,7 @@ from hfssl.reporting.results import (
     rows_of,
     stage_title,
 )
+from hfssl.reporting.standing import BASELINE_TITLES, standing_sentence
 from hfssl.reporting.task_facts import Metric, TaskFacts, task_facts
 
 __all__ = ["build_model_card", "run_card"]
@@ -120,6 +121,8 @@ def build_model_card(
             task=task,
             model_title=task.model_title.format(classes=len(label_names)),
             limit=task.limit.format(classes=len(label_names)),
+            standing=standing_sentence(results),
+            baseline_titles=BASELINE_TITLES,
             measured=_measured(task, _saved_metrics(results, split)),
             gain=_gain(results["verdict"]),
             row_by_row=gains_row_by_row(results),

@@ -17,6 +17,7 @@ from hfssl.metrics.calibration import expected_calibration_error, reliability_bi
 from hfssl.metrics.classification import class_scores, confusion_matrix
 from hfssl.reporting import figures
 from hfssl.reporting.formatting import duration, percent
+from hfssl.reporting.good_enough import answer_sentence, coverage_rows, next_step
 from hfssl.reporting.results import (
     OUT_OF_FOLD,
     PARTS,
@@ -27,6 +28,7 @@ from hfssl.reporting.results import (
     rows_of,
     stage_title,
 )
+from hfssl.reporting.standing import BASELINE_TITLES
 from hfssl.reporting.task_facts import TaskFacts, task_facts
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "curves_section",
     "data_section",
     "examples_section",
+    "good_enough_section",
     "rounds_section",
     "stages_section",
 ]
@@ -93,6 +96,29 @@ def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.n
     return labels[known], {stage: np.asarray(probs)[known] for stage, probs in found["probs"].items()}
 
 
+def good_enough_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
+    """Builds the answer to the first question: accuracy beside the baselines, coverage, the weakest classes."""
+    title, answer = "Is it good enough?", answer_sentence(results)
+    if answer is None:
+        return Section(title, missing=f"Nobody knows: no labels could measure it. {next_step(results)}")
+    tables, part = [], primary_split(results)
+    covered = [
+        [f"{row['threshold']:g} or more", f"{row['rows']:,}", percent(row["share"]), percent(row["accuracy"])]
+        for row in coverage_rows(results)
+    ]
+    if covered:
+        tables.append(Table(["probability of the answer", "rows", "% of the rows", "% of them right"], covered))
+    labels, probs = predictions_of(evidence, part)
+    final = final_stage(results, part)
+    if len(labels) and final in probs:
+        names = evidence.get("classes") or results["data"]["label_names"]
+        decided = evidence["predictions"][part].get("predicted", {}).get(final)
+        predicted = probs[final].argmax(axis=1) if decided is None else np.asarray(decided)
+        tables.append(_class_table(confusion_matrix(predicted, labels, len(names)), names))
+    notes = [next_step(results), "All rows that are wrong are in errors.csv, next to this report."]
+    return Section(title, caption=answer, tables=tables, notes=notes)
+
+
 def stages_section(results: Mapping[str, Any]) -> Section:
     """Builds the table of stages and the figure of accuracy by stage."""
     title, task = "What each stage reached", task_facts(results)
@@ -111,6 +137,12 @@ def stages_section(results: Mapping[str, Any]) -> Section:
             row += [metric.shown(metrics.get(metric.name), "–") for metric in task.tabled]
         rows.append([*row, duration(stage["seconds"])])
         highlighted = number if stage["name"] == final else highlighted
+    for baseline in results.get("baselines", []):
+        row = [f"({BASELINE_TITLES[baseline['name']]})"]
+        for split in measured:
+            metrics = baseline["metrics"].get(split) or {}
+            row += [metric.shown(metrics.get(metric.name), "–") for metric in task.tabled]
+        rows.append([*row, "–"])
     table = Table([*header, "time"], rows, highlighted=highlighted, groups=[*groups, ("", 1)])
     if not measured:
         missing = f"No labels were held out, so no {decision.title} could be measured."
@@ -288,7 +320,6 @@ def confusion_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -
         share = percent(wrong[true, guess] / totals[true])
         confused.append([names[true], names[guess], f"{wrong[true, guess]:,}", share])
     tables = [Table(["true class", "predicted as", "rows", "% of the class"], confused, 2)] if confused else []
-    tables.append(_class_table(matrix, names))
     caption = (
         f"{stage_title(final)} on the {len(labels):,} {part_title(split)} rows: each line is a true class, shaded by "
         "the predicted classes; a perfect model has only the diagonal."
@@ -307,7 +338,10 @@ def _class_table(matrix: np.ndarray, names: Sequence[str]) -> Table:
         precision = scores.precision[i] if scores.predicted[i] else None
         f1 = scores.f1[i] if scores.support[i] + scores.predicted[i] else None
         rows.append([name, f"{scores.support[i]:,}", percent(precision), percent(recall), percent(f1)])
-    return Table(["class", "rows", "precision, %", "recall, %", "F1, %"], rows, title="Scores class by class")
+    weakest = np.argsort(
+        [-1.0 if np.isnan(value) else value for value in np.asarray(scores.f1, dtype=float)], kind="stable"
+    )
+    return Table(["class, weakest first", "rows", "precision, %", "recall, %", "F1, %"], [rows[i] for i in weakest])
 
 
 def examples_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:

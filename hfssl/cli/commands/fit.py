@@ -11,6 +11,8 @@ from hfssl.config.parsing import dataclass_parser, parse
 
 __all__ = ["COMMAND"]
 
+BELOW_BASELINE = 3  # exit status
+
 
 def run_fit(argv: Sequence[str]) -> None:
     """Runs `hfssl fit`: the main job from a table to a saved, explained model."""
@@ -19,7 +21,9 @@ def run_fit(argv: Sequence[str]) -> None:
 
     from hfssl.pipeline.fit import fit
     from hfssl.reporting.closing_table import closing_table
+    from hfssl.reporting.good_enough import closing_lines
     from hfssl.reporting.results import gains_row_by_row
+    from hfssl.reporting.standing import standing_sentence
 
     silence_libraries()
     results = fit(**arguments.keywords()).results
@@ -28,12 +32,15 @@ def run_fit(argv: Sequence[str]) -> None:
     print()
     if row_by_row := gains_row_by_row(results):
         print(row_by_row.replace("−", "-"))  # not every terminal has the real minus sign
-    print(results["verdict"]["sentence"])
+    for line in closing_lines(results):
+        print(line.replace("−", "-"))
     print()
     folder = Path(arguments.output_dir)
     print(f"Report:  {folder / 'report.html'}")
     print(f"Model:   {folder / 'model'}")
     print(f"Use it:  {_predict_command(arguments)}")
+    if arguments.fail_below_baseline and standing_sentence(results) is not None:
+        raise SystemExit(BELOW_BASELINE)
 
 
 def _predict_command(arguments: FitArguments) -> str:
