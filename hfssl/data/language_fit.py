@@ -19,8 +19,8 @@ __all__ = ["LanguageFit", "language_warnings", "measure_language_fit"]
 
 SAMPLE = 400  # texts
 MIN_LETTERS = 150  # with fewer, the mean depends on a few words
-# Fewest letters per token that are usual. With the tokenizer of all-MiniLM-L6-v2, fourteen English data sets have 3.8 to
-# 5.0, a few sentences of German, French, Spanish and Dutch 2.3 to 2.8, of Russian 1.0 (benchmarks/NOTES.md, 2026-11-29).
+# Fewest letters per token that are usual. With the tokenizer of all-MiniLM-L6-v2, fourteen English data sets have 3.8
+# to 5.0, sentences of German, French, Spanish and Dutch 2.3 to 2.8, of Russian 1.0 (benchmarks/NOTES.md, 2026-11-29).
 USUAL = {"Latin": 3.3, "Han or Kana": 0.8, "Hangul": 0.8}
 USUAL_ELSEWHERE = 2.0
 # Words of letters only: numbers, addresses and names of users are cut up in every language.
@@ -66,9 +66,7 @@ def measure_language_fit(texts: Sequence[str], tokenizer: PreTrainedTokenizerBas
         'Latin'
     """
     step = max(1, len(texts) // SAMPLE)
-    words = Counter(
-        word for text in texts[::step] for word in re.findall(r"(?<![\w@#/.])[^\W\d_]{2,}(?![\w@/])", text)
-    )
+    words = Counter(word for text in texts[::step] for word in WORD.findall(text))
     if not words:
         return LanguageFit("", 0.0, 0.0, 0)
     names = list(words)

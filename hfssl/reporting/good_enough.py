@@ -33,7 +33,7 @@ def answer_sentence(results: Mapping[str, Any]) -> str | None:
     """
     part, decision = primary_split(results), task_facts(results).decision
     stage = next((s for s in results["stages"] if part and s["name"] == final_stage(results, part)), None)
-    metrics = (results["final_metrics"].get(part) or stage["metrics"].get(part)) if stage and part else None
+    metrics = (results.get("final_metrics", {}).get(part) or stage["metrics"].get(part)) if stage and part else None
     if not metrics:
         return None
     rows = rows_of(results, part)
