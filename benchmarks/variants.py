@@ -29,6 +29,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_alignment": {"self_training": {"distribution_alignment": "none"}},
     "soup": {"self_training": {"model_soup": True}},
     "five_folds": {"cross_fit": 5},
+    "neighbors": {"self_training": {"neighbor_votes": True}},
+    "hold_out": {"cross_fit": 0, "options": {"validation_fraction": 0.2}},
+    "refit": {"cross_fit": 0, "options": {"validation_fraction": 0.2, "refit": True}},
 }
 
 

@@ -22,6 +22,7 @@ from hfssl.data.language_fit import language_warnings
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.errors import ConfigurationError
+from hfssl.evaluation.baselines import PROBE
 from hfssl.evaluation.verdict import Verdict, judge
 from hfssl.functional.class_priors import given_prior
 from hfssl.models.backbones import check_backbone, check_masked_lm, load_tokenizer
@@ -122,6 +123,12 @@ def _judge(context: StageContext, records: Mapping[str, StageRecord]) -> Verdict
     alarms = [alarm for record in records.values() for alarm in record.alarms]
     verdict = judge(evidence.probs, evidence.labels, alarms=alarms, task=context.task, spread=evidence.spread)
     notes = [note for record in records.values() for note in record.notes]
+    if not len(evidence.labels) and (said := context.held_out.baselines(OUT_OF_FOLD).get(PROBE)) is not None:
+        right = context.task.right(said, context.held_out.part_labels(OUT_OF_FOLD))
+        notes.append(
+            f"Logistic regression on the frozen backbone, each label predicted by the others, is right on "
+            f"{right.sum()} of {len(right)}."
+        )
     return replace(verdict, reasons=[*verdict.reasons, *evidence.remarks, *notes])
 
 

@@ -17,7 +17,7 @@ from hfssl.evaluation.alarms import drifted_class_prior, lost_classes, ood_pool,
 from hfssl.inference.scoring import predict_logits
 from hfssl.methods.self_training.frozen_encoder.cache import EMBEDDINGS_FILE
 from hfssl.methods.self_training.rounds import SelfTraining
-from hfssl.methods.self_training.teachers import Teacher
+from hfssl.methods.self_training.teachers import Teacher, with_soup
 from hfssl.methods.self_training.votes import Votes
 from hfssl.metrics.accuracy_without_labels import average_thresholded_confidence
 from hfssl.models.auto import from_pretrained
@@ -169,6 +169,9 @@ def _first_teachers(
         return [model, *_teachers(context, folder, labeled, numbers, after_pretext)], None
     store, model = context.fold_store, model.to(rounds.args.device)
     scored = store.teachers_of_the_pool()
+    if rounds.args.model_soup:
+        stage = context.teacher_stage
+        model = with_soup([model, *(from_pretrained(store.model(stage, n)) for n in range(context.plan.num_folds))])[0]
     options = {"bf16": rounds.args.bf16, "task": context.task}
     # They need no model of their own: they predict nothing but the pool, and the student starts from the first.
     return [Teacher(model, pool_probs=probs, **options) for probs in scored], store.votes()
