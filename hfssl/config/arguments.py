@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from hfssl.config.stages import STAGES
 from hfssl.config.tasks import DEFAULT_TASK, TASKS, unknown_task
-from hfssl.errors import ConfigurationError
+from hfssl.errors import ConfigurationError, near_matches
 
 __all__ = [
     "AdapterArguments",
@@ -222,6 +223,14 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             "Default: 0; all labels are learned from, and folds of them judge."
         },
     )
+    pool_method: str = field(
+        default="self_training",
+        metadata={
+            "metavar": "METHOD",
+            "help": "What uses the unlabeled rows: 'self_training' (rounds of teachers and a student), or a method "
+            "that trains on both at once, such as 'freematch'; several with commas between. The verdict compares them.",
+        },
+    )
     refit: bool | None = field(
         default=None,
         metadata={
@@ -276,6 +285,13 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         found += self._at_least(1, "max_steps") + missing_trackers([self.report_to])
         if self.task not in TASKS:
             found.append(unknown_task(self.task))
+        known = ["self_training", *(name for name, stage in STAGES.items() if stage.on_request)]
+        for name in self.pool_methods:
+            if name not in known:
+                found.append(
+                    f"pool_method must be one of {', '.join(known)}, or several with commas between, got '{name}'."
+                    f"{near_matches(name, known)}"
+                )
         if self.cross_fit == 1:
             found.append("cross_fit must be 0 or at least 2 folds, got 1.")
         if self.learning_rate is not None and not self.learning_rate > 0:
@@ -304,6 +320,11 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         if self.resume and self.overwrite_output_dir:
             found.append("resume and overwrite_output_dir exclude each other; give one of them.")
         return found
+
+    @property
+    def pool_methods(self) -> list[str]:
+        """Returns the names in `pool_method`."""
+        return [name.strip() for name in self.pool_method.split(",")]
 
     def keywords(self) -> dict[str, Any]:
         """Returns the keyword arguments of `hfssl.fit`: every field that is not None."""

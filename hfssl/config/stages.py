@@ -9,7 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["LABELS_ONLY", "NEUTRAL_GAIN_PRIOR", "STAGES", "Stage", "method_stage", "stage_color", "stage_row"]
+from hfssl.config.methods import METHODS
+
+__all__ = [
+    "LABELS_ONLY",
+    "NEUTRAL_GAIN_PRIOR",
+    "STAGES",
+    "Stage",
+    "method_stage",
+    "pool_methods",
+    "stage_color",
+    "stage_row",
+]
 
 Product = Literal["encoder", "classifier", "folds", "predictions", "final"]
 
@@ -51,6 +62,7 @@ class Stage:
             stage's model once more, on all labels. Without it the stage is handed over as the verdict selected it.
         method (`str`, *optional*): Name in `METHODS` of the method that the stage trains, which must be defined for
             the run's task; `None` where it trains as other stages do. See `method_stage`.
+        on_request (`bool`, defaults to `False`): Whether the stage runs only if the option `pool_method` names it.
         includes (`tuple[str, ...]`): Earlier stages whose time and settings are reported with this one, where they
             ran, as they make no classifier of their own.
 
@@ -72,6 +84,7 @@ class Stage:
     train_fold: str | None = None
     refit: str | None = None
     method: str | None = None
+    on_request: bool = False
     includes: tuple[str, ...] = ()
 
     @property
@@ -178,6 +191,41 @@ STAGES: dict[str, Stage] = {
         cost="hfssl.pipeline.stages.refit:cost",
     ),
 }
+
+
+TITLES = {
+    "pi_model": "Pi-model",
+    "vat": "VAT",
+    "uda": "UDA",
+    "mixmatch": "MixMatch",
+    "mixtext": "MixText",
+    "fixmatch": "FixMatch",
+    "flexmatch": "FlexMatch",
+    "freematch": "FreeMatch",
+    "softmatch": "SoftMatch",
+    "adamatch": "AdaMatch",
+}
+"""Method -> title of its stage, where it is not its name in words."""
+
+
+def pool_methods() -> dict[str, Stage]:
+    """Returns the stages of the methods that learn from labels and a pool in one training run, by method.
+
+    They run only where `pool_method` names one.
+
+    Example:
+        >>> all(stage.on_request for stage in pool_methods().values())
+        True
+    """
+    found = {
+        name: method_stage(name, TITLES.get(name, name.replace("_", " ").capitalize()), on_request=True)
+        for name, method in METHODS.items()
+        if method.product == "classifier" and "unlabeled" in method.streams and method.driver is None
+    }
+    return {name: stage for name, stage in found.items() if name not in STAGES}
+
+
+STAGES |= pool_methods()
 
 
 def stage_row(name: str) -> Stage:

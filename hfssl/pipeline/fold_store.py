@@ -117,6 +117,7 @@ class FoldStore:
         for part in teacher:
             members |= {f"contrastive-{fold}/{part}": probs for fold, probs in enumerate(self.refitted(part))}
         arrays = {name: np.log(np.maximum(probs, LEAST)).astype(np.float16) for name, probs in members.items()}
+        arrays["rows"] = np.flatnonzero(self.in_folds)
         arrays |= {f"weights/{name}": np.float64(weight) for name, weight in weights.items()}
         write_arrays(self.folder / LOGITS, arrays)
 

@@ -104,7 +104,9 @@ def make_plan(arguments: FitArguments, preset: Preset, splits: SemiSupervisedSpl
     rows = {name: len(part) for name, part in splits.items()}
     rounds = preset.self_training.get("rounds", 0) if arguments.rounds is None else arguments.rounds
     pool_rows = _pool_rows(rows["unlabeled"], preset.pool_rows(rows["unlabeled"], rows["labeled"]), arguments.seed)
-    plan = RunPlan(arguments, preset, rows, rounds if rows["unlabeled"] else 0, pool_rows)
+    if "self_training" not in arguments.pool_methods or not rows["unlabeled"]:
+        rounds = 0
+    plan = RunPlan(arguments, preset, rows, rounds, pool_rows)
     plan = replace(plan, folds=_folds(plan, splits))
     for products in (("encoder", "classifier", "folds"), ("predictions",), ("final",)):
         plan = _with_stages(plan, products)
@@ -113,7 +115,8 @@ def make_plan(arguments: FitArguments, preset: Preset, splits: SemiSupervisedSpl
 
 def _with_stages(plan: RunPlan, products: tuple[str, ...]) -> RunPlan:
     for name, stage in STAGES.items():
-        if stage.product in products:
+        asked = not stage.on_request or name in plan.arguments.pool_methods
+        if stage.product in products and asked:
             if resolve(stage.planned)(plan) if stage.planned else plan.rows["unlabeled"] > 0:
                 plan = replace(plan, stages=(*plan.stages, name))
     return plan

@@ -58,8 +58,7 @@ class Preset:
         few_labels_power (`float`, defaults to 0): Power of the number of labels with which steps shrink below
             `FEW_LABELS`; 0 leaves them as they are.
         methods (`dict[str, dict[str, Any]]`): Stage -> fields of its method's configuration, for other pool stages
-            (`hfssl.pipeline.stages.pool_method`). A stage without an entry has the defaults of its method.
-            Their steps do not grow with the number of labels.
+            (`hfssl.pipeline.stages.pool_method`), beside `POOL_METHOD`.
         refit (`bool`, defaults to `False`): Whether the selected stage is trained once more on all labels, held-out
             ones included; only where labels were held out (`--validation-fraction`).
         cross_fit (`int`, defaults to 0): Number of folds of the labeled rows (`hfssl.evaluation.cross_fitting`), each
@@ -84,6 +83,19 @@ class Preset:
     fold_teachers: dict[str, Any] = field(default_factory=dict)
     fold_students: dict[str, Any] | None = None
     fold_pool_rows: int = 1000
+
+    def of_method(self, stage: str, labels: int) -> dict[str, Any]:
+        """Returns the settings of a stage that trains with one method on labels and pool: `POOL_METHOD` and `methods`.
+
+        Its steps are those of a student.
+
+        Args:
+            stage (`str`): Name of the stage.
+            labels (`int`): Number of labeled rows.
+        """
+        student = self.at(labels).self_training
+        steps = {"max_steps": student["max_steps"]} if "max_steps" in student else {}
+        return POOL_METHOD | steps | self.methods.get(stage, {})
 
     def pool_rows(self, available: int, labels: int) -> int:
         """Returns the number of unlabeled rows that self-training uses.
@@ -131,6 +143,16 @@ class Preset:
         parts = ("supervised", "contrastive", "self_training", "fold_teachers", "fold_students")
         return replace(self, **{name: longer(getattr(self, name)) for name in parts})
 
+
+# Of a method that trains on labels and pool at once, from the labels-only model.
+POOL_METHOD = {
+    "learning_rate": 5e-5,
+    "head_learning_rate": 5e-4,
+    "freeze_embeddings": True,
+    "per_device_train_batch_size": 8,
+    "unlabeled_ratio": 4,
+    "weight_average_decay": 0.98,
+}
 
 # Steps are taken only with `--max-steps`: the contrastive stage ends with logistic regression on its features.
 SUPERVISED = {
