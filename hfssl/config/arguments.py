@@ -228,7 +228,7 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         metadata={
             "metavar": "METHOD",
             "help": "What uses the unlabeled rows: 'self_training' (rounds of teachers and a student), or a method "
-            "that trains on both at once, such as 'freematch'; several with commas between. The verdict compares them.",
+            "that trains on both at once, such as 'freematch'; or several, with commas between.",
         },
     )
     refit: bool | None = field(
