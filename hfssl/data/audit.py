@@ -59,9 +59,21 @@ def fingerprints(dataset: Dataset) -> list[str]:
     return list(map(fingerprint, dataset["text"][:]))
 
 
-def part_fingerprint(of_rows: Sequence[str]) -> str:
-    """Returns the BLAKE2b-128 hash of a part's fingerprints in any order, as 32 hexadecimal digits."""
-    return hashlib.blake2b("\n".join(sorted(of_rows)).encode(), digest_size=16).hexdigest()
+def part_fingerprint(of_rows: Sequence[str], labels: Sequence[str]) -> str:
+    """Returns the BLAKE2b-128 hash of a part's texts and labels, in any order of rows, as 32 hexadecimal digits.
+
+    Args:
+        of_rows (`Sequence[str]`): `[N]` fingerprints of the rows' texts.
+        labels (`Sequence[str]`): `[N]` labels by name, `""` for an unlabeled row.
+
+    Example:
+        >>> part_fingerprint(["a", "b"], ["x", "y"]) == part_fingerprint(["b", "a"], ["y", "x"])
+        True
+        >>> part_fingerprint(["a", "b"], ["x", "y"]) == part_fingerprint(["a", "b"], ["y", "x"])
+        False
+    """
+    rows = sorted(f"{key} {label!r}" for key, label in zip(of_rows, labels, strict=True))
+    return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
 
 
 def training_manifest(

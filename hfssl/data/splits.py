@@ -26,7 +26,14 @@ from hfssl.data.assignment import (
     SplitOptions,
     assign_roles,
 )
-from hfssl.data.audit import MANIFEST_SCHEMA_VERSION, fingerprints, inspect_texts, load_manifest, truncation_warnings
+from hfssl.data.audit import (
+    MANIFEST_SCHEMA_VERSION,
+    fingerprints,
+    inspect_texts,
+    load_manifest,
+    part_fingerprint,
+    truncation_warnings,
+)
 from hfssl.data.duplicates import PAIR_SEPARATOR, exact_key, near_duplicate_components
 from hfssl.data.label_column import LabelColumn
 from hfssl.errors import ConfigurationError, DataError, near_matches
@@ -50,8 +57,8 @@ class SemiSupervisedSplits(DatasetDict):
 
     Args:
         manifest (`Mapping[str, Any]`): `schema_version`, `seed`, `options`, `label_names`, `counts` (by part and label
-            name), `roles` (for each part the `ids` and `fingerprints` of its rows), `removed` (rows left out, by
-            reason) and `warnings`.
+            name), `roles` (for each part the `ids` and `fingerprints` of its rows), `part_fingerprints` (for each part
+            one of all its texts and labels), `removed` (rows left out, by reason) and `warnings`.
     """
 
     manifest: dict[str, Any]
@@ -102,6 +109,7 @@ def few_label_splits(
     group: bool = True,
     seed: int = 0,
     label_column: LabelColumn | None = None,
+    notices: Sequence[str] = (),
 ) -> SemiSupervisedSplits:
     """Makes the five parts from tables that `load_table` returned.
 
@@ -134,6 +142,8 @@ def few_label_splits(
         seed (`int`, defaults to `0`): Random seed of the parts; the same seed and tables give the same parts.
         label_column (`LabelColumn`, *optional*): Layout and strata of the labels in the column `label`. Default: one
             class per row.
+        notices (`Sequence[str]`, defaults to `()`): What was assumed in reading the tables, a sentence each; the
+            first of the manifest's warnings.
 
     Raises:
         ConfigurationError: if an option is out of range; all such problems are reported at once.
@@ -161,14 +171,19 @@ def few_label_splits(
 
     parts = {role: tables.part(np.flatnonzero(assignment.role == n), role) for n, role in enumerate(ROLES)}
     _check_trainable(tables, parts["labeled"])
-    warnings = _warnings(tables, rows, assignment, parts, validation_fraction)
+    warnings = [*notices, *_warnings(tables, rows, assignment, parts, validation_fraction)]
+    roles = {role: {"ids": part["id"][:], "fingerprints": fingerprints(part)} for role, part in parts.items()}
     manifest = {
         "schema_version": MANIFEST_SCHEMA_VERSION,
         "seed": seed,
         "options": asdict(options) | {"group": group},
         "label_names": tables.label_names,
         "counts": {role: _counts(part, tables) for role, part in parts.items()},
-        "roles": {role: {"ids": part["id"][:], "fingerprints": fingerprints(part)} for role, part in parts.items()},
+        "roles": roles,
+        "part_fingerprints": {
+            role: part_fingerprint(roles[role]["fingerprints"], tables.named_labels(part))
+            for role, part in parts.items()
+        },
         "removed": dict(sorted(assignment.removed.items())),
         "warnings": warnings,
     }
@@ -207,6 +222,10 @@ class _Tables:
         """Returns class number -> number of labeled rows of these tables with that class."""
         labels = zip(self.columns["label"], self.source.tolist(), strict=True)
         return Counter(c for label, source in labels if source in sources for c in self.labels.classes(label))
+
+    def named_labels(self, part: Dataset) -> list[str]:
+        """Returns the labels of a part's rows by name; `""` for an unlabeled row."""
+        return ["\x1f".join(self.label_names[c] for c in self.labels.classes(label)) for label in part["label"][:]]
 
     def part(self, rows: np.ndarray, role: str) -> Dataset:
         """Returns the rows as a data set; the role decides whether labels are hidden."""
