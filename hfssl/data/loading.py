@@ -176,7 +176,7 @@ def read_table(
         made["label"], names, told = decode_labels(
             rows.values["label_column"],
             rows.at,
-            source.name,
+            os.path.basename(source.name) or source.name,
             own_names=source.files[0].class_names.get(rows.found.get(label_column, label_column)),
             given_names=label_names or None,
             names_file=source.names_file,
@@ -350,7 +350,7 @@ def _text_columns(
             "name the column that holds the text with --text-column (text_column=)."
         )
     if "text_pair_column" not in wanted:  # in pairs, a short or repeated text is common
-        notices += text_warnings(columns["text"], wanted["text_column"], source, others)
+        notices += text_warnings(columns["text"], wanted["text_column"], os.path.basename(source) or source, others)
     return columns, truncated, notices
 
 

@@ -181,8 +181,7 @@ def few_label_splits(
         "counts": {role: _counts(part, tables) for role, part in parts.items()},
         "roles": roles,
         "part_fingerprints": {
-            role: part_fingerprint(roles[role]["fingerprints"], tables.named_labels(part))
-            for role, part in parts.items()
+            role: part_fingerprint(roles[role]["fingerprints"], tables.named_labels(parts[role])) for role in ROLES
         },
         "removed": dict(sorted(assignment.removed.items())),
         "warnings": warnings,
@@ -225,7 +224,7 @@ class _Tables:
 
     def named_labels(self, part: Dataset) -> list[str]:
         """Returns the labels of a part's rows by name; `""` for an unlabeled row."""
-        return ["\x1f".join(self.label_names[c] for c in self.labels.classes(label)) for label in part["label"][:]]
+        return ["\x1f".join(self.label_names[c] for c in self.labels.classes(y)) for y in part["label"][:]]
 
     def part(self, rows: np.ndarray, role: str) -> Dataset:
         """Returns the rows as a data set; the role decides whether labels are hidden."""

@@ -207,7 +207,8 @@ def _candidates(delimiter: str, sample: list[str], wanted: Sequence[str]) -> Ite
     yield plain
     yield Dialect(delimiter, skipinitialspace=True)
     yield Dialect(delimiter, escapechar="\\")
-    yield Dialect(delimiter, "'")
+    if quoted and not re.search(rf'(?:^|{re.escape(delimiter)})\s*"', text, re.MULTILINE):
+        yield Dialect(delimiter, "'")
     # Tools that separate by tabs often quote nothing. With commas, a stray quote is a mistake to be seen.
     cell = rf'(?:^|{re.escape(delimiter)})"[^"]*"(?={re.escape(delimiter)}|[\r\n]|$)'
     if delimiter in ("\t", "|") and not re.search(cell, text, re.MULTILINE):

@@ -69,8 +69,9 @@ class JsonFile(TableFile):
             return not (first.lstrip().startswith("[") or first.strip() == "{" or not first.rstrip().endswith("}"))
         if second:
             return True
-        columns = isinstance(value, dict) and value and all(isinstance(part, dict | list) for part in value.values())
-        return not (isinstance(value, list) and not _scalars(value)) and not columns
+        # A single line: one row, or a whole document without line breaks.
+        row = isinstance(value, dict) and any(not isinstance(value.get(w, []), dict | list) for w in self.wanted or ())
+        return row or (_as_rows(value) is None and not isinstance(value, list)) or _scalars(value)
 
     def _row(self, text: str, line: int) -> Row:
         row = self._parsed(text, line)
@@ -137,8 +138,9 @@ class _Repeated(ValueError):
     pass
 
 
-def _scalars(values: Sequence[Any]) -> bool:
-    return bool(values) and not any(isinstance(value, dict | list) for value in values)
+def _scalars(values: Any) -> bool:
+    """Returns whether a value is a list of numbers and strings only: a row without keys, which is refused."""
+    return isinstance(values, list) and bool(values) and not any(isinstance(value, dict | list) for value in values)
 
 
 def _as_rows(value: Any) -> list[Row] | None:
