@@ -28,6 +28,7 @@ __all__ = [
     "AuditReport",
     "audit",
     "evidence_manifest",
+    "conflict_warnings",
     "fingerprint",
     "inspect_texts",
     "load_manifest",
@@ -312,6 +313,23 @@ def truncation_warnings(cut: int, total: int) -> list[str]:
     return [
         f"{cut:,} of {total:,} texts were longer than max_characters (20,000 by default) and were cut there; split "
         "such texts into parts if what matters stands at their end."
+    ]
+
+
+def conflict_warnings(conflicts: Sequence[Sequence[int]], ids: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Returns one sentence about texts with different labels; none if there are none.
+
+    Args:
+        conflicts (`Sequence[Sequence[int]]`): For each such text, the numbers of its rows.
+        ids (`Sequence[str]`): `[N]` ids of all rows.
+        labels (`Sequence[str]`): `[N]` names of their labels.
+    """
+    if not conflicts:
+        return []
+    shown = "; ".join(" and ".join(f"{ids[row]} ('{labels[row]}')" for row in same[:3]) for same in conflicts[:3])
+    return [
+        f"{len(conflicts)} texts occur with different labels, for example in the rows {shown}; the most frequent "
+        "label of each was used. Correct them if they are mistakes."
     ]
 
 

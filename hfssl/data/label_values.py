@@ -163,7 +163,7 @@ class _Decoder:
             named = ", ".join(f"'{v.name}' ({v.count:,})" for v in sorted(gone, key=lambda v: -v.count)[:SHOWN])
             more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
             self.notices.append(
-                f"{rows} of '{self.source}' are unlabeled because their label is {named}{more}; --missing-labels "
+                f"in {rows} of '{self.source}' the label means unlabeled: {named}{more}; --missing-labels "
                 "(missing_labels=) sets the list of such values."
             )
         for value in gone:
@@ -290,13 +290,17 @@ class _Decoder:
     def _join_variants(self) -> None:
         groups: dict[str, list[LabelValue]] = {}
         for value in self._left():
-            groups.setdefault(name_key(value.name or "") if not value.named else f"\0{value.name}", []).append(value)
+            name = value.name or ""
+            # "1.0" beside "1" and a code such as "01", which makes names of all of them
+            key = str(_whole(name)) if _INTEGER.fullmatch(name) else name_key(name)
+            groups.setdefault(f"\0{name}" if value.named else key, []).append(value)
         joined = []
         for same in groups.values():
             counts: dict[str, int] = {}
             for value in same:
                 counts[value.name or ""] = counts.get(value.name or "", 0) + value.count
-            name = max(counts, key=counts.__getitem__)  # the first of equals
+            # The most frequent one; of equals a plain form ("1", not a wide one), then the first.
+            name = max(counts, key=lambda n: (counts[n], unicodedata.is_normalized("NFKC", n)))
             for value in same:
                 value.name = name
             if len({value.text for value in same}) > 1:

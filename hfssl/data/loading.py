@@ -1,7 +1,6 @@
-"""Loads every kind of table: delimited text, JSON, Parquet, Arrow, workbooks, folders, saved data sets, or a Hub id.
+"""Loads every kind of table: text, JSON, Parquet, Arrow, workbooks, folders, saved data sets, or a Hub id.
 
-The result always has the same columns, so that the other modules do not depend on the source of a row. What was
-assumed about the table is told, one sentence each.
+The result always has the same columns. What was assumed about the table is told, one sentence each.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from hfssl.data.assignment import (
 )
 from hfssl.data.audit import (
     MANIFEST_SCHEMA_VERSION,
+    conflict_warnings,
     fingerprints,
     inspect_texts,
     load_manifest,
@@ -142,8 +143,7 @@ def few_label_splits(
         seed (`int`, defaults to `0`): Random seed of the parts; the same seed and tables give the same parts.
         label_column (`LabelColumn`, *optional*): Layout and strata of the labels in the column `label`. Default: one
             class per row.
-        notices (`Sequence[str]`, defaults to `()`): What was assumed in reading the tables, a sentence each; the
-            first of the manifest's warnings.
+        notices (`Sequence[str]`, defaults to `()`): What was assumed in reading the tables, for the warnings.
 
     Raises:
         ConfigurationError: if an option is out of range; all such problems are reported at once.
@@ -180,9 +180,7 @@ def few_label_splits(
         "label_names": tables.label_names,
         "counts": {role: _counts(part, tables) for role, part in parts.items()},
         "roles": roles,
-        "part_fingerprints": {
-            role: part_fingerprint(roles[role]["fingerprints"], tables.named_labels(parts[role])) for role in ROLES
-        },
+        "part_fingerprints": {role: tables.fingerprint(parts[role], roles[role]["fingerprints"]) for role in ROLES},
         "removed": dict(sorted(assignment.removed.items())),
         "warnings": warnings,
     }
@@ -222,9 +220,10 @@ class _Tables:
         labels = zip(self.columns["label"], self.source.tolist(), strict=True)
         return Counter(c for label, source in labels if source in sources for c in self.labels.classes(label))
 
-    def named_labels(self, part: Dataset) -> list[str]:
-        """Returns the labels of a part's rows by name; `""` for an unlabeled row."""
-        return ["\x1f".join(self.label_names[c] for c in self.labels.classes(y)) for y in part["label"][:]]
+    def fingerprint(self, part: Dataset, of_texts: Sequence[str]) -> str:
+        """Returns a fingerprint of the texts and labels of a part."""
+        named = ["\x1f".join(self.label_names[c] for c in self.labels.classes(y)) for y in part["label"][:]]
+        return part_fingerprint(of_texts, named)
 
     def part(self, rows: np.ndarray, role: str) -> Dataset:
         """Returns the rows as a data set; the role decides whether labels are hidden."""
@@ -374,13 +373,8 @@ def _warnings(
     removed = assignment.removed
     if removed["empty_text"]:
         warnings.append(f"{removed['empty_text']} training rows have an empty text and were left out.")
-    if assignment.conflicts:
-        same = assignment.conflicts[0]
-        example = " and ".join(f"{tables.columns['id'][r]} ('{rows.label_names[rows.label[r]]}')" for r in same[:3])
-        warnings.append(
-            f"{len(assignment.conflicts)} texts occur with different labels, for example in the rows {example}; the "
-            "most frequent label of each was used. Correct them if they are mistakes."
-        )
+    named = [rows.label_names[label] if label >= 0 else "" for label in rows.label]
+    warnings += conflict_warnings(assignment.conflicts, tables.columns["id"], named)
     lost = sum(count for reason, count in removed.items() if reason.startswith(("duplicate_of_", "group_of_")))
     if lost > NOTABLE_LOSS * np.sum((rows.source == MAIN) | (rows.source == EXTRA)):
         warnings.append(

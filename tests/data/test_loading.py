@@ -315,7 +315,7 @@ def test_names_of_integer_labels_lie_beside_the_table(tmp_path):
     assert load_table(path, label_names=["bad", "good"]).features["label"].names == ["bad", "good"]
     for other in ('["no"]', '{"no": 0}', '["no", "no"]', '["no", 1]', "no"):  # too few, or another kind of file
         names.write_text(other)
-        assert load_table(path).features["label"].names == ["0", "1"]
+        assert load_table(path).features["label"].names == ["-1", "0", "1"]  # without names, -1 is one
     names.write_text('["no", "yes"]')
     words = write_csv(tmp_path / "w.csv", [("a", "x"), ("b", "y")])
     assert load_table(words).features["label"].names == ["x", "y"]

@@ -51,7 +51,7 @@ def _told(name: str, encoding: Encoding, layout: Layout, usual: str | None, opti
     if encoding.usual and dialect.delimiter == usual and not remarks:
         return []
     delimiter = {"\t": "tab", " ": "space"}.get(dialect.delimiter, f"`{dialect.delimiter}`")
-    separated = f"{delimiter}-separated " if len(layout.header) > 1 else ""
+    separated = f"{delimiter}-separated " if len(layout.header) > 1 else "one column of "
     codec = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "utf-16": "UTF-16"}.get(encoding.codec, encoding.codec)
     guessed = ["the encoding was found by its letters: if texts look wrong, name another with --encoding"]
     said = [*remarks, *(guessed if encoding.guessed else [])]

@@ -57,7 +57,7 @@ ALPHABETS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 # Signs of any language. What the wrong encoding makes of letters (box drawing, fractions, superscripts) is not here.
 SIGNS = frozenset("‘’‚“”„«»‹›–—…•·€£§°©®™\u00a0\u00ad№")
-OTHERS = ("cp1251", "koi8_r", "koi8_u", "cp866", "mac_cyrillic", "iso8859_5", "cp1253", "cp1255", "cp1256", "cp874")
+OTHERS = ("cp1251", "koi8_r", "koi8_u", "cp866", "iso8859_5", "cp1253", "cp1255", "cp1256", "cp874")
 EAST_ASIAN = ("cp932", "euc_jp", "gb18030", "big5", "cp949")
 JAPANESE = ("cp932", "euc_jp")
 _HIGH = re.compile(rb"[\x80-\xff]")
@@ -102,7 +102,7 @@ def detect_encoding(path: Path, given: str | None = None) -> Encoding:
     for mark, codec in MARKS:
         if start.startswith(mark):
             return _checked(path, codec)
-    if b"\0" in start[:4096]:
+    if _is_wide(start[:4096]):
         return _checked(path, _wide(path, start[:4096]))
     broken = _first_broken(path, "utf-8")
     if broken is None:
@@ -166,6 +166,15 @@ def _decodes(raw: bytes, codec: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _is_wide(start: bytes) -> bool:
+    """Returns whether most line ends have zero bytes beside them; a stray zero byte does not make a file UTF-16."""
+    zeros, ends = start.count(b"\0"), start.count(b"\n") + start.count(b"\r")
+    beside = sum(start.count(pair) for pair in (b"\n\0", b"\r\0")) or sum(
+        start.count(pair) for pair in (b"\0\n", b"\0\r")
+    )
+    return zeros > 0 and (2 * beside > ends if ends else 4 * zeros > len(start))
 
 
 def _wide(path: Path, start: bytes) -> str:
