@@ -27,8 +27,8 @@ from hfssl.errors import DataError
 __all__ = [
     "AuditReport",
     "audit",
-    "evidence_manifest",
     "conflict_warnings",
+    "evidence_manifest",
     "fingerprint",
     "inspect_texts",
     "load_manifest",
