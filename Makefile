@@ -2,6 +2,7 @@
 # make test         lint and all tests; as root of a Debian it installs Chromium, which some of them need
 # make lint         ruff, layers, glossary, types, documentation; no network
 # make matrix       every method through every test of its behaviour, in shards; goes on where it was stopped
+# make messy        500 generated tables, as people save them, are read right or refused; counts each kind
 # make coverage     all tests under coverage, then a line a package
 # make package      wheel and sdist, tried in a clean environment (downloads)
 # make lower-bounds the lowest versions that pyproject.toml allows, tried in an environment of their own (downloads)
@@ -17,7 +18,7 @@ REAL_DATA := $(VENV)/.hfssl-quickstart-installed
 PYTEST := $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart quickstart-data test lint docs chromium coverage package lower-bounds matrix matrix-clean clean
+.PHONY: messy quickstart quickstart-data test lint docs chromium coverage package lower-bounds matrix matrix-clean clean
 
 quickstart: $(INSTALLED) $(REAL_DATA)
 	$(PYTHON) recipes/quickstart.py
@@ -43,6 +44,9 @@ lint: $(INSTALLED)
 # warnings, and --strict passes whatever is broken.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
+
+messy: $(INSTALLED)
+	HFSSL_MESSY_TABLES=500 $(PYTHON) -m pytest -s tests/data/test_messy_tables.py
 
 # `make coverage AGAINST=before.json` fails if a package fell; SAVE=before.json keeps the numbers.
 coverage: $(REAL_DATA) chromium

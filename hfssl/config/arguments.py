@@ -63,8 +63,9 @@ class DataArguments(_Checked):
     train: str = field(
         metadata={
             "metavar": "TABLE",
-            "help": "Table to train on: CSV, TSV, JSONL or Parquet file, a folder of them, a folder written by "
-            "`save_to_disk`, or a Hub data set. Rows without a label are unlabeled.",
+            "help": "Table to train on: CSV, TSV, JSON, Parquet, Feather or Excel file (or one of them compressed), a "
+            "folder of them, a folder written by `save_to_disk`, or a Hub data set. `TABLE:SPLIT` names a split or a "
+            "sheet. Rows without a label are unlabeled.",
         }
     )
     unlabeled: str | None = field(
@@ -82,7 +83,8 @@ class DataArguments(_Checked):
         default=None,
         metadata={
             "metavar": "TABLE",
-            "help": "Labeled rows for the report; they are used neither for training nor for selection.",
+            "help": "Labeled rows for the report; they are used neither for training nor for selection. Of a table "
+            "with splits, its split `test`.",
         },
     )
     text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
@@ -95,9 +97,41 @@ class DataArguments(_Checked):
     class_names: str | None = field(
         default=None,
         metadata={
-            "help": "Names of integer labels, in order: a JSON file with a list of names, or the names with commas "
-            "between. Default: the names in `labels.json` next to the table, if it exists."
+            "help": "Names of the classes, of integer labels in order: a JSON file with a list of names, or the names "
+            "with commas between. Default: the names in `labels.json` next to the table, if it exists."
         },
+    )
+    missing_labels: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "VALUES",
+            "help": "Labels that mean unlabeled, with commas between them, in any case; a comma alone for none. "
+            "Default: what spreadsheets write, such as #N/A, NULL, nan, None, - and ?.",
+        },
+    )
+    keep_label_variants: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep label names apart that differ only in case, space, Unicode form or invisible characters."
+        },
+    )
+    delimiter: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "CHARACTER",
+            "help": "Character between the columns of text files, or comma, semicolon, tab, pipe. Default: detected.",
+        },
+    )
+    encoding: str | None = field(
+        default=None,
+        metadata={"metavar": "NAME", "help": "Encoding of text files, such as cp1252. Default: detected."},
+    )
+    decimal: Literal[".", ","] | None = field(
+        default=None, metadata={"help": "Decimal mark of labels that are numbers. Default: detected."}
+    )
+    sheet: str | None = field(
+        default=None,
+        metadata={"metavar": "NAME", "help": "Sheet of a workbook. Default: the first one with the columns."},
     )
     group_column: str | None = field(
         default=None,

@@ -27,6 +27,7 @@ from hfssl.errors import DataError
 __all__ = [
     "AuditReport",
     "audit",
+    "conflict_warnings",
     "evidence_manifest",
     "fingerprint",
     "inspect_texts",
@@ -59,9 +60,21 @@ def fingerprints(dataset: Dataset) -> list[str]:
     return list(map(fingerprint, dataset["text"][:]))
 
 
-def part_fingerprint(of_rows: Sequence[str]) -> str:
-    """Returns the BLAKE2b-128 hash of a part's fingerprints in any order, as 32 hexadecimal digits."""
-    return hashlib.blake2b("\n".join(sorted(of_rows)).encode(), digest_size=16).hexdigest()
+def part_fingerprint(of_rows: Sequence[str], labels: Sequence[str]) -> str:
+    """Returns the BLAKE2b-128 hash of a part's texts and labels, in any order of rows, as 32 hexadecimal digits.
+
+    Args:
+        of_rows (`Sequence[str]`): `[N]` fingerprints of the rows' texts.
+        labels (`Sequence[str]`): `[N]` labels by name, `""` for an unlabeled row.
+
+    Example:
+        >>> part_fingerprint(["a", "b"], ["x", "y"]) == part_fingerprint(["b", "a"], ["y", "x"])
+        True
+        >>> part_fingerprint(["a", "b"], ["x", "y"]) == part_fingerprint(["a", "b"], ["y", "x"])
+        False
+    """
+    rows = sorted(f"{key} {label!r}" for key, label in zip(of_rows, labels, strict=True))
+    return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
 
 
 def training_manifest(
@@ -300,6 +313,23 @@ def truncation_warnings(cut: int, total: int) -> list[str]:
     return [
         f"{cut:,} of {total:,} texts were longer than max_characters (20,000 by default) and were cut there; split "
         "such texts into parts if what matters stands at their end."
+    ]
+
+
+def conflict_warnings(conflicts: Sequence[Sequence[int]], ids: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Returns one sentence about texts with different labels; none if there are none.
+
+    Args:
+        conflicts (`Sequence[Sequence[int]]`): For each such text, the numbers of its rows.
+        ids (`Sequence[str]`): `[N]` ids of all rows.
+        labels (`Sequence[str]`): `[N]` names of their labels.
+    """
+    if not conflicts:
+        return []
+    shown = "; ".join(" and ".join(f"{ids[row]} ('{labels[row]}')" for row in same[:3]) for same in conflicts[:3])
+    return [
+        f"{len(conflicts)} texts occur with different labels, for example in the rows {shown}; the most frequent "
+        "label of each was used. Correct them if they are mistakes."
     ]
 
 

@@ -8,12 +8,16 @@ from datasets import Dataset
 
 from hfssl.config.arguments import DataArguments
 from hfssl.data.label_column import LabelColumn
-from hfssl.data.loading import load_table
+from hfssl.data.label_names import missing_list
+from hfssl.data.label_values import LabelOptions
+from hfssl.data.loading import read_table
 from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
-from hfssl.data.tables import read_label_names
+from hfssl.data.tables import TableOptions, read_label_names
 from hfssl.errors import DataError
 
 __all__ = ["make_splits"]
+
+COLUMNS = ("text_column", "text_pair_column", "label_column", "group_column", "id_column")
 
 
 def make_splits(
@@ -25,7 +29,9 @@ def make_splits(
 ) -> SemiSupervisedSplits:
     """Loads the tables in `arguments` and splits them; all tables share the label names of the first one.
 
-    Only the first table must have the group and the id column: the others often have another source.
+    What was assumed about the tables comes first among the manifest's warnings. Of a source with several splits, each
+    table is the split of its own name. Only the first table must have the group and the id column: the others often
+    have another source.
 
     Args:
         arguments (`DataArguments`): Tables and their columns.
@@ -36,33 +42,46 @@ def make_splits(
     Raises:
         DataError: if a table, a column or a label cannot be used.
     """
-    columns = {
-        "text_column": arguments.text_column,
-        "text_pair_column": arguments.text_pair_column,
-        "group_column": arguments.group_column,
-        "id_column": arguments.id_column,
-    }
+    options = TableOptions(arguments.delimiter, arguments.encoding, arguments.decimal, arguments.sheet)
+    label_options = LabelOptions(
+        missing_list(arguments.missing_labels), arguments.keep_label_variants, arguments.decimal
+    )
+    notices: list[str] = []
 
-    def load(path: str | None, label_column: str | None) -> Dataset | None:
+    def load(name: str, names: list[str] | None) -> Dataset | None:
+        path = getattr(arguments, name)
         if path is None:
             return None
-        optional = ("group_column", "id_column")
-        return load_table(path, label_column=label_column, label_names=names, optional=optional, **columns)
+        columns = {column: getattr(arguments, column) for column in COLUMNS}
+        if name == "unlabeled":
+            columns["label_column"] = None
+        dataset, told = read_table(
+            path,
+            columns,
+            label_names=names,
+            split=name,
+            optional=() if name == "train" else ("group_column", "id_column"),
+            options=options,
+            label_options=label_options,
+        )
+        notices.extend(told)
+        return dataset
 
-    names = None if arguments.class_names is None else _given_names(arguments.class_names)
-    table = load_table(arguments.train, label_column=arguments.label_column, label_names=names, **columns)
+    table = load("train", None if arguments.class_names is None else _given_names(arguments.class_names))
+    assert table is not None
     names = table.features["label"].names
     return few_label_splits(
         table,
         labels_per_class=arguments.labels_per_class,
-        test=load(arguments.test, arguments.label_column),
-        validation=load(arguments.validation, arguments.label_column),
-        unlabeled=load(arguments.unlabeled, None),
+        test=load("test", names),
+        validation=load("validation", names),
+        unlabeled=load("unlabeled", names),
         max_unlabeled=arguments.max_unlabeled,
         max_test=arguments.max_test,
         validation_fraction=validation_fraction,
         seed=seed,
         label_column=label_column,
+        notices=notices,
     )
 
 

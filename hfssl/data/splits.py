@@ -26,7 +26,15 @@ from hfssl.data.assignment import (
     SplitOptions,
     assign_roles,
 )
-from hfssl.data.audit import MANIFEST_SCHEMA_VERSION, fingerprints, inspect_texts, load_manifest, truncation_warnings
+from hfssl.data.audit import (
+    MANIFEST_SCHEMA_VERSION,
+    conflict_warnings,
+    fingerprints,
+    inspect_texts,
+    load_manifest,
+    part_fingerprint,
+    truncation_warnings,
+)
 from hfssl.data.duplicates import PAIR_SEPARATOR, exact_key, near_duplicate_components
 from hfssl.data.label_column import LabelColumn
 from hfssl.errors import ConfigurationError, DataError, near_matches
@@ -50,8 +58,8 @@ class SemiSupervisedSplits(DatasetDict):
 
     Args:
         manifest (`Mapping[str, Any]`): `schema_version`, `seed`, `options`, `label_names`, `counts` (by part and label
-            name), `roles` (for each part the `ids` and `fingerprints` of its rows), `removed` (rows left out, by
-            reason) and `warnings`.
+            name), `roles` (for each part the `ids` and `fingerprints` of its rows), `part_fingerprints` (for each part
+            one of all its texts and labels), `removed` (rows left out, by reason) and `warnings`.
     """
 
     manifest: dict[str, Any]
@@ -102,6 +110,7 @@ def few_label_splits(
     group: bool = True,
     seed: int = 0,
     label_column: LabelColumn | None = None,
+    notices: Sequence[str] = (),
 ) -> SemiSupervisedSplits:
     """Makes the five parts from tables that `load_table` returned.
 
@@ -134,6 +143,7 @@ def few_label_splits(
         seed (`int`, defaults to `0`): Random seed of the parts; the same seed and tables give the same parts.
         label_column (`LabelColumn`, *optional*): Layout and strata of the labels in the column `label`. Default: one
             class per row.
+        notices (`Sequence[str]`, defaults to `()`): What was assumed in reading the tables, for the warnings.
 
     Raises:
         ConfigurationError: if an option is out of range; all such problems are reported at once.
@@ -161,14 +171,16 @@ def few_label_splits(
 
     parts = {role: tables.part(np.flatnonzero(assignment.role == n), role) for n, role in enumerate(ROLES)}
     _check_trainable(tables, parts["labeled"])
-    warnings = _warnings(tables, rows, assignment, parts, validation_fraction)
+    warnings = [*notices, *_warnings(tables, rows, assignment, parts, validation_fraction)]
+    roles = {role: {"ids": part["id"][:], "fingerprints": fingerprints(part)} for role, part in parts.items()}
     manifest = {
         "schema_version": MANIFEST_SCHEMA_VERSION,
         "seed": seed,
         "options": asdict(options) | {"group": group},
         "label_names": tables.label_names,
         "counts": {role: _counts(part, tables) for role, part in parts.items()},
-        "roles": {role: {"ids": part["id"][:], "fingerprints": fingerprints(part)} for role, part in parts.items()},
+        "roles": roles,
+        "part_fingerprints": {role: tables.fingerprint(parts[role], roles[role]["fingerprints"]) for role in ROLES},
         "removed": dict(sorted(assignment.removed.items())),
         "warnings": warnings,
     }
@@ -207,6 +219,11 @@ class _Tables:
         """Returns class number -> number of labeled rows of these tables with that class."""
         labels = zip(self.columns["label"], self.source.tolist(), strict=True)
         return Counter(c for label, source in labels if source in sources for c in self.labels.classes(label))
+
+    def fingerprint(self, part: Dataset, of_texts: Sequence[str]) -> str:
+        """Returns a fingerprint of the texts and labels of a part."""
+        named = ["\x1f".join(self.label_names[c] for c in self.labels.classes(y)) for y in part["label"][:]]
+        return part_fingerprint(of_texts, named)
 
     def part(self, rows: np.ndarray, role: str) -> Dataset:
         """Returns the rows as a data set; the role decides whether labels are hidden."""
@@ -356,13 +373,8 @@ def _warnings(
     removed = assignment.removed
     if removed["empty_text"]:
         warnings.append(f"{removed['empty_text']} training rows have an empty text and were left out.")
-    if assignment.conflicts:
-        same = assignment.conflicts[0]
-        example = " and ".join(f"{tables.columns['id'][r]} ('{rows.label_names[rows.label[r]]}')" for r in same[:3])
-        warnings.append(
-            f"{len(assignment.conflicts)} texts occur with different labels, for example in the rows {example}; the "
-            "most frequent label of each was used. Correct them if they are mistakes."
-        )
+    named = [rows.label_names[label] if label >= 0 else "" for label in rows.label]
+    warnings += conflict_warnings(assignment.conflicts, tables.columns["id"], named)
     lost = sum(count for reason, count in removed.items() if reason.startswith(("duplicate_of_", "group_of_")))
     if lost > NOTABLE_LOSS * np.sum((rows.source == MAIN) | (rows.source == EXTRA)):
         warnings.append(

@@ -1,213 +1,204 @@
-"""Streams the rows of a table file, with errors that name the line.
-
-CSV and TSV are parsed strictly (RFC 4180: a field with the delimiter, a quote or a line break is in double quotes). A
-lenient parser silently loses thousands of rows after one stray quote.
-"""
+"""Opens table files of every kind, with errors that name the line."""
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from hfssl.data.formats.arrow_files import ArrowFile, ParquetTable, parquet_schema
+from hfssl.data.formats.base import COMPRESSED_SUFFIXES, Row, TableFile, TableOptions, open_binary
+from hfssl.data.formats.delimited import SUFFIX_DELIMITERS, DelimitedFile
+from hfssl.data.formats.json_files import JsonFile
+from hfssl.data.formats.workbooks import Workbook
 from hfssl.errors import DataError, near_matches
 
-__all__ = ["LABEL_NAMES_FILE", "TABLE_SUFFIXES", "parquet_schema", "read_label_names", "read_rows", "table_files"]
+__all__ = [
+    "LABEL_NAMES_FILE",
+    "SPLIT_NAMES",
+    "TABLE_SUFFIXES",
+    "TableOptions",
+    "is_table",
+    "open_table",
+    "parquet_schema",
+    "read_label_names",
+    "read_rows",
+    "table_files",
+    "table_suffix",
+]
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-JSON_LINES = (".jsonl", ".ndjson")
-TABLE_SUFFIXES = (*DELIMITERS, *JSON_LINES, ".parquet")
-DELIMITER_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+DELIMITED = tuple(SUFFIX_DELIMITERS)
+JSON = (".jsonl", ".ndjson", ".json")
+PARQUET = (".parquet", ".pq")
+ARROW = (".feather", ".arrow", ".ipc")
+WORKBOOK = (".xlsx", ".xlsm")
+TABLE_SUFFIXES = (*DELIMITED, *JSON, *PARQUET, *ARROW, *WORKBOOK)
 LABEL_NAMES_FILE = "labels.json"  # file next to a table with the names of its integer labels, in order
-PARQUET_BATCH = 1024  # rows held in memory at once
+# Beginnings of files that are another kind than their suffix says.
+OTHER_KINDS = {
+    b"PK\x03\x04": ("a workbook or a zip archive", ".xlsx, or unpack it"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", ".xlsx, after saving it as one"),
+    b"PAR1": ("a Parquet file", ".parquet"),
+    b"ARROW1": ("an Arrow or Feather file", ".feather"),
+    b"FEA1": ("an old Feather file", ".parquet, after writing it as one"),
+}
+# Names that people give to a split. A file or split named one of them belongs to it.
+SPLIT_NAMES: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval"),
+    "unlabeled": ("unlabeled", "unlabelled", "unsupervised", "pool"),
+}
 
-Row = dict[str, Any]
+
+def table_suffix(path: Path) -> str:
+    """Returns the suffix that tells the kind of a table, lower case: `.csv` for `reviews.CSV.gz`."""
+    name = Path(path.stem) if path.suffix.lower() in COMPRESSED_SUFFIXES else path
+    return name.suffix.lower()
 
 
-def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Row]]:
-    """Streams the rows of one CSV, TSV, JSON-lines or Parquet file.
+def is_table(path: Path) -> bool:
+    """Returns whether a name is that of a table file."""
+    return table_suffix(path) in TABLE_SUFFIXES and path.name != LABEL_NAMES_FILE
+
+
+def open_table(
+    path: str | Path,
+    wanted: Sequence[str] | None = None,
+    options: TableOptions | None = None,
+    splits: Sequence[str] = (),
+) -> TableFile:
+    """Opens one table file.
 
     Args:
-        path (`str | Path`): Table file; its suffix defines its kind.
-        columns (`Sequence[str]`, *optional*): For Parquet, the columns to read, if the file has all of them.
-
-    Yields:
-        `(line, row)`: the line of the file on which the row starts (Parquet: the row's number, from 1), and the row as
-        a dict by column name. All CSV and TSV values are `str`.
+        path (`str | Path`): File; its suffix, before one of compression, defines its kind.
+        wanted (`Sequence[str]`, *optional*): Columns that will be read. They help to detect the format, and only they
+            must be sound. Default: all.
+        options (`TableOptions`, *optional*): What the user says about the format.
+        splits (`Sequence[str]`, defaults to `()`): Names of a sheet that is preferred in a workbook.
 
     Raises:
-        DataError: if the file is missing, unreadable, empty, of an unknown kind, not UTF-8, or malformed.
+        DataError: if the file is missing, unreadable, empty, of an unknown kind, or malformed.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
+    path, options = Path(path), options or TableOptions()
+    suffix = table_suffix(path)
     if not path.exists():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"expected a table at '{path}', but there is no such file.{near_matches(path.name, siblings)}")
     if suffix not in TABLE_SUFFIXES:
-        raise DataError(f"expected a file ending in {', '.join(TABLE_SUFFIXES)}, got '{path}': convert it to one.")
+        raise DataError(
+            f"expected a file ending in {', '.join(TABLE_SUFFIXES)} (also with {', '.join(COMPRESSED_SUFFIXES)} behind"
+            f" it), got '{path}': convert it to one."
+        )
     try:
-        if path.stat().st_size == 0:
+        with open_binary(path) as file:
+            start = file.read(8)
+        if not start:
             raise DataError(f"expected rows in '{path}', got an empty file: check how it was written.")
-        if suffix in DELIMITERS:
-            yield from _delimited_rows(path, DELIMITERS[suffix])
-        elif suffix in JSON_LINES:
-            yield from _json_rows(path)
+        if suffix in (*DELIMITED, *JSON):
+            for magic, (kind, remedy) in OTHER_KINDS.items():
+                if start.startswith(magic):
+                    raise DataError(f"expected text in '{path}', got {kind}: rename it to {remedy}.")
+        if suffix in DELIMITED:
+            return DelimitedFile(path, suffix, wanted, options)
+        if suffix in JSON:
+            return JsonFile(path, wanted, options)
+        if suffix in PARQUET:
+            return ParquetTable(path, wanted)
+        return ArrowFile(path, wanted) if suffix in ARROW else Workbook(path, wanted, options, splits)
+    except (OSError, EOFError) as error:
+        raise unreadable(path, error) from error
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    """Returns the table files of a folder; notes in JSON or text next to other tables are none of them."""
+    files = sorted(p for p in folder.glob("*") if p.is_file() and is_table(p) and not p.name.startswith((".", "~")))
+    tables = [p for p in files if table_suffix(p) not in (".json", ".txt")]
+    return tables or files
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """Returns the error for a file that the system, or a decompressor, cannot read."""
+    return DataError(f"expected a readable file at '{path}', got {error}: check permissions, disk and download.")
+
+
+def read_rows(
+    path: str | Path, columns: Sequence[str] | None = None, options: TableOptions | None = None
+) -> Iterator[tuple[int, Row]]:
+    """Streams the rows of one table file.
+
+    Args:
+        path (`str | Path`): Table file; its suffix defines its kind.
+        columns (`Sequence[str]`, *optional*): Columns to read, if the file has all of them. Default: all.
+        options (`TableOptions`, *optional*): What the user says about the format; the rest is detected.
+
+    Yields:
+        `(place, row)`: the line of the file on which the row starts (Parquet, Arrow, workbooks and JSON documents: the
+        row's number, from 1), and the row as a dict by column name. All values of delimited files are `str`.
+
+    Raises:
+        DataError: if the file is missing, unreadable, empty, of an unknown kind, or malformed.
+
+    Example:
+        >>> from hfssl.data import read_rows
+        >>> place, row = next(read_rows(table))
+        >>> place, sorted(row)
+        (2, ['label', 'text'])
+    """
+    table = open_table(path, columns, options)
+    try:
+        if columns is None or table.columns is None or not set(columns) <= set(table.columns):
+            yield from table.rows()
         else:
-            yield from _parquet_rows(path, columns)
-    except OSError as error:
-        raise DataError(f"expected a readable file at '{path}', got {error}: check permissions and disk.") from error
+            for place, values in table.records(columns):
+                yield place, dict(zip(columns, values, strict=True))
+    except (OSError, EOFError) as error:
+        raise unreadable(Path(path), error) from error
 
 
 def read_label_names(path: Path) -> list[str] | None:
     """Reads label names from a JSON file, in order; returns `None` without a file or without a list of names."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return None
     fits = isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)
     return names if fits and len(set(names)) == len(names) else None
 
 
-def table_files(folder: Path, split: str) -> list[Path]:
-    """Returns the table files of `split` in `folder` (or its `data/` subfolder), sorted by name.
+def table_files(folder: Path, splits: Sequence[str], explicit: bool = False) -> tuple[list[Path], str | None]:
+    """Returns the table files of a split in `folder` (or its `data/` subfolder), sorted by name, and their split.
 
     Files with the name of a split (`train.csv`, `train-00000-of-00002.parquet`) belong to that split; a folder without
-    such names is one table in pieces.
+    such names is one table in pieces, whose split is `None`.
+
+    Args:
+        folder (`Path`): The folder.
+        splits (`Sequence[str]`): Names of the split; the first that the folder has is read.
+        explicit (`bool`, defaults to `False`): Whether the user named the split, so that nothing else will do.
 
     Raises:
         DataError: if the folder has no table files, or has named splits but not this one.
     """
     for place in (folder, folder / "data"):
-        files = sorted(p for p in place.glob("*") if p.is_file() and p.suffix.lower() in TABLE_SUFFIXES)
-        if files:
+        if files := _tables_in(place):
             break
     else:
         kinds = ", ".join(TABLE_SUFFIXES)
         raise DataError(f"expected {kinds} files or a saved data set in the folder '{folder}', found neither.")
-    named = {p: p.stem.split("-")[0].split(".")[0].lower() for p in files}
-    known = {"train", "validation", "valid", "dev", "test", "unlabeled", split.lower()}
-    if not any(name in known for name in named.values()):
-        return files
-    wanted = [p for p in files if named[p] == split.lower()]
-    if not wanted:
-        found = ", ".join(p.name for p in files)
-        raise DataError(f"expected a file for the split '{split}' in '{folder}', found {found}: name the file itself.")
-    return wanted
-
-
-def parquet_schema(path: Path) -> pa.Schema:
-    """Returns the Arrow schema of a Parquet file.
-
-    Raises:
-        DataError: if the file is not Parquet.
-    """
-    try:
-        return pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _not_parquet(path, error) from error
-
-
-def _not_parquet(path: Path, error: pa.ArrowInvalid | OSError) -> DataError:
-    return DataError(f"expected a Parquet file at '{path}', but it cannot be read as one ({error}): write it again.")
-
-
-def _decoded_lines(path: Path) -> Iterator[str]:
-    """Decodes line by line, so that errors name the line of a broken byte and the whole file is never in memory."""
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise DataError(f"expected UTF-8 text in '{path}', got UTF-16 (line 1): save the file again as UTF-8.")
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"expected UTF-8 text in '{path}', got the byte 0x{raw[error.start]:02x} on line {number}: "
-                    "save the file again as UTF-8."
-                ) from error
-
-
-def _delimited_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
-    # The limit is global to the process and has no use here. It is only raised, because restoring it would break
-    # another reader in the middle of a file. A C long holds 2**31 - 1 on every platform.
-    csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**31 - 1)))
-    reader = csv.reader(_decoded_lines(path), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    start = 1
-    while True:
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(
-                f"expected well-formed quotes in '{path}', got a broken row that starts on line {start} ({error}): "
-                "put texts that hold quotes in double quotes and double the quotes inside."
-            ) from error
-        if fields and header is None:
-            header = _checked_header(path, fields, delimiter)
-        elif fields:
-            if len(fields) != len(header):
-                raise DataError(
-                    f"expected {_counted(len(header), 'field')} as in the header of '{path}', got {len(fields)} on "
-                    f"line {start}: put texts that hold a {DELIMITER_NAMES[delimiter]} in double quotes."
-                )
-            yield start, dict(zip(header, fields, strict=True))
-        start = reader.line_num + 1
-
-
-def _checked_header(path: Path, fields: list[str], delimiter: str) -> list[str]:
-    header = [name.strip() for name in fields]
-    if len(header) == 1:
-        other = max((d for d in DELIMITER_NAMES if d != delimiter), key=header[0].count)
-        if other in header[0]:
-            raise DataError(
-                f"expected {DELIMITER_NAMES[delimiter]}-separated columns in '{path}', but its header looks "
-                f"{DELIMITER_NAMES[other]}-separated ({header[0]!r}): save it as .csv with commas, or .tsv with tabs."
-            )
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"expected each column of '{path}' once, got '{twice[0]}' more than once: rename one of them.")
-    return header
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(_decoded_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"expected one JSON object a line in '{path}', got broken JSON on line {number} ({error.msg}): "
-                "correct that line."
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(
-                f"expected one JSON object a line in '{path}', got a {type(row).__name__} on line {number}: "
-                'write each row as {"text": ..., "label": ...} on a line of its own.'
-            )
-        yield number, row
-
-
-def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[int, Row]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            known = set(file.schema_arrow.names)
-            wanted = list(columns) if columns is not None and known.issuperset(columns) else None
-            number = 1
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH, columns=wanted):
-                for row in batch.to_pylist():
-                    yield number, row
-                    number += 1
-    except pa.ArrowInvalid as error:
-        raise _not_parquet(path, error) from error
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    named = {p: p.name.split("-")[0].split(".")[0].lower() for p in files}
+    known = {name for names in SPLIT_NAMES.values() for name in names} | {split.lower() for split in splits}
+    if not explicit and not any(name in known for name in named.values()):
+        return files, None
+    for split in splits:
+        if wanted := [p for p in files if named[p] == split.lower()]:
+            return wanted, split
+    present = {name: [p for p in files if named[p] == name] for name in named.values() if name in known}
+    if not explicit and len(present) == 1:  # the only split there is
+        ((split, only),) = present.items()
+        return only, split
+    found = ", ".join(p.name for p in files)
+    raise DataError(
+        f"expected a file for the split '{splits[0]}' in '{folder}', found {found}: name the file itself, or its "
+        f"split as '{folder}:SPLIT'."
+    )

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from hfssl.config.arguments import FitArguments
 from hfssl.config.methods import METHODS
 from hfssl.config.stages import STAGES
-from hfssl.data.audit import audit, part_fingerprint, released
+from hfssl.data.audit import audit, released
 from hfssl.data.language_fit import language_warnings
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
@@ -199,7 +199,7 @@ def _results(
             "label_names": splits.manifest["label_names"],
             "warnings": splits.manifest["warnings"],
             "fingerprints": {
-                role: {"rows": len(part["fingerprints"]), "fingerprint": part_fingerprint(part["fingerprints"])}
+                role: {"rows": len(part["fingerprints"]), "fingerprint": splits.manifest["part_fingerprints"][role]}
                 for role, part in splits.manifest["roles"].items()
                 if part["fingerprints"]
             },

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from hfssl.config.arguments import DataArguments
 from hfssl.data.prepare import make_splits
@@ -68,3 +69,56 @@ def test_class_names_are_given_in_words_or_in_a_file(tmp_path):
     names.write_text("{}")
     with pytest.raises(DataError, match=r"expected a JSON list of different label names in '.*names.json'"):
         make_splits(DataArguments(train=table, class_names=str(names)), seed=0)
+
+
+def test_what_was_assumed_comes_first_among_the_warnings(tmp_path):
+    labels = ["Good", "bad", "good ", "bad", "good", "bad", "n/a", "", ""]
+    texts = "river city actor story plot who what when where".split()
+    lines = ["body;label", *[f"{word} über alles;{label}" for word, label in zip(texts, labels, strict=True)]]
+    (tmp_path / "t.csv").write_bytes("\r\n".join(lines).encode("cp1252"))
+    splits = make_splits(DataArguments(train=str(tmp_path / "t.csv"), text_column="body"), seed=0)
+    assert splits.manifest["label_names"] == ["bad", "good"]
+    told = splits.manifest["warnings"]
+    assert told[0].startswith("'t.csv' is read as `;`-separated cp1252")
+    assert "in 1 row of 't.csv' the label means unlabeled: 'n/a' (1)" in told[1]
+    assert "variants of label names are joined in 2 rows of 't.csv'" in told[2]
+    other = DataArguments(
+        train=str(tmp_path / "t.csv"),
+        text_column="body",
+        missing_labels="bad",
+        keep_label_variants=True,
+        encoding="cp1252",
+        delimiter=";",
+    )
+    assert make_splits(other, seed=0).manifest["label_names"] == ["Good", "good", "n/a"]
+
+
+@pytest.mark.parametrize("kind", ["saved", "folder"])
+def test_each_table_reads_the_split_of_its_own_name(tmp_path, kind):
+    words = "river city actor story plot who what when where why one two".split()
+    train = Dataset.from_dict({"text": [f"{w} here" for w in words], "label": ["a", "b"] * 6})
+    test = Dataset.from_dict({"text": ["first test row", "second row to test"], "label": ["a", "b"]})
+    parts = DatasetDict(train=train, test=test)
+    if kind == "saved":
+        parts.save_to_disk(tmp_path / kind)
+    else:
+        (tmp_path / kind).mkdir()
+        for name, part in parts.items():
+            part.to_csv(tmp_path / kind / f"{name}.csv", index=False)
+    source = str(tmp_path / kind)
+    splits = make_splits(DataArguments(train=source, test=source), seed=0)
+    assert sorted(splits["test"]["text"]) == sorted(test["text"])
+    assert len(splits["labeled"]) == 12
+    swapped = make_splits(DataArguments(train=source, test=f"{source}:test", unlabeled=f"{source}:test"), seed=0)
+    assert sorted(swapped["test"]["text"]) == sorted(test["text"])
+    with pytest.raises(DataError, match="expected .*'validation'"):
+        make_splits(DataArguments(train=source, validation=source), seed=0)
+
+
+def test_fingerprints_of_parts_include_labels(tmp_path):
+    rows = [{"text": f"{word} film", "label": i % 2} for i, word in enumerate("a b c d e f g h".split())]
+    first = make_splits(DataArguments(train=write(tmp_path / "1.jsonl", rows)), seed=0).manifest
+    rows[0]["label"], rows[1]["label"] = rows[1]["label"], rows[0]["label"]
+    second = make_splits(DataArguments(train=write(tmp_path / "2.jsonl", rows)), seed=0).manifest
+    assert first["roles"]["labeled"]["fingerprints"] == second["roles"]["labeled"]["fingerprints"]
+    assert first["part_fingerprints"]["labeled"] != second["part_fingerprints"]["labeled"]

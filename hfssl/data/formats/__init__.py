@@ -1,0 +1,1 @@
+"""Kinds of table files: one module a kind, each a `TableFile`."""
