@@ -414,7 +414,10 @@ class PredictArguments(_Checked):
     """The prediction"""
 
     model: str = field(
-        metadata={"metavar": "DIR", "help": "Model: the folder `model/` or `adapter/` of a run, or a Hub model."}
+        metadata={
+            "metavar": "DIR",
+            "help": "A run of hfssl fit, a folder of a model, an adapter or an ONNX export, or a Hub model.",
+        }
     )
     input: str = field(metadata={"metavar": "FILE", "help": "Table to label: CSV, TSV, JSONL or Parquet."})
     output: str = field(
@@ -429,9 +432,22 @@ class PredictArguments(_Checked):
     max_tokens: int = field(
         default=8192, metadata={"help": "Largest number of tokens in one forward pass, padding included."}
     )
+    top_k: int = field(
+        default=1, metadata={"help": "Number of most probable labels to write, with their probabilities."}
+    )
+    all_probabilities: bool = field(
+        default=False, metadata={"help": "Also write the probability of every label, a column each."}
+    )
+    for_spreadsheet: bool = field(
+        default=False,
+        metadata={
+            "help": "Write CSV or TSV for a spreadsheet: with a byte order mark, and an apostrophe before texts that "
+            "would be run as formulas."
+        },
+    )
     overwrite: bool = field(default=False, metadata={"help": "Replace the output file if it exists."})
     quiet: bool = field(default=False, metadata={"help": "Show no progress bar."})
 
     def problems(self) -> list[str]:
         """Returns the problems of the base class, and those of this class's values."""
-        return super().problems() + self._at_least(4, "max_length", "max_tokens")
+        return super().problems() + self._at_least(4, "max_length", "max_tokens") + self._at_least(1, "top_k")

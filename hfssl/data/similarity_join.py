@@ -4,9 +4,9 @@ Texts of one template ("Your order 4711 has been shipped") share most of their 5
 takes quadratic time. `join_similar` finds the same components by *prefix filtering* (Bayardo, Ma and Srikant 2007,
 *Scaling up all pairs similarity search*; Xiao et al. 2008, PPJoin), applied again and again: in a group of rows, with
 the elements in order of their frequency in the group, two similar sets must share one of the first elements of each,
-since each may miss only a few. The rows with such an element in common are a smaller group, in which that element counts as
-shared, and so do the elements that all of its rows have. Groups end where all of their rows are joined, where no row
-may miss as much as it would have to, or where they are small enough to compare all pairs.
+since each may miss only a few. The rows with such an element in common are a smaller group, in which that element
+counts as shared, and so do the elements that all of its rows have. Groups end where all of their rows are joined,
+where no row may miss as much as it would have to, or where they are small enough to compare all pairs.
 """
 
 from __future__ import annotations
