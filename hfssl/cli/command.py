@@ -18,18 +18,18 @@ class Command:
 
     Args:
         purpose (`str`): One line for `hfssl --help`.
-        run (`Callable[[Sequence[str]], None]`): Function that parses the words after the command's name, calls one
-            function and prints one summary.
+        run (`Callable[[Sequence[str]], int | None]`): Function that parses the words after the command's name, calls
+            one function and prints one summary; returns an exit status, `None` for 0.
         resume_hint (`str`): One sentence on how to continue after an interruption.
     """
 
     purpose: str
-    run: Callable[[Sequence[str]], None]
+    run: Callable[[Sequence[str]], int | None]
     resume_hint: str
 
 
 def run_command(command: Command, argv: Sequence[str]) -> int:
-    """Runs a command and returns the exit status: 0 done, 2 user error, 130 interrupted.
+    """Runs a command and returns the exit status: 0 done, 2 user error, 3 below a limit, 130 interrupted.
 
     An error that the user can fix becomes one line on stderr. A defect of hfssl keeps its traceback.
 
@@ -39,7 +39,7 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
     """
     logging.getLogger("hfssl").addHandler(WARNINGS)
     try:
-        command.run(argv)
+        return command.run(argv) or 0
     except KeyboardInterrupt as stop:
         complain(f"{str(stop) or 'Interrupted.'} {command.resume_hint}", "stopped")
         return INTERRUPTED
@@ -56,7 +56,6 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
             raise
         complain(sentence, "error")
         return USER_ERROR
-    return 0
 
 
 def folder_first(argv: Sequence[str]) -> Sequence[str]:

@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 
-__all__ = ["INTERRUPTED", "USER_ERROR", "WARNINGS", "complain", "storage_problem"]
+__all__ = ["BELOW_LIMIT", "INTERRUPTED", "USER_ERROR", "WARNINGS", "complain", "storage_problem"]
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, BELOW_LIMIT, INTERRUPTED = 2, 3, 130
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and torch write in Rust and C++, and their own errors have no errno.
 DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "failed writing file")

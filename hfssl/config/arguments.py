@@ -448,7 +448,10 @@ class PredictArguments(_Checked):
     """The prediction"""
 
     model: str = field(
-        metadata={"metavar": "DIR", "help": "Model: the folder `model/` or `adapter/` of a run, or a Hub model."}
+        metadata={
+            "metavar": "DIR",
+            "help": "A run of hfssl fit, a folder of a model, an adapter or an ONNX export, or a Hub model.",
+        }
     )
     input: str = field(metadata={"metavar": "FILE", "help": "Table to label: CSV, TSV, JSONL or Parquet."})
     output: str = field(
@@ -463,9 +466,57 @@ class PredictArguments(_Checked):
     max_tokens: int = field(
         default=8192, metadata={"help": "Largest number of tokens in one forward pass, padding included."}
     )
+    top_k: int = field(
+        default=1, metadata={"help": "Number of most probable labels to write, with their probabilities."}
+    )
+    all_probabilities: bool = field(
+        default=False, metadata={"help": "Also write the probability of every label, a column each."}
+    )
+    for_spreadsheet: bool = field(
+        default=False,
+        metadata={
+            "help": "Write CSV or TSV for a spreadsheet: with a byte order mark, and an apostrophe before texts that "
+            "would be run as formulas."
+        },
+    )
     overwrite: bool = field(default=False, metadata={"help": "Replace the output file if it exists."})
     quiet: bool = field(default=False, metadata={"help": "Show no progress bar."})
 
     def problems(self) -> list[str]:
         """Returns the problems of the base class, and those of this class's values."""
-        return super().problems() + self._at_least(4, "max_length", "max_tokens")
+        return super().problems() + self._at_least(4, "max_length", "max_tokens") + self._at_least(1, "top_k")
+
+
+@dataclass
+class EvaluateArguments(_Checked):
+    """The evaluation"""
+
+    model: str = field(
+        metadata={
+            "metavar": "DIR",
+            "help": "A run of hfssl fit, a folder of a model, an adapter or an ONNX export, or a Hub model.",
+        }
+    )
+    data: str = field(metadata={"metavar": "FILE", "help": "Labeled table to measure the model on."})
+    text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
+    text_pair_column: str | None = field(default=None, metadata={"help": "Column with a second text."})
+    label_column: str = field(default="label", metadata={"help": "Column that holds the label."})
+    slice_column: str | None = field(
+        default=None, metadata={"help": "Column by whose values the accuracy is shown, too."}
+    )
+    output: str | None = field(default=None, metadata={"metavar": "FILE", "help": "JSON file to write the result to."})
+    max_length: int | None = field(
+        default=None,
+        metadata={"help": "Largest number of tokens per text. Default: the limit of the model's tokenizer."},
+    )
+    min_accuracy: float | None = field(
+        default=None,
+        metadata={"help": "Accuracy from 0 to 1 below which the exit status is 3. Default: no limit."},
+    )
+
+    def problems(self) -> list[str]:
+        """Returns the problems of the base class, and those of this class's values."""
+        found = super().problems() + self._at_least(4, "max_length")
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
+            found.append(f"min_accuracy must be at least 0 and at most 1, got {self.min_accuracy}.")
+        return found

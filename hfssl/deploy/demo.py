@@ -8,12 +8,15 @@ predictions.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 import uvicorn
@@ -32,6 +35,12 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'"
 )
+
+
+MAX_CHARACTERS = 20_000  # of a text, as in load_table
+MAX_BODY = 1 << 20  # bytes of one request: far more than two such texts
+MAX_WAITING = 16  # requests that wait for their turn
+REFUSED_PATHS = re.compile(r"/(gradio_api/)?(upload|file|proxy|component_server|stream|deep_link)([/=_?]|$)")
 
 
 def serve(folder: str | os.PathLike, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -58,7 +67,7 @@ def serve(folder: str | os.PathLike, host: str, port: int, ready: Callable[[str]
             ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
         )  # fmt: skip
         # Open pages hold a connection; without a limit the server would wait for them at the end.
-        config = uvicorn.Config(_guarded(app), log_level="critical", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(_guarded(app, _own_names(host)), log_level="critical", timeout_graceful_shutdown=1)
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listener.getsockname()[1]}")
         try:
@@ -76,11 +85,19 @@ def build_page(explainer: Explainer, title: str) -> gr.Blocks:
         gr.HTML(_template("demo_head.html").render(title=title, labels=labels, known=known))
         names = ["First text", "Second text"] if explainer.pairs else ["Text"]
         boxes = [
-            gr.Textbox(label=name, lines=3, max_lines=12, autofocus=index == 0, placeholder="Type or paste a text")
+            gr.Textbox(
+                label=name,
+                lines=3,
+                max_lines=12,
+                max_length=MAX_CHARACTERS,
+                autofocus=index == 0,
+                placeholder="Type or paste a text",
+            )
             for index, name in enumerate(names)
         ]
         button = gr.Button("Classify", variant="primary")
         answer = gr.HTML(render(None), elem_classes=["hf-answer"])
+        page.queue(max_size=MAX_WAITING)
         # One request at a time, Gradio's default: passes with dropout temporarily change the model's flags.
         gr.on(
             [button.click, *(box.submit for box in boxes)], partial(_answer, explainer), boxes, answer,
@@ -105,6 +122,8 @@ def _answer(explainer: Explainer, *texts: str | None) -> str:
     texts = tuple(text or "" for text in texts)
     if not any(text.strip() for text in texts):
         return render(None, problem="Type a text first.")
+    if max(map(len, texts)) > MAX_CHARACTERS:
+        return render(None, problem=f"The text is too long: give one of at most {MAX_CHARACTERS:,} characters.")
     try:
         explanation = explainer(*texts)
     except HfsslError as error:
@@ -135,16 +154,80 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _guarded(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Adds the content security policy to all responses of the ASGI app."""
+def _own_names(host: str) -> frozenset[str] | None:
+    """Returns the names under which browsers may ask for the page; `None` for all addresses in numbers.
+
+    A page of another site can have its own name resolve to this machine (DNS rebinding); its requests then carry that
+    name. Numbers cannot be rebound, so that a page for all who reach this machine answers to those.
+    """
+    try:
+        everyone = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        everyone = False
+    return None if everyone else frozenset({host.lower(), "localhost", "127.0.0.1", "::1"})
+
+
+def _known(name: str | None, names: frozenset[str] | None) -> bool:
+    if name is None:
+        return False
+    if names is not None:
+        return name in names
+    if name in ("localhost", socket.gethostname().lower()):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _refusal(scope: Any, names: frozenset[str] | None) -> tuple[int, str] | None:
+    """Returns status and reason for a request that is not of the page itself; `None` for its own requests."""
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    host = headers.get("host", "")
+    try:
+        if not _known(urlsplit(f"//{host}").hostname, names):
+            return 403, "This page is not served under that name."
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return 403, "Requests of other pages are refused."
+        length = int(headers.get("content-length", "0"))
+    except ValueError:
+        return 400, "The request cannot be read."
+    if headers.get("sec-fetch-site", "none") == "cross-site" and scope.get("method") != "GET":
+        return 403, "Requests of other pages are refused."
+    if REFUSED_PATHS.match(scope["path"]):
+        return 404, "There is no such page; nothing can be uploaded."
+    return (413, f"A request may have at most {MAX_BODY:,} bytes.") if length > MAX_BODY else None
+
+
+def _guarded(app: Callable[..., Awaitable[None]], names: frozenset[str] | None) -> Callable[..., Awaitable[None]]:
+    """Refuses requests of other pages, uploads and large bodies; adds the content security policy to all responses."""
+    policy = (b"content-security-policy", POLICY.encode("ascii"))
 
     async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await app(scope, receive, send)
+        refusal = _refusal(scope, names)
+        if refusal is not None and scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        if refusal is not None:
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), policy]
+            await send({"type": "http.response.start", "status": refusal[0], "headers": headers})
+            return await send({"type": "http.response.body", "body": refusal[1].encode()})
+        taken = 0
+
+        async def receive_bounded() -> Any:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))  # a body in chunks tells no length
+            return message if taken <= MAX_BODY else {"type": "http.disconnect"}
+
         async def send_with_policy(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", POLICY.encode("ascii"))
                 message = {**message, "headers": [*message["headers"], policy]}
             await send(message)
 
-        await app(scope, receive, send_with_policy)
+        return await app(scope, receive_bounded, send_with_policy)
 
     return guarded

@@ -48,6 +48,8 @@ class OnnxClassifier:
     Args:
         folder (`str | os.PathLike`): Folder of the ONNX file, `config.json` and the tokenizer.
         file (`str`, defaults to `"model.onnx"`): Model to load: `"model.onnx"` or `"model_int8.onnx"`.
+        max_length (`int`, *optional*): Number of tokens at which `tokenized` cuts texts. Default and upper bound: the
+            limit of tokenizer and model.
 
     Attributes:
         label_names (`list[str]`): The K class names in the order of the class numbers.
@@ -59,7 +61,7 @@ class OnnxClassifier:
         ModelError: if a file is missing, or ONNX Runtime cannot load it.
     """
 
-    def __init__(self, folder: str | os.PathLike, file: str = ONNX_FILE):
+    def __init__(self, folder: str | os.PathLike, file: str = ONNX_FILE, max_length: int | None = None):
         require_onnx()
         import onnxruntime
 
@@ -73,6 +75,9 @@ class OnnxClassifier:
         self.task = task_of(config)
         self.label_names = [config.id2label[label] for label in range(config.num_labels)]
         self.tokenizer = load_tokenizer(folder)
+        positions = config.get_text_config().to_dict().get("max_position_embeddings")
+        longest = min(self.tokenizer.model_max_length, positions or self.tokenizer.model_max_length)
+        self.max_length = min(max_length or longest, longest)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # as in torch; by default ONNX Runtime uses all cores
         options.log_severity_level = ERRORS_ONLY
@@ -101,10 +106,15 @@ class OnnxClassifier:
             feed["token_type_ids"] = np.zeros_like(feed["input_ids"])
         return self._session.run(["logits"], feed)[0]
 
-    def predict_logits(self, dataset: Dataset) -> np.ndarray:
+    def tokenized(self, texts: Sequence[tuple[str, ...]]) -> Dataset:
+        """Tokenizes N texts or pairs of texts into rows for `predict_logits`."""
+        columns = [list(column) for column in zip(*texts, strict=True)]
+        return Dataset.from_dict(dict(self.tokenizer(*columns, truncation=True, max_length=self.max_length)))
+
+    def predict_logits(self, dataset: Dataset, max_tokens: int = TOKENS) -> np.ndarray:
         """Returns logits `[N, K]` float32 of N tokenized rows, with the same batches as PyTorch's `predict_logits`."""
         logits = np.zeros((len(dataset), len(self.label_names)), dtype=np.float32)
         for window in token_windows(dataset, self.tokenizer):
-            for rows in window.batches(TOKENS):
+            for rows in window.batches(max_tokens):
                 logits[rows] = self.logits(window.padded(rows))
         return logits

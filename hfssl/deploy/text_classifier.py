@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
 
+from hfssl.deploy.onnx_runtime import ONNX_FILE, OnnxClassifier
+from hfssl.inference.scoring import predict_logits
 from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import load_tokenizer
+from hfssl.pipeline.run_folder import model_and_splits
+from hfssl.reporting.results import RESULTS
 from hfssl.tasks.registry import task_of
 
-__all__ = ["TextClassifier"]
+__all__ = ["TextClassifier", "open_classifier"]
 
 
 class TextClassifier:
@@ -49,3 +55,28 @@ class TextClassifier:
         """Tokenizes N texts or pairs of texts into rows for `hfssl.inference.scoring`."""
         columns = [list(column) for column in zip(*texts, strict=True)]
         return Dataset.from_dict(dict(self.tokenizer(*columns, truncation=True, max_length=self.max_length)))
+
+    def predict_logits(self, dataset: Dataset, max_tokens: int = 8192) -> np.ndarray:
+        """Returns logits `[N, K]` float32 of N tokenized rows."""
+        return predict_logits(self.model, dataset, self.tokenizer, max_tokens=max_tokens)
+
+
+def open_classifier(path: str | os.PathLike, max_length: int | None = None) -> TextClassifier | OnnxClassifier:
+    """Opens whatever `hfssl fit` and `hfssl export` write, or a model of the Hub, for predictions.
+
+    Args:
+        path (`str | os.PathLike`): Folder of a finished run (its `model/` is opened), a model, an adapter or an ONNX
+            export, or a Hub id.
+        max_length (`int`, *optional*): Number of tokens at which texts are cut. Default and upper bound: the limit of
+            tokenizer and model.
+
+    Raises:
+        ConfigurationError: if ONNX Runtime is needed and not installed.
+        ModelError: if the model cannot be loaded.
+    """
+    folder = Path(path)
+    if (folder / ONNX_FILE).is_file():
+        return OnnxClassifier(folder, max_length=max_length)
+    if (folder / RESULTS).is_file():
+        return TextClassifier(model_and_splits(folder)[0], max_length)
+    return TextClassifier(path, max_length)

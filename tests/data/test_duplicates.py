@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from itertools import combinations
 
 import numpy as np
@@ -88,12 +89,68 @@ def test_finds_exactly_the_pairs_that_brute_force_finds():
         for position in generator.choice(len(letters), generator.integers(1, 9), replace=False):
             letters[position] = "z"
         texts.append("".join(letters))
-    expected = np.arange(len(texts))
-    for i, j in combinations(range(len(texts)), 2):
-        if similarity(texts[i], texts[j]) >= NEAR_DUPLICATE_THRESHOLD:
-            expected[expected == expected[j]] = expected[i]
-    assert 5 < len(texts) - len(set(expected.tolist())) < 40
-    assert near_duplicate_components(texts).tolist() == expected.tolist()
+    expected = components_by_brute_force(texts)
+    assert 5 < len(texts) - len(set(expected)) < 40
+    assert near_duplicate_components(texts).tolist() == expected
+
+
+def templated(generator, count):
+    """Texts of one template with several slots: similarities of all kinds around the threshold."""
+    names, goods = ["Anna", "Bernd", "Carla", "Dieter"], ["lamp", "phone", "printer"]
+    return [
+        f"Dear team, {names[generator.integers(4)]} writes about invoice {generator.integers(1000)}: the amount of "
+        f"{generator.integers(10, 99)} EUR for the {goods[generator.integers(3)]} was charged twice, please refund it"
+        + ", thank you and kind regards"
+        * int(generator.integers(2))
+        for _ in range(count)
+    ]
+
+
+def five_grams(text):
+    """The 5-grams of a text of small letters, digits and punctuation, as sets of strings."""
+    padded = f" {' '.join(re.sub('[^a-z0-9]', ' ', text.lower()).split())} "
+    return {padded[i : i + 5] for i in range(len(padded) - 4)}
+
+
+def components_by_brute_force(*columns):
+    """Smallest row of each component, from all pairs of rows whose texts are alike in every column."""
+    sets = [[five_grams(text) for text in column] for column in columns]
+    expected = np.arange(len(columns[0]))
+    for i, j in combinations(range(len(expected)), 2):
+        alike = [len(each[i] & each[j]) / len(each[i] | each[j]) for each in sets]
+        if min(alike) >= NEAR_DUPLICATE_THRESHOLD:
+            low, high = sorted([expected[i], expected[j]])
+            expected[expected == high] = low
+    return expected.tolist()
+
+
+def test_texts_of_one_template_are_joined_as_by_brute_force():
+    texts = list(dict.fromkeys(templated(np.random.default_rng(0), 400)))
+    expected = components_by_brute_force(texts)
+    assert 50 < len(set(expected)) < 380
+    assert near_duplicate_components(texts).tolist() == expected
+
+
+def test_pairs_of_templates_are_joined_as_by_brute_force():
+    generator = np.random.default_rng(1)
+    texts, pairs = templated(generator, 60), templated(generator, 60)
+    texts[30:], pairs[30:50] = texts[:30], [text + " s" for text in pairs[:20]]
+    expected = components_by_brute_force(texts, pairs)
+    assert 20 < len(set(expected)) < 60
+    assert near_duplicate_components(texts, pairs).tolist() == expected
+
+
+def test_the_time_for_templates_grows_with_their_number():
+    generator = np.random.default_rng(2)
+    texts = templated(generator, 8000)
+
+    def seconds(count):
+        before = time.process_time()
+        near_duplicate_components(texts[:count])
+        return time.process_time() - before
+
+    seconds(100)  # loads what is loaded once
+    assert seconds(8000) < 20 * seconds(1000)  # a comparison of all pairs takes 64 times as long
 
 
 @pytest.mark.shared_data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 pytest.importorskip("gradio", reason="needs the extra `demo`")
 
 from hfssl.cli.main import main
-from hfssl.deploy.demo import render
+from hfssl.deploy.demo import _answer, _guarded, _own_names, render
 from hfssl.deploy.explain import Explanation, LabeledRow, Neighbor
 
 SCRIPT = "<script>alert('x')</script>"
@@ -61,3 +62,58 @@ def test_without_gradio_the_command_says_how_to_get_it(tmp_path):
     assert done.returncode == 2
     assert "hfssl[demo]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def answer_to(app, path="/", method="GET", body=(b"",), **headers):
+    """Status of an ASGI application's answer to one request."""
+    parts, sent = list(body), []
+
+    async def receive():
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message):
+        sent.append(message)
+
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    asyncio.run(app({"type": "http", "path": path, "method": method, "headers": named}, receive, send))
+    return sent[0]["status"] if sent else None
+
+
+async def reading(scope, receive, send):
+    """Reads the whole request, as Gradio does, and answers."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        if not message["more_body"]:
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def test_requests_of_other_pages_uploads_and_large_bodies_are_refused():
+    app = _guarded(reading, _own_names("127.0.0.1"))
+    assert answer_to(app, host="127.0.0.1:7860") == 200
+    assert answer_to(app, host="localhost:7860", origin="http://localhost:7860") == 200
+    assert answer_to(app, host="[::1]:7860") == 200
+    assert answer_to(app, host="evil.example") == 403
+    assert answer_to(app) == 403
+    assert answer_to(app, host="localhost:7860", origin="http://evil.example") == 403
+    assert answer_to(app, host="localhost:7860", origin="null") == 403
+    assert answer_to(app, method="POST", host="localhost:7860", sec_fetch_site="cross-site") == 403
+    for path in ("/gradio_api/upload", "/upload", "/gradio_api/file=/etc/passwd", "/gradio_api/proxy=http://x"):
+        assert answer_to(app, path, method="POST", host="localhost:7860") == 404
+    assert answer_to(app, method="POST", host="localhost", content_length="50000000") == 413
+    assert answer_to(app, method="POST", host="localhost", content_length="many") == 400
+    assert answer_to(app, method="POST", host="localhost", body=[b"x" * 600_000] * 2) is None  # cut off
+    assert answer_to(app, method="POST", host="localhost", body=[b"x" * 500_000] * 2) == 200
+
+
+def test_a_page_for_everyone_answers_to_addresses_but_not_to_foreign_names():
+    app = _guarded(reading, _own_names("0.0.0.0"))
+    assert answer_to(app, host="192.0.2.7:7860") == 200
+    assert answer_to(app, host="evil.example:7860") == 403
+
+
+def test_long_texts_are_not_classified():
+    assert "too long" in _answer(None, "x" * 20_001)

@@ -233,3 +233,53 @@ def test_a_mean_pooled_model_predicts_too(tmp_path, table, tiny_backbone):
     rows = rows_of(tmp_path / "out.csv")
     assert {row["predicted_label"] for row in rows if row["text"]} <= set(names)
     assert len(rows) == len(TEXTS)
+
+
+def test_texts_are_read_as_in_fit(classifier, tmp_path):
+    """The case `predict_texts`: NaN, null and empty are no text; half a surrogate pair is replaced and counted."""
+    (tmp_path / "in.jsonl").write_text(
+        '{"text": "who \\ud83d", "note": "cut \\ud83d"}\n{"text": NaN}\n{"text": null}\n{"text": ""}\n{"text": 12}\n'
+    )
+    for suffix in (".jsonl", ".csv", ".parquet"):
+        out = tmp_path / f"out{suffix}"
+        if suffix == ".parquet":
+            (tmp_path / "in.jsonl").write_text('{"text": "who \\ud83d", "note": "cut \\ud83d"}\n{"text": NaN}\n')
+        summary = predict(classifier, tmp_path / "in.jsonl", out, quiet=True)
+        rows = rows_of(out)
+        assert (summary.replaced, summary.empty) == (2, len(rows) - (1 if suffix == ".parquet" else 2))
+        assert (rows[0]["text"], rows[0]["note"]) == ("who ?", "cut ?")
+        assert not any(row["predicted_label"] or row["text"] for row in rows[1:4])
+        assert rows[0]["predicted_label"]
+    (tmp_path / "in.jsonl").write_text('{"text": ["a"]}\n')
+    with pytest.raises(DataError, match="one text a row"):
+        predict(classifier, tmp_path / "in.jsonl", tmp_path / "none.jsonl", quiet=True)
+
+
+def test_several_labels_and_all_probabilities(classifier, table, tmp_path):
+    summary = predict(classifier, table, tmp_path / "out.jsonl", quiet=True, top_k=3, all_probabilities=True)
+    names = ['ham, "egg"', "spam", "größer"]
+    assert summary.columns[3:] == [
+        *("label_rank_2", "probability_rank_2", "label_rank_3", "probability_rank_3"),
+        *(f"probability_{name}" for name in names),
+    ]
+    for row in rows_of(tmp_path / "out.jsonl"):
+        if row["text"]:
+            shares = {name: row[f"probability_{name}"] for name in names}
+            assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+            ranked = sorted(names, key=shares.get, reverse=True)
+            assert [row[column] for column in ("predicted_label", "label_rank_2", "label_rank_3")] == ranked
+            assert row["probability_rank_2"] == shares[ranked[1]]
+    with pytest.raises(ConfigurationError, match="from 1 to 3"):
+        predict(classifier, table, tmp_path / "more.jsonl", quiet=True, top_k=4)
+
+
+def test_an_onnx_folder_predicts_the_same(classifier, table, tmp_path):
+    pytest.importorskip("onnxscript", reason="needs the extra `onnx`")
+    from hfssl.deploy.onnx_export import export_onnx
+
+    export_onnx(classifier, tmp_path / "onnx")
+    predict(classifier, table, tmp_path / "torch.jsonl", quiet=True)
+    predict(tmp_path / "onnx", table, tmp_path / "onnx.jsonl", quiet=True)
+    for torch_row, onnx_row in zip(rows_of(tmp_path / "torch.jsonl"), rows_of(tmp_path / "onnx.jsonl"), strict=True):
+        assert torch_row["predicted_label"] == onnx_row["predicted_label"]
+        assert torch_row["entropy"] == pytest.approx(onnx_row["entropy"], abs=1e-4)

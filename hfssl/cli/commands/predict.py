@@ -25,6 +25,12 @@ def run_predict(argv: Sequence[str]) -> None:
     if summary.empty:
         have = "row has" if summary.empty == 1 else "rows have"
         print(f"{summary.empty:,} {have} no text; the prediction is left empty there.")
+    if summary.replaced:
+        cells = "cell holds" if summary.replaced == 1 else "cells hold"
+        print(f"{summary.replaced:,} {cells} characters that the file cannot; they are replaced there.")
+    if summary.neutralized:
+        cells = "cell" if summary.neutralized == 1 else "cells"
+        print(f"{summary.neutralized:,} {cells} got an apostrophe, so that no spreadsheet runs them as a formula.")
 
 
 COMMAND = Command("label new rows with a trained model", run_predict, "No output was written.")
