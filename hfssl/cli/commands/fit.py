@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hfssl.cli.command import Command, silence_libraries
+from hfssl.cli.errors import BELOW_LIMIT
 from hfssl.config.arguments import FitArguments
 from hfssl.config.parsing import dataclass_parser, parse
 
 __all__ = ["COMMAND"]
 
-BELOW_BASELINE = 3  # exit status
 
-
-def run_fit(argv: Sequence[str]) -> None:
+def run_fit(argv: Sequence[str]) -> int | None:
     """Runs `hfssl fit`: the main job from a table to a saved, explained model."""
     usage = "hfssl fit --train TABLE --output-dir DIR [options]"
     (arguments,) = parse([FitArguments], argv, parser=dataclass_parser([FitArguments], usage=usage))
@@ -40,7 +39,8 @@ def run_fit(argv: Sequence[str]) -> None:
     print(f"Model:   {folder / 'model'}")
     print(f"Use it:  {_predict_command(arguments)}")
     if arguments.fail_below_baseline and standing_sentence(results) is not None:
-        raise SystemExit(BELOW_BASELINE)
+        return BELOW_LIMIT
+    return None
 
 
 def _predict_command(arguments: FitArguments) -> str:
