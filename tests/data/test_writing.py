@@ -35,7 +35,9 @@ def texts():
 
 
 def written(path, texts, **options):
-    with table_writer(path, path.suffix, path, ["text"], {"number": pa.float64()}, **options) as writer:
+    with table_writer(
+        path, path.suffix, path.with_suffix(".jsonl"), ["text"], {"number": pa.float64()}, **options
+    ) as writer:
         for start in range(0, len(texts), 3000):
             rows = [{"text": text, "number": 0.5} for text in texts[start : start + 3000]]
             writer.write(rows)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, pipeline
 
+import hfssl.data.formats.encodings
 from hfssl.cli.main import main
 from hfssl.deploy import predict as predict_module
 from hfssl.deploy.predict import predict
@@ -95,6 +96,7 @@ def test_chunks_change_nothing(classifier, table, tmp_path, monkeypatch):
 
 def test_memory_does_not_grow_with_the_table(classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(predict_module, "CHUNK_ROWS", 128)
+    monkeypatch.setattr(hfssl.data.formats.encodings, "CHUNK", 4096)
     peaks, sizes = {}, {}
     for count in (256, 256, 4096):  # the first run pays for what is loaded once
         table = tmp_path / f"{count}.jsonl"
@@ -250,7 +252,7 @@ def test_texts_are_read_as_in_fit(classifier, tmp_path):
         assert (rows[0]["text"], rows[0]["note"]) == ("who ?", "cut ?")
         assert not any(row["predicted_label"] or row["text"] for row in rows[1:4])
         assert rows[0]["predicted_label"]
-    (tmp_path / "in.jsonl").write_text('{"text": ["a"]}\n')
+    (tmp_path / "in.jsonl").write_text('{"text": ["a"]}\n' * 2)  # one line would be a document of columns
     with pytest.raises(DataError, match="one text a row"):
         predict(classifier, tmp_path / "in.jsonl", tmp_path / "none.jsonl", quiet=True)
 
