@@ -63,7 +63,7 @@ def test_a_units_mixture_is_weighted_by_the_labels_of_other_folds_only(tmp_path)
     found = store.stacked()
     on_0 = Votes({TEACHERS: half, "backbone_probe": probs_of(*[0.95] * 12)}, labels[:12])
     on_1 = Votes({TEACHERS: half, "backbone_probe": probs_of(*[0.05] * 12)}, labels[12:])
-    assert on_1.weights["backbone_probe"] < 0.3 < 0.5 < on_0.weights["backbone_probe"]
+    assert on_1.weights["backbone_probe"] < 0.35 < 0.5 < on_0.weights["backbone_probe"]
     np.testing.assert_allclose(found[:12], mixed(on_0.probs, on_1.weights), rtol=1e-6)
     np.testing.assert_allclose(found[12:], mixed(on_1.probs, on_0.weights), rtol=1e-6)
     # Whatever the labels of a fold are, its own mixture stays.

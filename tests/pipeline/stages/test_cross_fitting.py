@@ -110,8 +110,8 @@ def test_without_students_of_folds_the_ensembles_that_would_teach_them_stand_for
     tokenizer = load_tokenizer(run / "model")
     rows = tokenize_dataset(load_from_disk(str(run / "splits"))["proxy"], tokenizer, 32)
     logits = predict_logits(from_pretrained(run / "model"), rows, tokenizer).astype(np.float64)
-    fitted = fit_temperature(np.log(store.stacked()), labels)
-    ensemble = softmax(np.log(store.stacked_part("proxy")) / fitted, axis=-1)
+    fitted = fit_temperature(np.log(np.maximum(store.stacked(), 1e-12)), labels)
+    ensemble = softmax(np.log(np.maximum(store.stacked_part("proxy"), 1e-12)) / fitted, axis=-1)
     scale = np.abs(logits).mean()
     assert ((ensemble - softmax(logits, axis=-1)) * logits).sum(axis=-1).mean() == pytest.approx(0, abs=1e-3 * scale)
 
