@@ -173,7 +173,7 @@ def words(tiny_backbone, tmp_path, monkeypatch):
 
     monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
     options = ["--backbone", str(tiny_backbone), "--preset", "quick", "--max-length", "32", "--quiet"]
-    return [*options, "--rounds", "0", "--no-pretext", "--output-dir", str(tmp_path / "run")]
+    return [*options, "--rounds", "0", "--cross-fit", "0", "--no-pretext", "--output-dir", str(tmp_path / "run")]
 
 
 @pytest.fixture

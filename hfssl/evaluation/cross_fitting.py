@@ -79,7 +79,8 @@ def fold_numbers(labels: np.ndarray, groups: np.ndarray | None, folds: int, *, s
         labels (`np.ndarray`): Labels of the rows, `[L]`.
         groups (`np.ndarray`, *optional*): Names of the rows' groups, `[L]`, `""` for a row without a group; `None`
             where there are no groups.
-        folds (`int`): Number F of folds, at least 2; fewer where else some model would learn nothing of a class.
+        folds (`int`): Number F of folds, at least 2; fewer where else some model would learn nothing of a class, or
+            some fold would hold no row.
         seed (`int`): Random seed of the folds.
 
     Returns:
@@ -94,13 +95,14 @@ def fold_numbers(labels: np.ndarray, groups: np.ndarray | None, folds: int, *, s
         return None
     numbers = np.full(len(labels), -1, dtype=np.int64)
     rows = np.flatnonzero(np.isin(labels, usable))
-    for count in range(folds, 1, -1):
+    for count in range(min(folds, max(counts.values())), 1, -1):
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
         with warnings.catch_warnings():  # a class may have fewer rows than there are folds
             warnings.filterwarnings("ignore", "The least populated class", UserWarning)
             for number, (_, held_out) in enumerate(splitter.split(rows, labels[rows], units[rows])):
                 numbers[rows[held_out]] = number
-        if all(set(usable) <= set(labels[numbers != number]) for number in range(count)):
+        filled = len(np.unique(numbers[rows])) == count
+        if filled and all(set(usable) <= set(labels[numbers != number]) for number in range(count)):
             return numbers
     return None
 

@@ -54,7 +54,7 @@ def test_variants_share_what_learns_from_labels_alone_and_nothing_else(tmp_path,
         return labels_only(self, folder, *args, **kwargs)
 
     monkeypatch.setattr(hfssl.pipeline.model_factory.ModelFactory, "labels_only", counted)
-    preset = replace(TINY, pretext=None)
+    preset = replace(TINY, pretext=None, cross_fit=0)
     variant = replace(preset, self_training=preset.self_training | {"weighting": "uniform", "lambda_u": 4.0})
     other = replace(preset, supervised=preset.supervised | {"max_steps": 6})
     options = {"max_unlabeled": 60, "backbone": str(tiny_backbone), "quiet": True, "refit": False, "max_length": 32}

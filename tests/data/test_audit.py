@@ -7,7 +7,7 @@ import json
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 
-from hfssl.data.audit import audit, fingerprint, inspect_texts, released, training_manifest
+from hfssl.data.audit import audit, evidence_manifest, fingerprint, inspect_texts, released, training_manifest
 from hfssl.data.splits import few_label_splits
 from hfssl.errors import DataError
 
@@ -161,3 +161,73 @@ def test_a_released_part_may_be_learned_from_and_all_others_stay_guarded(splits)
     assert splits.manifest["roles"]["validation"]["ids"]  # the manifest itself is as it was
     for part in ("proxy", "test"):
         assert not audit([manifest, training_manifest("refit", splits[part], "labeled")]).clean
+
+
+def folds(splits):
+    """Manifests of two folds' models, each judged by the half of the labels that it has not learned."""
+    halves = [splits["labeled"].select(range(number, len(splits["labeled"]), 2)) for number in (0, 1)]
+    found = []
+    for number, (seen, unseen) in enumerate((halves, halves[::-1])):
+        teacher, student = f"folds/labels_only-{number}", f"cross_fitting/self_training-{number}"
+        pool = splits["unlabeled"].select(range(5))
+        found += [
+            training_manifest("folds", seen, "labeled", model=teacher),
+            evidence_manifest("folds", unseen, model=teacher),
+            training_manifest("cross_fitting", seen, "labeled", model=student),
+            training_manifest("cross_fitting", pool, "unlabeled", model=student, taught_by=[teacher]),
+            evidence_manifest("cross_fitting", unseen, model=student),
+        ]
+    return halves, found
+
+
+def test_models_of_folds_that_are_judged_by_labels_new_to_them_pass(splits):
+    report = audit([splits.manifest, *honest(splits), *folds(splits)[1]])
+    assert report.clean
+    assert report.stages == ["pretext", "labels_only", "folds", "cross_fitting"]
+
+
+def test_a_model_that_is_judged_by_a_label_that_it_has_learned_is_named(splits):
+    halves, manifests = folds(splits)
+    planted = training_manifest("folds", halves[1].select([3]), "labeled", model="folds/labels_only-0")
+    report = audit([splits.manifest, *manifests, planted])
+    assert not report.leaks
+    assert not report.unknown
+    key = fingerprint(halves[1]["text"][3])
+    # The student has learned from this teacher, and is judged by the same rows.
+    assert report.partial == [
+        {"stage": stage, "model": model, "fingerprint": key, "row": 3}
+        for stage, model in (("folds", "folds/labels_only-0"), ("cross_fitting", "cross_fitting/self_training-0"))
+    ]
+    with pytest.raises(
+        DataError, match=r"got 2 that it, or .* has learned: row 3 of model 'folds/labels_only-0', row"
+    ) as it:
+        report.raise_if_leaky()
+    assert "\n" not in str(it.value)
+
+
+def test_a_student_whose_pool_was_labeled_by_a_model_that_knows_the_fold_is_named(splits):
+    halves, manifests = folds(splits)
+    few = splits["unlabeled"].select([7])
+    planted = training_manifest(
+        "cross_fitting",
+        few,
+        "unlabeled",
+        model="cross_fitting/self_training-0",
+        taught_by=["folds/labels_only-0", "folds/labels_only-1"],
+    )
+    partial = audit([splits.manifest, *manifests, planted]).partial
+    assert {row["model"] for row in partial} == {"cross_fitting/self_training-0"}
+    assert len(partial) == len(halves[1])
+    # It is found over several steps, and in a circle.
+    chain = [
+        training_manifest("once", few, "unlabeled", model="a", taught_by=["b"]),
+        training_manifest("once", few, "unlabeled", model="b", taught_by=["folds/labels_only-1", "a"]),
+        evidence_manifest("once", halves[1].select([2]), model="a"),
+    ]
+    assert [row["model"] for row in audit([splits.manifest, *manifests, *chain]).partial] == ["a"]
+
+
+def test_evidence_is_not_trained_on(splits):
+    """Rows that only judge need not be training rows."""
+    report = audit([splits.manifest, evidence_manifest("verdict", splits["validation"], model="labels_only")])
+    assert report.clean

@@ -85,6 +85,26 @@ def test_validation_needs_two_rows_in_every_class_or_ten_in_all(labels, validati
     assert any("no validation part" in w for w in splits.manifest["warnings"]) == (not any(validation))
 
 
+def test_no_labels_are_held_out_where_none_are_asked_for():
+    data = random_table(0, rows=400)
+    splits = few_label_splits(data, labels_per_class=16, seed=3, validation_fraction=0.0)
+    assert per_class(splits["labeled"]) == dict.fromkeys(range(3), 16)
+    assert len(splits["validation"]) == 0
+    assert not any("validation" in warning for warning in splits.manifest["warnings"])  # it is as asked for
+    held = few_label_splits(data, labels_per_class=16, seed=3)
+    assert splits["test"]["id"][:] == held["test"]["id"][:]
+
+
+def test_a_larger_share_is_held_out_where_it_is_asked_for():
+    splits = few_label_splits(random_table(0, rows=400), labels_per_class=10, seed=3, validation_fraction=0.3)
+    assert per_class(splits["labeled"]) == dict.fromkeys(range(3), 7)
+    assert per_class(splits["validation"]) == dict.fromkeys(range(3), 3)
+    few = few_label_splits(random_table(0, rows=400), labels_per_class=4, seed=3, validation_fraction=0.3)
+    assert any("as 30% of the labels are too few rows" in warning for warning in few.manifest["warnings"])
+    with pytest.raises(ConfigurationError, match=r"validation_fraction in \[0, 0.5\], got 0.6"):
+        few_label_splits(random_table(0), labels_per_class=10, validation_fraction=0.6)
+
+
 def test_given_parts_are_used_and_their_labels_are_matched_by_name():
     data = random_table(3)
     generator = np.random.default_rng(99)

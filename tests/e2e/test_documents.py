@@ -93,7 +93,7 @@ def write_tables(folder: Path) -> None:
 
 
 def short(preset: Preset) -> Preset:
-    """The preset with two steps in each stage, no refit, and heads without regression.
+    """The preset with two steps in each stage, and heads without regression.
 
     The tiny backbone gives nearly equal features, on which logistic regression has weights of a size that ONNX Runtime
     cannot repeat to 1e-4.
@@ -102,7 +102,6 @@ def short(preset: Preset) -> Preset:
     parts = {entry.name: getattr(preset, entry.name) for entry in fields(preset)}
     return replace(
         preset,
-        refit=False,
         **{
             name: part | {option: value for option, value in changed.items() if option in part}
             for name, part in parts.items()

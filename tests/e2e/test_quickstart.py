@@ -52,10 +52,10 @@ def test_the_quickstart_in_small(quickstart, tmp_path):
     assert "Report:" in done.stdout
     assert "Row by row on the test part, over labels only: Self-training " in done.stdout
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    assert [stage["name"] for stage in results["stages"]] == ["labels_only", "self_training", "refit"]
+    assert [stage["name"] for stage in results["stages"]] == ["labels_only", "self_training"]
     counts = results["data"]["counts"]
     assert {name: sum(part.values()) for name, part in counts.items()} == {
-        "labeled": 39, "unlabeled": 180, "validation": 9, "proxy": 20, "test": 300,
+        "labeled": 48, "unlabeled": 180, "validation": 0, "proxy": 20, "test": 300, "out_of_fold": 48,
     }  # fmt: skip
     # Synopses are easy to tell from reviews, fresh from rotten is not: 30 steps are enough to beat a coin clearly.
     assert results["stages"][0]["metrics"]["test"]["accuracy"] > 0.5

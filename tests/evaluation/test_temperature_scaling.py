@@ -19,7 +19,12 @@ from transformers import (
 )
 
 from hfssl.errors import ModelError
-from hfssl.evaluation.temperature_scaling import _logits_of_random_input, fit_temperature, fold_temperature
+from hfssl.evaluation.temperature_scaling import (
+    _logits_of_random_input,
+    fit_temperature,
+    fold_temperature,
+    match_temperature,
+)
 
 SHAPE = {"vocab_size": 50, "max_position_embeddings": 40, "num_labels": 3}
 BERT_SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32} | SHAPE
@@ -178,3 +183,15 @@ def test_a_model_without_a_fitting_layer_is_refused():
 def test_a_temperature_that_is_none_is_refused(temperature):
     with pytest.raises(ValueError, match="positive"):
         fold_temperature(make_model("bert"), temperature)
+
+
+def test_a_student_gets_the_temperature_at_which_it_is_as_sure_as_the_ensemble():
+    """Logits of 2 log 3 are 9 to 1; the ensemble says 3 to 1, which is half of them in logarithms."""
+    logits = np.array([[2 * np.log(3), 0.0], [0.0, 2 * np.log(3)]])
+    assert match_temperature(logits, [[0.75, 0.25], [0.25, 0.75]]) == pytest.approx(2, rel=1e-5)
+    assert match_temperature(logits, [[0.9, 0.1], [0.1, 0.9]]) == pytest.approx(1, rel=1e-5)
+    # It has no prior: two rows suffice. Where they disagree, the student can be sure of nothing.
+    assert match_temperature(logits, [[0.25, 0.75], [0.75, 0.25]]) == pytest.approx(20)
+    assert match_temperature(logits, [[1.0, 0.0], [0.0, 1.0]]) < 0.3
+    # One row at 3 to 1 and one at 1 to 1: the mean of the probabilities of the more probable class is 5 / 8.
+    assert match_temperature(logits, [[0.75, 0.25], [0.5, 0.5]]) == pytest.approx(2 * np.log(3) / np.log(5 / 3))

@@ -66,6 +66,33 @@ def test_rows_and_earlier_runs_are_weighed_by_their_variances():
     assert (high - low) / 2 == pytest.approx(1.959964 * (trust * noise) ** 0.5)
 
 
+def test_the_spread_between_the_folds_models_and_the_final_ones_is_noise_of_the_evidence():
+    """As above, with 0.03^2 more of variance."""
+    baseline = np.array([False, False, False, True, *[True] * 6])
+    other = np.array([True, True, True, False, *[True] * 6])
+    prior = [(1.0, 0.05, 0.1)]
+    mean, low, high = expected_gain(baseline, other, prior, spread=0.03)
+    noise = 5 / 110 + 0.03**2
+    trust = 0.01 / (0.01 + noise)
+    assert mean == pytest.approx(0.05 + trust * 0.15)
+    assert (high - low) / 2 == pytest.approx(1.959964 * (trust * noise) ** 0.5)
+    # A spread that is far above the prior's own leaves what earlier runs had; without rows there is nothing to doubt.
+    assert expected_gain(baseline, other, prior, spread=100.0)[0] == pytest.approx(0.05, abs=1e-6)
+    none = np.zeros(0, dtype=bool)
+    assert expected_gain(none, none, prior, spread=0.03) == expected_gain(none, none, prior)
+
+
+def test_a_verdict_on_the_models_of_the_folds_is_less_certain():
+    table = {"labels_only": probs(LABELS, HALF), "self_training": probs(LABELS, ALL)}
+    prior = mixture_prior("self_training")
+    for spread in (0.0, 0.02, 0.2):
+        verdict = judge(table, LABELS, spread=spread)
+        expected = expected_gain(np.array(HALF), np.array(ALL), prior, spread=spread)
+        assert (verdict.expected_gain, *verdict.expected_interval) == pytest.approx(expected)
+        assert verdict.gain == pytest.approx(0.5)  # what was seen is what was seen
+    assert judge(table, LABELS, spread=0.2).expected_gain < judge(table, LABELS).expected_gain
+
+
 def test_a_gross_failure_is_believed_and_a_single_row_is_not():
     """18 held-out rows, as trec6 leaves them: two rows more wrong are noise, half of them wrong are not."""
     prior, all_right = mixture_prior("self_training"), np.ones(18, dtype=bool)

@@ -45,8 +45,13 @@ TINY = Preset(
         "label_name_prior": True,
         "backbone_probe": True,
         "teacher_probe": True,
+        "neighbor_votes": True,
     },
     max_pool_rows=40,
+    cross_fit=2,
+    fold_teachers={"max_steps": 4},
+    fold_students={"max_steps": 4},
+    fold_pool_rows=16,
 )
 
 

@@ -118,6 +118,9 @@ EVERYTHING = {
         "teacher_probe": True,
     },
     "max_pool_rows": 40,
+    "fold_teachers": {"max_steps": 4},
+    "fold_students": {"max_steps": 4},
+    "fold_pool_rows": 16,
 }
 # Rounds that differ from those of EVERYTHING and of the real presets; each in a run without pretext.
 ROUNDS = {
@@ -250,20 +253,21 @@ def tiny_cases(place: Place) -> Iterator[tuple[str, Callable[[Path], list[str]]]
     for adapter in ADAPTERS:
         for preset in ("quick", "standard"):
             yield f"tiny/fit-{preset}/{adapter}", _fit_case(place, _short(PRESETS[preset], place.steps), adapter)
-        everything = {"refit": True, "cross_fit": 2}
+        everything = {"validation_fraction": 0.2, "refit": True, "cross_fit": 2}
         yield f"tiny/fit-everything/{adapter}", _fit_case(place, make_preset(EVERYTHING), adapter, **everything)
     quick = _short(PRESETS["quick"], place.steps)
     yield "tiny/fit-quick-auto-precision/full", _fit_case(place, quick, "full", **auto)
-    yield "tiny/fit-quick-no-refit/full", _fit_case(place, quick, "full", refit=False)
-    yield "tiny/fit-quick-no-refit/lora", _fit_case(place, quick, "lora", refit=False)
+    held_out = {"validation_fraction": 0.2, "cross_fit": 0}
+    yield "tiny/fit-quick-held-out/full", _fit_case(place, quick, "full", **held_out)
+    yield "tiny/fit-quick-held-out/lora", _fit_case(place, quick, "lora", **held_out)
     yield "tiny/fit-quick-no-rounds/full", _fit_case(place, quick, "full", rounds=0)
     yield "tiny/fit-quick-mean-pooling/full", _fit_case(place, quick, "full", pooling="mean")
     prior = {"class_prior": "good=0.5, bad=0.3, plot=0.2", "max_steps": 3, "learning_rate": 2e-4}
     yield "tiny/fit-quick-class-prior/full", _fit_case(place, quick, "full", **prior)
     for name, settings in ROUNDS.items():
         preset = {"labels_only": FAST, "self_training": {**FAST, "rounds": 2, **settings}}
-        preset = make_preset({**preset, "refit": name in ("easy", "all")})
-        yield f"tiny/rounds-{name}/full", _fit_case(place, preset, "full")
+        more = {"validation_fraction": 0.2, "refit": name in ("easy", "all")}
+        yield f"tiny/rounds-{name}/full", _fit_case(place, make_preset(preset), "full", **more)
 
 
 def real_cases(place: Place) -> Iterator[tuple[str, Callable[[Path], list[str]]]]:
@@ -279,8 +283,7 @@ def real_cases(place: Place) -> Iterator[tuple[str, Callable[[Path], list[str]]]
     yield "real/fit-quick-auto-precision/full", _fit_case(place, quick, "full", precision="auto")
     # Not by the option `pretext`: that asks for 300 steps.
     pretext = replace(quick, **_named({"pretext": {"max_steps": place.steps, "eval_steps": 1}}))
-    more = {"cross_fit": 2, "refit": False}
-    yield "real/fit-quick-pretext-cross-fit-no-refit/full", _fit_case(place, pretext, "full", **more)
+    yield "real/fit-quick-pretext/full", _fit_case(place, pretext, "full")
 
 
 # --- Running a case ---

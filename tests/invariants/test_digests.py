@@ -40,7 +40,7 @@ def test_the_same_training_has_the_same_digests_and_another_seed_has_others(plac
 def test_a_run_of_fit_has_digests_of_each_kind(place):
     few = {"max_steps": 2}
     preset = make_preset({"labels_only": few, "self_training": {**few, "rounds": 1, "mc_passes": 2}})
-    found = lines_of("case", lambda folder: run_fit(place, folder, preset, "full"))
+    found = lines_of("case", lambda folder: run_fit(place, folder, preset, "full", validation_fraction=0.2))
     counts = Counter(line.split()[1] for line in found)
     # Three models: labels only, the student (of its round and of its stage), and the final one with its temperature.
     assert counts == {

@@ -23,4 +23,4 @@ def options(table, tiny_backbone, tmp_path) -> dict:
 @pytest.fixture
 def labels_only_options(options, tiny_preset) -> dict:
     """No stage but that of labels only, unless a test asks for more."""
-    return options | {"pretext": False, "rounds": 0}
+    return options | {"pretext": False, "rounds": 0, "cross_fit": 0}

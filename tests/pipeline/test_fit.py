@@ -12,12 +12,17 @@ import jsonschema
 import numpy as np
 import pytest
 from datasets import load_from_disk
+from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import hfssl.pipeline.fit
 import hfssl.pipeline.stages.self_training
+from hfssl.data.audit import fingerprint
 from hfssl.errors import ConfigurationError
+from hfssl.evaluation.temperature_scaling import fit_temperature
+from hfssl.metrics.classification import evaluate_probs
 from hfssl.pipeline.fit import fit
+from hfssl.reporting.closing_table import closing_table
 from hfssl.reporting.results import results_schema
 from hfssl.runtime.files import sha256_of
 from tests.helpers.fit_tiny import run
@@ -37,13 +42,17 @@ def test_fit_leaves_a_model_a_report_a_card_and_the_evidence(request, adapter):
         "self_training",
     ]
     for stage in results["stages"]:
-        assert set(stage["metrics"]["test"]) == {"accuracy", "macro_f1", "nll", "ece"}
+        assert stage["metrics"]["validation"] is None  # no label is held out
+        for part in ("test", "out_of_fold"):
+            assert set(stage["metrics"][part]) == {"accuracy", "macro_f1", "nll", "ece"}
         assert stage["seconds"] > 0
     assert set(results["verdict"]) >= {"use_unlabeled", "gain", "interval", "reasons"}
     assert results["selected_stage"] in {"labels_only", "labels_only_after_pretext", "self_training"}
     assert results["verdict"]["use_unlabeled"] == (results["selected_stage"] != "labels_only")
     counts = results["data"]["counts"]
-    assert sum(counts["labeled"].values()) + sum(counts["validation"].values()) == 30
+    assert sum(counts["labeled"].values()) == 30
+    assert counts["out_of_fold"] == {name: counts["labeled"][name] for name in CUES}
+    assert "of 30 held-out rows right" in results["verdict"]["reasons"][0]
     assert (folder / "report.html").stat().st_size > 10_000
     assert (folder / "README.md").read_text().startswith("---\n")
     assert (folder / "splits").is_dir()
@@ -77,7 +86,7 @@ def test_the_saved_tokenizer_cuts_texts_where_training_cut_them(options, tmp_pat
     train = write_csv(tmp_path / "long.csv", rows)
     test = write_csv(tmp_path / "test.csv", [{"text": "who was it " * 40, "label": "good"}])
     changed = {"train": str(train), "test": str(test), "labels_per_class": None, "max_length": asked}
-    fit(**(options | changed), pretext=False, rounds=0)
+    fit(**(options | changed), pretext=False, rounds=0, cross_fit=0)
     folder = Path(options["output_dir"]) / "model"
     assert AutoTokenizer.from_pretrained(folder).model_max_length == used
     classify = pipeline("text-classification", model=str(folder), top_k=None)
@@ -96,9 +105,8 @@ def test_a_rare_class_does_not_keep_the_others_from_being_held_out(options, tmp_
     rows = [{"text": make_text(i, name), "label": name} for name, i in labeled]
     rows += [{"text": make_text(i, name), "label": ""} for name in CUES for i in range(100, 120)]
     train = write_csv(tmp_path / "uneven.csv", rows)
-    results = fit(
-        **(options | {"train": str(train), "labels_per_class": None}), pretext=False, rounds=1, refit=True
-    ).results
+    changed = {"train": str(train), "labels_per_class": None, "validation_fraction": 0.2, "refit": True}
+    results = fit(**(options | changed), pretext=False, rounds=1).results
     counts = results["data"]["counts"]
     assert (counts["labeled"]["plot"], counts["validation"]["plot"]) == (4, 0)
     for name in ("good", "bad"):
@@ -116,9 +124,9 @@ def without_times(value):
     return [without_times(entry) for entry in value] if isinstance(value, list) else value
 
 
-def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
-    """In the pretext stage, inside a round, at the first step of the next one, in cross-fitting and in the refit."""
-    options |= {"refit": True, "cross_fit": 2}
+def test_killed_seven_times_and_resumed_is_as_if_never_killed(options, tmp_path):
+    """In the pretext stage, a fold's teacher, a round, the first step of the next, a fold's student and the refit."""
+    options |= {"validation_fraction": 0.2, "refit": True, "cross_fit": 2}
 
     def in_process(kill: dict | None = None, **more) -> int:
         [code] = run_ranks(run, {"options": {**options, **more}, "kill": kill}, log_dir=tmp_path / "logs")
@@ -129,9 +137,10 @@ def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
         [
             {"title": "pretext", "step": 6},
             {"title": "contrastive stage", "step": 3},
+            {"title": "folds of the labels, fold 2 of 2", "step": 3},
             {"title": "round 1", "step": 5},
             {"title": "round 2", "step": 0},
-            {"title": "fold 2 of 2", "step": 3},
+            {"title": "cross-fitting, fold 2 of 2", "step": 3},
             {"title": "refit", "step": 4},
         ]
     ):
@@ -150,19 +159,26 @@ def test_killed_six_times_and_resumed_is_as_if_never_killed(options, tmp_path):
         np.load(tmp_path / "whole/stages/self_training/logits.npz") as b,
     ):
         assert all((a[name] == b[name]).all() for name in ("validation", "test"))
+    # What the folds' models say, the pool's embeddings and the pseudo-labels among it.
+    for path in (tmp_path / "whole" / "stages").rglob("*.npz"):
+        other = Path(options["output_dir"]) / path.relative_to(tmp_path / "whole")
+        with np.load(path) as whole, np.load(other) as killed:
+            assert set(whole) == set(killed)
+            assert all(np.array_equal(whole[name], killed[name]) for name in whole), path
 
 
 @pytest.mark.usefixtures("tiny_preset")
 def test_a_folder_with_another_run_is_refused_resumed_or_replaced(options):
-    fit(**options, pretext=False, rounds=0)
+    options |= {"pretext": False, "rounds": 0, "cross_fit": 0}
+    fit(**options)
     with pytest.raises(ConfigurationError, match=r"--resume.*--overwrite-output-dir"):
-        fit(**options, pretext=False, rounds=0)
+        fit(**options)
     with pytest.raises(ConfigurationError, match=r"had seed=0; got 5"):
-        fit(**options, pretext=False, rounds=0, seed=5, resume=True)
+        fit(**options, seed=5, resume=True)
     before = sha256_of(Path(options["output_dir"]) / "model" / "model.safetensors")
-    again = fit(**options, pretext=False, rounds=0, resume=True)
+    again = fit(**options, resume=True)
     assert [stage["attempts"] for stage in again.results["stages"]] == [1]  # nothing was trained a second time
-    fit(**options, pretext=False, rounds=0, seed=5, overwrite_output_dir=True)
+    fit(**options, seed=5, overwrite_output_dir=True)
     assert sha256_of(Path(options["output_dir"]) / "model" / "model.safetensors") != before
 
 
@@ -183,33 +199,79 @@ def test_without_unlabeled_rows_fit_trains_on_labels_only_and_says_so(options, t
     result = fit(**{**options, "train": str(train), "labels_per_class": None, "quiet": False})
     costs = capsys.readouterr().out  # they are told of a pool without rows, too
     assert "What this run will do" in costs
-    assert "labels only  100%" in costs
+    assert "folds of the labels" in costs
+    assert "self-training" not in costs
     assert [stage["name"] for stage in result.results["stages"]] == ["labels_only"]
     assert result.results["selected_stage"] == "labels_only"
     assert result.results["verdict"]["use_unlabeled"] is False
-    assert result.results["stages"][0]["metrics"]["test"] is None
+    # The labels judge all the same: its accuracy and its temperature are those of the folds' models.
+    metrics = result.results["stages"][0]["metrics"]
+    assert metrics["test"] is metrics["validation"] is None
+    with np.load(Path(options["output_dir"]) / "stages/folds/cross_fit.npz") as saved:
+        logits = saved["labeled/labels_only"]
+    splits = load_from_disk(str(Path(options["output_dir"]) / "splits"))
+    labels = np.asarray(splits["labeled"]["label"])
+    assert metrics["out_of_fold"] == evaluate_probs(softmax(logits, axis=-1), labels)
+    temperature = result.results["temperature"]
+    assert temperature == pytest.approx(fit_temperature(logits, labels))
+    calibrated = evaluate_probs(softmax(logits / temperature, axis=-1), labels)
+    assert result.results["final_metrics"]["out_of_fold"] == calibrated
+    measured = "Measured on the 36 labeled rows, each by models trained without it"
+    assert closing_table(result.results).startswith(measured)
+    assert "models that were trained in the same way without a part of the labels" in (
+        Path(options["output_dir"]) / "README.md"
+    ).read_text().replace("\n", " ")
 
 
 @pytest.mark.usefixtures("tiny_preset")
-def test_with_too_few_labels_the_verdict_rests_on_no_labels(options):
-    result = fit(**{**options, "labels_per_class": 5}, pretext=False, rounds=1)
-    assert result.results["data"]["counts"]["validation"] == {} or not sum(
-        result.results["data"]["counts"]["validation"].values()
-    )
-    assert result.results["verdict"]["gain"] is None
-    assert any("rests on no labels" in reason for reason in result.results["verdict"]["reasons"])
-    assert result.results["temperature"] is None
+def test_two_labels_a_class_make_no_folds_and_the_verdict_rests_on_earlier_runs(options, caplog):
+    result = fit(**{**options, "labels_per_class": 2}, pretext=False, rounds=1)
+    assert "no folds can be made of them, and the verdict rests on earlier runs" in caplog.text
+    results = result.results
+    assert not sum(results["data"]["counts"]["validation"].values())
+    assert "out_of_fold" not in results["data"]["counts"]
+    assert all("out_of_fold" not in stage["metrics"] for stage in results["stages"])
+    assert results["verdict"]["gain"] is None
+    assert any("rests on no labels" in reason for reason in results["verdict"]["reasons"])
+    assert any("By earlier runs alone, the gain" in reason for reason in results["verdict"]["reasons"])
+    assert results["temperature"] is None
+    assert not (Path(options["output_dir"]) / "stages" / "folds").exists()
+    # As many labels-only models as the preset has teachers label the pool, with the weights of the prior.
+    assert (Path(options["output_dir"]) / "stages/self_training/teacher-1/model").is_dir()
+    [record] = (Path(options["output_dir"]) / "stages/self_training/rounds.jsonl").read_text().splitlines()
+    weights = json.loads(record)["member_weights"]
+    assert weights == pytest.approx({"teachers": 6 / 11, "backbone_probe": 4 / 11, "neighbors": 1 / 11})
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_a_class_with_one_label_is_learned_by_every_model_and_judged_by_none(options, tmp_path):
+    labeled = [(name, i) for name, count in (("good", 6), ("bad", 6), ("plot", 1)) for i in range(count)]
+    rows = [{"text": make_text(i, name), "label": name} for name, i in labeled]
+    rows += [{"text": make_text(i, name), "label": ""} for name in CUES for i in range(100, 110)]
+    train = write_csv(tmp_path / "rare.csv", rows)
+    results = fit(**(options | {"train": str(train), "labels_per_class": None}), pretext=False, rounds=1).results
+    assert results["data"]["counts"]["out_of_fold"] == {"bad": 6, "good": 6, "plot": 0}
+    assert "of 12 held-out rows right" in results["verdict"]["reasons"][0]
+    folder = Path(options["output_dir"])
+    [rare] = [row for row in load_from_disk(str(folder / "splits"))["labeled"] if row["text"] == rows[12]["text"]]
+    for stage in ("folds", "cross_fitting"):
+        manifests = json.loads((folder / "stages" / stage / "done.json").read_text())["manifests"]
+        roles = {"labeled": [], "evidence": [], "unlabeled": []}
+        for manifest in manifests:
+            roles[manifest["role"]].append(fingerprint(rare["text"]) in manifest["fingerprints"])
+        assert (set(roles["labeled"]), set(roles["evidence"])) == ({True}, {False})
 
 
 @pytest.mark.usefixtures("tiny_preset")
 def test_enough_held_out_labels_give_an_estimate_without_labels(options, monkeypatch):
     monkeypatch.setattr(hfssl.pipeline.stages.self_training, "MIN_HELD_OUT", 6)
-    reasons = fit(**options, pretext=False, rounds=1).results["verdict"]["reasons"]
+    options |= {"pretext": False, "rounds": 1, "validation_fraction": 0.2, "cross_fit": 0}
+    reasons = fit(**options).results["verdict"]["reasons"]
     note = next(reason for reason in reasons if "estimated without their labels" in reason)
     validation = load_from_disk(str(Path(options["output_dir"]) / "splits"))["validation"]["label"]
     assert f"the {len(validation)} held-out labels" in note
     monkeypatch.setattr(hfssl.pipeline.stages.self_training, "MIN_HELD_OUT", len(validation) + 1)
-    reasons = fit(**options, pretext=False, rounds=1, overwrite_output_dir=True).results["verdict"]["reasons"]
+    reasons = fit(**options, overwrite_output_dir=True).results["verdict"]["reasons"]
     assert not any("estimated without" in reason for reason in reasons)
 
 

@@ -27,7 +27,8 @@ def finished(small_table, tiny_backbone, tmp_path_factory) -> dict:
     """Options of a finished run of labels only, of which each test gets a copy."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     options = {"train": str(small_table), "backbone": str(tiny_backbone), "output_dir": str(folder)}
-    options |= {"preset": "quick", "labels_per_class": 6, "rounds": 0, "pretext": False, "quiet": True}
+    options |= {"preset": "quick", "labels_per_class": 6, "rounds": 0, "cross_fit": 0, "pretext": False}
+    options |= {"quiet": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "quick", TINY)
         fit(**options)

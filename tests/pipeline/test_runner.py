@@ -29,7 +29,8 @@ def correct(folder: Path, stage: str) -> np.ndarray:
 def test_a_new_stage_is_one_file_and_one_row(labels_only_options, monkeypatch, caplog):
     monkeypatch.setitem(STAGES, "once", toy_stage.ROW)
     folder = Path(labels_only_options["output_dir"])
-    results = fit(**labels_only_options, refit=True, cross_fit=2).results
+    options = labels_only_options | {"validation_fraction": 0.2, "refit": True, "cross_fit": 2}
+    results = fit(**options).results
     names = [stage["name"] for stage in results["stages"]]
     assert names[:2] == ["labels_only", "once"]
     assert json.loads((folder / "results.json").read_text())["stages"][1]["config"]["supervised"]["max_steps"] == 12
@@ -42,10 +43,10 @@ def test_a_new_stage_is_one_file_and_one_row(labels_only_options, monkeypatch, c
     assert results["verdict"]["expected_gain"] == pytest.approx(expected[0])
     assert results["verdict"]["reasons"][0].startswith("once-taught: ")
     # Its row names no `train_fold` and no `refit`: no cross-fitting, with a warning, and no refit of it.
-    assert "'once' cannot be trained on a fold" in caplog.text
+    assert "'once' cannot be trained on a part of the labels" in caplog.text
     assert not (folder / "stages" / "cross_fitting").exists()
     select(monkeypatch, "once")
-    results = fit(**labels_only_options, refit=True, cross_fit=2, resume=True).results
+    results = fit(**options, resume=True).results
     assert [stage["name"] for stage in results["stages"]] == ["labels_only", "once"]
     assert (results["selected_stage"], results["final_stage"]) == ("once", "once")
     assert "'once' cannot be trained once more" in caplog.text
@@ -69,7 +70,7 @@ def test_what_a_stage_returns_is_checked_before_it_is_marked_as_done(labels_only
     ):
         monkeypatch.setitem(STAGES, "mine", Stage(title="Mine", run=run))
         with pytest.raises(error, match=message):
-            fit(**labels_only_options, refit=False, resume=folder.exists())
+            fit(**labels_only_options, resume=folder.exists())
         # A wrong import path is found before the first stage has run.
         assert (folder / "stages/labels_only/done.json").exists() == (error is TrainingError)
         assert not (folder / "stages/mine/done.json").exists()

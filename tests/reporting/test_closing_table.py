@@ -45,3 +45,15 @@ def test_closing_table_falls_back_to_validation():
         {**stage, "metrics": {"validation": stage["metrics"]["test"], "test": None}} for stage in RESULTS["stages"]
     ]
     assert closing_table({**RESULTS, "stages": stages}).startswith("Measured on 6 validation rows")
+
+
+def test_closing_table_falls_back_to_the_labeled_rows_in_folds():
+    """A stage without models of the folds, such as one that cannot be trained on a part of the labels, has dashes."""
+    counts = {"counts": {"labeled": {"no": 6, "yes": 7}, "out_of_fold": {"no": 6, "yes": 6}}}
+    none = {"validation": None, "test": None}
+    first, second = RESULTS["stages"]
+    stages = [{**first, "metrics": none | {"out_of_fold": first["metrics"]["test"]}}, {**second, "metrics": none}]
+    lines = closing_table({**RESULTS, "data": counts, "stages": stages}).splitlines()
+    assert lines[0].startswith("Measured on the 12 labeled rows, each by models trained without it, in points (0-100)")
+    assert lines[3].split() == ["labels", "only", "71.2", "70.5", "4.1", "65"]
+    assert lines[4].split()[:5] == ["self-trained", "-", "-", "-", "120"]

@@ -221,6 +221,24 @@ def test_validation_numbers_come_with_their_caveat():
     assert {r.dataset_split for r in ModelCard(card).data.eval_results} == {"validation"}
 
 
+def test_numbers_of_the_labels_in_folds_come_with_their_caveat():
+    """Also where one of the stages has no models of the folds."""
+    results = make_results()
+    for stage in results["stages"]:
+        stage["metrics"] = {"validation": None, "test": None}
+    results["stages"][1]["metrics"]["out_of_fold"] = METRICS
+    results["data"]["counts"] |= {"test": {}, "validation": {}, "out_of_fold": {"fun": 16, "dull": 15}}
+    results["final_metrics"] = {"validation": None, "test": None, "out_of_fold": METRICS | {"ece": 0.03}}
+    card = make_card(results)
+    assert "On 31 out-of-fold rows: " in card
+    assert "| stage | out-of-fold accuracy |" in card
+    text = " ".join(card.split())
+    assert "those of models that were trained in the same way without a part of the labels" in text
+    assert "somewhat too good" not in text
+    assert "its accuracy is unknown" not in text
+    assert {r.dataset_split for r in ModelCard(card).data.eval_results} == {"out_of_fold"}
+
+
 NASTY = [
     "<script>alert(1)</script>",
     "a | b",

@@ -62,7 +62,22 @@ def test_validation_is_shown_where_there_is_no_test_part():
     results["data"]["counts"] |= {"validation": {"fresh": 3, "rotten": 5}, "test": {}}
     section = stages_section(results)
     assert section.tables[0].groups == [("", 1), ("validation (8 rows)", 3), ("", 1)]
-    assert section.caption.startswith("Accuracy on the 8 rows of the validation part")
+    assert section.caption.startswith("Accuracy on the 8 validation rows")
+
+
+def test_labels_in_folds_are_shown_where_there_is_no_other_part():
+    results, evidence = make_results(["fresh", "rotten"])
+    evidence["predictions"] = {"out_of_fold": evidence["predictions"]["test"]}
+    for stage in results["stages"]:
+        stage["metrics"] = {"validation": None, "test": None, "out_of_fold": stage["metrics"]["test"]}
+    results["data"]["counts"] |= {"test": {}, "out_of_fold": {"fresh": 30, "rotten": 30}}
+    section = stages_section(results)
+    assert section.tables[0].groups == [("", 1), ("out-of-fold (60 rows)", 3), ("", 1)]
+    assert section.caption.startswith("Accuracy on the 60 out-of-fold rows")
+    caption = calibration_section(results, evidence).caption
+    assert "accuracy of the out-of-fold rows by confidence" in caption
+    assert "a temperature of 1.25, fitted on the labeled rows, the same as here, so it looks too good." in caption
+    assert "on the 60 out-of-fold rows: each line is a true class" in confusion_section(results, evidence).caption
 
 
 def test_rounds_without_hidden_labels_say_so():

@@ -70,7 +70,7 @@ def options(tmp_path, tiny_backbone, monkeypatch) -> dict:
         "quiet": True,
         "max_length": 32,
         "pretext": False,
-        "refit": False,
+        "validation_fraction": 0.2,
     }
 
 
@@ -101,6 +101,10 @@ def test_a_new_task_goes_through_fit(task, options, tmp_path):
             assert stage["metrics"][part]["accuracy"] == pytest.approx((distance == 0).mean())
         decided[stage["name"]] = medians(probs["validation"]) == np.asarray(splits["validation"]["label"])
     assert list(decided) == ["labels_only", "self_training"]
+    assert all(set(stage["metrics"]["out_of_fold"]) == {"accuracy", "mae", "nll"} for stage in results["stages"])
+    with np.load(folder / "stages" / "folds" / "cross_fit.npz") as saved:
+        distance = np.abs(medians(task.probs(saved["labeled/labels_only"])) - np.asarray(splits["labeled"]["label"]))
+    assert results["stages"][0]["metrics"]["out_of_fold"]["mae"] == pytest.approx(distance.mean())
 
     # Pseudo-labels: the median of what the teachers predict, one-hot for the student.
     with np.load(next((folder / "stages" / "self_training").rglob("pseudo_labels*.npz"))) as found:

@@ -60,7 +60,7 @@ def run(context: StageContext, folder: Path) -> StageRecord:
     )
     config = rounds.args
     used = context.splits["unlabeled"].select(plan.pool_rows[rounds.selected_rows()])
-    taught_by = _names_of_teachers(context, folds=votes is not None)
+    taught_by = _names_of_teachers(context, after_pretext)
     settings = rounds.describe() | changed_settings(config) | {"starts_from_pretext": after_pretext}
     if votes is None:
         overrides = {f"teacher_{n + 1}": plan.preset.overrides(n) for n in range(config.num_teachers)}
@@ -177,11 +177,10 @@ def _first_teachers(
     return [Teacher(model, pool_probs=probs, **options) for probs in scored], store.votes()
 
 
-def _names_of_teachers(context: StageContext, folds: bool) -> list[str]:
+def _names_of_teachers(context: StageContext, after_pretext: bool) -> list[str]:
     """Returns the names of the models that label the pool, for the audit."""
-    if not folds:
-        return [context.teacher_stage]
-    return [context.teacher_stage, *(f"folds/{context.teacher_stage}-{n}" for n in range(context.plan.num_folds))]
+    stage = AFTER_PRETEXT if after_pretext else LABELS_ONLY
+    return [stage, *(f"folds/{stage}-{number}" for number in range(context.plan.num_folds))]
 
 
 def _teachers(

@@ -10,6 +10,7 @@ from hfssl.methods.self_training.config import SelfTrainingConfig
 from hfssl.methods.self_training.frozen_encoder.signals import EmbeddingSignals, Graph, OutOfDistribution
 from hfssl.methods.self_training.pseudo_labeler import PseudoLabeler, find_class_prior, sharpened
 from hfssl.methods.self_training.teachers import EnsemblePrediction, Teacher
+from hfssl.methods.self_training.votes import Votes
 from tests.helpers.table_model import TableModel, on_circle, token_rows
 
 
@@ -94,7 +95,7 @@ def test_later_teachers_get_no_signals_and_keep_the_prior(labeler, tmp_path):
     found = labeler(**settings).label(TEACHERS, LABELED, POOL, **more)
     np.testing.assert_allclose(found.ensemble.combined.deterministic_probs[:, 0], COMBINED, rtol=1e-6)
     assert found.class_prior is prior
-    assert (found.mixture_weight, found.temperature) == (0.0, 1.0)
+    assert (found.weights, found.temperature) == ({"teachers": 1.0}, 1.0)
     np.testing.assert_allclose(found.labels.target_probs.mean(axis=0), prior, atol=1e-5)
 
 
@@ -109,13 +110,13 @@ def test_a_refit_goes_through_the_same_steps_and_gives_an_earlier_ensemble_half_
         fraction=1.0,
         folder=tmp_path,
         earlier=earlier,
-        mixture_weight=0.25,
+        weights={"teachers": 0.75, "neighbors": 0.25},
         temperature=1.0,
     )
     expected = [(new + old) / 2 for new, old in zip(SMOOTHED, (0.1, 0.2, 0.3, 0.4), strict=True)]
     np.testing.assert_allclose(found.labels.target_probs[:, 0], expected, rtol=1e-5)
     assert len(found.ensemble.teacher_probs) == 3
-    assert found.mixture_weight == 0.25
+    assert found.weights == {"teachers": 0.75, "neighbors": 0.25}  # of a member that is not there
     assert found.class_prior is None
 
 
@@ -126,11 +127,36 @@ def test_the_probes_weight_and_the_temperature_are_found_on_held_out_labels(labe
     found = labeler(**settings).label(TEACHERS, LABELED, POOL, held_out=HELD_OUT, folder=tmp_path / "a", **more)
     assert found.temperature > 1
     probe = found.signals["backbone_probe"].probs
-    mixed = (1 - found.mixture_weight) * np.array(COMBINED) + found.mixture_weight * probe[:, 0]
+    mixed = found.weights["teachers"] * np.array(COMBINED) + found.weights["backbone_probe"] * probe[:, 0]
     np.testing.assert_allclose(found.ensemble.combined.deterministic_probs[:, 0], mixed, rtol=1e-5)
     alone = labeler(**settings).label(TEACHERS, LABELED, POOL, folder=tmp_path / "b", **more)
     assert alone.temperature == 1
-    assert alone.mixture_weight == pytest.approx(0.4)
+    assert alone.weights == pytest.approx({"teachers": 0.6, "backbone_probe": 0.4})
+
+
+def test_votes_that_are_given_decide_weights_and_temperature_and_held_out_rows_do_not(labeler, tmp_path):
+    """The members have predicted labels that none of them has seen elsewhere: in folds."""
+    settings = {"backbone_probe": True, "selection_strategy": "threshold", "confidence_threshold": 0.5}
+    labels = np.zeros(30, dtype=np.int64)
+    votes = Votes({"teachers": probs_of(*[0.4] * 30), "backbone_probe": probs_of(*[0.9] * 30)}, labels)
+    more = {"stream": 0, "title": "", "fraction": 1.0, "folder": tmp_path, "votes": votes}
+    found = labeler(**settings).label(TEACHERS, LABELED, POOL, held_out=HELD_OUT, **more)
+    assert found.weights == votes.weights
+    assert found.weights["backbone_probe"] > 0.7
+    assert found.temperature == votes.temperature < 1  # all of these labels are right
+    probe = found.signals["backbone_probe"].probs
+    mixed = found.weights["teachers"] * np.array(COMBINED) + found.weights["backbone_probe"] * probe[:, 0]
+    np.testing.assert_allclose(found.ensemble.combined.deterministic_probs[:, 0], mixed, rtol=1e-5)
+
+
+def test_neighbours_vote_with_the_weight_that_votes_give_them(labeler, tmp_path):
+    """Each of the four rows has the three others as neighbours, of each teacher."""
+    weights = {"teachers": 0.75, "neighbors": 0.25}
+    more = {"stream": 0, "title": "", "fraction": 1.0, "folder": tmp_path, "weights": weights}
+    found = labeler(neighbor_votes=True).label(TEACHERS, LABELED, POOL, **more)
+    others = [(sum(COMBINED) - own) / 3 for own in COMBINED]
+    expected = 0.75 * np.array(COMBINED) + 0.25 * np.array(others)
+    np.testing.assert_allclose(found.ensemble.combined.deterministic_probs[:, 0], expected, rtol=1e-6)
 
 
 def test_a_prior_that_is_given_goes_before_one_that_is_estimated(labeler, tmp_path):
@@ -149,7 +175,7 @@ def test_the_class_prior_that_an_alignment_asks_for(alignment):
     # Both teachers, which learned from even labels, find class 0 in three of four rows.
     rows = probs_of(0.95, 0.95, 0.95, 0.05)
     ensemble = EnsemblePrediction.of([one_pass(rows)] * 2)
-    prior = find_class_prior(ensemble, [0, 1, 0, 1], alignment, mixture_weight=0.0)
+    prior = find_class_prior(ensemble, [0, 1, 0, 1], alignment, others_weight=0.0)
     if alignment == "none":
         assert prior is None
     elif alignment == "labeled":
@@ -160,7 +186,7 @@ def test_the_class_prior_that_an_alignment_asks_for(alignment):
     else:
         assert prior[0] > rows[:, 0].mean()
         # A probe that has all the weight leaves the prior as it is found.
-        by_probe = find_class_prior(ensemble, [0, 1, 0, 1], alignment, mixture_weight=1.0)
+        by_probe = find_class_prior(ensemble, [0, 1, 0, 1], alignment, others_weight=1.0)
         np.testing.assert_allclose(by_probe, rows.mean(axis=0), rtol=1e-5)
 
 

@@ -187,8 +187,9 @@ def test_a_refit_finds_the_pools_embeddings_and_leaves_the_old_teachers_out(
     logits = [predict_logits(model, pool, load_tokenizer(tiny_backbone)) for model in new_teachers]
     by_teachers = np.mean([softmax(values, axis=-1) for values in logits], axis=0)
     by_probe = np.load(tmp_path / "refit/signals.npz")["backbone_probe.probs"]
-    weight = rounds.rounds_[0]["probe_weight"]
-    expected = (1 - weight) * by_teachers + weight * by_probe
+    weights = rounds.rounds_[0]["member_weights"]
+    assert weights["backbone_probe"] != pytest.approx(0.4, abs=1e-3)  # nine held-out rows have moved it
+    expected = weights["teachers"] * by_teachers + weights["backbone_probe"] * by_probe
     np.testing.assert_allclose(selected_from[0].deterministic_probs, expected, atol=1e-5)
     assert np.abs(of_rounds["deterministic_probs"] - expected).max() > 0.01
     assert digest(student) != digest(rounds.student_)

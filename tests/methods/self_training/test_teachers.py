@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from hfssl.inference.predictions import MCDropoutResult
-from hfssl.methods.self_training.frozen_encoder.signals import BackboneProbe, EmbeddingSignals, Neighbors
-from hfssl.methods.self_training.teachers import EnsemblePrediction
+from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.frozen_encoder.signals import BackboneProbe, EmbeddingSignals, Smoothing
+from hfssl.methods.self_training.teachers import EnsemblePrediction, Teacher, score_pool
 
 
 def predicted(probs: list[list[float]]) -> MCDropoutResult:
@@ -21,8 +22,8 @@ def probe(probs) -> BackboneProbe:
     return signal
 
 
-def neighbors(share: float) -> Neighbors:
-    signal = Neighbors(share, seed=0)
+def smoothing(share: float) -> Smoothing:
+    signal = Smoothing(share, seed=0)
     signal.rows = np.array([[1, 2], [0, 2], [0, 1]], dtype=np.int32)
     return signal
 
@@ -30,7 +31,7 @@ def neighbors(share: float) -> Neighbors:
 def test_the_probe_is_mixed_into_the_mean_of_the_teachers():
     ensemble = EnsemblePrediction.of([predicted([[0.8, 0.2]]), predicted([[0.6, 0.4]])])
     np.testing.assert_allclose(ensemble.combined.deterministic_probs, [[0.7, 0.3]], rtol=1e-6)
-    changed = ensemble.with_signals(EmbeddingSignals([probe([[0.1, 0.9]])]), 0.25)
+    changed = ensemble.with_signals(EmbeddingSignals([probe([[0.1, 0.9]])]), {"backbone_probe": 0.25})
     np.testing.assert_allclose(changed.teacher_probs, [[[0.8, 0.2]], [[0.6, 0.4]]])  # each teacher's stays as it is
     np.testing.assert_allclose(
         changed.combined.deterministic_probs, [[0.55, 0.45]], rtol=1e-6
@@ -41,12 +42,12 @@ def test_the_probe_is_mixed_into_the_mean_of_the_teachers():
 def test_a_rows_nearest_neighbours_count_after_the_probe():
     """Row 0 has rows 1 and 2 as neighbours, with a mean of 0.3; a fifth of the weight is theirs."""
     rows = [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]]
-    changed = EnsemblePrediction.of([predicted(rows)]).with_signals(EmbeddingSignals([neighbors(0.2)]), 0.0)
+    changed = EnsemblePrediction.of([predicted(rows)]).with_signals(EmbeddingSignals([smoothing(0.2)]), {})
     assert changed.combined.deterministic_probs[0, 0] == pytest.approx(0.8 * 0.9 + 0.2 * 0.3)
     np.testing.assert_allclose(changed.combined.deterministic_probs.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(changed.teacher_probs[0], rows)
-    both = EmbeddingSignals([neighbors(0.2), probe(1 - np.array(rows))])
-    changed = EnsemblePrediction.of([predicted(rows)]).with_signals(both, 0.5)
+    both = EmbeddingSignals([smoothing(0.2), probe(1 - np.array(rows))])
+    changed = EnsemblePrediction.of([predicted(rows)]).with_signals(both, {"backbone_probe": 0.5})
     np.testing.assert_allclose(changed.combined.deterministic_probs, 0.5, rtol=1e-6)
 
 
@@ -77,3 +78,14 @@ def test_they_come_back_from_disk_as_they_were(tmp_path):
     np.testing.assert_array_equal(again.teacher_probs, ensemble.teacher_probs)
     for name, values in vars(ensemble.combined).items():
         np.testing.assert_array_equal(getattr(again.combined, name), values)
+
+
+def test_a_teacher_whose_predictions_of_the_pool_are_known_does_not_score_it(tmp_path):
+    """It needs no model that could."""
+    probs = np.array([[0.8, 0.2], [0.3, 0.7]], dtype=np.float32)
+    args = SelfTrainingConfig(output_dir=str(tmp_path), use_cpu=True, mc_passes=3)
+    [found] = score_pool([Teacher(None, pool_probs=probs)], None, None, args, stream=0, title=None)
+    np.testing.assert_array_equal(found.deterministic_probs, probs)
+    np.testing.assert_array_equal(found.mean_probs, probs)
+    np.testing.assert_array_equal(found.predictive_variance, np.zeros_like(probs))
+    np.testing.assert_allclose(found.bald, 0, atol=1e-6)  # one pass cannot disagree with itself

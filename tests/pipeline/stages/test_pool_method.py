@@ -23,7 +23,8 @@ def test_a_method_becomes_a_pool_stage_by_a_row(labels_only_options, monkeypatch
     settings = {"max_steps": 6, "save_steps": 3, "logging_steps": 2, "per_device_train_batch_size": 6, "lambda_u": 0.5}
     monkeypatch.setitem(PRESETS, "quick", replace(TINY, methods={"entropy": settings}))
     select(monkeypatch, "entropy")
-    results = fit(**labels_only_options, refit=True, cross_fit=2).results
+    options = labels_only_options | {"validation_fraction": 0.2, "refit": True, "cross_fit": 2}
+    results = fit(**options).results
     folder = Path(labels_only_options["output_dir"])
     assert [stage["name"] for stage in results["stages"]] == ["labels_only", "entropy", "refit"]
     for stage in results["stages"][1:]:
@@ -35,5 +36,7 @@ def test_a_method_becomes_a_pool_stage_by_a_row(labels_only_options, monkeypatch
     assert len(record.manifests[1]["fingerprints"]) == TINY.max_pool_rows
     assert {entry["step"] for entry in record.curves} >= {2, 4, 6}
     with np.load(folder / "stages/cross_fitting/cross_fit.npz") as saved:
-        assert set(saved) == {f"{part}/{name}" for part in ("labeled", "proxy") for name in ("labels_only", "entropy")}
+        assert set(saved) == {"labeled/entropy", "proxy/entropy"}
+    with np.load(folder / "stages/folds/cross_fit.npz") as saved:
+        assert set(saved) == {"labeled/labels_only", "proxy/labels_only"}
     assert any("entropy" in reason for reason in results["verdict"]["reasons"])  # how often the folds' models agree

@@ -28,6 +28,9 @@ def logits_of(folder: str, stage: str) -> dict[str, np.ndarray]:
         return dict(saved)
 
 
+HELD_OUT = {"validation_fraction": 0.2, "refit": True, "cross_fit": 0}
+
+
 class NoVerdict(Exception):
     """Ends a run where its verdict would be given."""
 
@@ -44,7 +47,7 @@ def up_to_the_verdict(table, tiny_backbone, tmp_path_factory) -> Path:
         patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
         patch.setattr(hfssl.pipeline.fit, "judge", no_verdict)
         with pytest.raises(NoVerdict):
-            fit(**{**fit_options(table, tiny_backbone, folder), "refit": True})
+            fit(**fit_options(table, tiny_backbone, folder), **HELD_OUT)
     return folder
 
 
@@ -53,7 +56,7 @@ def up_to_the_verdict(table, tiny_backbone, tmp_path_factory) -> Path:
 def test_what_the_verdict_keeps_is_refit_on_all_labels(options, up_to_the_verdict, monkeypatch, selected):
     shutil.copytree(up_to_the_verdict, options["output_dir"])
     select(monkeypatch, selected)
-    results = fit(**options, refit=True, resume=True).results
+    results = fit(**options, **HELD_OUT, resume=True).results
     assert (results["selected_stage"], results["final_stage"]) == (selected, "refit")
     stage = results["stages"][-1]
     assert stage["name"] == "refit"
@@ -94,5 +97,12 @@ def test_validation_rows_of_the_users_own_are_never_learned_from(options, tmp_pa
     options["validation"] = str(write_csv(tmp_path / "validation.csv", rows))
     with pytest.raises(ConfigurationError, match="leave out one of the two"):
         fit(**options, refit=True)
-    results = fit(**options, rounds=0, pretext=False).results
+    with pytest.raises(ConfigurationError, match="validation gives such rows: leave out one of the two"):
+        fit(**options, validation_fraction=0.2)
+    results = fit(**options, rounds=0, pretext=False, cross_fit=0).results
     assert results["final_stage"] == results["selected_stage"] == "labels_only"
+
+
+def test_where_no_label_is_held_out_there_is_nothing_to_refit(options):
+    with pytest.raises(ConfigurationError, match="none are: all are learned from.*by validation_fraction=0.2"):
+        fit(**options, refit=True)

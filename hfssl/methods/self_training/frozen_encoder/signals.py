@@ -271,12 +271,13 @@ class Neighbors(Signal):
         return cls(settings.seed)
 
     def compute(self, labeled: EmbeddedRows, pool: EmbeddedRows, held_out: EmbeddedRows) -> None:
-        """Sets `rows` `[N, k]` and `held_out_rows` `[V, k]`, row numbers of the pool; `None` for a pool of one row."""
-        self.rows = self.held_out_rows = None
-        if len(pool) > 1:
-            self.rows = nearest_neighbors(pool.last, NEIGHBORS, seed=self.seed)[0]
-            nearest = np.argsort(-(held_out.last @ pool.last.T), axis=1, kind="stable")
-            self.held_out_rows = nearest[:, : self.rows.shape[1]]
+        """Sets `rows` `[N, k]` and `held_out_rows` `[V, k]`, row numbers of the pool.
+
+        In a pool of one row, `rows` is `None`, and that row is the neighbour of each held-out row.
+        """
+        self.rows = nearest_neighbors(pool.last, NEIGHBORS, seed=self.seed)[0] if len(pool) > 1 else None
+        nearest = np.argsort(-(held_out.last @ pool.last.T), axis=1, kind="stable")
+        self.held_out_rows = nearest[:, : 1 if self.rows is None else self.rows.shape[1]]
 
     def vote(self, teacher: np.ndarray) -> np.ndarray:
         """Returns the mean of the neighbours' probabilities."""
@@ -284,8 +285,7 @@ class Neighbors(Signal):
 
     def held_out_vote(self, teacher: np.ndarray) -> np.ndarray:
         """Returns the mean of the neighbours' probabilities."""
-        rows = self.held_out_rows
-        return np.zeros((0, teacher.shape[1])) if rows is None else teacher[rows].mean(axis=1)
+        return teacher[self.held_out_rows].mean(axis=1)
 
 
 # In the order in which they are computed and applied: the probe reads the class names.

@@ -8,7 +8,6 @@ import pytest
 from hfssl.methods.self_training.frozen_encoder.layer_probe import (
     LayerProbe,
     fit_layer_probe,
-    stacking_weights,
     upper_layers,
 )
 
@@ -16,24 +15,6 @@ from hfssl.methods.self_training.frozen_encoder.layer_probe import (
 @pytest.mark.parametrize(("depth", "layers"), [(6, [4, 5, 6]), (12, [8, 10, 12]), (2, [1, 2]), (1, [1])])
 def test_the_upper_third_is_probed(depth, layers):
     assert upper_layers(depth) == layers
-
-
-def test_the_weights_are_those_of_the_likeliest_mixture():
-    # Two rows of which each model is sure of one: with a pseudo-count of 1 for each, (1 + 1) / (2 + 2) is the weight
-    # of both. If the first model is sure of both, the fixed point of w = (2 w / (w + (1 - w) / 2) + 1) / 4, whose rows
-    # have likelihoods 1 and 1/2, is the root of 4 w (1 + w) = 4 w + 1 + w, that is of 4 w^2 - w - 1 = 0.
-    sure, unsure = [0.9, 0.1], [0.1, 0.9]
-    labels = np.array([0, 0])
-    np.testing.assert_allclose(stacking_weights(np.array([[sure, unsure], [unsure, sure]]), labels), [0.5, 0.5])
-    likely, half = [[1.0, 0.0]] * 2, [[0.5, 0.5]] * 2
-    first = (1 + np.sqrt(17)) / 8
-    found = stacking_weights(np.array([likely, half]), labels)
-    np.testing.assert_allclose(found, [first, 1 - first], atol=1e-4)
-
-
-def test_without_labels_the_weights_are_the_prior():
-    nothing = np.zeros((2, 0, 2))
-    np.testing.assert_allclose(stacking_weights(nothing, np.zeros(0, dtype=np.int64), (1.0, 3.0)), [0.25, 0.75])
 
 
 def test_the_probabilities_of_the_layers_are_mixed():

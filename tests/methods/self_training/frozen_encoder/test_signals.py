@@ -19,7 +19,7 @@ from hfssl.methods.self_training.frozen_encoder.signals import (
     Graph,
     Neighbors,
     OutOfDistribution,
-    probe_mixture_weight,
+    Smoothing,
     signal_facts,
 )
 from tests.helpers.table_model import on_circle
@@ -103,12 +103,13 @@ def test_class_names_that_fit_the_labels_are_multiplied_into_the_predictions():
     assert found.strength == 0.5
     np.testing.assert_allclose(found.log_odds, [[0.5, -0.5], [-0.5, 0.5]], atol=1e-6)
     np.testing.assert_allclose(found.held_out_log_odds, [[-0.5, 0.5]], atol=1e-6)
-    adjusted = found.adjust_teacher(probs_of(0.2, 0.2), 0.0)
+    adjusted = found.adjust_teacher(probs_of(0.2, 0.2))
     odds = np.e * 0.25
     np.testing.assert_allclose(adjusted[0, 0], odds / (1 + odds), rtol=1e-6)
     assert adjusted.dtype == np.float32
-    found.votes = False
-    np.testing.assert_array_equal(found.adjust_teacher(probs_of(0.2, 0.2), 0.0), probs_of(0.2, 0.2))
+    np.testing.assert_allclose(found.adjust_held_out(probs_of(0.2))[0, 0], 0.25 / np.e / (1 + 0.25 / np.e), rtol=1e-6)
+    found.in_teachers = False
+    np.testing.assert_array_equal(found.adjust_teacher(probs_of(0.2, 0.2)), probs_of(0.2, 0.2))
 
 
 def test_class_names_that_mislead_or_are_no_words_change_nothing():
@@ -117,14 +118,14 @@ def test_class_names_that_mislead_or_are_no_words_change_nothing():
     for found in (misleading, nameless):
         found.compute(rows_at(0, 0, 90, labels=[0, 0, 1]), rows_at(0, 90), NOTHING)
         assert (found.strength, found.log_odds, found.held_out_log_odds) == (0.0, None, None)
-        np.testing.assert_array_equal(found.adjust_teacher(probs_of(0.2, 0.2), 0.0), probs_of(0.2, 0.2))
+        np.testing.assert_array_equal(found.adjust_teacher(probs_of(0.2, 0.2)), probs_of(0.2, 0.2))
 
 
 # --- neighbours ------------------------------------------------------------------------------------------------------
 
 
-def test_neighbours_are_the_nearest_rows_of_the_pool_and_count_with_equal_weights():
-    found = Neighbors(0.25, seed=0)
+def test_smoothing_mixes_the_nearest_rows_of_the_pool_in_with_equal_weights():
+    found = Smoothing(0.25, seed=0)
     found.compute(rows_at(0, labels=[0]), rows_at(0, 10, 20), NOTHING)
     assert [set(row) for row in found.rows.tolist()] == [{1, 2}, {0, 2}, {0, 1}]
     adjusted = found.adjust_ensemble(probs_of(0.9, 0.4, 0.2))
@@ -138,26 +139,42 @@ def test_neighbours_are_the_nearest_rows_of_the_pool_and_count_with_equal_weight
     np.testing.assert_array_equal(found.adjust_ensemble(probs_of(0.9)), probs_of(0.9))
 
 
+def test_neighbours_vote_as_the_teacher_predicts_them():
+    """A row of the pool is not its own neighbour; a held-out row, which is not in the pool, may be near to all."""
+    found = Neighbors(seed=0)
+    found.compute(rows_at(0, labels=[0]), rows_at(0, 10, 20), rows_at(4, 60))
+    assert [set(row) for row in found.rows.tolist()] == [{1, 2}, {0, 2}, {0, 1}]
+    assert found.held_out_rows.tolist() == [[0, 1], [2, 1]]  # as many neighbours as a row of the pool has
+    teacher = probs_of(0.9, 0.4, 0.2)
+    np.testing.assert_allclose(found.vote(teacher)[:, 0], [0.3, 0.55, 0.65], rtol=1e-6)
+    np.testing.assert_allclose(found.held_out_vote(teacher)[:, 0], [0.65, 0.3], rtol=1e-6)
+    found.compute(rows_at(0, labels=[0]), rows_at(*range(12)), rows_at(11.4))
+    assert found.held_out_rows.tolist() == [list(range(11, 1, -1))]
+    found.compute(rows_at(0, labels=[0]), rows_at(0), NOTHING)
+    np.testing.assert_array_equal(found.vote(probs_of(0.9)), probs_of(0.9))  # a pool of one row has no neighbours
+    assert found.held_out_vote(probs_of(0.9)).shape == (0, 2)
+
+
+def test_neighbours_of_a_pool_of_one_row_have_votes_for_each_held_out_row():
+    found = Neighbors(seed=0)
+    found.compute(rows_at(0, labels=[0]), rows_at(0), rows_at(10, 20))
+    np.testing.assert_allclose(found.held_out_vote(probs_of(0.9))[:, 0], [0.9, 0.9], rtol=1e-6)
+
+
 # --- probe -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_probe_is_mixed_into_the_predictions_with_its_weight():
+def test_the_probe_votes_by_its_own_predictions():
     found = BackboneProbe(num_classes=2, seed=0)
     found.compute(rows_at(0, 90, labels=[0, 1]), rows_at(0, 45, 90), rows_at(90))
-    first = found.probs[:, 0]
+    first = found.vote(probs_of(0.1, 0.1, 0.1))[:, 0]
     assert first[0] > 0.6
     np.testing.assert_allclose([first[1], first[2]], [0.5, 1 - first[0]], atol=1e-5)  # by symmetry
-    np.testing.assert_allclose(found.held_out_probs, found.probs[2:])
-    found.probs = probs_of(0.9).astype(np.float64)
-    adjusted = found.adjust_teacher(probs_of(0.1), 0.25)
-    np.testing.assert_allclose(adjusted, [[0.3, 0.7]], rtol=1e-6)  # 0.75 * 0.1 + 0.25 * 0.9
-    assert adjusted.dtype == np.float32
-    found.held_out_probs = probs_of(0.9)
-    np.testing.assert_allclose(found.adjust_held_out(probs_of(0.1), 0.25), [[0.3, 0.7]], rtol=1e-6)
+    np.testing.assert_allclose(found.held_out_vote(probs_of(0.1)), found.probs[2:])
 
 
 def test_class_names_change_the_probe_and_not_the_teachers_where_there_is_one():
-    names = ClassNames(["joy", "anger"], names_at(0, 90), seed=0, votes=False)
+    names = ClassNames(["joy", "anger"], names_at(0, 90), seed=0, in_teachers=False)
     alone, both = BackboneProbe(num_classes=2, seed=0), BackboneProbe(num_classes=2, seed=0, names=names)
     data = rows_at(0, 90, labels=[0, 1]), rows_at(0, 90), rows_at(90)
     for signal in (names, alone, both):
@@ -165,41 +182,7 @@ def test_class_names_change_the_probe_and_not_the_teachers_where_there_is_one():
     before, after = (signal.probs[0, 0] / signal.probs[0, 1] for signal in (alone, both))
     assert after == pytest.approx(before * np.e, rel=1e-4)
     np.testing.assert_allclose(both.held_out_probs, both.probs[1:], rtol=1e-6)
-
-
-def test_the_teachers_are_run_for_the_mixture_weight_only_where_rows_are_held_out():
-    found = BackboneProbe(num_classes=2, seed=0)
-    found.held_out_probs = np.zeros((0, 2))
-    no_labels = np.zeros(0, dtype=np.int64)
-    assert found.mixture_weight(lambda: pytest.fail("run"), no_labels) == pytest.approx(0.4)
-    found.held_out_probs = probs_of(*[0.9, 0.1] * 9)
-    assert found.mixture_weight(lambda: probs_of(*[0.5] * 18), np.tile([0, 1], 9)) > 0.5
-
-
-def test_the_probes_weight_is_that_of_the_likeliest_mixture(monkeypatch):
-    # One row, likelihoods 0.8 and 0.4, and 4 and 6 rows before: the fixed point of w = (2 w / (1 + w) + 4) / 11 is the
-    # positive root of 11 w^2 + 5 w - 4 = 0.
-    monkeypatch.setattr(signals_module, "fit_temperature", lambda scores, labels: 1.0)
-    found = probe_mixture_weight(np.array([[0.8, 0.2]]), np.array([[0.4, 0.6]]), np.array([0]))
-    assert found == pytest.approx((-5 + np.sqrt(201)) / 22, abs=1e-5)
-
-
-def test_overconfidence_does_not_count_against_a_model_that_is_right_more_often():
-    labels = np.zeros(40, dtype=np.int64)
-    sure = np.tile([[0.999, 0.001]], (40, 1))
-    sure[:12] = [0.001, 0.999]  # 28 of 40 right, and sure of all
-    unsure = np.tile([[0.55, 0.45]], (40, 1))
-    unsure[:20] = [0.45, 0.55]  # 20 of 40 right, and sure of none
-    assert probe_mixture_weight(sure, unsure, labels) > 0.45 > probe_mixture_weight(unsure, sure, labels)
-
-
-def test_a_few_held_out_labels_leave_both_some_weight():
-    """18 labels that are twice as likely by the probe: the teachers, of whom more is expected, keep a third."""
-    labels = np.tile([0, 1], 9)
-    likely = np.where(labels[:, None] == [0, 1], 0.9, 0.1)
-    half = np.full((18, 2), 0.5)
-    assert 0.5 < probe_mixture_weight(likely, half, labels) < 0.8
-    assert 0.1 < probe_mixture_weight(half, likely, labels) < 0.4
+    np.testing.assert_array_equal(names.adjust_held_out(probs_of(0.2)), probs_of(0.2))
 
 
 # --- all together ----------------------------------------------------------------------------------------------------
@@ -222,7 +205,8 @@ def build(tmp_path):
         ({"ood_filter": True}, []),
         ({"label_spreading": "agreement"}, ["graph"]),
         ({"label_name_prior": True}, ["class_names"]),
-        ({"knn_smoothing": 0.2}, ["neighbors"]),
+        ({"knn_smoothing": 0.2}, ["smoothing"]),
+        ({"neighbor_votes": True}, ["neighbors"]),
         ({"backbone_probe": True, "label_name_prior": True}, ["class_names", "backbone_probe"]),
     ],
 )
@@ -232,7 +216,7 @@ def test_the_settings_choose_the_signals_and_any_brings_the_out_of_distribution_
     assert found.out_of_distribution.active == settings.get("ood_filter", False)
     if "backbone_probe" in names:
         assert found["backbone_probe"].names is found["class_names"]
-        assert not found["class_names"].votes
+        assert not found["class_names"].in_teachers
 
 
 def test_settings_that_ask_for_nothing_get_none(build):
@@ -245,6 +229,7 @@ EVERYTHING = {
     "label_name_prior": True,
     "knn_smoothing": 0.25,
     "backbone_probe": True,
+    "neighbor_votes": True,
     "ood_filter": True,
 }
 
@@ -258,9 +243,26 @@ def test_what_was_computed_comes_back_from_plain_arrays(build):
     probs = probs_of(0.3, 0.6, 0.8)
     for name in ("adjust_ensemble", "adjust_labels", "weights"):
         np.testing.assert_array_equal(getattr(second, name)(probs), getattr(first, name)(probs))
-    np.testing.assert_array_equal(second.adjust_teacher(probs, 0.3), first.adjust_teacher(probs, 0.3))
-    labels = np.array([1])
-    assert second.mixture_weight(lambda: probs_of(0.4), labels) == first.mixture_weight(lambda: probs_of(0.4), labels)
+    assert second.members == ["teachers", "backbone_probe", "neighbors"]
+    for votes in (lambda signals: signals.votes(probs), lambda signals: signals.held_out_votes(probs[:1], probs)):
+        before, again = votes(first), votes(second)
+        assert list(again) == list(before) == second.members
+        for name, values in before.items():
+            np.testing.assert_array_equal(again[name], values)
+
+
+def test_members_predict_beside_the_teachers_that_the_names_have_changed(build):
+    """Without a probe the names change the teachers, and the neighbours are predicted by these."""
+    found = build(label_name_prior=True, neighbor_votes=True)
+    found.compute(rows_at(0, 90, labels=[0, 1]), rows_at(0, 90), rows_at(90))
+    odds = np.e * 0.25
+    changed = [odds / (1 + odds), 0.25 / np.e / (1 + 0.25 / np.e)]
+    of_pool = found.votes(probs_of(0.2, 0.2))
+    np.testing.assert_allclose(of_pool["teachers"][:, 0], changed, rtol=1e-5)
+    np.testing.assert_allclose(of_pool["neighbors"][:, 0], changed[::-1], rtol=1e-5)
+    held_out = found.held_out_votes(probs_of(0.2), probs_of(0.2, 0.2))
+    np.testing.assert_allclose(held_out["teachers"][:, 0], changed[1:], rtol=1e-5)
+    np.testing.assert_allclose(held_out["neighbors"][:, 0], changed[1:], rtol=1e-5)  # one neighbour: at 90 degrees
 
 
 class FirstClass(Signal):
