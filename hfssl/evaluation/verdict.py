@@ -79,6 +79,7 @@ def expected_gain(
     gain_prior: Sequence[tuple[float, float, float]],
     *,
     spread: float = 0.0,
+    shift: float = 0.0,
 ) -> tuple[float, float, float]:
     """Returns the expected gain in accuracy on new rows: posterior mean and 95% interval.
 
@@ -92,6 +93,7 @@ def expected_gain(
         gain_prior (`Sequence[tuple[float, float, float]]`): (weight, mean, standard deviation) of each component.
         spread (`float`, defaults to 0): Standard deviation of the difference between the true gain of the models that
             predicted these rows and that of the final models; its square is added to the variance.
+        shift (`float`, defaults to 0): Mean of that difference, which is taken off the observed gain.
 
     Returns:
         Mean, lower and upper bound, almost surely in `[-1, 1]`.
@@ -101,7 +103,7 @@ def expected_gain(
     count = len(difference)
     if count:
         noise = (np.square(difference).sum() + 1) / (count + 1) / count + spread**2
-        observed = difference.mean()
+        observed = difference.mean() - shift
         shares = shares * norm.pdf(observed, means, np.sqrt(spreads**2 + noise))
         shares /= shares.sum()
         trust = spreads**2 / (spreads**2 + noise)
@@ -121,6 +123,7 @@ def judge(
     alarms: Sequence[str] = (),
     task: Task | None = None,
     spread: float = 0.0,
+    shift: float = 0.0,
 ) -> Verdict:
     """Compares every stage with labels only and selects the stage with the best expected accuracy on new rows.
 
@@ -136,6 +139,7 @@ def judge(
         alarms (`Sequence[str]`, defaults to `()`): Sentences that speak against the unlabeled data.
         task (`Task`, *optional*): Kind of prediction, with the rule when one is right. Default: one label per text.
         spread (`float`, defaults to 0): As in `expected_gain`.
+        shift (`float`, defaults to 0): As in `expected_gain`.
     """
     others = [name for name in probs if name != LABELS_ONLY]
     if not others:
@@ -146,7 +150,8 @@ def judge(
     nothing = np.zeros(0, dtype=bool)
     nll, right = task.nll, {k: task.right(table, labels) if len(labels) else nothing for k, table in probs.items()}
     before = right[LABELS_ONLY]
-    expected = {name: expected_gain(before, right[name], mixture_prior(name), spread=spread) for name in others}
+    differ = {"spread": spread, "shift": shift}
+    expected = {name: expected_gain(before, right[name], mixture_prior(name), **differ) for name in others}
     merits = {
         name: (round(expected[name][0], 6), -nll(probs[name], labels) if len(labels) else 0.0) for name in others
     }

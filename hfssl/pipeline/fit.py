@@ -121,7 +121,7 @@ def _judge(context: StageContext, records: Mapping[str, StageRecord]) -> Verdict
     """Returns the verdict on the stages, with their alarms, and with their notes among its reasons."""
     evidence = context.held_out.evidence(context.plan.judged)
     alarms = [alarm for record in records.values() for alarm in record.alarms]
-    verdict = judge(evidence.probs, evidence.labels, alarms=alarms, task=context.task, spread=evidence.spread)
+    verdict = judge(evidence.probs, evidence.labels, alarms=alarms, task=context.task, **evidence.difference)
     notes = [note for record in records.values() for note in record.notes]
     if not len(evidence.labels) and (said := context.held_out.baselines(OUT_OF_FOLD).get(PROBE)) is not None:
         right = context.task.right(said, context.held_out.part_labels(OUT_OF_FOLD))

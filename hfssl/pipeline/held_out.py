@@ -28,9 +28,9 @@ __all__ = ["LOGITS", "Evidence", "HeldOutPredictions"]
 CROSS_FITTING, FOLDS, SELF_TRAINING, LOGITS = "cross_fitting", "folds", "self_training", "logits.npz"
 MEASURED = ("validation", "test")
 
-# Standard deviation of the difference between the gain of the folds' models and that of the final ones: an assumption,
-# until runs on the development sets have measured it.
-FOLD_SPREAD, STAND_IN_SPREAD = 0.02, 0.03
+# Standard deviation and mean of the difference between the gain of the folds' models and that of the final ones: an
+# assumption, until runs on the development sets have measured it.
+STUDENTS, STAND_IN = (0.02, 0.0), (0.03, 0.0)
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,20 @@ class Evidence:
         labels (`np.ndarray`): Labels of the rows, `[N]`.
         spread (`float`, defaults to 0): Standard deviation of the difference between the gain of these models and that
             of the final ones, in `[0, 1]`.
+        shift (`float`, defaults to 0): Mean of that difference, in `[-1, 1]`.
         remarks (`list[str]`): Sentences on where the evidence comes from.
     """
 
     probs: dict[str, np.ndarray]
     labels: np.ndarray
     spread: float = 0.0
+    shift: float = 0.0
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def difference(self) -> dict[str, float]:
+        """Returns `spread` and `shift`, as `judge` takes them."""
+        return {"spread": self.spread, "shift": self.shift}
 
 
 def _joined(parts: Sequence[Evidence], stages: Sequence[str]) -> Evidence:
@@ -56,9 +63,12 @@ def _joined(parts: Sequence[Evidence], stages: Sequence[str]) -> Evidence:
     if not parts:
         return Evidence({name: np.zeros((0, 1), np.float32) for name in stages}, np.zeros(0, dtype=np.int64))
     probs = {name: np.concatenate([part.probs[name] for part in parts]) for name in stages}
-    share = sum(len(part.labels) * part.spread for part in parts) / sum(len(part.labels) for part in parts)
+    sizes = np.array([len(part.labels) for part in parts])
+    spread, shift = (
+        float(np.average([getattr(part, name) for part in parts], weights=sizes)) for name in ("spread", "shift")
+    )
     remarks = [remark for part in parts for remark in part.remarks]
-    return Evidence(probs, np.concatenate([part.labels for part in parts]), share, remarks)
+    return Evidence(probs, np.concatenate([part.labels for part in parts]), spread, shift, remarks)
 
 
 class HeldOutPredictions:
@@ -199,7 +209,7 @@ class HeldOutPredictions:
         counted = f"{len(labels)} of the held-out rows are labeled ones, each predicted by models trained without it"
         if SELF_TRAINING in stages and not self._has(CROSS_FITTING):
             remarks = [f"{counted}; the ensembles that label the pool stand for their student, which is not checked."]
-            return Evidence(probs, labels, STAND_IN_SPREAD, remarks)
+            return Evidence(probs, labels, *STAND_IN, remarks)
         remarks = [f"{counted}. The models of the folds see fewer labels and take fewer steps than the final one."]
         if self._has(CROSS_FITTING):
             students = CrossFit(self.run_folder.stage(CROSS_FITTING), self.task).agreement
@@ -207,7 +217,7 @@ class HeldOutPredictions:
             if agreement:
                 shares = ", ".join(f"{stage_row(name).model} {100 * x:.0f}%" for name, x in agreement.items())
                 remarks.append(f"Share of set-aside texts on which models of different folds agree: {shares}.")
-        return Evidence(probs, labels, FOLD_SPREAD, remarks)
+        return Evidence(probs, labels, *STUDENTS, remarks)
 
     def _has(self, stage: str) -> bool:
         return (self.run_folder.stage(stage) / ARRAYS).is_file()
