@@ -90,8 +90,10 @@ def test_what_models_of_all_labels_say_is_stored_with_the_mixture(store, tmp_pat
             *(f"{name}/{part}" for name in ("all-0", "contrastive-0", "contrastive-1") for part in teacher),
             f"weights/{TEACHERS}",
             "weights/backbone_probe",
+            "rows",
         }
         np.testing.assert_allclose(np.exp(saved["all-0/proxy"].astype(float)), teacher["proxy"], rtol=1e-3)
+        assert saved["rows"].tolist() == [0, 2, 3, 4]
         assert saved["teachers/labeled"].dtype == np.float16
         assert np.isfinite(saved["teachers/labeled"]).all()  # a probability of 0 among them
 

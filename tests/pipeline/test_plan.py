@@ -76,14 +76,8 @@ def test_a_class_with_one_label_is_in_no_fold(plan):
     folds, labels = made.folds, np.asarray(splits["labeled"]["label"])
     assert (folds[labels == 2].tolist(), made.num_folds) == ([-1], 2)
     assert set(folds[labels < 2]) == {0, 1}
-    assert made.stages == (
-        "pretext",
-        "labels_only",
-        "labels_only_after_pretext",
-        "folds",
-        "self_training",
-        "cross_fitting",
-    )
+    classifiers = ("pretext", "labels_only", "labels_only_after_pretext")
+    assert made.stages == (*classifiers, "folds", "self_training", "baselines", "cross_fitting")
 
 
 def test_two_labels_of_the_typical_class_make_no_folds_and_the_user_is_told(plan, caplog):
@@ -124,4 +118,4 @@ def test_folds_judge_where_there_are_students_of_them_or_other_pool_stages(plan)
     assert "folds" in without.stages
     assert "cross_fitting" not in without.stages
     no_rounds = plan(splits, rounds=0, pretext=False)
-    assert no_rounds.stages == ("labels_only", "folds")  # its accuracy and its temperature rest on them
+    assert no_rounds.stages == ("labels_only", "folds", "baselines")  # its accuracy and its temperature rest on them
