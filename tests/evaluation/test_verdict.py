@@ -76,6 +76,8 @@ def test_the_spread_between_the_folds_models_and_the_final_ones_is_noise_of_the_
     trust = 0.01 / (0.01 + noise)
     assert mean == pytest.approx(0.05 + trust * 0.15)
     assert (high - low) / 2 == pytest.approx(1.959964 * (trust * noise) ** 0.5)
+    # What the folds' models are better by, on average, is taken off: 0.2 - 0.04 is observed.
+    assert expected_gain(baseline, other, prior, spread=0.03, shift=0.04)[0] == pytest.approx(0.05 + trust * 0.11)
     # A spread that is far above the prior's own leaves what earlier runs had; without rows there is nothing to doubt.
     assert expected_gain(baseline, other, prior, spread=100.0)[0] == pytest.approx(0.05, abs=1e-6)
     none = np.zeros(0, dtype=bool)

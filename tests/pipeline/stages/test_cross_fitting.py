@@ -20,7 +20,7 @@ from hfssl.models.auto import from_pretrained
 from hfssl.models.backbones import load_tokenizer
 from hfssl.pipeline.fit import fit
 from hfssl.pipeline.fold_store import FoldStore
-from hfssl.pipeline.held_out import FOLD_SPREAD, STAND_IN_SPREAD
+from hfssl.pipeline.held_out import STAND_IN, STUDENTS
 from hfssl.pipeline.presets import PRESETS
 from hfssl.tasks.registry import get_task
 from tests.helpers.fit_tiny import TINY
@@ -47,8 +47,9 @@ def test_the_verdict_rests_on_the_models_of_the_folds(request, fixture):
         probs = softmax(found[stage["name"]], axis=-1)
         assert stage["metrics"]["out_of_fold"] == evaluate_probs(probs, labels)
     right = {name: rows.argmax(axis=-1) == labels for name, rows in found.items()}
+    differ = dict(zip(("spread", "shift"), STUDENTS, strict=True))
     expected = {
-        name: expected_gain(right["labels_only"], right[name], mixture_prior(name), spread=FOLD_SPREAD)
+        name: expected_gain(right["labels_only"], right[name], mixture_prior(name), **differ)
         for name in ("labels_only_after_pretext", "self_training")
     }
     best = max(expected.values())
@@ -87,10 +88,10 @@ def test_labels_of_a_validation_table_judge_without_students_of_folds(options, t
 
 def test_without_students_of_folds_the_ensembles_that_would_teach_them_stand_for_them(options, monkeypatch):
     monkeypatch.setitem(PRESETS, "quick", replace(TINY, fold_students=None))
-    monkeypatch.setattr("hfssl.pipeline.fit.judge", selecting_the_student(spreads := []))
+    monkeypatch.setattr("hfssl.pipeline.fit.judge", selecting_the_student(differences := []))
     results = fit(**options, pretext=False, rounds=1).results
     run = Path(options["output_dir"])
-    assert spreads == [STAND_IN_SPREAD]
+    assert differences == [STAND_IN]
     assert not (run / "stages/cross_fitting").exists()
     reasons = " ".join(results["verdict"]["reasons"])
     assert "the ensembles that label the pool stand for their student, which is not checked" in reasons
@@ -116,12 +117,12 @@ def test_without_students_of_folds_the_ensembles_that_would_teach_them_stand_for
     assert ((ensemble - softmax(logits, axis=-1)) * logits).sum(axis=-1).mean() == pytest.approx(0, abs=1e-3 * scale)
 
 
-def selecting_the_student(spreads: list[float]):
-    """A verdict for self-training, which notes the spread of its evidence."""
+def selecting_the_student(differences: list[tuple[float, float]]):
+    """A verdict for self-training, which notes how its evidence may differ from the final models."""
     from hfssl.evaluation.verdict import Verdict
 
-    def judge(probs, labels, *, spread, **others):
-        spreads.append(spread)
+    def judge(probs, labels, *, spread, shift, **others):
+        differences.append((spread, shift))
         return Verdict("self_training", True, 0.0, [-0.1, 0.1], 0.0, [-0.1, 0.1], ["Made up."], "Made up.")
 
     return judge
