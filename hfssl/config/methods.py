@@ -145,6 +145,15 @@ METHODS: dict[str, Method] = {
         streams=("labeled", "unlabeled"),
         driver="hfssl.methods.self_training.driver:train_rounds",
     ),
+    "fixmatch": Method(
+        summary="pseudo-labels above a fixed confidence teach a strong view",
+        config="hfssl.methods.consistency.fixmatch:FixMatchConfig",
+        trainer="hfssl.methods.consistency.fixmatch:FixMatchTrainer",
+        paper=(
+            "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence (Sohn et al. 2020), eq. 4"
+        ),
+        streams=("labeled", "unlabeled"),
+    ),
 }
 
 

@@ -145,6 +145,20 @@ def _lambda_u(case: Case, bench: Bench) -> None:
     assert weights_digest(with_pool.model) != weights_digest(supervised.model)
 
 
+def _lambda_tiny(case: Case, bench: Bench) -> None:
+    """The unlabeled branch itself changes nothing: with weight 1e-9 its run equals supervised training to 1e-6.
+
+    With plain gradient descent: AdamW divides a gradient of 1e-9 by its own size.
+    """
+    common = {"max_steps": 6, "save_strategy": "no", "learning_rate": 1e-2, "optim": "sgd", "warmup_steps": 0}
+    common |= {"head_learning_rate": 1e-2, "head_init": "random"}
+    supervised = bench.train(case, "supervised", **common, method="supervised")
+    tiny = bench.train(case, "tiny", **common, lambda_u=1e-9, ramp_up=0.0, label_warmup=0.0)
+    assert any("loss/unlabeled" in log for log in tiny.state.log_history)
+    torch.testing.assert_close(flat_weights(tiny.model), flat_weights(supervised.model), rtol=0, atol=1e-6)
+    assert weights_digest(supervised.model) != weights_digest(bench.trainer(case, "start").model)
+
+
 def _card(case: Case, bench: Bench) -> None:
     """The trainer's card names the method, its paper and the rows that it was trained on."""
     trainer = bench.train(case, "run", max_steps=2, save_strategy="no")
@@ -201,6 +215,7 @@ CHECKS: dict[str, Callable[[Case, Bench], None]] = {
     "resume": _resume,
     "lora": _lora,
     "lambda_u": _lambda_u,
+    "lambda_tiny": _lambda_tiny,
     "card": _card,
     "recipe": _recipe,
 }

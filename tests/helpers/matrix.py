@@ -43,6 +43,9 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "lambda_u": Behaviour(
         opt_out="changes_labeled_loss", needs="lambda_u", dropout=(True, False), accumulation=(1, 2)
     ),
+    "lambda_tiny": Behaviour(
+        opt_out="changes_labeled_loss", needs="strong_view", dropout=(False,), accumulation=(1, 2)
+    ),
     "card": Behaviour(accumulation=(1, 2)),
     "recipe": Behaviour(accumulation=(1, 2)),
 }
