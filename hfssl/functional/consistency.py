@@ -103,7 +103,9 @@ def flexmatch_thresholds(counts: Tensor, unused: Tensor, threshold: float) -> Te
 
 
 def truncated_gaussian_weights(confidence: Tensor, mean: Tensor, variance: Tensor, n_sigma: float) -> Tensor:
-    """Returns weights `[M]`: 1 from the mean on, below it exp(-(c - mean)^2 / (2 var / n^2)) (Chen et al. 2023, eq. 5).
+    """Returns weights `[M]`: 1 from the mean on, below it exp(-(c - mean)^2 / (2 var / n^2)).
+
+    This is SoftMatch's truncated Gaussian (Chen et al. 2023, equation 5).
 
     Args:
         confidence (`Tensor`): `[M]` largest probability of each unit.
@@ -120,9 +122,10 @@ def fairness_loss(
 ) -> Tensor:
     """Returns H(a, b) in nats, a = norm(class_probs / histogram), b = norm(mean p / its histogram); a scalar.
 
-    This is the self-adaptive fairness of FreeMatch (Wang et al. 2023, equations 9 to 11). The mean and the histogram of
-    b are over accepted units. Minimising H(a, b) moves b to a, which is the aim that the paper states; equation 11
-    prints -H(a, b), which moves them apart. Without an accepted unit the loss is 0.
+    This is the self-adaptive fairness of FreeMatch (Wang et al. 2023, equations 9 to 11). The mean and the histogram
+    of b are over accepted units. Minimising H(a, b) moves b to a, which is the aim that the paper states; equation 11
+    prints -H(a, b), which moves them apart. Classes that no accepted unit has are left out of the sum (their b is 0
+    and has no gradient); without an accepted unit the loss is 0.
 
     Args:
         probs (`Tensor`): `[M, K]` predictions that learn (the strong view).
@@ -138,7 +141,8 @@ def fairness_loss(
     if batch_histogram is None:
         batch_histogram = (hard_targets(probs) * mask[:, None]).sum(0) / kept.clamp(min=1)
     a, b = (_normalised_ratio(*pair) for pair in ((class_probs, histogram), (mean, batch_histogram)))
-    return -(a.detach() * torch.log(b + TINY)).sum() * (kept > 0)
+    terms = a.detach() * b.clamp(min=TINY).log()
+    return -torch.where(batch_histogram > 0, terms, torch.zeros_like(terms)).sum()
 
 
 def _normalised_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

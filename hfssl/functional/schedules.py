@@ -43,7 +43,7 @@ def ramp_up(step: int, total_steps: int, *, fraction: float, shape: str = "linea
 
 
 def tsa_threshold(step: int, total_steps: int, num_classes: int, schedule: str) -> float:
-    """Returns the largest probability of the label at which a labeled row still counts (Xie et al. 2020, appendix A.2).
+    """Returns the largest probability of the label at which a labeled row still counts (Xie et al. 2020, app. A.2).
 
     eta = alpha (1 - 1/K) + 1/K with t = step / total_steps and alpha = t (`"linear"`), exp(5 (t - 1)) (`"exp"`) or 1 -
     exp(-5 t) (`"log"`); 1 for `"none"`.

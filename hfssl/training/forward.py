@@ -19,6 +19,7 @@ __all__ = [
     "Batch",
     "by_length",
     "classification_logits",
+    "joined_rows",
     "joint_logits",
     "length_groups",
     "mean_features",
@@ -75,6 +76,17 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
         model (`nn.Module`): A classifier.
         batches (`Batch`): Model inputs, `[B, L]` each; B and L may differ between batches.
     """
+    rows, sizes = joined_rows(model, *batches)
+    return by_length(rows, lambda part: noisy_logits(model, part)).split(sizes)
+
+
+def joined_rows(model: nn.Module, *batches: Batch) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """Returns all rows of several batches as one, padded to a common length, and the number of rows of each batch.
+
+    Args:
+        model (`nn.Module`): Model whose padding token is used.
+        batches (`Batch`): Model inputs, `[B, L]` each, and possibly columns of noise on the embeddings, `[B]`.
+    """
     inputs = [model_inputs(batch) for batch in batches]
     noise = [name for name in NOISE_COLUMNS if any(name in batch for batch in batches)]
     sizes = [len(part["input_ids"]) for part in inputs]
@@ -96,7 +108,7 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
             for batch, size in zip(batches, sizes, strict=True)
         ]
         rows[name] = torch.cat(columns)
-    return by_length(rows, lambda part: noisy_logits(model, part)).split(sizes)
+    return rows, sizes
 
 
 def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:

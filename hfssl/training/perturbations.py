@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,14 @@ from torch import Tensor, nn
 from hfssl.errors import ModelError
 from hfssl.models.introspection import evaluating, transformers_model
 
-__all__ = ["NOISE_COLUMNS", "adversarial_perturbation", "changed_embeddings", "noisy_logits", "perturbed_logits"]
+__all__ = [
+    "NOISE_COLUMNS",
+    "adversarial_perturbation",
+    "changed_embeddings",
+    "noisy_logits",
+    "noisy_logits_and_states",
+    "perturbed_logits",
+]
 
 NOISE_COLUMNS = {"noise_seed": torch.int64, "gaussian_noise": torch.float32, "feature_cutoff": torch.float32}
 
@@ -50,12 +58,22 @@ def noisy_logits(model: nn.Module, rows: Mapping[str, Tensor]) -> Tensor:
         model (`nn.Module`): A classifier.
         rows (`Mapping[str, Tensor]`): Model inputs `[B, L]`, and possibly columns of `NOISE_COLUMNS`, `[B]`.
     """
+    return _noisy_output(model, rows).logits
+
+
+def noisy_logits_and_states(model: nn.Module, rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns the logits, and the last hidden states `[B, L, D]`; see `noisy_logits`."""
+    output = _noisy_output(model, rows, output_hidden_states=True)
+    return output.logits, output.hidden_states[-1]
+
+
+def _noisy_output(model: nn.Module, rows: Mapping[str, Tensor], **options: Any) -> Any:
     noise = {name: rows[name] for name in NOISE_COLUMNS if name in rows}
     inputs = {name: value for name, value in rows.items() if name not in noise}
     if not noise:
-        return model(**inputs).logits
+        return model(**inputs, **options)
     with changed_embeddings(model, lambda output: _noisy(output, inputs["attention_mask"], noise)):
-        return model(**inputs).logits
+        return model(**inputs, **options)
 
 
 def _noisy(embeddings: Tensor, mask: Tensor, noise: Mapping[str, Tensor]) -> Tensor:

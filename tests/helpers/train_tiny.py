@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset
 
 from hfssl.config.methods import METHODS, Method
-from hfssl.methods.consistency.base import ConsistencyConfig
+from hfssl.methods.consistency.config import ConsistencyConfig
 from hfssl.models.adapters import build_lora_config
 from hfssl.models.backbones import load_tokenizer
 from hfssl.models.loading import load_classifier, load_masked_lm
@@ -77,8 +77,11 @@ def make_trainer(
     dropout = settings.pop("dropout", True)
     defaults = {"max_steps": 8, "save_steps": 3, "logging_steps": 2, "per_device_train_batch_size": 4, "seed": 7}
     # With the papers' values a tiny model of random weights would accept no row, and eight steps move no average.
-    small = {"confidence_threshold": 0.34, "ema_momentum": 0.5}
-    names = {entry.name for entry in fields(row.config_class)} if issubclass(row.config_class, ConsistencyConfig) else ()
+    small = {"confidence_threshold": 0.34, "ema_momentum": 0.5, "relative_threshold": 1.0, "fairness_weight": 1.0}
+    small |= {"dash_gamma": 1.01, "label_warmup": 0.0, "ramp_up": 0.0}
+    names = (
+        {entry.name for entry in fields(row.config_class)} if issubclass(row.config_class, ConsistencyConfig) else ()
+    )
     defaults |= {name: value for name, value in small.items() if name in names}
     args = row.config_class(
         output_dir=str(output_dir), use_cpu=True, disable_tqdm=True, max_length=32, **(defaults | settings)

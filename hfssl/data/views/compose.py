@@ -1,8 +1,8 @@
 """Reads a view from text such as `"typos:0.05+token_cutoff"`, and makes batches of the changed rows.
 
 A view is a list of steps, joined by `+`. `name:amount` overrides a step's default amount. Steps run in this order:
-where the text comes from (`column=NAME`, `infill=FOLDER`), functions of the text, functions of the tokens, noise on the
-embeddings. `"dropout"` is the view without any step: only the model's own dropout makes it differ.
+where the text comes from (`column=NAME`, `infill=FOLDER`), functions of the text, functions of the tokens, noise on
+the embeddings. `"dropout"` is the view without any step: only the model's own dropout makes it differ.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ EMBEDDING_VIEWS = {"gaussian_noise": 0.1, "feature_cutoff": 0.1, "adversarial": 
 over the RMS norm of the embeddings. `hfssl.training.perturbations` applies them inside the model."""
 
 FUNCTIONS: dict[str, Callable[[str], str]] = {}
-"""Functions `str -> str` of a user, by name: `FUNCTIONS["no_numbers"] = lambda text: re.sub(r"\\d+", "#", text)`. A view
-names them as it names the others; a function in a module needs no entry: `"function=my_module:no_numbers"`."""
+"""Functions `str -> str` of a user, by name: `FUNCTIONS["no_numbers"] = lambda text: re.sub(r"\\d+", "#", text)`.
+
+A view names them as it names the others; a function in a module needs no entry: `"function=my_module:no_numbers"`."""
 
 LEVELS = ("source", "text", "tokens", "embedding")
 

@@ -33,9 +33,7 @@ def _neighbours() -> dict[str, str]:
     places = {letter: (row, column) for row, keys in enumerate(KEYBOARD) for column, letter in enumerate(keys)}
     return {
         letter: "".join(
-            other
-            for other, (r, c) in places.items()
-            if other != letter and abs(r - row) <= 1 and abs(c - column) <= 1
+            other for other, (r, c) in places.items() if other != letter and abs(r - row) <= 1 and abs(c - column) <= 1
         )
         for letter, (row, column) in places.items()
     }

@@ -1,4 +1,4 @@
-"""What the consistency methods share: views, one forward pass, schedules, class imbalance, graph, checks of the pool.
+"""What the consistency methods share: views, one forward pass, schedules, class imbalance and the graph term.
 
 A method is a subclass of `ConsistencyObjective` that defines `unlabeled_loss`, a configuration and a trainer.
 """
@@ -6,134 +6,32 @@ A method is a subclass of `ConsistencyObjective` that defines `unlabeled_loss`, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
-from hfssl.data.tokenization import tokenize_dataset
 from hfssl.data.views.base import PlainView, View
-from hfssl.data.views.compose import ComposedView, parse_view, view_columns, view_problems
-from hfssl.errors import ConfigurationError, DataError
+from hfssl.data.views.compose import ComposedView, parse_view
+from hfssl.errors import DataError
 from hfssl.functional.class_priors import class_prior
 from hfssl.functional.consistency import kl_divergence
-from hfssl.functional.schedules import RAMP_SHAPES, curriculum_threshold, ramp_up
+from hfssl.functional.schedules import curriculum_threshold, ramp_up
 from hfssl.methods.consistency.graph import GraphNeighbors, NeighborView
 from hfssl.methods.consistency.statistics import MovingAverage, Statistic
-from hfssl.methods.supervised import SupervisedConfig, SupervisedObjective, SupervisedTrainer
-from hfssl.runtime.distributed import rank_and_world
+from hfssl.methods.supervised import SupervisedObjective
 from hfssl.tasks.registry import get_task
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import Batch, joint_logits, model_inputs
 from hfssl.training.objective import Objective
 from hfssl.training.perturbations import adversarial_perturbation, perturbed_logits
 
-__all__ = ["ConsistencyConfig", "ConsistencyObjective", "ConsistencyTrainer"]
-
-logger = logging.get_logger(__name__)
+__all__ = ["NEIGHBOR", "ConsistencyObjective"]
 
 NEIGHBOR = "neighbor"
-STRONG_VIEW = "word_drop:0.1+token_cutoff:0.15"
-
-
-@dataclass
-class ConsistencyConfig(SupervisedConfig):
-    """Holds the arguments that all consistency methods share.
-
-    Example:
-        >>> from hfssl.methods.consistency.base import ConsistencyConfig
-        >>> ConsistencyConfig(output_dir=str(folder), strong_view="typos:0.05+word_drop").weak_view
-        'dropout'
-    """
-
-    lambda_u: float = field(
-        default=1.0, metadata={"help": "Weight of the unlabeled loss; 0 trains on the labels only."}
-    )
-    weak_view: str = field(
-        default="dropout",
-        metadata={
-            "help": "View of an unlabeled row that targets are computed from, such as 'dropout', 'typos:0.02' or "
-            "'column=text_weak'. `hfssl views` lists the steps and shows what they do."
-        },
-    )
-    strong_view: str = field(
-        default=STRONG_VIEW,
-        metadata={
-            "help": "View of an unlabeled row whose predictions learn the targets: steps with '+' between them, such "
-            "as 'word_drop:0.1+token_cutoff:0.15' or 'column=text_strong'."
-        },
-    )
-    ramp_up: float = field(
-        default=0.0, metadata={"help": "Share of the steps over which the unlabeled weight grows from 0."}
-    )
-    ramp_shape: str = field(
-        default="linear", metadata={"help": "Shape of the ramp of the weight: 'linear', 'cosine' or 'gaussian'."}
-    )
-    label_warmup: float = field(
-        default=0.0,
-        metadata={"help": "Share of the steps, at the start, that train on the labels only, before any ramp."},
-    )
-    curriculum: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the steps over which the smallest confidence that a target needs falls from 1 to that "
-            "of chance: easy rows first. 0 turns it off."
-        },
-    )
-    logit_adjustment: float = field(
-        default=0.0,
-        metadata={
-            "help": "Factor tau on the log class prior of the labels that is added to logits in the losses (Menon et "
-            "al. 2021), for labels of unequal classes. 0 turns it off, the paper uses 1."
-        },
-    )
-    class_balance: float = field(
-        default=0.0,
-        metadata={
-            "help": "Exponent on the relative share of the predicted class, a factor on its threshold: rare classes "
-            "need less confidence. 0 turns it off, 1 is proportional."
-        },
-    )
-    graph_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Weight of the squared distance between predictions of a row and of one of its nearest neighbours "
-            "in the frozen encoder. 0 turns it off."
-        },
-    )
-    graph_neighbors: int = field(
-        default=5, metadata={"help": "Number of nearest neighbours that the graph term draws from."}
-    )
-
-    def problems(self) -> list[str]:
-        """Returns one sentence for each wrong value."""
-        found = super().problems()
-        for name in ("lambda_u", "logit_adjustment", "class_balance", "graph_weight"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must not be negative, got {getattr(self, name)}; 0 switches it off.")
-        for name in ("ramp_up", "label_warmup", "curriculum"):
-            if not 0 <= getattr(self, name) <= 1:
-                found.append(f"{name} is a share of the steps from 0 to 1, got {getattr(self, name)}.")
-        if self.ramp_shape not in RAMP_SHAPES:
-            found.append(f"ramp_shape must be one of {', '.join(RAMP_SHAPES)}, got '{self.ramp_shape}'.")
-        if self.graph_neighbors < 1:
-            found.append(f"graph_neighbors must be at least 1, got {self.graph_neighbors}; set graph_weight=0.")
-        for name in ("r_drop_alpha", "mixup_alpha"):
-            if getattr(self, name) > 0:
-                found.append(f"{name} is an option of supervised training; set it to 0, the views do its work here.")
-        return found + view_problems("weak_view", self.weak_view) + view_problems("strong_view", self.strong_view)
-
-    def unit_interval(self, *names: str) -> list[str]:
-        """Returns a sentence for each of these settings that is outside [0, 1]."""
-        return [
-            f"{name} must be from 0 to 1, got {getattr(self, name)}."
-            for name in names
-            if not 0 <= getattr(self, name) <= 1
-        ]
+"""Name of the view with a neighbour of each row."""
 
 
 class ConsistencyObjective(Objective):
@@ -189,9 +87,7 @@ class ConsistencyObjective(Objective):
         texts = {"weak": self.args.weak_view, "strong": self.args.strong_view}
         options = {"seed": args.seed, "max_length": args.max_length}
         names = dict.fromkeys((*self.target_views, *self.student_views))
-        views: dict[str, View] = {
-            name: ComposedView(texts[name], tokenizer, stream=name, **options) for name in names
-        }
+        views: dict[str, View] = {name: ComposedView(texts[name], tokenizer, stream=name, **options) for name in names}
         if self.graph is not None:
             views[NEIGHBOR] = NeighborView(self.graph, self.pool, PlainView(tokenizer), args.seed)
         return views
@@ -232,7 +128,7 @@ class ConsistencyObjective(Objective):
     ) -> dict[str, Tensor]:
         """Returns the outputs for the labeled rows, `"labeled"`, and for each view: `[B, ...]`."""
         logits: dict[str, Tensor] = {}
-        targets = [name for name in self.target_views if name not in self.student_views]
+        targets = [name for name in self.target_views if name in unlabeled and name not in self.student_views]
         if targets:
             with torch.no_grad():
                 batches = [unlabeled[name] for name in targets]
@@ -339,85 +235,6 @@ class ConsistencyObjective(Objective):
     def describe(self) -> dict[str, Any]:
         shown = ("lambda_u", "weak_view", "strong_view")
         return super().describe() | {name: getattr(self.args, name) for name in shown}
-
-
-class ConsistencyTrainer(SupervisedTrainer):
-    """Trains a consistency method on labeled and unlabeled rows; checks the pool before the first step."""
-
-    objective_class: ClassVar[type[ConsistencyObjective]]
-    config_class: ClassVar[type[ConsistencyConfig]] = ConsistencyConfig
-    args: Any
-    objective: Any
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self._check_pool()
-        self.objective.see_data(self.train_dataset, self.unlabeled_dataset)
-
-    def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
-        """Encodes rows; a dataset of texts without labels is tokenized alone, whatever the task."""
-        if "label" in dataset.column_names or "labels" in dataset.column_names:
-            return super().prepare_dataset(dataset, tokenizer, args)
-        return tokenize_dataset(dataset, tokenizer, args.max_length)
-
-    def before_training(self) -> None:
-        """Initialises the head, and finds the neighbours of the graph term with the encoder as it is now."""
-        super().before_training()
-        if self.objective.graph is not None and self.unlabeled_dataset is not None:
-            self.model.to(self.args.device)  # pyright: ignore[reportArgumentType]
-            self.objective.graph.find(self.model, self.unlabeled_dataset, self.processing_class)
-
-    def after_preparation(self) -> None:
-        """Notes the number of steps of the run, in addition to the base class's work."""
-        super().after_preparation()
-        self.objective.total_steps = self.state.max_steps
-
-    def _check_pool(self) -> None:
-        args, pool = self.args, self.unlabeled_dataset
-        if args.lambda_u == 0:
-            return
-        if pool is None or len(pool) == 0:
-            raise DataError(
-                f"Expected unlabeled rows for {type(self).__name__}, found none: give unlabeled_dataset, or set "
-                "lambda_u=0 to train on the labels only."
-            )
-        if self.train_dataset is None:
-            raise DataError(f"Expected labeled rows for {type(self).__name__}, found none: give train_dataset.")
-        wanted = view_columns(args.weak_view, args.strong_view)
-        if missing := [name for name in wanted if name not in pool.column_names]:
-            raise ConfigurationError(
-                f"Expected the column '{missing[0]}' of a view in the unlabeled rows, found "
-                f"{', '.join(pool.column_names)}: correct the view, or give the column in the table."
-            )
-        for name in wanted:
-            empty = [i for i, text in enumerate(pool[name][:]) if not isinstance(text, str) or not text.strip()]
-            if empty:
-                raise DataError(
-                    f"Expected a text in the column '{name}' of every unlabeled row, found none in {len(empty)} of "
-                    f"{len(pool)} rows (the first is row {empty[0]}): fill the column, or leave these rows out."
-                )
-        self._need_texts(pool)
-        rows = args.per_device_train_batch_size * args.unlabeled_ratio * rank_and_world()[1]
-        if len(pool) < rows:
-            logger.warning(
-                "The pool has %d rows, fewer than the %d of one step: rows repeat within a step. Lower unlabeled_ratio "
-                "or per_device_train_batch_size.", len(pool), rows,
-            )  # fmt: skip
-        if "text" in pool.column_names and "text" in self.train_dataset.column_names:
-            if set(pool["text"][:]) <= set(self.train_dataset["text"][:]):
-                logger.warning(
-                    "Every unlabeled text is among the labeled ones: the pool teaches nothing that the labels do not."
-                )
-
-    def _need_texts(self, pool: Dataset) -> None:
-        """Raises `DataError` if a view changes texts and the pool holds tokens only."""
-        for option in ("weak_view", "strong_view"):
-            steps = [step.name for step in parse_view(getattr(self.args, option)) if step.level == "text"]
-            if steps and "text" not in pool.column_names:
-                raise DataError(
-                    f"Expected the column 'text' in the unlabeled rows for the step '{steps[0]}' of {option}, found "
-                    f"{', '.join(pool.column_names)}: keep the texts beside the tokens, or use token_cutoff."
-                )
 
 
 def _check_views(unlabeled: Mapping[str, Batch]) -> None:

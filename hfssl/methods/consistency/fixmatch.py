@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hfssl.methods.consistency.base import ConsistencyTrainer
 from hfssl.methods.consistency.threshold_base import ThresholdConfig, ThresholdObjective
+from hfssl.methods.consistency.trainer import ConsistencyTrainer
 
 __all__ = ["FixMatchConfig", "FixMatchObjective", "FixMatchTrainer"]
 
@@ -32,21 +32,20 @@ class FixMatchConfig(ThresholdConfig):
     """Holds the arguments of `FixMatchTrainer`: `confidence_threshold` and those of all consistency methods.
 
     Example:
-        >>> from hfssl.methods.consistency.fixmatch import FixMatchConfig
-        >>> FixMatchConfig(output_dir=str(folder), confidence_threshold=0.9).lambda_u
-        1.0
+        >>> import hfssl
+        >>> hfssl.FixMatchConfig(output_dir=str(folder)).confidence_threshold
+        0.95
     """
 
 
 class FixMatchTrainer(ConsistencyTrainer):
-    """Trains with FixMatch.
+    """Trains with FixMatch (Sohn et al. 2020).
 
     Example:
         >>> import hfssl
-        >>> from hfssl.methods.consistency.fixmatch import FixMatchConfig, FixMatchTrainer
-        >>> trainer = FixMatchTrainer(
+        >>> trainer = hfssl.FixMatchTrainer(
         ...     hfssl.load_classifier(backbone, ["bad", "good"], seed=0),
-        ...     FixMatchConfig(
+        ...     hfssl.FixMatchConfig(
         ...         output_dir=str(folder), max_steps=2, per_device_train_batch_size=2, disable_tqdm=True, use_cpu=True
         ...     ),
         ...     train_dataset=dataset,

@@ -101,7 +101,7 @@ class RowBank:
 
     Args:
         fill (`float` or `int`): Value of a unit that was never seen; an integer makes an integer bank.
-        update (`Callable[[Tensor, Tensor], Tensor]`, *optional*): Function (old `[M, D]`, fresh `[M, D]`) -> new; by
+        update (`Callable`, *optional*): Function (old `[M, D]`, fresh `[M, D]`, earlier visits `[M, 1]`) -> new; by
             default the fresh values. A unit that occurs twice in a step has the mean of its values as the fresh one
             (integers: the last one).
 
@@ -110,20 +110,21 @@ class RowBank:
         visits (`Tensor`): `[N]` int64, number of steps that held the unit.
     """
 
-    def __init__(self, fill: float | int, update: Callable[[Tensor, Tensor], Tensor] | None = None):
+    def __init__(self, fill: float | int, update: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None):
         self.fill, self.update = fill, update
         self.values: Tensor | None = None
         self.visits: Tensor | None = None
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def prepare(self, units: int, columns: int, device: torch.device) -> None:
-        """Makes the bank at the first batch, and moves a restored one to the device."""
+    def prepare(self, units: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Makes the bank at the first batch, moves a restored one to the device, and returns values and visits."""
         if self.values is None or self.visits is None:
             kind = torch.int64 if isinstance(self.fill, int) else torch.float32
             self.values = torch.full((units, columns), self.fill, dtype=kind, device=device)
             self.visits = torch.zeros(units, dtype=torch.int64, device=device)
         elif self.values.device != device:
             self.values, self.visits = self.values.to(device), self.visits.to(device)
+        return self.values, self.visits
 
     def put(self, units: Tensor, values: Tensor, accepted: Tensor | None = None) -> None:
         """Notes values of the current step.
@@ -150,7 +151,9 @@ class RowBank:
             known, places = units.unique(return_inverse=True)
             sums = torch.zeros(len(known), values.shape[1], device=values.device).index_add_(0, places, values.float())
             fresh = sums / places.bincount(minlength=len(known))[:, None].clamp(min=1)
-            self.values[known] = fresh if self.update is None else self.update(self.values[known], fresh)
+            if self.update is not None:
+                fresh = self.update(self.values[known], fresh, self.visits[known][:, None])
+            self.values[known] = fresh
         self.visits[units.unique()] += 1
 
     def state_dict(self) -> dict[str, Any]:

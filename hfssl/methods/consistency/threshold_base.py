@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hfssl.functional.consistency import hard_targets
-from hfssl.methods.consistency.base import ConsistencyConfig, ConsistencyObjective
+from hfssl.methods.consistency.base import ConsistencyObjective
+from hfssl.methods.consistency.config import ConsistencyConfig
 from hfssl.methods.consistency.thresholds import FixedThreshold, Targets, Threshold
 from hfssl.training.forward import Batch
 

@@ -117,9 +117,8 @@ class CurriculumThreshold(Threshold):
     def select(self, batch: Targets) -> Tensor:
         """Returns 0 or 1 for each unit, `[M]`, by the labels stored before this step."""
         confidence, predicted = batch.probs.max(-1)
-        self.bank.prepare(batch.pool_units, 1, batch.probs.device)
-        stored = self.bank.values[:, 0]  # pyright: ignore[reportOptionalSubscript]
-        counts = torch.bincount(stored + 1, minlength=batch.probs.shape[-1] + 1)
+        stored, _ = self.bank.prepare(batch.pool_units, 1, batch.probs.device)
+        counts = torch.bincount(stored[:, 0] + 1, minlength=batch.probs.shape[-1] + 1)
         weights = batch.accepted(flexmatch_thresholds(counts[1:].float(), counts[0].float(), self.threshold))
         self.bank.put(batch.units, predicted[:, None], confidence >= self.threshold)
         return weights
@@ -237,13 +236,13 @@ class RelativeThreshold(_Averaged):
 class DecayingThreshold(_Averaged):
     """Accepts units whose loss is at most rho_t = max(C gamma^-(t-1) rho, rho_min) (Dash, Xu et al. 2021, equation 9).
 
-    rho is the labeled loss of the first step that uses the pool (after `label_warmup`). t grows from 1 in `updates`
-    equal stages of the run, as in the authors' code: with t = number of steps the threshold would be at its minimum
+    rho is the labeled loss of the first step that uses the pool. t grows from 1 in `updates` equal stages after the
+    share `start` of the steps, as in the authors' code: with t = number of steps the threshold would be at its minimum
     after a dozen steps. The loss of a unit is -log max q, that of its own pseudo-label.
     """
 
-    def __init__(self, gamma: float, c: float, minimum: float, updates: int):
-        self.gamma, self.c, self.minimum, self.updates = gamma, c, minimum, updates
+    def __init__(self, gamma: float, c: float, minimum: float, updates: int, start: float = 0.0):
+        self.gamma, self.c, self.minimum, self.updates, self.start = gamma, c, minimum, updates, start
         self.averages = {"labeled_loss": MovingAverage(momentum=0.0)}
         self.frozen = False
 
@@ -251,7 +250,8 @@ class DecayingThreshold(_Averaged):
         """Returns 0 or 1 for each unit, `[M]`."""
         first = self.averages["labeled_loss"]
         rho = first.current() if self.frozen else first.observe(batch.labeled_loss.reshape(1, 1))
-        stage = min(self.updates - 1, batch.step * self.updates // batch.total_steps)
+        elapsed = (batch.step / batch.total_steps - self.start) / max(1e-9, 1 - self.start)
+        stage = max(0, min(self.updates - 1, int(elapsed * self.updates)))
         limit = (self.c * self.gamma**-stage * rho.to(batch.probs)).clamp(min=self.minimum)
         return (-batch.probs.amax(-1).clamp(min=1e-12).log() <= limit).to(batch.probs.dtype)
 
