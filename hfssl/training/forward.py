@@ -95,7 +95,8 @@ def joined_rows(model: nn.Module, *batches: Batch) -> tuple[dict[str, torch.Tens
         if any("token_type_ids" in other for other in inputs):
             part.setdefault("token_type_ids", torch.zeros_like(part["input_ids"]))
     # The padded positions are masked out; decoders look for the last token that is not the model's padding token.
-    fill = {"input_ids": transformers_model(model).config.get_text_config().pad_token_id or 0}
+    config = transformers_model(model).config.get_text_config()
+    fill = {"input_ids": getattr(config, "pad_token_id", None) or 0}  # an encoder's configuration may have none
     rows = {
         name: torch.cat(
             [F.pad(part[name], (0, length - part[name].shape[1]), value=fill.get(name, 0)) for part in inputs]

@@ -48,7 +48,8 @@ class MultiHeadObjective(ConsistencyObjective):
 }
 @inproceedings{sirbu2025multimatch,
   title = {{MultiMatch}: Multihead Consistency Regularization Matching for Semi-Supervised Text Classification},
-  author = {Sirbu, Iustin and Popovici, Robert-Adrian and Caragea, Cornelia and Trausan-Matu, Stefan and Rebedea, Traian},
+  author = {Sirbu, Iustin and Popovici, Robert-Adrian and Caragea, Cornelia and Trausan-Matu, Stefan and Rebedea,
+            Traian},
   booktitle = {Proceedings of EMNLP},
   year = {2025}
 }"""
