@@ -23,6 +23,7 @@ __all__ = [
     "ModelArguments",
     "PredictArguments",
     "PushArguments",
+    "ViewsArguments",
     "missing_trackers",
 ]
 
@@ -520,3 +521,27 @@ class EvaluateArguments(_Checked):
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
             found.append(f"min_accuracy must be at least 0 and at most 1, got {self.min_accuracy}.")
         return found
+
+
+@dataclass
+class ViewsArguments(_Checked):
+    """The views"""
+
+    input: str = field(metadata={"metavar": "TABLE", "help": "Table with texts: CSV, TSV, JSONL or Parquet."})
+    views: str = field(
+        default="typos+word_drop, word_swap, casing",
+        metadata={
+            "help": "Views with commas between them, each a list of steps joined by '+', such as "
+            "'word_drop:0.1+token_cutoff'."
+        },
+    )
+    text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
+    rows: int = field(default=10, metadata={"help": "Number of rows that are shown."})
+    backbone: str | None = field(
+        default=None, metadata={"help": "Backbone whose tokens 'token_cutoff' and 'span_cutoff' hide."}
+    )
+    seed: int = field(default=0, metadata={"help": "Random seed of the views."})
+
+    def problems(self) -> list[str]:
+        """Returns the problems of the base class, and those of this class's values."""
+        return super().problems() + self._at_least(1, "rows")

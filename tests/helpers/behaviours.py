@@ -63,7 +63,7 @@ def check(case: Case, bench: Bench) -> None:
 
 
 def _variant(case: Case) -> dict[str, Any]:
-    settings = {"method": case.method, "lora": case.lora, "dropout": case.dropout}
+    settings = {"method": case.method, "lora": case.lora, "dropout": case.dropout, "columns": case.columns}
     return settings | {"gradient_accumulation_steps": case.accumulation}
 
 
@@ -131,6 +131,17 @@ def _lora(case: Case, bench: Bench) -> None:
 def _logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
         return model.eval()(input_ids=torch.arange(5, 13).view(2, 4)).logits
+
+
+def _architecture(case: Case, bench: Bench) -> None:
+    """Other architectures learn, from one or two text columns, and what is saved predicts the same."""
+    settings = {"max_steps": 2, "learning_rate": 1e-2, "save_strategy": "no", "logging_steps": 1}
+    trainer = bench.trainer(case, "run", **settings, per_device_train_batch_size=2)
+    before = flat_weights(trainer.model)
+    trainer.train()
+    assert not torch.equal(flat_weights(trainer.model), before)
+    trainer.save_model(str(bench.folder / "saved"))
+    assert torch.equal(_logits(from_pretrained(bench.folder / "saved")), _logits(trainer.model))
 
 
 def _lambda_u(case: Case, bench: Bench) -> None:
@@ -214,6 +225,7 @@ CHECKS: dict[str, Callable[[Case, Bench], None]] = {
     "ranks": _ranks,
     "resume": _resume,
     "lora": _lora,
+    "architecture": _architecture,
     "lambda_u": _lambda_u,
     "lambda_tiny": _lambda_tiny,
     "card": _card,

@@ -148,7 +148,7 @@ class ComposedView(View):
 
     Args:
         view (`str`): Steps with `+` between them.
-        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): The tokenizer; `texts` needs none.
         seed (`int`): Random seed of the run.
         stream (`str`): Name of the random stream, such as `"strong"`.
         max_length (`int`, defaults to 128): Largest number of tokens of a row.
@@ -161,16 +161,17 @@ class ComposedView(View):
     """
 
     def __init__(
-        self, view: str, tokenizer: PreTrainedTokenizerBase, *, seed: int, stream: str, max_length: int = 128
+        self, view: str, tokenizer: PreTrainedTokenizerBase | None, *, seed: int, stream: str, max_length: int = 128
     ):
         self.steps = parse_view(view)
-        self.name, self.tokenizer, self.seed, self.stream = view, tokenizer, seed, stream
+        self.name, self.seed, self.stream = view, seed, stream
+        self.tokenizer: Any = tokenizer
         self.max_length = max_length
         self.text_steps = [step for step in self.steps if step.level in ("source", "text")]
         self.token_steps = [step for step in self.steps if step.level == "tokens"]
         self.noise_steps = [step for step in self.steps if step.level == "embedding" and step.name != "adversarial"]
         self.functions = {step: _user_function(step) for step in self.text_steps}
-        self._special = np.array(sorted(tokenizer.all_special_ids))
+        self._special = np.array([] if tokenizer is None else sorted(tokenizer.all_special_ids))
 
     def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         """Returns padded tensors `[B, L]`, `row` `[B]`, and where there is noise on embeddings its columns `[B]`."""
