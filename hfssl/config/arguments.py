@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 TRACKERS = ("trackio", "tensorboard", "wandb")
+OWN_COLUMNS = ("text", "text_pair", "label", "labels", "hidden_label", "group", "id", "truncated", "input_ids")
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -141,6 +142,10 @@ class DataArguments(_Checked):
         },
     )
     id_column: str | None = field(default=None, metadata={"help": "Column with a unique id of each row."})
+    view_columns: str | None = field(
+        default=None,
+        metadata={"help": "Columns, with commas between them, whose texts views use (`strong_view: column=NAME`)."},
+    )
     labels_per_class: int | None = field(
         default=None,
         metadata={
@@ -161,7 +166,13 @@ class DataArguments(_Checked):
             if column in used and "group_column" not in (name, used[column]):
                 found.append(f"{used[column]} and {name} both name the column '{column}'; give each its own.")
             used.setdefault(column, name)
+        for column in sorted({*used, *OWN_COLUMNS} & set(self.view_column_names())):
+            found.append(f"view_columns: '{column}' has another use; give the column of a view a name of its own.")
         return found
+
+    def view_column_names(self) -> list[str]:
+        """Returns the names in `view_columns`."""
+        return [name.strip() for name in (self.view_columns or "").split(",") if name.strip()]
 
 
 @dataclass
