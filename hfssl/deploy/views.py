@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from hfssl.data.tables import read_rows
 from hfssl.data.tokenization import encode_texts
 from hfssl.data.views.compose import ComposedView, parse_view, view_columns
-from hfssl.errors import DataError
+from hfssl.errors import ConfigurationError, DataError
 from hfssl.models.backbones import load_tokenizer
 
 __all__ = ["shown_views", "view_rows"]
@@ -54,6 +54,8 @@ def view_rows(
         >>> len(shown), sorted(shown[0])
         (2, ['text', 'typos:0.3', 'word_swap'])
     """
+    if any(step.name == "infill" for view in views for step in parse_view(view)):
+        raise ConfigurationError("views: 'infill' is made before training and cannot be shown; leave it out.")
     tokens = any(step.level == "tokens" for view in views for step in parse_view(view))
     if tokens and backbone is None:
         raise DataError("Expected a backbone for a view of tokens, got none: name one with --backbone (backbone=).")

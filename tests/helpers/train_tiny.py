@@ -85,7 +85,7 @@ def make_trainer(
     defaults = {"max_steps": 8, "save_steps": 3, "logging_steps": 2, "per_device_train_batch_size": 4, "seed": 7}
     # With the papers' values a tiny model of random weights would accept no row, and eight steps move no average.
     small = {"confidence_threshold": 0.334, "ema_momentum": 0.5, "relative_threshold": 1.0, "fairness_weight": 1.0}
-    small |= {"dash_gamma": 1.01, "label_warmup": 0.0, "ramp_up": 0.0, "n_sigma": 100.0}
+    small |= {"dash_gamma": 1.01, "label_warmup": 0.0, "ramp_up": 0.0, "n_sigma": 300.0}
     names = (
         {entry.name for entry in fields(row.config_class)} if issubclass(row.config_class, ConsistencyConfig) else ()
     )
@@ -100,8 +100,10 @@ def make_trainer(
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         model.config.attention_probs_dropout_prob = 0.0
-    if names and "lambda_u" not in settings:  # what is compared with supervised training begins with its head
-        spread_head(model, load_tokenizer(backbone))
+    tokenizer = load_tokenizer(backbone)
+    # What is compared with supervised training begins with its head; that of a decoder gets a vector for each token.
+    if names and "lambda_u" not in settings and tokenizer.padding_side == "right":
+        spread_head(model, tokenizer)
     adapter = {"dropout": 0.1 if dropout else 0.0, "task": "masked_lm" if masked else "sequence_classification"}
     # The texts come with the columns that a driver adds; trainers that learn from texts alone leave them out.
     pool = make_pool(30, columns) if "labeled" in row.streams else make_dataset(40, labels=False)
@@ -111,7 +113,7 @@ def make_trainer(
         train_dataset=make_dataset(11, labels=True, columns=columns) if "labeled" in row.streams else None,
         unlabeled_dataset=pool if "unlabeled" in row.streams else None,
         eval_dataset=eval_dataset,
-        processing_class=load_tokenizer(backbone),
+        processing_class=tokenizer,
         peft_config=build_lora_config(model, r=2, alpha=4, **adapter) if lora else None,
     )
 
@@ -123,7 +125,8 @@ def spread_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
     with torch.no_grad():
         logits = torch.as_tensor(inputs) @ layer.weight.T
         layer.weight *= 20
-        layer.bias.copy_(-20 * logits.mean(0))
+        if layer.bias is not None:
+            layer.bias.copy_(-20 * logits.mean(0))
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -23,7 +23,17 @@ from hfssl.data.views.tokens import TOKEN_VIEWS
 from hfssl.errors import ConfigurationError, DataError, near_matches
 from hfssl.runtime.seeding import derive_seed, numpy_generator
 
-__all__ = ["EMBEDDING_VIEWS", "FUNCTIONS", "ComposedView", "ViewStep", "parse_view", "view_columns", "view_problems"]
+__all__ = [
+    "EMBEDDING_VIEWS",
+    "FUNCTIONS",
+    "ComposedView",
+    "ViewStep",
+    "infill_column",
+    "infill_models",
+    "parse_view",
+    "view_columns",
+    "view_problems",
+]
 
 EMBEDDING_VIEWS = {"gaussian_noise": 0.1, "feature_cutoff": 0.1, "adversarial": 1.0}
 """Name -> default amount: standard deviation over the RMS of a token's embedding, share of the dimensions, and length
@@ -43,10 +53,10 @@ class ViewStep:
 
     Args:
         name (`str`): Name of the step: a key of `TEXT_VIEWS`, `TOKEN_VIEWS`, `EMBEDDING_VIEWS` or `FUNCTIONS`, or
-            `"column"` or `"function"`.
+            `"column"`, `"infill"` or `"function"`.
         level (`str`): `"source"`, `"text"`, `"tokens"` or `"embedding"`.
         amount (`float`, defaults to 0.0): Share, rate or standard deviation.
-        value (`str`, defaults to `""`): Column of `"column"`, import path of `"function"`.
+        value (`str`, defaults to `""`): Column of `"column"`, model of `"infill"`, import path of `"function"`.
     """
 
     name: str
@@ -85,9 +95,11 @@ def parse_view(text: str) -> list[ViewStep]:
 def _step(part: str, view: str) -> ViewStep:
     name, given, value = part.partition("=")
     if given:
-        if name not in ("column", "function") or not value:
-            raise ConfigurationError(f"view '{view}': expected column=NAME or function=MODULE:NAME, got '{part}'.")
-        return ViewStep(name, "source" if name == "column" else "text", value=value)
+        if name not in ("column", "function", "infill") or not value:
+            raise ConfigurationError(
+                f"view '{view}': expected column=NAME, infill=MODEL or function=MODULE:NAME, got '{part}'."
+            )
+        return ViewStep(name, "text" if name == "function" else "source", value=value)
     name, given, amount = part.partition(":")
     known: dict[str, tuple[str, float]] = {
         **{key: ("text", default) for key, (_, default) in TEXT_VIEWS.items()},
@@ -98,7 +110,8 @@ def _step(part: str, view: str) -> ViewStep:
     if name not in known:
         hint = near_matches(name, [*known, "dropout"])
         raise ConfigurationError(
-            f"view '{view}': expected steps among dropout, {', '.join(known)}, column=NAME, function=MODULE:NAME; got "
+            f"view '{view}': expected steps among dropout, {', '.join(known)}, column=NAME, infill=MODEL, "
+            "function=MODULE:NAME; got "
             f"'{part}'.{hint}"
         )
     level, default = known[name]
@@ -139,6 +152,21 @@ def view_columns(*views: str) -> list[str]:
         ['text_weak', 'text_strong']
     """
     return list(dict.fromkeys(step.value for view in views for step in parse_view(view) if step.name == "column"))
+
+
+def infill_column(model: str) -> str:
+    """Returns the name of the column that holds the texts which a masked language model has filled."""
+    return f"infill={model}"
+
+
+def infill_models(*views: str) -> list[str]:
+    """Returns the masked language models that views name, in order.
+
+    Example:
+        >>> infill_models("infill=bert-base-uncased+typos", "dropout")
+        ['bert-base-uncased']
+    """
+    return list(dict.fromkeys(step.value for view in views for step in parse_view(view) if step.name == "infill"))
 
 
 class ComposedView(View):
@@ -205,8 +233,8 @@ class ComposedView(View):
         for row, generator in zip(rows, generators, strict=True):
             texts = [row["text"], *([row["text_pair"]] if row.get("text_pair") is not None else [])]
             for step in self.text_steps:
-                if step.name == "column":
-                    texts[0] = row[step.value]
+                if step.level == "source":
+                    texts[0] = row[step.value if step.name == "column" else infill_column(step.value)]
                 else:
                     texts = [self._apply(step, text, generator, row["row"]) for text in texts]
             changed.append(tuple(texts))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hfssl.data.tokenization import tokenize_dataset
-from hfssl.data.views.compose import parse_view, view_columns
+from hfssl.data.views.compose import infill_column, infill_models, parse_view, view_columns
 from hfssl.errors import ConfigurationError, DataError
+from hfssl.inference.infill import infilled_texts
 from hfssl.methods.consistency.base import ConsistencyObjective
 from hfssl.methods.consistency.config import ConsistencyConfig
 from hfssl.methods.supervised import SupervisedTrainer
@@ -20,6 +23,9 @@ from hfssl.training.config import SSLConfig
 __all__ = ["ConsistencyTrainer"]
 
 logger = logging.get_logger(__name__)
+
+INFILL_RATE = 0.15
+"""Share of the tokens that a masked language model replaces (`infill=MODEL`)."""
 
 
 class ConsistencyTrainer(SupervisedTrainer):
@@ -40,6 +46,17 @@ class ConsistencyTrainer(SupervisedTrainer):
         if "label" in dataset.column_names or "labels" in dataset.column_names:
             return super().prepare_dataset(dataset, tokenizer, args)
         return tokenize_dataset(dataset, tokenizer, args.max_length)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Fills the pool's texts first where a view names a masked language model; see `hfssl.inference.infill`."""
+        args, pool = self.args, self.unlabeled_dataset
+        models = infill_models(args.weak_view, args.strong_view) if pool is not None and args.lambda_u > 0 else []
+        for model in models:
+            if infill_column(model) not in pool.column_names:
+                options = {"rate": INFILL_RATE, "seed": args.seed, "max_length": args.max_length}
+                texts = infilled_texts(pool["text"][:], model, Path(args.output_dir) / "infill", **options)
+                pool = self.unlabeled_dataset = pool.add_column(infill_column(model), texts)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def before_training(self) -> None:
         """Initialises the head, and finds the neighbours of the graph term with the encoder as it is now."""
@@ -95,7 +112,11 @@ class ConsistencyTrainer(SupervisedTrainer):
     def _need_texts(self, pool: Dataset) -> None:
         """Raises `DataError` if a view changes texts and the pool holds tokens only."""
         for option in ("weak_view", "strong_view"):
-            steps = [step.name for step in parse_view(getattr(self.args, option)) if step.level == "text"]
+            steps = [
+                step.name
+                for step in parse_view(getattr(self.args, option))
+                if step.level == "text" or step.name == "infill"
+            ]
             if steps and "text" not in pool.column_names:
                 raise DataError(
                     f"Expected the column 'text' in the unlabeled rows for the step '{steps[0]}' of {option}, found "

@@ -9,12 +9,14 @@ import logging
 import pytest
 import torch
 from datasets import Dataset
+from transformers import BertForMaskedLM
 
 from hfssl.cli.commands.train import main as train_command
-from hfssl.errors import ConfigurationError, DataError
+from hfssl.errors import ConfigurationError, DataError, ModelError
 from hfssl.methods.consistency.fixmatch import FixMatchConfig, FixMatchTrainer
 from hfssl.models.backbones import load_tokenizer
 from hfssl.models.loading import load_classifier
+from tests.helpers.encoders import tiny_bert_config
 from tests.helpers.train_tiny import make_dataset, weights_digest
 
 
@@ -131,6 +133,24 @@ def test_the_graph_term_uses_the_neighbours_of_the_frozen_encoder(make):
     assert all("loss/graph" in log for log in trainer.state.log_history if "loss" in log)
     state = trainer.objective.state_dict()
     assert torch.equal(state["graph"]["table"], table)
+
+
+def test_spans_are_filled_once_by_a_masked_language_model(make, tmp_path, tiny_backbone):
+    tokenizer = load_tokenizer(tiny_backbone)
+    with torch.random.fork_rng():
+        BertForMaskedLM(tiny_bert_config(len(tokenizer))).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    trainer = make(POOL, strong_view=f"infill={tmp_path / 'lm'}+token_cutoff")
+    trainer.train()
+    filled = trainer.unlabeled_dataset[f"infill={tmp_path / 'lm'}"]
+    assert all(text.strip() for text in filled)
+    assert sum(text != own for text, own in zip(filled, POOL["text"], strict=True)) > 6
+    (kept,) = (tmp_path / "infill").glob("*.json")
+    before = kept.stat().st_mtime_ns
+    make(POOL, strong_view=f"infill={tmp_path / 'lm'}").train()
+    assert kept.stat().st_mtime_ns == before
+    with pytest.raises(ModelError, match="Expected a masked-language head in .* found none"):
+        make(POOL, strong_view=f"infill={tiny_backbone}").train()
 
 
 def test_warm_restarts_go_with_a_method(make):
