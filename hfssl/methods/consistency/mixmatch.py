@@ -42,13 +42,6 @@ class MixMatchObjective(ConsistencyObjective):
     student_views: ClassVar[tuple[str, ...]] = ("weak", "strong")
     changes_labeled_loss: ClassVar[bool] = True
 
-    def loss(
-        self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch] | None, step: int
-    ) -> dict[str, Tensor]:
-        """Notes the step's mixture, which both losses use."""
-        self._targets = self._share = self._partners = None
-        return super().loss(model, labeled, unlabeled, step)
-
     def forward(
         self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch], step: int
     ) -> dict[str, Tensor]:
@@ -71,8 +64,6 @@ class MixMatchObjective(ConsistencyObjective):
 
     def labeled_loss(self, logits: Tensor, labeled: Batch, step: int) -> Tensor:
         """Returns the cross-entropy of the mixed labeled rows with their mixed targets."""
-        if self._targets is None:
-            return super().labeled_loss(logits, labeled, step)
         return self.task.loss(self.adjusted(self.units(logits, labeled)), self._targets[0])
 
     def unlabeled_loss(

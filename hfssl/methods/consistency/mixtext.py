@@ -50,10 +50,10 @@ class MixTextObjective(ConsistencyObjective):
         self, model: nn.Module, labeled: Batch, unlabeled: Mapping[str, Batch], step: int
     ) -> dict[str, Tensor]:
         """Returns the outputs of the mixed rows, in one pass after the guess."""
-        names = ("labeled", "weak", "strong")
+        names: tuple[str, ...] = ("labeled", "weak", "strong")
         with torch.no_grad():
             views = joint_logits(model, unlabeled["weak"], unlabeled["strong"])
-            guess = sharpen(sum(map(self.probs, views)) / 2, self.args.sharpen_temperature)
+            guess = sharpen((self.probs(views[0]) + self.probs(views[1])) / 2, self.args.sharpen_temperature)
             known = self.task.soft_targets(labeled["labels"], guess.shape[-1]).to(guess)
             targets = torch.cat([known, guess, guess])
         rows, sizes = joined_rows(model, labeled, unlabeled["weak"], unlabeled["strong"])
@@ -65,7 +65,7 @@ class MixTextObjective(ConsistencyObjective):
             outputs = noisy_logits(model, rows)
         mixed = share * targets + (1 - share) * targets[self.unit_numbers(partners, len(targets))]
         self._targets = mixed.split([len(known), len(guess), len(guess)])
-        logits = dict(zip(names, outputs.split(sizes), strict=True))
+        logits: dict[str, Tensor] = dict(zip(names, outputs.split(sizes), strict=True))
         if NEIGHBOR in unlabeled:
             logits[NEIGHBOR] = joint_logits(model, unlabeled[NEIGHBOR])[0]
         return logits

@@ -64,7 +64,7 @@ class MultiHeadObjective(ConsistencyObjective):
     def extra_modules(self, model: nn.Module) -> Mapping[str, nn.Module]:
         """Returns the heads after the first one."""
         config = transformers_model(model).config
-        size, outputs = config.get_text_config().hidden_size, config.num_labels
+        size, outputs = config.get_text_config().hidden_size, int(config.num_labels or 0)
         return {"heads": nn.ModuleList(nn.Linear(size, outputs) for _ in range(self.args.num_heads - 1))}
 
     def forward(
