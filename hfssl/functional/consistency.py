@@ -95,8 +95,8 @@ def flexmatch_thresholds(counts: Tensor, unused: Tensor, threshold: float) -> Te
         threshold (`float`): Threshold of a class that is learned best.
 
     Example:
-        >>> flexmatch_thresholds(torch.tensor([4.0, 2.0]), torch.tensor(1.0), 0.9).tolist()
-        [0.8999999761581421, 0.30000001192092896]
+        >>> [round(x, 3) for x in flexmatch_thresholds(torch.tensor([4.0, 2.0]), torch.tensor(1.0), 0.9).tolist()]
+        [0.9, 0.3]
     """
     beta = counts / torch.maximum(counts.max(), unused).clamp(min=1)
     return threshold * beta / (2 - beta)

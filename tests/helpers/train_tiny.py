@@ -101,8 +101,8 @@ def make_trainer(
                 module.p = 0.0
         model.config.attention_probs_dropout_prob = 0.0
     tokenizer = load_tokenizer(backbone)
-    # What is compared with supervised training begins with its head; that of a decoder gets a vector for each token.
-    if names and "lambda_u" not in settings and tokenizer.padding_side == "right":
+    # What is compared with supervised training begins with its head; other architectures are only trained.
+    if names and "lambda_u" not in settings and model.config.model_type == "bert":
         spread_head(model, tokenizer)
     adapter = {"dropout": 0.1 if dropout else 0.0, "task": "masked_lm" if masked else "sequence_classification"}
     # The texts come with the columns that a driver adds; trainers that learn from texts alone leave them out.

@@ -25,7 +25,7 @@ def token_cutoff(free: np.ndarray, generator: np.random.Generator, rate: float =
 
     Example:
         >>> token_cutoff(np.arange(1, 11), np.random.default_rng(0), 0.2).tolist()
-        [3, 7]
+        [5, 7]
     """
     count = _count(len(free), rate, generator)
     return np.sort(free[generator.permutation(len(free))[:count]])
