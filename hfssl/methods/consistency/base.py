@@ -163,11 +163,11 @@ class ConsistencyObjective(Objective):
 
     def units(self, logits: Tensor, batch: Batch) -> Tensor:
         """Returns the logits of units, `[M, K]`, for a model's outputs `[B, ...]`."""
-        return self.task.units(logits, batch).logits
+        return self.task.units(_full_precision(logits), batch).logits
 
     def probs(self, logits: Tensor) -> Tensor:
         """Returns the probabilities of units, `[M, K]`, for a model's outputs `[B, ...]`."""
-        return self.task.unit_probs(logits)
+        return self.task.unit_probs(_full_precision(logits))
 
     def adjusted(self, units: Tensor) -> Tensor:
         """Returns the logits of units as the losses see them: + tau log prior with `logit_adjustment`.
@@ -235,6 +235,11 @@ class ConsistencyObjective(Objective):
     def describe(self) -> dict[str, Any]:
         shown = ("lambda_u", "weak_view", "strong_view")
         return super().describe() | {name: getattr(self.args, name) for name in shown}
+
+
+def _full_precision(logits: Tensor) -> Tensor:
+    """Returns logits in float32 if a model in bf16 or fp16 made them: 0.95 and 0.9515 are one number in bf16."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def _check_views(unlabeled: Mapping[str, Batch]) -> None:
