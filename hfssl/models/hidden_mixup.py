@@ -1,4 +1,7 @@
-"""Mixes hidden states of rows at one layer (TMix, Chen et al. 2020, equations 2 to 4)."""
+"""Mixes hidden states of rows at one layer.
+
+This is TMix (Chen et al. 2020, equations 2 to 4).
+"""
 
 from __future__ import annotations
 

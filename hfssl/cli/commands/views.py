@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hfssl.cli.command import Command
-from hfssl.config.parsing import dataclass_parser, parse
 from hfssl.config.arguments import ViewsArguments
+from hfssl.config.parsing import dataclass_parser, parse
 
 __all__ = ["COMMAND"]
 
