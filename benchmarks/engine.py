@@ -2,6 +2,7 @@
 
     python benchmarks/engine.py                  # writes benchmarks/results/engine.json and prints the tables
     python benchmarks/engine.py --steps 12 --repeats 1 --no-save
+    python benchmarks/engine.py --objective fixmatch       # a consistency method against a hand-written loop
 
 Both sides run the same rows in the same batches, alternating in one process; only ratios are meant to be compared. The
 model has MiniLM's shape (6 layers, 384 wide, 22.7M parameters) and random weights: speed does not depend on them.
@@ -21,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from consistency_engine import measure
+from consistency_engine import show as show_consistency
 from datasets import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
@@ -89,6 +92,11 @@ def make_config() -> BertConfig:
     return BertConfig(
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, num_labels=4
     )
+
+
+def _classifier() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return BertForSequenceClassification(make_config())
 
 
 class Side:
@@ -303,8 +311,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="optimizer steps a run")
     parser.add_argument("--repeats", type=int, default=3, help="pairs of runs")
     parser.add_argument("--no-save", action="store_true", help="do not write benchmarks/results/engine.json")
+    parser.add_argument("--objective", help="a consistency method, against a hand-written loop: fixmatch")
     options = parser.parse_args()
     logging.set_verbosity_error()
+    if options.objective:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer = make_tokenizer(Path(folder))
+            row = measure(
+                options.objective, make_texts(4000), tokenizer, _classifier, StepTimes, options.steps, options.repeats
+            )
+        show_consistency(options.objective, row)
+        return
     results = run(options.steps, options.repeats)
     show(results)
     if not options.no_save:

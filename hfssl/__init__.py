@@ -10,22 +10,52 @@ __version__ = "0.1.0.dev0"
 # Public name -> its module. Names are imported on first use (PEP 562), so that `import hfssl` and `hfssl --help` do
 # not wait for torch.
 _PUBLIC = {
+    "AdaMatchConfig": "hfssl.methods.consistency.adamatch",
+    "AdaMatchTrainer": "hfssl.methods.consistency.adamatch",
     "ContrastiveConfig": "hfssl.methods.contrastive",
     "ContrastiveTrainer": "hfssl.methods.contrastive",
+    "DashConfig": "hfssl.methods.consistency.dash",
+    "DashTrainer": "hfssl.methods.consistency.dash",
     "FitResult": "hfssl.pipeline.fit",
+    "FixMatchConfig": "hfssl.methods.consistency.fixmatch",
+    "FixMatchTrainer": "hfssl.methods.consistency.fixmatch",
+    "FlexMatchConfig": "hfssl.methods.consistency.flexmatch",
+    "FlexMatchTrainer": "hfssl.methods.consistency.flexmatch",
+    "FreeMatchConfig": "hfssl.methods.consistency.freematch",
+    "FreeMatchTrainer": "hfssl.methods.consistency.freematch",
     "MaskedSpanConfig": "hfssl.methods.pretext.masked_span",
     "MaskedSpanTrainer": "hfssl.methods.pretext.masked_span",
+    "MeanTeacherConfig": "hfssl.methods.consistency.mean_teacher",
+    "MeanTeacherTrainer": "hfssl.methods.consistency.mean_teacher",
+    "MixMatchConfig": "hfssl.methods.consistency.mixmatch",
+    "MixMatchTrainer": "hfssl.methods.consistency.mixmatch",
+    "MixTextConfig": "hfssl.methods.consistency.mixtext",
+    "MixTextTrainer": "hfssl.methods.consistency.mixtext",
+    "MultiHeadConfig": "hfssl.methods.consistency.multi_head",
+    "MultiHeadTrainer": "hfssl.methods.consistency.multi_head",
+    "PiModelConfig": "hfssl.methods.consistency.pi_model",
+    "PiModelTrainer": "hfssl.methods.consistency.pi_model",
+    "PseudoLabelConfig": "hfssl.methods.consistency.pseudo_label",
+    "PseudoLabelTrainer": "hfssl.methods.consistency.pseudo_label",
     "SSLConfig": "hfssl.training.config",
     "SSLTrainer": "hfssl.training.trainer",
     "SelfTraining": "hfssl.methods.self_training.rounds",
     "SelfTrainingConfig": "hfssl.methods.self_training.config",
     "SelfTrainingTrainer": "hfssl.methods.self_training.student",
+    "SoftMatchConfig": "hfssl.methods.consistency.softmatch",
+    "SoftMatchTrainer": "hfssl.methods.consistency.softmatch",
     "SupervisedConfig": "hfssl.methods.supervised",
     "SupervisedTrainer": "hfssl.methods.supervised",
+    "TemporalEnsemblingConfig": "hfssl.methods.consistency.temporal_ensembling",
+    "TemporalEnsemblingTrainer": "hfssl.methods.consistency.temporal_ensembling",
+    "UDAConfig": "hfssl.methods.consistency.uda",
+    "UDATrainer": "hfssl.methods.consistency.uda",
+    "VATConfig": "hfssl.methods.consistency.vat",
+    "VATTrainer": "hfssl.methods.consistency.vat",
     "audit": "hfssl.data.audit",
     "build_lora_config": "hfssl.models.adapters",
-    "few_label_splits": "hfssl.data.splits",
     "export_onnx": "hfssl.deploy.onnx_export",
+    "few_label_splits": "hfssl.data.splits",
     "fit": "hfssl.pipeline.fit",
     "from_pretrained": "hfssl.models.auto",
     "load_classifier": "hfssl.models.loading",
@@ -37,18 +67,48 @@ _PUBLIC = {
 
 # Literal list for type checkers; a test compares it with `_PUBLIC`.
 __all__ = [
+    "AdaMatchConfig",
+    "AdaMatchTrainer",
     "ContrastiveConfig",
     "ContrastiveTrainer",
+    "DashConfig",
+    "DashTrainer",
     "FitResult",
+    "FixMatchConfig",
+    "FixMatchTrainer",
+    "FlexMatchConfig",
+    "FlexMatchTrainer",
+    "FreeMatchConfig",
+    "FreeMatchTrainer",
     "MaskedSpanConfig",
     "MaskedSpanTrainer",
+    "MeanTeacherConfig",
+    "MeanTeacherTrainer",
+    "MixMatchConfig",
+    "MixMatchTrainer",
+    "MixTextConfig",
+    "MixTextTrainer",
+    "MultiHeadConfig",
+    "MultiHeadTrainer",
+    "PiModelConfig",
+    "PiModelTrainer",
+    "PseudoLabelConfig",
+    "PseudoLabelTrainer",
     "SSLConfig",
     "SSLTrainer",
     "SelfTraining",
     "SelfTrainingConfig",
     "SelfTrainingTrainer",
+    "SoftMatchConfig",
+    "SoftMatchTrainer",
     "SupervisedConfig",
     "SupervisedTrainer",
+    "TemporalEnsemblingConfig",
+    "TemporalEnsemblingTrainer",
+    "UDAConfig",
+    "UDATrainer",
+    "VATConfig",
+    "VATTrainer",
     "__version__",
     "audit",
     "build_lora_config",
@@ -69,6 +129,21 @@ if TYPE_CHECKING:  # imports for editors and type checkers
     from hfssl.data.splits import few_label_splits
     from hfssl.deploy.onnx_export import export_onnx
     from hfssl.deploy.push import push
+    from hfssl.methods.consistency.adamatch import AdaMatchConfig, AdaMatchTrainer
+    from hfssl.methods.consistency.dash import DashConfig, DashTrainer
+    from hfssl.methods.consistency.fixmatch import FixMatchConfig, FixMatchTrainer
+    from hfssl.methods.consistency.flexmatch import FlexMatchConfig, FlexMatchTrainer
+    from hfssl.methods.consistency.freematch import FreeMatchConfig, FreeMatchTrainer
+    from hfssl.methods.consistency.mean_teacher import MeanTeacherConfig, MeanTeacherTrainer
+    from hfssl.methods.consistency.mixmatch import MixMatchConfig, MixMatchTrainer
+    from hfssl.methods.consistency.mixtext import MixTextConfig, MixTextTrainer
+    from hfssl.methods.consistency.multi_head import MultiHeadConfig, MultiHeadTrainer
+    from hfssl.methods.consistency.pi_model import PiModelConfig, PiModelTrainer
+    from hfssl.methods.consistency.pseudo_label import PseudoLabelConfig, PseudoLabelTrainer
+    from hfssl.methods.consistency.softmatch import SoftMatchConfig, SoftMatchTrainer
+    from hfssl.methods.consistency.temporal_ensembling import TemporalEnsemblingConfig, TemporalEnsemblingTrainer
+    from hfssl.methods.consistency.uda import UDAConfig, UDATrainer
+    from hfssl.methods.consistency.vat import VATConfig, VATTrainer
     from hfssl.methods.contrastive import ContrastiveConfig, ContrastiveTrainer
     from hfssl.methods.pretext.masked_span import MaskedSpanConfig, MaskedSpanTrainer
     from hfssl.methods.self_training.config import SelfTrainingConfig

@@ -232,11 +232,12 @@ class _Run:
         aside.
         """
         streams, datasets = self.method.streams, {}
+        views = self.recipe.data.view_column_names()
         if "labeled" in streams:
             datasets["train_dataset"] = self.tokens["labeled"]
         if "unlabeled" in streams:
             names = ["unlabeled"] if "labeled" in streams else ["labeled", "unlabeled"]
-            datasets["unlabeled_dataset"] = concatenate_datasets([_texts(self.splits[name]) for name in names])
+            datasets["unlabeled_dataset"] = concatenate_datasets([_texts(self.splits[name], views) for name in names])
         held_out = None
         if self.method.product == "classifier":
             held_out = self.tokens["validation"]
@@ -278,9 +279,10 @@ class _Run:
         return metrics
 
 
-def _texts(dataset: Dataset) -> Dataset:
-    """Returns the raw text alone: neither labels nor hidden labels reach the trainer."""
-    return dataset.remove_columns([name for name in dataset.column_names if name not in ("text", "text_pair")])
+def _texts(dataset: Dataset, views: Sequence[str] = ()) -> Dataset:
+    """Returns the raw texts alone, with those of views: neither labels nor hidden labels reach the trainer."""
+    kept = ("text", "text_pair", *views)
+    return dataset.remove_columns([name for name in dataset.column_names if name not in kept])
 
 
 def _losses(history: list[dict[str, float]], *streams: str) -> dict[str, dict[str, float]]:

@@ -23,10 +23,12 @@ __all__ = [
     "ModelArguments",
     "PredictArguments",
     "PushArguments",
+    "ViewsArguments",
     "missing_trackers",
 ]
 
 TRACKERS = ("trackio", "tensorboard", "wandb")
+OWN_COLUMNS = ("text", "text_pair", "label", "labels", "hidden_label", "group", "id", "truncated", "input_ids")
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -140,6 +142,10 @@ class DataArguments(_Checked):
         },
     )
     id_column: str | None = field(default=None, metadata={"help": "Column with a unique id of each row."})
+    view_columns: str | None = field(
+        default=None,
+        metadata={"help": "Columns, with commas between them, whose texts views use (`strong_view: column=NAME`)."},
+    )
     labels_per_class: int | None = field(
         default=None,
         metadata={
@@ -160,7 +166,13 @@ class DataArguments(_Checked):
             if column in used and "group_column" not in (name, used[column]):
                 found.append(f"{used[column]} and {name} both name the column '{column}'; give each its own.")
             used.setdefault(column, name)
+        for column in sorted({*used, *OWN_COLUMNS} & set(self.view_column_names())):
+            found.append(f"view_columns: '{column}' has another use; give the column of a view a name of its own.")
         return found
+
+    def view_column_names(self) -> list[str]:
+        """Returns the names in `view_columns`."""
+        return [name.strip() for name in (self.view_columns or "").split(",") if name.strip()]
 
 
 @dataclass
@@ -520,3 +532,27 @@ class EvaluateArguments(_Checked):
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
             found.append(f"min_accuracy must be at least 0 and at most 1, got {self.min_accuracy}.")
         return found
+
+
+@dataclass
+class ViewsArguments(_Checked):
+    """The views"""
+
+    input: str = field(metadata={"metavar": "TABLE", "help": "Table with texts: CSV, TSV, JSONL or Parquet."})
+    views: str = field(
+        default="typos+word_drop, word_swap, casing",
+        metadata={
+            "help": "Views with commas between them, each a list of steps joined by '+', such as "
+            "'word_drop:0.1+token_cutoff'."
+        },
+    )
+    text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
+    rows: int = field(default=10, metadata={"help": "Number of rows that are shown."})
+    backbone: str | None = field(
+        default=None, metadata={"help": "Backbone whose tokens 'token_cutoff' and 'span_cutoff' hide."}
+    )
+    seed: int = field(default=0, metadata={"help": "Random seed of the views."})
+
+    def problems(self) -> list[str]:
+        """Returns the problems of the base class, and those of this class's values."""
+        return super().problems() + self._at_least(1, "rows")

@@ -145,6 +145,156 @@ METHODS: dict[str, Method] = {
         streams=("labeled", "unlabeled"),
         driver="hfssl.methods.self_training.driver:train_rounds",
     ),
+    "pseudo_label": Method(
+        summary="confident predictions are labels of their own rows",
+        config="hfssl.methods.consistency.pseudo_label:PseudoLabelConfig",
+        trainer="hfssl.methods.consistency.pseudo_label:PseudoLabelTrainer",
+        paper="Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method (Lee 2013), equations 14 to 16",
+        streams=("labeled", "unlabeled"),
+    ),
+    "pi_model": Method(
+        summary="two noisy predictions for a row must agree",
+        config="hfssl.methods.consistency.pi_model:PiModelConfig",
+        trainer="hfssl.methods.consistency.pi_model:PiModelTrainer",
+        paper="Temporal Ensembling for Semi-Supervised Learning (Laine & Aila 2017), algorithm 1",
+        streams=("labeled", "unlabeled"),
+    ),
+    "temporal_ensembling": Method(
+        summary="predictions must agree with the average of earlier ones",
+        config="hfssl.methods.consistency.temporal_ensembling:TemporalEnsemblingConfig",
+        trainer="hfssl.methods.consistency.temporal_ensembling:TemporalEnsemblingTrainer",
+        paper="Temporal Ensembling for Semi-Supervised Learning (Laine & Aila 2017), algorithm 2",
+        streams=("labeled", "unlabeled"),
+    ),
+    "mean_teacher": Method(
+        summary="predictions must agree with those of averaged weights",
+        config="hfssl.methods.consistency.mean_teacher:MeanTeacherConfig",
+        trainer="hfssl.methods.consistency.mean_teacher:MeanTeacherTrainer",
+        paper="Mean teachers are better role models (Tarvainen & Valpola 2017), section 2",
+        streams=("labeled", "unlabeled"),
+    ),
+    "vat": Method(
+        summary="predictions must not change under adversarial noise on embeddings",
+        config="hfssl.methods.consistency.vat:VATConfig",
+        trainer="hfssl.methods.consistency.vat:VATTrainer",
+        paper=(
+            "Virtual Adversarial Training (Miyato et al. 2018), equations 5 to 8; on embeddings as Miyato et al. 2017"
+        ),
+        streams=("labeled", "unlabeled"),
+    ),
+    "uda": Method(
+        summary="sharpened targets of the weak view, annealed labels",
+        config="hfssl.methods.consistency.uda:UDAConfig",
+        trainer="hfssl.methods.consistency.uda:UDATrainer",
+        paper=(
+            "Unsupervised Data Augmentation for Consistency Training (Xie et al. 2020), equation 1, section 3.1, "
+            "appendix A"
+        ),
+        streams=("labeled", "unlabeled"),
+        opt_outs={
+            "changes_labeled_loss": "training-signal annealing leaves out labeled rows",
+            "no_exact_accumulation": "the labeled loss is divided by the rows that annealing left in a batch",
+        },
+    ),
+    "mixmatch": Method(
+        summary="guessed labels, mixup of labeled and unlabeled rows",
+        config="hfssl.methods.consistency.mixmatch:MixMatchConfig",
+        trainer="hfssl.methods.consistency.mixmatch:MixMatchTrainer",
+        paper="MixMatch: A Holistic Approach to Semi-Supervised Learning (Berthelot et al. 2019), equations 2 to 14",
+        streams=("labeled", "unlabeled"),
+        opt_outs={
+            "changes_labeled_loss": "labeled rows are mixed with others",
+            "couples_rows": "rows of a batch are mixed with each other",
+            "no_exact_accumulation": "rows of a batch are mixed with each other",
+        },
+    ),
+    "mixtext": Method(
+        summary="mixup of hidden states of labeled and unlabeled rows",
+        config="hfssl.methods.consistency.mixtext:MixTextConfig",
+        trainer="hfssl.methods.consistency.mixtext:MixTextTrainer",
+        paper="MixText: Linguistically-Informed Interpolation of Hidden Space (Chen et al. 2020), equations 2 to 9",
+        streams=("labeled", "unlabeled"),
+        opt_outs={
+            "changes_labeled_loss": "labeled rows are mixed with others",
+            "couples_rows": "rows of a batch are mixed with each other",
+            "no_exact_accumulation": "rows of a batch are mixed with each other",
+        },
+    ),
+    "fixmatch": Method(
+        summary="pseudo-labels above a fixed confidence teach a strong view",
+        config="hfssl.methods.consistency.fixmatch:FixMatchConfig",
+        trainer="hfssl.methods.consistency.fixmatch:FixMatchTrainer",
+        paper=(
+            "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence (Sohn et al. 2020), eq. 4"
+        ),
+        streams=("labeled", "unlabeled"),
+    ),
+    "flexmatch": Method(
+        summary="FixMatch with lower thresholds for classes learned slowly",
+        config="hfssl.methods.consistency.flexmatch:FlexMatchConfig",
+        trainer="hfssl.methods.consistency.flexmatch:FlexMatchTrainer",
+        paper=(
+            "FlexMatch: Boosting Semi-Supervised Learning with Curriculum Pseudo Labeling (Zhang et al. 2021), "
+            "eq. 5-12"
+        ),
+        streams=("labeled", "unlabeled"),
+    ),
+    "freematch": Method(
+        summary="thresholds that follow the model's confidence, fair classes",
+        config="hfssl.methods.consistency.freematch:FreeMatchConfig",
+        trainer="hfssl.methods.consistency.freematch:FreeMatchTrainer",
+        paper=(
+            "FreeMatch: Self-adaptive Thresholding for Semi-supervised Learning (Wang et al. 2023), equations 5 to 12"
+        ),
+        streams=("labeled", "unlabeled"),
+        opt_outs={
+            "couples_rows": "the fairness loss is on the mean prediction of a batch",
+            "no_exact_accumulation": "the fairness loss is on the mean prediction of a batch",
+        },
+    ),
+    "softmatch": Method(
+        summary="every pseudo-label counts, by a Gaussian of its confidence",
+        config="hfssl.methods.consistency.softmatch:SoftMatchConfig",
+        trainer="hfssl.methods.consistency.softmatch:SoftMatchTrainer",
+        paper=(
+            "SoftMatch: Addressing the Quantity-Quality Trade-off in Semi-supervised Learning (Chen et al. 2023), "
+            "eq. 5-9"
+        ),
+        streams=("labeled", "unlabeled"),
+        opt_outs={
+            "no_exact_accumulation": "moving averages include the earlier batches of a step and not the later ones"
+        },
+    ),
+    "adamatch": Method(
+        summary="aligned pseudo-labels, threshold relative to the labeled rows",
+        config="hfssl.methods.consistency.adamatch:AdaMatchConfig",
+        trainer="hfssl.methods.consistency.adamatch:AdaMatchTrainer",
+        paper=(
+            "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation (Berthelot et al. "
+            "2022), sec. 3"
+        ),
+        streams=("labeled", "unlabeled"),
+        opt_outs={"no_exact_accumulation": "the threshold is relative to the labeled rows of a batch"},
+    ),
+    "dash": Method(
+        summary="a threshold on the loss of pseudo-labels that falls",
+        config="hfssl.methods.consistency.dash:DashConfig",
+        trainer="hfssl.methods.consistency.dash:DashTrainer",
+        paper="Dash: Semi-Supervised Learning with Dynamic Thresholding (Xu et al. 2021), equation 9 and algorithm 1",
+        streams=("labeled", "unlabeled"),
+        opt_outs={"no_exact_accumulation": "the first threshold is the labeled loss of a batch"},
+    ),
+    "multi_head": Method(
+        summary="heads on one encoder learn what the other heads agree on",
+        config="hfssl.methods.consistency.multi_head:MultiHeadConfig",
+        trainer="hfssl.methods.consistency.multi_head:MultiHeadTrainer",
+        paper="JointMatch (Zou & Caragea 2023), section 3; pseudo-margins as MultiMatch (Sirbu et al. 2025)",
+        streams=("labeled", "unlabeled"),
+        opt_outs={
+            "changes_labeled_loss": "labeled rows teach every head",
+            "no_exact_accumulation": "moving averages include the earlier batches of a step and not the later ones",
+        },
+    ),
 }
 
 

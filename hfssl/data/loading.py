@@ -30,12 +30,15 @@ from hfssl.data.tables import unreadable
 from hfssl.data.text_checks import text_warnings
 from hfssl.errors import ConfigurationError, DataError, near_matches
 
-__all__ = ["UNLABELED", "load_table", "read_table"]
+__all__ = ["UNLABELED", "VIEW_COLUMN", "load_table", "read_table"]
 
 logger = logging.get_logger(__name__)
 
 SPELLED = (str, int, float, Decimal, UUID, datetime.date, datetime.time, datetime.timedelta)
 CHUNK = 4096  # rows turned into columns at once
+
+VIEW_COLUMN = "view_columns "
+"""Start of the option of a column with other texts of a row, for views of consistency training."""
 
 
 def load_table(
@@ -57,6 +60,7 @@ def load_table(
     sheet: str | None = None,
     missing_labels: str | Iterable[str] | None = None,
     keep_label_variants: bool = False,
+    view_columns: Sequence[str] = (),
 ) -> Dataset:
     """Loads a table of texts, with or without labels.
 
@@ -96,6 +100,8 @@ def load_table(
             commas between them. Default: `hfssl.data.label_names.MISSING_LABELS` (`#N/A`, `NULL`, `-`, `None`, ...).
         keep_label_variants (`bool`, defaults to `False`): Whether label names that differ only in case, space,
             Unicode form or invisible characters stay apart.
+        view_columns (`Sequence[str]`, defaults to `()`): Columns with other texts of a row (back-translations,
+            paraphrases), for views of consistency training; they keep their names.
 
     Returns:
         A `Dataset` with the columns `text`, `text_pair` (only with `text_pair_column`), `label` (`ClassLabel`, -1 =
@@ -120,6 +126,7 @@ def load_table(
             "label_column": label_column,
             "group_column": group_column,
             "id_column": id_column,
+            **{f"{VIEW_COLUMN}{column}": column for column in view_columns},
         },
         label_names=label_names,
         split=split,
@@ -151,7 +158,8 @@ def read_table(
     Args:
         path_or_hub_id (`str | os.PathLike`): See `load_table`; so are `label_names`, `split`, `revision`,
             `max_characters` and `optional`.
-        columns (`dict[str, str | None]`): Column of the table by the name of the option (`"text_column"`, ...).
+        columns (`dict[str, str | None]`): Column of the table by the name of the option (`"text_column"`, ...). A
+            name that begins with `VIEW_COLUMN` is that of a column with other texts, which keeps its name.
         options (`TableOptions`, *optional*): What the user says about the format.
         label_options (`LabelOptions`, *optional*): What the user says about labels.
 
@@ -189,6 +197,9 @@ def read_table(
     if "id_column" in rows.values:
         made["id"] = _checked_ids(rows, wanted["id_column"])
     made["truncated"] = truncated
+    for option, column in wanted.items():
+        if option.startswith(VIEW_COLUMN):
+            made[column], _ = _as_texts(rows, option, column)
     kinds = {"label": ClassLabel(names=names), "truncated": Value("bool")}
     features = Features({column: kinds.get(column, Value("string")) for column in made})
     # `Dataset.from_dict` looks at every value for images and numpy arrays, which takes longer than all else.
@@ -295,6 +306,7 @@ def _check_columns(
         if option in optional:
             del rows.values[option]
             continue
+        option = option.partition(" ")[0]
         raise DataError(
             f"expected a column '{column}' in '{source.name}', found {listed(names)}.{near_matches(column, names)} "
             f"Name the right one with --{option.replace('_', '-')} ({option}=)."

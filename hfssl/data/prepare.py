@@ -10,7 +10,7 @@ from hfssl.config.arguments import DataArguments
 from hfssl.data.label_column import LabelColumn
 from hfssl.data.label_names import missing_list
 from hfssl.data.label_values import LabelOptions
-from hfssl.data.loading import read_table
+from hfssl.data.loading import VIEW_COLUMN, read_table
 from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
 from hfssl.data.tables import TableOptions, read_label_names
 from hfssl.errors import DataError
@@ -55,6 +55,8 @@ def make_splits(
         columns = {column: getattr(arguments, column) for column in COLUMNS}
         if name == "unlabeled":
             columns["label_column"] = None
+        if name in ("train", "unlabeled"):
+            columns |= {f"{VIEW_COLUMN}{column}": column for column in arguments.view_column_names()}
         dataset, told = read_table(
             path,
             columns,
@@ -82,6 +84,7 @@ def make_splits(
         seed=seed,
         label_column=label_column,
         notices=notices,
+        view_columns=arguments.view_column_names(),
     )
 
 

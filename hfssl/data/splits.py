@@ -111,6 +111,7 @@ def few_label_splits(
     seed: int = 0,
     label_column: LabelColumn | None = None,
     notices: Sequence[str] = (),
+    view_columns: Sequence[str] = (),
 ) -> SemiSupervisedSplits:
     """Makes the five parts from tables that `load_table` returned.
 
@@ -144,6 +145,8 @@ def few_label_splits(
         label_column (`LabelColumn`, *optional*): Layout and strata of the labels in the column `label`. Default: one
             class per row.
         notices (`Sequence[str]`, defaults to `()`): What was assumed in reading the tables, for the warnings.
+        view_columns (`Sequence[str]`, defaults to `()`): Columns with other texts of a row, which are kept; a table
+            without one has empty texts there.
 
     Raises:
         ConfigurationError: if an option is out of range; all such problems are reported at once.
@@ -164,6 +167,7 @@ def few_label_splits(
     tables = _Tables.joined(
         {MAIN: dataset, EXTRA: unlabeled, VALIDATION_TABLE: validation, TEST_TABLE: test},
         LabelColumn() if label_column is None else label_column,
+        view_columns,
     )
     _check_labels(tables)
     rows = _row_table(tables, group)
@@ -197,7 +201,7 @@ class _Tables:
     labels: LabelColumn
 
     @classmethod
-    def joined(cls, tables: Mapping[int, Dataset | None], labels: LabelColumn) -> _Tables:
+    def joined(cls, tables: Mapping[int, Dataset | None], labels: LabelColumn, views: Sequence[str] = ()) -> _Tables:
         """Joins the rows of all tables, one after the other; each table must match the main one."""
         given = {source: table for source, table in tables.items() if table is not None}
         for source, table in given.items():  # pyright: ignore[reportAssignmentType]
@@ -208,6 +212,7 @@ class _Tables:
         source: list[int] = []
         for number, table in given.items():
             own = _own_columns(table, TABLE_NAMES[number], label_names, grouped, labels)
+            own |= {name: table[name][:] if name in table.column_names else [""] * len(table) for name in views}
             if number == EXTRA and not set(own["id"]).isdisjoint(columns["id"]):
                 own["id"] = [f"unlabeled:{name}" for name in own["id"]]  # both tables number their rows from 0
             for column, values in own.items():

@@ -128,11 +128,13 @@ def load_masked_lm(
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    own_head: bool = False,
 ) -> PreTrainedModel:
     """Loads the backbone with the masked-language head of the checkpoint, or else one tied to the input embeddings.
 
     MiniLM and other sentence encoders have no such head. The new head's transform and bias are then initialised from
-    `seed`; the decoder's weights are the input embeddings.
+    `seed`; the decoder's weights are the input embeddings. With `own_head` such a checkpoint is refused: its new head
+    predicts nothing yet.
 
     Raises:
         ModelError: as in `check_backbone`, and if the architecture has no masked-language head or body weights are
@@ -142,6 +144,11 @@ def load_masked_lm(
     config = check_masked_lm(backbone, **options)
     model, missing = _load_whole_body(AutoModelForMaskedLM, backbone, seed, dtype, **options)
     fresh_head = bool(missing - set(names_below(model, model.base_model)))
+    if fresh_head and own_head:
+        raise ModelError(
+            f"Expected a masked-language head in '{backbone}', found none (sentence encoders have none): name a masked"
+            " language model such as BERT, or train one with the recipe masked_span."
+        )
     decoder, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if fresh_head and decoder.weight is not embeddings.weight:  # pyright: ignore[reportOptionalMemberAccess]
         raise ModelError(

@@ -21,10 +21,12 @@ __all__ = [
     "any_rank",
     "broadcast",
     "failing_together",
+    "gather_over_ranks",
     "is_main",
     "leave_group",
     "rank_and_world",
     "sum_over_ranks",
+    "total_over_ranks",
     "wait_for_everyone",
 ]
 
@@ -99,3 +101,22 @@ def failing_together(kind: type[Exception]) -> Iterator[None]:
     for message in messages:
         if message is not None:
             raise kind(message) from error
+
+
+def total_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of a tensor without gradient over all ranks. Collective: every rank must call this."""
+    if rank_and_world()[1] == 1:
+        return tensor
+    total = tensor.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
+def gather_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns the rows of all ranks, in their order, for equal shapes. Collective: every rank must call this."""
+    world = rank_and_world()[1]
+    if world == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world)]
+    torch.distributed.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)

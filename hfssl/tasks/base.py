@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from hfssl.data.label_column import LabelColumn
@@ -227,6 +228,15 @@ class Task:
             reduction (`str`, defaults to `"mean"`): `"mean"`, or `"sum"` for the sum of the units' losses.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define loss().")  # abstract
+
+    def soft_targets(self, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+        """Returns hard labels of a batch as one-hot targets of its units, `[M, K]` float, in the order of `units`.
+
+        Args:
+            labels (`torch.Tensor`): Labels of the batch, as `loss` takes them: a class number per unit.
+            num_classes (`int`): Number K of classes of a unit.
+        """
+        return F.one_hot(labels.reshape(-1).long(), num_classes).float()
 
     def divergence(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Returns KL(p || q) + KL(q || p) of two predictions of the same units, logits `[M, K]`: mean in nats."""

@@ -10,13 +10,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hfssl.models.introspection import transformers_model
 from hfssl.models.mean_pooling import mean_over_tokens
 from hfssl.runtime.distributed import rank_and_world
+from hfssl.training.perturbations import NOISE_COLUMNS, noisy_logits
 
 __all__ = [
     "Batch",
     "by_length",
     "classification_logits",
+    "joined_rows",
     "joint_logits",
     "length_groups",
     "mean_features",
@@ -27,6 +30,7 @@ __all__ = [
 
 Batch = Mapping[str, torch.Tensor]
 
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 # Fixed cost of one more forward and backward pass on a CPU, in tokens (benchmarks/NOTES.md, 2026-11-28, third part).
 FP32_PASS, BF16_PASS = 64, 400
@@ -52,8 +56,7 @@ def passes_in_bf16(enabled: bool = True) -> Iterator[None]:
 
 def model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
     """Returns the columns of a batch that `forward` takes."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return {name: batch[name] for name in names if name in batch}
+    return {name: batch[name] for name in MODEL_INPUTS if name in batch}
 
 
 def classification_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -73,18 +76,40 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
         model (`nn.Module`): A classifier.
         batches (`Batch`): Model inputs, `[B, L]` each; B and L may differ between batches.
     """
+    rows, sizes = joined_rows(model, *batches)
+    return by_length(rows, lambda part: noisy_logits(model, part)).split(sizes)
+
+
+def joined_rows(model: nn.Module, *batches: Batch) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """Returns all rows of several batches as one, padded to a common length, and the number of rows of each batch.
+
+    Args:
+        model (`nn.Module`): Model whose padding token is used.
+        batches (`Batch`): Model inputs, `[B, L]` each, and possibly columns of noise on the embeddings, `[B]`.
+    """
     inputs = [model_inputs(batch) for batch in batches]
+    noise = [name for name in NOISE_COLUMNS if any(name in batch for batch in batches)]
     sizes = [len(part["input_ids"]) for part in inputs]
     length = max(part["input_ids"].shape[1] for part in inputs)
     for part in inputs:  # one side may have been tokenized elsewhere: all segment numbers are 0 where there are none
         if any("token_type_ids" in other for other in inputs):
             part.setdefault("token_type_ids", torch.zeros_like(part["input_ids"]))
-    # The padded positions are masked out, so the id used for padding does not matter: every vocabulary has a 0.
+    # The padded positions are masked out; decoders look for the last token that is not the model's padding token.
+    config = transformers_model(model).config.get_text_config()
+    fill = {"input_ids": getattr(config, "pad_token_id", None) or 0}  # an encoder's configuration may have none
     rows = {
-        name: torch.cat([F.pad(part[name], (0, length - part[name].shape[1])) for part in inputs])
+        name: torch.cat(
+            [F.pad(part[name], (0, length - part[name].shape[1]), value=fill.get(name, 0)) for part in inputs]
+        )
         for name in inputs[0]
     }
-    return by_length(rows, lambda part: model(**part).logits).split(sizes)
+    for name in noise:  # rows of the other batches have none
+        columns = [
+            batch[name] if name in batch else batch["input_ids"].new_zeros(size, dtype=NOISE_COLUMNS[name])
+            for batch, size in zip(batches, sizes, strict=True)
+        ]
+        rows[name] = torch.cat(columns)
+    return rows, sizes
 
 
 def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -113,7 +138,10 @@ def by_length(rows: Batch, forward: Callable[[Batch], torch.Tensor]) -> torch.Te
     if mask is None or mask.device.type != "cpu" or rank_and_world()[1] > 1:
         return forward(rows)
     groups = length_groups(_last_token(mask), overhead=_pass_cost.get())
-    outputs = [forward({name: rows[name][group, :width] for name in rows}) for group, width in groups]
+    outputs = [
+        forward({name: rows[name][group, :width] if rows[name].dim() > 1 else rows[name][group] for name in rows})
+        for group, width in groups
+    ]
     order = torch.cat([group for group, _ in groups]).argsort()
     return torch.cat(outputs)[order]
 

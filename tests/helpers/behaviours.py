@@ -63,7 +63,7 @@ def check(case: Case, bench: Bench) -> None:
 
 
 def _variant(case: Case) -> dict[str, Any]:
-    settings = {"method": case.method, "lora": case.lora, "dropout": case.dropout}
+    settings = {"method": case.method, "lora": case.lora, "dropout": case.dropout, "columns": case.columns}
     return settings | {"gradient_accumulation_steps": case.accumulation}
 
 
@@ -133,6 +133,17 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
         return model.eval()(input_ids=torch.arange(5, 13).view(2, 4)).logits
 
 
+def _architecture(case: Case, bench: Bench) -> None:
+    """Other architectures learn, from one or two text columns, and what is saved predicts the same."""
+    settings = {"max_steps": 2, "learning_rate": 1e-2, "save_strategy": "no", "logging_steps": 1}
+    trainer = bench.trainer(case, "run", **settings, per_device_train_batch_size=2)
+    before = flat_weights(trainer.model)
+    trainer.train()
+    assert not torch.equal(flat_weights(trainer.model), before)
+    trainer.save_model(str(bench.folder / "saved"))
+    assert torch.equal(_logits(from_pretrained(bench.folder / "saved")), _logits(trainer.model))
+
+
 def _lambda_u(case: Case, bench: Bench) -> None:
     """Without weight, the unlabeled rows change nothing: supervised training, bit for bit."""
     common = {"max_steps": 6, "save_strategy": "no", "learning_rate": 1e-3}
@@ -143,6 +154,20 @@ def _lambda_u(case: Case, bench: Bench) -> None:
     without, with_pool = (bench.train(case, f"run-{weight}", **common, lambda_u=weight) for weight in (0.0, 0.5))
     assert weights_digest(without.model) == weights_digest(supervised.model)
     assert weights_digest(with_pool.model) != weights_digest(supervised.model)
+
+
+def _lambda_tiny(case: Case, bench: Bench) -> None:
+    """The unlabeled branch itself changes nothing: with weight 1e-9 its run equals supervised training to 1e-6.
+
+    With plain gradient descent: AdamW divides a gradient of 1e-9 by its own size.
+    """
+    common = {"max_steps": 6, "save_strategy": "no", "learning_rate": 1e-2, "optim": "sgd", "warmup_steps": 0}
+    common |= {"head_learning_rate": 1e-2, "head_init": "random"}
+    supervised = bench.train(case, "supervised", **common, method="supervised")
+    tiny = bench.train(case, "tiny", **common, lambda_u=1e-9, ramp_up=0.0, label_warmup=0.0)
+    assert any("loss/unlabeled" in log for log in tiny.state.log_history)
+    torch.testing.assert_close(flat_weights(tiny.model), flat_weights(supervised.model), rtol=0, atol=1e-6)
+    assert weights_digest(supervised.model) != weights_digest(bench.trainer(case, "start").model)
 
 
 def _card(case: Case, bench: Bench) -> None:
@@ -200,7 +225,9 @@ CHECKS: dict[str, Callable[[Case, Bench], None]] = {
     "ranks": _ranks,
     "resume": _resume,
     "lora": _lora,
+    "architecture": _architecture,
     "lambda_u": _lambda_u,
+    "lambda_tiny": _lambda_tiny,
     "card": _card,
     "recipe": _recipe,
 }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
 
 import torch
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertModel,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     DebertaV2Model,
@@ -18,6 +21,9 @@ from transformers import (
     ModernBertForSequenceClassification,
     ModernBertModel,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3Model,
     RobertaConfig,
     RobertaForSequenceClassification,
     RobertaModel,
@@ -25,6 +31,23 @@ from transformers import (
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 ENCODERS = ("roberta", "deberta-v2", "modernbert", "distilbert")
+
+
+BACKBONES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "qwen3")
+"""The architectures of the behaviour matrix; the last one is a decoder, padded on the left."""
+
+
+def save_backbone(name: str, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a tiny backbone with random weights and a tokenizer, such as `AutoModel` loads, into `folder`."""
+    own = deepcopy(tokenizer)
+    if name not in ("bert", "deberta-v2"):
+        own.model_input_names = ["input_ids", "attention_mask"]
+    if name == "qwen3":
+        own.padding_side = "left"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        make_encoder(name, len(tokenizer)).save_pretrained(folder)
+    own.save_pretrained(folder)
 
 
 def make_encoder(name: str, vocab_size: int = 120) -> PreTrainedModel:
@@ -39,6 +62,11 @@ def make_encoder(name: str, vocab_size: int = 120) -> PreTrainedModel:
         case "distilbert":
             config = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
             return DistilBertModel(DistilBertConfig(vocab_size=vocab_size, **config))
+        case "bert":
+            return BertModel(tiny_bert_config(vocab_size))
+        case "qwen3":
+            heads = {"num_key_value_heads": 2, "head_dim": 16}
+            return Qwen3Model(Qwen3Config(vocab_size=vocab_size, pad_token_id=0, **heads, **SIZES))
     raise ValueError(f"No tiny encoder is called {name!r}.")
 
 

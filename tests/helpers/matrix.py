@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from itertools import combinations, product
 
 from hfssl.config.methods import Method
+from tests.helpers.encoders import BACKBONES
 
 __all__ = ["BEHAVIOURS", "Behaviour", "Case", "all_cases", "pairwise", "select", "shard"]
 
@@ -25,6 +26,8 @@ class Behaviour:
         dropout: on and off.
         accumulation: micro-batches a step.
         ranks: processes.
+        backbone: architectures (`tests.helpers.encoders.save_backbone`).
+        columns: text columns.
     """
 
     opt_out: str | None = None
@@ -33,6 +36,8 @@ class Behaviour:
     dropout: tuple[bool, ...] = (True,)
     accumulation: tuple[int, ...] = (1,)
     ranks: tuple[int, ...] = (1,)
+    backbone: tuple[str, ...] = ("bert",)
+    columns: tuple[int, ...] = (1,)
 
 
 BEHAVIOURS: dict[str, Behaviour] = {
@@ -43,6 +48,10 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "lambda_u": Behaviour(
         opt_out="changes_labeled_loss", needs="lambda_u", dropout=(True, False), accumulation=(1, 2)
     ),
+    "lambda_tiny": Behaviour(
+        opt_out="changes_labeled_loss", needs="strong_view", dropout=(False,), accumulation=(1, 2)
+    ),
+    "architecture": Behaviour(needs="head_init", accumulation=(1, 2), backbone=BACKBONES, columns=(1, 2)),
     "card": Behaviour(accumulation=(1, 2)),
     "recipe": Behaviour(accumulation=(1, 2)),
 }
@@ -59,12 +68,15 @@ class Case:
     dropout: bool = True
     accumulation: int = 1
     ranks: int = 1
+    backbone: str = "bert"
+    columns: int = 1
 
     @property
     def name(self) -> str:
         """The test's id, such as `self_training-resume-lora-dropout-x2-1rank`."""
         adapter, dropout = "lora" if self.lora else "full", "dropout" if self.dropout else "plain"
-        return f"{self.method}-{self.behaviour}-{adapter}-{dropout}-x{self.accumulation}-ranks{self.ranks}"
+        name = f"{self.method}-{self.behaviour}-{adapter}-{dropout}-x{self.accumulation}-ranks{self.ranks}"
+        return name if self.behaviour != "architecture" else f"{name}-{self.backbone}-columns{self.columns}"
 
     def reason_to_fail(self, method: Method) -> str | None:
         """Why this case is expected to fail for `method`; `None` where it must pass."""
@@ -80,7 +92,7 @@ def all_cases(methods: Mapping[str, Method]) -> list[Case]:
         for name, method in methods.items()
         for behaviour, kind in BEHAVIOURS.items()
         if kind.needs is None or kind.needs in {field.name for field in fields(method.config_class)}
-        for variant in product(kind.lora, kind.dropout, kind.accumulation, kind.ranks)
+        for variant in product(kind.lora, kind.dropout, kind.accumulation, kind.ranks, kind.backbone, kind.columns)
     ]
 
 

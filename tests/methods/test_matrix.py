@@ -12,6 +12,7 @@ import pytest
 from hfssl.config.methods import CAPABILITIES, METHODS
 from tests.helpers import ROOT
 from tests.helpers.behaviours import CHECKS, Bench, check
+from tests.helpers.encoders import save_backbone
 from tests.helpers.matrix import BEHAVIOURS, Case, all_cases, pairwise, select, shard
 
 
@@ -29,9 +30,23 @@ def _marks(case: Case) -> list[pytest.MarkDecorator]:
     return [*marks, pytest.mark.distributed] if case.ranks > 1 else marks
 
 
-def test_behaviour(case, tiny_backbone, tmp_path):
+@pytest.fixture(scope="session")
+def backbone_of(tmp_path_factory, tiny_backbone, tiny_tokenizer):
+    """The folder of a tiny backbone, by the name of its architecture."""
+    folders = {"bert": tiny_backbone}
+
+    def folder(name):
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp("backbone")
+            save_backbone(name, tiny_tokenizer, folders[name])
+        return folders[name]
+
+    return folder
+
+
+def test_behaviour(case, backbone_of, tmp_path):
     recipes = sorted((ROOT / "recipes" / case.method).glob("*.yaml"))
-    check(case, Bench(METHODS[case.method], tiny_backbone, tmp_path, recipes))
+    check(case, Bench(METHODS[case.method], backbone_of(case.backbone), tmp_path, recipes))
 
 
 def test_every_behaviour_has_a_check_and_every_opt_out_a_behaviour():

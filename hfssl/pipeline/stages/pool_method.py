@@ -69,7 +69,8 @@ def _train(
     settings = plan.preset.of_method(stage, len(labeled))
     config = factory.config(method.config_class, folder, settings, seed=plan.seed(stream))
     pool = context.splits["unlabeled"].select(plan.pool_rows)
-    texts = pool.select_columns([name for name in ("text", "text_pair") if name in pool.column_names])  # no labels
+    kept = ("text", "text_pair", *plan.arguments.view_column_names())
+    texts = pool.select_columns([name for name in kept if name in pool.column_names])  # no labels
     trainer = method.trainer_class(
         trainable_copy(from_pretrained(start)),  # with LoRA it has its adapter
         config,
