@@ -274,7 +274,8 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
         metadata={
             "metavar": "METHOD",
             "help": "What uses the unlabeled rows: 'self_training' (rounds of teachers and a student), or a method "
-            "that trains on both at once, such as 'freematch'; or several, with commas between.",
+            "that trains on labels and pool at once, such as 'freematch'; 'both' teaches SoftMatch with the "
+            "pseudo-labels of self-training as anchors. Several with commas between are compared.",
         },
     )
     refit: bool | None = field(
@@ -369,8 +370,9 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
 
     @property
     def pool_methods(self) -> list[str]:
-        """Returns the names in `pool_method`."""
-        return [name.strip() for name in self.pool_method.split(",")]
+        """Returns the names in `pool_method`; `both` needs the pseudo-labels of self-training."""
+        names = [name.strip() for name in self.pool_method.split(",")]
+        return ["self_training", *names] if "both" in names and "self_training" not in names else names
 
     def keywords(self) -> dict[str, Any]:
         """Returns the keyword arguments of `hfssl.fit`: every field that is not None."""

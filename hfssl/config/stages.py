@@ -89,7 +89,9 @@ class Stage:
 
     @property
     def lower_title(self) -> str:
-        """Returns the title for use in a sentence or a progress bar: `"self-training"`."""
+        """Returns the title for use in a sentence or a progress bar: `"self-training"`; `"FixMatch"` stays."""
+        if any(letter.isupper() for letter in self.title[1:]):
+            return self.title
         return self.title[:1].lower() + self.title[1:]
 
     @property
@@ -194,6 +196,9 @@ STAGES: dict[str, Stage] = {
 
 
 TITLES = {
+    "pseudo_label": "Pseudo-Label",
+    "mean_teacher": "Mean Teacher",
+    "multi_head": "Multi-head ensemble",
     "pi_model": "Pi-model",
     "vat": "VAT",
     "uda": "UDA",
@@ -226,6 +231,8 @@ def pool_methods() -> dict[str, Stage]:
 
 
 STAGES |= pool_methods()
+if "softmatch" in METHODS:
+    STAGES["both"] = method_stage("softmatch", "SoftMatch on pseudo-labels", on_request=True, refit=None)
 
 
 def stage_row(name: str) -> Stage:

@@ -95,7 +95,8 @@ class Preset:
         """
         student = self.at(labels).self_training
         steps = {"max_steps": student["max_steps"]} if "max_steps" in student else {}
-        return POOL_METHOD | steps | self.methods.get(stage, {})
+        anchored = {"anchor_weight": 1.0} if stage == "both" else {}
+        return POOL_METHOD | steps | anchored | self.methods.get(stage, {})
 
     def pool_rows(self, available: int, labels: int) -> int:
         """Returns the number of unlabeled rows that self-training uses.

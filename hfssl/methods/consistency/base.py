@@ -62,6 +62,7 @@ class ConsistencyObjective(Objective):
         self.supervised.setup(model, args)
         self.pool_rows = 0
         self.log_prior: Tensor | None = None
+        self.anchors: tuple[Tensor, Tensor] | None = None
         self.parts: dict[str, Statistic] = {}
         if args.class_balance > 0:
             self.parts["class_balance"] = MovingAverage(0.99)
@@ -77,6 +78,8 @@ class ConsistencyObjective(Objective):
         """Notes the size of the pool and the class prior of the labels; the trainer calls this once, after `setup`."""
         self.pool_rows = 0 if pool is None else len(pool)
         self.pool = pool
+        if self.args.anchor_weight > 0 and pool is not None:
+            self.anchors = _anchors(pool)
         if self.args.logit_adjustment > 0 and labeled is not None:
             labels = self.task.unit_labels(self.task.label_array(labeled))
             prior = class_prior(labels, int(labels.max()) + 1)
@@ -105,13 +108,15 @@ class ConsistencyObjective(Objective):
     ) -> dict[str, Tensor]:
         """Returns `loss/labeled`, `loss/unlabeled` and, with a graph, `loss/graph`; the others are only logged."""
         weight = self.weight(step)
-        if (weight == 0 and not self.changes_labeled_loss) or unlabeled is None:
+        if (weight == 0 and not self.changes_labeled_loss and self.anchors is None) or unlabeled is None:
             return self.supervised_only(model, labeled, step)
         _check_views(unlabeled)
         logits = self.forward(model, labeled, unlabeled, step)
         labeled_loss = self.labeled_loss(logits["labeled"], labeled, step)
         unlabeled_loss, logged = self.unlabeled_loss(logits, labeled, unlabeled, step)
         parts = {"loss/labeled": labeled_loss, "loss/unlabeled": weight * unlabeled_loss, **logged}
+        if self.anchors is not None:
+            parts["loss/anchor"] = self.args.anchor_weight * self._anchor_loss(logits, unlabeled)
         if self.graph is not None:
             parts["loss/graph"] = self.args.graph_weight * self._graph_loss(logits)
         return parts | self.supervised.penalty(model)
@@ -145,6 +150,14 @@ class ConsistencyObjective(Objective):
         """Returns the loss of the labeled rows for their outputs `[B, ...]`, a scalar."""
         units = self.adjusted(self.units(logits, labeled))
         return self.task.loss(units, labeled["labels"], label_smoothing=self.args.label_smoothing_factor)
+
+    def _anchor_loss(self, logits: Mapping[str, Tensor], unlabeled: Mapping[str, Batch]) -> Tensor:
+        """Returns the cross-entropy of the first view that learns with the pool's own pseudo-labels, a scalar."""
+        view = self.student_views[0]
+        units = self.adjusted(self.units(logits[view], unlabeled[view]))
+        probs, weights = self.anchors  # pyright: ignore[reportGeneralTypeIssues]
+        numbers = self.unit_numbers(unlabeled[view]["row"].cpu(), len(units))
+        return self.task.loss(units, probs[numbers].to(units), weights[numbers].to(units))
 
     def unlabeled_loss(
         self, logits: Mapping[str, Tensor], labeled: Batch, unlabeled: Mapping[str, Batch], step: int
@@ -250,3 +263,19 @@ def _check_views(unlabeled: Mapping[str, Batch]) -> None:
         raise DataError(
             f"Expected as many rows from every view of a batch, got {told}: a view must return one row for each row."
         )
+
+
+def _anchors(pool: Dataset) -> tuple[Tensor, Tensor]:
+    """Returns the pool's pseudo-labels `[M, K]` and their weights `[M]`, unit by unit.
+
+    Raises:
+        DataError: if the pool has no such columns.
+    """
+    missing = [name for name in ("pseudo_probs", "weight") if name not in pool.column_names]
+    if missing:
+        raise DataError(
+            f"Expected the column '{missing[0]}' in the unlabeled rows for anchor_weight, found "
+            f"{', '.join(pool.column_names)}: give pseudo-labels and their weights, or set anchor_weight=0."
+        )
+    probs = torch.tensor(pool["pseudo_probs"][:], dtype=torch.float32)
+    return probs.reshape(-1, probs.shape[-1]), torch.tensor(pool["weight"][:], dtype=torch.float32).reshape(-1)

@@ -71,6 +71,13 @@ class ConsistencyConfig(SupervisedConfig):
             "need less confidence. 0 turns it off, 1 is proportional."
         },
     )
+    anchor_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the cross-entropy with soft pseudo-labels that the unlabeled rows bring in the columns "
+            "pseudo_probs and weight, such as those of an ensemble. 0 turns it off."
+        },
+    )
     graph_weight: float = field(
         default=0.0,
         metadata={
@@ -85,7 +92,7 @@ class ConsistencyConfig(SupervisedConfig):
     def problems(self) -> list[str]:
         """Returns one sentence for each wrong value."""
         found = super().problems()
-        for name in ("lambda_u", "logit_adjustment", "class_balance", "graph_weight"):
+        for name in ("lambda_u", "logit_adjustment", "class_balance", "anchor_weight", "graph_weight"):
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative, got {getattr(self, name)}; 0 switches it off.")
         for name in ("ramp_up", "label_warmup", "curriculum"):

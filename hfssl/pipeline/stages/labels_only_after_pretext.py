@@ -50,4 +50,4 @@ def starts_from_pretext(context: StageContext) -> bool:
     if NAME not in context.plan.stages:
         return False
     found = context.held_out.evidence([LABELS_ONLY, NAME])
-    return judge(found.probs, found.labels, task=context.task).use_unlabeled
+    return judge(found.probs, found.labels, task=context.task, **found.difference).use_unlabeled
