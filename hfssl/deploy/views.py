@@ -62,7 +62,7 @@ def view_rows(
     tokenizer = load_tokenizer(backbone, max_length=max_length) if backbone is not None and tokens else None
     found: list[dict[str, Any]] = []
     wanted = [text_column, *view_columns(*views)]
-    for number, (_, row) in enumerate(read_rows(input, wanted)):
+    for number, (_, row) in enumerate(read_rows(input)):
         if missing := [name for name in wanted if name not in row]:
             raise DataError(
                 f"Expected the column '{missing[0]}' in '{input}', found {', '.join(row)}: name another column."
