@@ -45,7 +45,7 @@ class LanguageFit:
     letters: int
 
     @property
-    def is_foreign(self) -> bool:
+    def is_hardly_known(self) -> bool:
         """Returns whether the backbone hardly knows the language."""
         if self.letters < MIN_LETTERS:
             return False
@@ -90,7 +90,7 @@ def language_warnings(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, 
         backbone (`str`): Its name, for the sentence.
     """
     found = measure_language_fit(texts, tokenizer)
-    if not found.is_foreign:
+    if not found.is_hardly_known:
         return []
     usual = USUAL.get(found.script, USUAL_ELSEWHERE)
     signs = f"a token holds {found.letters_per_token:.1f} letters of a word, where {usual:g} or more are usual"

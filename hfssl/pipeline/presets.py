@@ -34,7 +34,7 @@ __all__ = ["FEW_LABELS", "PRESETS", "PRETEXT_ON_REQUEST", "Preset"]
 
 FEW_LABELS = 100  # largest number of labeled rows for which the presets' steps are meant
 SHORTEST = 0.5  # factor on the steps with very few labels
-FEWEST_POOL_ROWS = 1000
+MIN_POOL_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Preset:
         self_training (`dict[str, Any]`): Fields of `SelfTrainingConfig`; `rounds=0` for no self-training.
         max_pool_rows (`int`, *optional*): Largest number of unlabeled rows for self-training, chosen at random (UST:
             16,384 per round), so that a larger pool costs no more; `None` for all.
-        pool_rows_per_label (`int`, *optional*): Largest number of these rows per label, from `FEWEST_POOL_ROWS` on;
+        pool_rows_per_label (`int`, *optional*): Largest number of these rows per label, from `MIN_POOL_ROWS` on;
             `None` for no such limit.
         few_labels_power (`float`, defaults to 0): Power of the number of labels with which steps shrink below
             `FEW_LABELS`; 0 leaves them as they are.
@@ -107,7 +107,7 @@ class Preset:
         """
         most = available if self.max_pool_rows is None else self.max_pool_rows
         if self.pool_rows_per_label is not None:
-            most = min(most, max(FEWEST_POOL_ROWS, self.pool_rows_per_label * labels))
+            most = min(most, max(MIN_POOL_ROWS, self.pool_rows_per_label * labels))
         return min(available, most)
 
     def overrides(self, number: int) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_a_backbone_of_another_language_is_told_with_the_remedy(letters, texts, 
 def test_nothing_is_said_of_usual_texts_and_of_a_few_letters():
     assert language_warnings(["delivery arrived damaged"] * 40, Cutter(4), "encoder") == []
     assert language_warnings(["Lieferung"] * 3, Cutter(2), "encoder") == []
-    assert not LanguageFit("Han or Kana", 1.0, 0.0, 1000).is_foreign  # a character is a token
+    assert not LanguageFit("Han or Kana", 1.0, 0.0, 1000).is_hardly_known  # a character is a token
 
 
 def test_scripts():

@@ -109,7 +109,7 @@ def test_requests_of_other_pages_uploads_and_large_bodies_are_refused():
     assert answer_to(app, method="POST", host="localhost", body=[b"x" * 500_000] * 2) == 200
 
 
-def test_a_page_for_everyone_answers_to_addresses_but_not_to_foreign_names():
+def test_a_page_for_everyone_answers_to_addresses_but_not_to_names_of_others():
     app = _guarded(reading, _own_names("0.0.0.0"))
     assert answer_to(app, host="192.0.2.7:7860") == 200
     assert answer_to(app, host="evil.example:7860") == 403
