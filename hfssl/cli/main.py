@@ -13,7 +13,7 @@ from hfssl.errors import near_matches
 
 __all__ = ["COMMANDS", "load_command", "main"]
 
-COMMANDS = ("fit", "predict", "evaluate", "push", "export", "demo", "views", "env")
+COMMANDS = ("fit", "predict", "evaluate", "push", "export", "demo", "clean", "views", "env")
 """The first words of the command line, in the order of `hfssl --help`; each has a module in `hfssl.cli.commands`."""
 
 HELP = """\
