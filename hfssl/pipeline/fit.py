@@ -6,11 +6,13 @@ import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -229,7 +231,14 @@ def _results(
         "task": context.task.facts().as_dict(),
         "command": fit_command(arguments),
         "versions": {name: version(name) for name in VERSIONED},
-        "hardware": {"machine": platform.machine(), "threads": _threads(), "python": platform.python_version()},
+        "hardware": {
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "cpu_features": torch.backends.cpu.get_cpu_capability(),
+        },
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": context.run_folder.inputs()["inputs"],
         "data": {
             "counts": counts,
             "label_names": splits.manifest["label_names"],
@@ -272,9 +281,3 @@ def fit_command(arguments: FitArguments) -> str:
         else:
             words += [flag, str(value)]
     return shlex.join(words)
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

@@ -60,7 +60,7 @@ OWN = (
 SEALED = ("splits", "model", "adapter")  # folders whose files are listed in them
 NOBODYS = ("lost+found",)  # in the root of a volume
 # Flags that do not change the result: a resumed run may have other values.
-HOW = ("resume", "overwrite_output_dir", "quiet", "output_dir", "report_to", "keep_stages")
+HOW = ("resume", "overwrite_output_dir", "quiet", "output_dir", "report_to", "keep_stages", "fail_below_baseline")
 
 
 class RunFolder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hfssl.cli.command import Command, folder_first
+from hfssl.cli.command import OUTPUT, Command, folder_first
 from hfssl.config.arguments import CleanArguments
 from hfssl.config.parsing import dataclass_parser, parse
 
@@ -20,6 +20,7 @@ def run_clean(argv: Sequence[str]) -> None:
     from hfssl.pipeline.tidy import clean
 
     done = clean(arguments.folder, dry_run=arguments.dry_run)
+    OUTPUT.set({"files": done.files, "bytes": done.bytes, "deleted": not arguments.dry_run})
     for name, size in done.files.items():
         print(f"{size:>14,} bytes  {name}")
     what = "would be deleted" if arguments.dry_run else "deleted"

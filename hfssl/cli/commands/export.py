@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from hfssl.cli.command import Command, folder_first, silence_libraries
+from hfssl.cli.command import OUTPUT, Command, folder_first, silence_libraries
 from hfssl.config.arguments import ExportArguments
 from hfssl.config.parsing import dataclass_parser, parse
 
@@ -22,6 +22,7 @@ def run_export(argv: Sequence[str]) -> None:
 
     silence_libraries()
     done = export_onnx(**asdict(arguments))
+    OUTPUT.set(done)
     for name, size in done.sizes.items():
         print(f"{size:>14,} bytes  {done.folder / name}")
     print(
