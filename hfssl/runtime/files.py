@@ -123,17 +123,17 @@ def is_leftover(path: Path, names: Iterable[str] | None = None) -> bool:
 
 
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray | float | None]) -> None:
-    """Writes an `.npz` file atomically, with its place; values that are `None` are left out."""
+    """Writes an `.npz` file atomically, with its place and the names in it; values that are `None` are left out."""
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         kept = {name: array for name, array in arrays.items() if array is not None}
-        np.savez(file, **kept, **{PLACE: np.array(_place(path))})
+        np.savez(file, **{PLACE: np.array([_place(path), *kept])}, **kept)
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads a file that `write_arrays` wrote; pickled data is refused.
 
     Raises:
-        DamagedFile: it cannot be read, a checksum is wrong, or it is the file of another place.
+        DamagedFile: it cannot be read, a checksum is wrong, an array is missing, or it is the file of another place.
     """
     try:
         with np.load(path, allow_pickle=False) as saved:
@@ -142,8 +142,12 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # of zipfile, zlib, numpy or struct, by what is wrong with the file
         raise DamagedFile(path, f"a file that cannot be read ({type(error).__name__})") from error
-    place = arrays.pop(PLACE, None)
-    if place is not None and str(place) != _place(path):
+    if PLACE not in arrays:
+        raise DamagedFile(path, "arrays without their place")
+    place, *names = arrays.pop(PLACE).tolist()
+    if names != list(arrays):
+        raise DamagedFile(path, "other arrays")
+    if place != _place(path):
         raise DamagedFile(path, f"the file of '{place}'")
     return arrays
 
