@@ -68,6 +68,7 @@ def files_to_push(
     folder = Path(folder)
     if not (folder / "results.json").is_file():
         return files_below(model_and_splits(folder)[0])
+    results = read_results(folder)
     check_finished(folder)
     files: dict[str, Path | bytes] = {}
     parts = {"model": ["model"], "adapter": [ADAPTER], "both": ["model", ADAPTER]}[artifact]
@@ -78,7 +79,7 @@ def files_to_push(
                 + ("; the run trained all weights (--adapter lora makes one)." if part == ADAPTER else ".")
             )
         files |= files_below(folder / part, f"{ADAPTER}/" if part == ADAPTER and artifact == "both" else "")
-    results, settings = read_results(folder), _read(folder / "settings.json")
+    settings = _read(folder / "settings.json")
     card = run_card(
         results,
         settings,

@@ -22,8 +22,6 @@ logger = logging.get_logger(__name__)
 INPUTS = ("train", "unlabeled", "validation", "test", "class_names", "class_prior", "backbone")
 """Names of the arguments of `fit` that may name files or folders."""
 
-FOR_NEW_INPUT = "to use it as it is now, start again with --overwrite-output-dir or in another folder"
-
 
 def local_inputs(arguments: Any) -> dict[str, Path]:
     """Returns argument -> file or folder, of those that exist on this machine.
@@ -63,7 +61,13 @@ def changed_inputs(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Ma
     return [name for name in before if name in now and dict(before[name]) != dict(now[name])]
 
 
-def check_inputs(arguments: Any, before: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+def check_inputs(
+    arguments: Any,
+    before: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    *,
+    again: str = "with --overwrite-output-dir or in another folder",
+) -> None:
     """Compares the inputs with those that the run in `folder` has read.
 
     A table that is gone is told: the run has kept its rows. A changed one is refused, because the run would go on
@@ -73,6 +77,7 @@ def check_inputs(arguments: Any, before: Mapping[str, Mapping[str, Any]], folder
         arguments (`FitArguments`): The run's arguments.
         before (`Mapping`): Result of `input_fingerprints` when the run began.
         folder (`Path`): Folder of the run.
+        again (`str`, *optional*): How to start again with the input as it is now.
 
     Raises:
         ConfigurationError: an input has changed; the error lists all of them.
@@ -82,8 +87,9 @@ def check_inputs(arguments: Any, before: Mapping[str, Mapping[str, Any]], folder
     for name in changed_inputs(before, now):
         what = f"{name} '{getattr(arguments, name)}'"
         problems.append(
-            f"--resume goes on with the input that the run in '{folder}' has read, but {what} has changed since "
-            f"({_change(before[name], now[name])}): put it back as it was, or, {FOR_NEW_INPUT}."
+            f"Resuming goes on with the input that the run in '{folder}' has read, but {what} has changed since "
+            f"({_change(before[name], now[name])}): put it back as it was, or, to use it as it is now, start again "
+            f"{again}."
         )
     if problems:
         raise ConfigurationError(problems)

@@ -26,8 +26,8 @@ def run_export(argv: Sequence[str]) -> None:
     for name, size in done.sizes.items():
         print(f"{size:>14,} bytes  {done.folder / name}")
     print(
-        f"On random batches of several shapes the ONNX model's logits are PyTorch's to {done.difference:.0e} (the "
-        f"tolerance is {TOLERANCE:.0e})."
+        f"On random batches of several shapes the ONNX model's logits are PyTorch's to {done.difference:.0e} of their "
+        f"size (the tolerance is {TOLERANCE:.0e})."
     )
     if cost := done.cost:
         print(f"\nMeasured on {cost.rows:,} labeled rows of {cost.table}, in points (0-100).\n")
