@@ -58,7 +58,7 @@ def test_a_table_that_is_gone_is_told(arguments, tmp_path, caplog):
     (tmp_path / "train.csv").unlink()
     with caplog.at_level(logging.WARNING):
         check_inputs(arguments, before, tmp_path / "run")
-    assert "is gone; the run goes on with what it kept" in caplog.text
+    assert "is gone; the run goes on with the rows that it kept" in caplog.text
 
 
 def test_another_commit_of_a_hub_model(arguments, tmp_path):

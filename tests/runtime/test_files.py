@@ -146,8 +146,8 @@ def test_json_with_a_checksum(tmp_path):
     write_checked_json(path, value)
     assert read_checked_json(path) == {"名": [1, None, 0.1], "of": {"1": "one"}}
     text = path.read_text()
-    for damaged in (text.replace("0.1", "0.2"), text[:40], "[]", "{}", "", "\xff"):
-        path.write_text(damaged, encoding="latin-1")
+    for damaged in (text.replace("0.1", "0.2").encode(), text[:40].encode(), b"[]", b"{}", b"", b"\xff"):
+        path.write_bytes(damaged)
         with pytest.raises(DamagedFile, match="Expected .*a.json' as hfssl wrote it, found"):
             read_checked_json(path)
     write_json_lines(path, [{"round": 0}, {"round": 1}])
