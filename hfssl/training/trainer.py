@@ -347,8 +347,10 @@ class SSLTrainer(CheckpointTrainer):
                 self._prepared.restore()
             self.interrupted = any_rank(self._note.taken)  # also when it came after the last check
         if self.interrupted:
+            model_only = "model saved, with which training cannot go on (save_only_model),"
+            kept = model_only if self.args.save_only_model else "state saved"
             raise Interrupted(
-                f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
+                f"Stopped after step {self.state.global_step} of {self.state.max_steps}; {kept} in "
                 f"{last_complete_checkpoint(self.args.output_dir)}."  # pyright: ignore[reportArgumentType]
             )
         return output

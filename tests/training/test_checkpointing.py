@@ -19,14 +19,15 @@ def train(backbone, folder, **settings):
     return trainer
 
 
-def test_the_first_interrupt_saves_and_says_where_and_resuming_gives_the_same_bits(tiny_backbone, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_interrupt_saves_and_says_where_and_resuming_gives_the_same_bits(tiny_backbone, tmp_path, number):
     undisturbed = train(tiny_backbone, tmp_path / "a", method="self_training")
     trainer = make_trainer(tiny_backbone, tmp_path / "b", method="self_training", save_steps=100)
     loss = trainer.objective.loss
 
     def interrupting(model, labeled, unlabeled, step):
         if step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return loss(model, labeled, unlabeled, step)
 
     trainer.objective.loss = interrupting
