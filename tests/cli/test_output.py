@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Found:
 
 def command(work) -> Command:
     def run(argv: Sequence[str]) -> int | None:
-        print("a line for people")
+        sys.stdout.write("a line for people\n")
         return work(argv)
 
     return Command("does something", run, "Go on.")
