@@ -276,13 +276,14 @@ class RunFolder:
         if not marker.exists():
             return None
         found = read_checked_json(marker)
+        files = found.pop("files", {})
         if name not in self._checked:
-            check_files(marker.parent, found["files"])
+            check_files(marker.parent, files)
             _remove(marker.parent / "checkpoints")  # a kill after the marker has left them
             self._checked.add(name)
         try:
-            return StageRecord.from_dict(found["record"])
-        except (KeyError, TypeError, ValueError) as error:
+            return StageRecord.from_dict(found)
+        except (TypeError, ValueError) as error:
             raise DamagedFile(marker, "another kind of record") from error
 
     def run_once(self, name: str, work: Callable[[Path], StageRecord]) -> StageRecord:
@@ -308,7 +309,7 @@ class RunFolder:
         record = work(folder)
         record = replace(record, seconds=time.perf_counter() - started, attempts=count)
         files = files_of(folder, lambda path: path != ATTEMPTS and "checkpoints/" not in path)
-        write_checked_json(folder / DONE, {"record": record.as_dict(), "files": files})
+        write_checked_json(folder / DONE, {**record.as_dict(), "files": files})
         self._checked.add(name)
         _remove(folder / "checkpoints")  # the stage's model is saved; these are 3x its size
         return record
