@@ -26,11 +26,13 @@ class Command:
         run (`Callable[[Sequence[str]], int | None]`): Function that parses the words after the command's name, calls
             one function and prints one summary; returns an exit status, `None` for 0.
         resume_hint (`str`): One sentence on how to continue after an interruption.
+        has_log_level (`bool`, defaults to `True`): Whether `--log-level` is hfssl's own and not that of transformers.
     """
 
     purpose: str
     run: Callable[[Sequence[str]], int | None]
     resume_hint: str
+    has_log_level: bool = True
 
 
 def run_command(command: Command, argv: Sequence[str]) -> int:
@@ -44,7 +46,7 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
     """
     logging.getLogger("hfssl").addHandler(WARNINGS)
     try:
-        argv, json, level = common_options(argv)
+        argv, json, level = common_options(argv, levels=command.has_log_level)
     except ConfigurationError as error:
         return _refused(error.problems, OUTPUT)
     _tell(level)

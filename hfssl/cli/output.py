@@ -75,11 +75,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def common_options(argv: Sequence[str]) -> tuple[list[str], bool, int | None]:
+def common_options(argv: Sequence[str], *, levels: bool = True) -> tuple[list[str], bool, int | None]:
     """Returns the words without `--json` and `--log-level`, whether `--json` is given, and the level of `logging`.
 
     Args:
         argv (`Sequence[str]`): Words after the command's name.
+        levels (`bool`, defaults to `True`): Whether `--log-level` is looked for; recipes have transformers' own.
 
     Raises:
         ConfigurationError: There is no such level, or none is given.
@@ -94,7 +95,7 @@ def common_options(argv: Sequence[str]) -> tuple[list[str], bool, int | None]:
         name, equals, value = word.partition("=")
         if word == "--json":
             wanted = True
-        elif name in ("--log-level", "--log_level"):
+        elif levels and name in ("--log-level", "--log_level"):
             given = value if equals else next(words, "")
             if given not in LEVELS:
                 raise ConfigurationError(

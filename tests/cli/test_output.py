@@ -70,6 +70,7 @@ def test_errors_are_an_object_too(capsys, error, status, found):
 def test_the_words_of_the_command_stay_in_order():
     assert common_options(["a", "--log-level=debug", "--x", "1", "--json"]) == (["a", "--x", "1"], True, logging.DEBUG)
     assert common_options(["a"]) == (["a"], False, None)
+    assert common_options(["--log_level", "passive"], levels=False) == (["--log_level", "passive"], False, None)
 
 
 @pytest.mark.parametrize(("words", "got"), [(["--log-level", "loud"], "'loud'"), (["--log-level"], "''")])
