@@ -124,10 +124,8 @@ class RunFolder:
             raise ConfigurationError(
                 f"output_dir '{self.path}' holds a run that another hfssl has begun; choose another folder."
             )
-        if not (self.path / INPUTS).exists():
-            self._replace = True  # ended before its data was saved: nothing can be resumed, and nothing can be lost
-            return
-        if overwrite:
+        # Without INPUTS it ended before its data was saved: nothing of it can be resumed, and nothing can be lost.
+        if overwrite or not (self.path / INPUTS).exists():
             self._refuse_to_lose(inputs)
             self._replace = True
             return
@@ -164,16 +162,16 @@ class RunFolder:
         for given in inputs:
             if any(given.resolve().is_relative_to(place) for place in own):
                 raise ConfigurationError(
-                    f"--overwrite-output-dir would delete '{given}', which this run is to read: copy it to a place "
-                    f"outside of '{self.path}', or choose another output_dir."
+                    f"A run in the folder '{self.path}' would delete '{given}', which it is to read: copy that to another "
+                    "place, or choose another output_dir."
                 )
         for name in SEALED:
             folder = self.path / name
             known = (sealed_files(folder) or {}) if folder.is_dir() else {}
             if known and (others := [path for path in files_of(folder) if path not in known]):
                 raise ConfigurationError(
-                    f"--overwrite-output-dir would delete '{folder / others[0]}', which hfssl did not write: move it "
-                    "to another place, or choose another output_dir."
+                    f"A run in the folder '{self.path}' would delete '{folder / others[0]}', which hfssl did not write: "
+                    "move it to another place, or choose another output_dir."
                 )
 
     def open(self) -> None:

@@ -185,7 +185,7 @@ def test_an_input_within_the_run_that_is_to_be_deleted_is_refused(tmp_path):
     (tmp_path / "run" / "splits" / "train.csv").write_text("text,label")
     (tmp_path / "link").symlink_to("run")
     given = tmp_path / "link" / "splits" / "train.csv"
-    with pytest.raises(ConfigurationError, match="would delete '.*train.csv', which this run is to read: copy it"):
+    with pytest.raises(ConfigurationError, match="would delete '.*train.csv', which it is to read: copy that"):
         RunFolder(tmp_path / "run", {}, resume=False, overwrite=True, inputs=[given])
 
 
