@@ -162,7 +162,7 @@ class RunFolder:
         for given in inputs:
             if any(given.resolve().is_relative_to(place) for place in own):
                 raise ConfigurationError(
-                    f"A run in the folder '{self.path}' would delete '{given}', which it is to read: copy that to another "
+                    f"A run in '{self.path}' would delete '{given}', which it is to read: copy that to another "
                     "place, or choose another output_dir."
                 )
         for name in SEALED:
@@ -170,7 +170,7 @@ class RunFolder:
             known = (sealed_files(folder) or {}) if folder.is_dir() else {}
             if known and (others := [path for path in files_of(folder) if path not in known]):
                 raise ConfigurationError(
-                    f"A run in the folder '{self.path}' would delete '{folder / others[0]}', which hfssl did not write: "
+                    f"A run in '{self.path}' would delete '{folder / others[0]}', which hfssl did not write: "
                     "move it to another place, or choose another output_dir."
                 )
 
