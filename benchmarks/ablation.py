@@ -45,6 +45,8 @@ RESULTS = HERE / "results" / "ablation.json"
 STANDARD = PRESETS["standard"]
 # What of a run is made of the labels alone, or of the backbone.
 LEARNED_FROM_LABELS = (
+    "hfssl_run.json",
+    "inputs.json",
     "settings.json",
     "splits",
     "stages/pretext",
@@ -168,7 +170,7 @@ def run_variant(preset: Preset, shared: Path, folder: Path, labels: int, seed: i
         _copy_learned(common, run)
         before, PRESETS["standard"] = PRESETS["standard"], preset
         try:
-            cell = run_cell(folder, labels, "standard", seed, run=run, **options)
+            cell = run_cell(folder, labels, "standard", seed, run=run, keep_stages=True, **options)
         finally:
             PRESETS["standard"] = before
         _copy_learned(run, common)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hfssl.runtime.threads import set_wait_policy
+
 __version__ = "0.1.0.dev0"
+
+set_wait_policy()  # OpenMP reads it when torch is loaded, so not later
 
 # Public name -> its module. Names are imported on first use (PEP 562), so that `import hfssl` and `hfssl --help` do
 # not wait for torch.

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
 
 __all__ = [
     "ConfigurationError",
+    "DamagedFile",
     "DataError",
     "HfsslError",
     "Interrupted",
@@ -43,6 +46,21 @@ class ModelError(HfsslError):
 class TrainingError(HfsslError):
     """Reports that training stopped (for example, because a loss is not finite); the last good state remains on
     disk."""
+
+
+class DamagedFile(HfsslError):
+    """Reports a file of hfssl that is not as hfssl wrote it.
+
+    Args:
+        path (`str` or `Path`): The file.
+        found (`str`): What was found, as a noun phrase.
+        remedy (`str`, *optional*): What to do. Default: general advice.
+    """
+
+    def __init__(self, path: str | PathLike[str], found: str, remedy: str = ""):
+        self.path, self.found = Path(path), found
+        remedy = remedy or "restore it from a copy, or make it again"
+        super().__init__(f"Expected '{path}' as hfssl wrote it, found {found}: {remedy}.")
 
 
 def near_matches(name: str, known: Sequence[str]) -> str:

@@ -224,6 +224,7 @@ def finished(tmp_path_factory, table: Path, backbone: Path, adapter: str) -> Ite
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
             options = {"preset": "quick", "labels_per_class": 10, "max_length": 32, "quiet": True, "adapter": adapter}
+            options |= {"keep_stages": True}  # some tests look at them
             result = fit(str(table), backbone=str(backbone), output_dir=str(place / "run"), **options)
         (place / "returned.json").write_text(json.dumps(result.results))
 

@@ -7,9 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hfssl.cli.errors import INTERRUPTED, USER_ERROR, WARNINGS, complain, storage_problem
+from hfssl.cli.output import Output, common_options
 from hfssl.errors import ConfigurationError, HfsslError
+from hfssl.runtime.signals import terminated_like_ctrl_c
 
-__all__ = ["Command", "folder_first", "run_command", "silence_libraries"]
+__all__ = ["OUTPUT", "Command", "folder_first", "run_command", "silence_libraries"]
+
+OUTPUT = Output()
+"""What the running command has to say to a program; see `--json`."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,13 @@ class Command:
         run (`Callable[[Sequence[str]], int | None]`): Function that parses the words after the command's name, calls
             one function and prints one summary; returns an exit status, `None` for 0.
         resume_hint (`str`): One sentence on how to continue after an interruption.
+        has_log_level (`bool`, defaults to `True`): Whether `--log-level` is hfssl's own and not that of transformers.
     """
 
     purpose: str
     run: Callable[[Sequence[str]], int | None]
     resume_hint: str
+    has_log_level: bool = True
 
 
 def run_command(command: Command, argv: Sequence[str]) -> int:
@@ -39,23 +46,46 @@ def run_command(command: Command, argv: Sequence[str]) -> int:
     """
     logging.getLogger("hfssl").addHandler(WARNINGS)
     try:
+        argv, json, level = common_options(argv, levels=command.has_log_level)
+    except ConfigurationError as error:
+        return _refused(error.problems, OUTPUT)
+    _tell(level)
+    OUTPUT.json, OUTPUT.value = json, None
+    with OUTPUT.printing(), terminated_like_ctrl_c():
+        return _run(command, argv)
+
+
+def _run(command: Command, argv: Sequence[str]) -> int:
+    try:
         return command.run(argv) or 0
     except KeyboardInterrupt as stop:
-        complain(f"{str(stop) or 'Interrupted.'} {command.resume_hint}", "stopped")
+        sentence = f"{str(stop) or 'Interrupted.'} {command.resume_hint}"
+        complain(sentence, "stopped")
+        OUTPUT.set({"stopped": sentence})
         return INTERRUPTED
     except ConfigurationError as error:
-        for problem in error.problems:
-            complain(problem, "error")
-        return USER_ERROR
+        return _refused(error.problems, OUTPUT)
     except HfsslError as error:
-        complain(str(error), "error")
-        return USER_ERROR
+        return _refused([str(error)], OUTPUT)
     except Exception as error:
         sentence = storage_problem(error, command.resume_hint)
         if sentence is None:
             raise
-        complain(sentence, "error")
-        return USER_ERROR
+        return _refused([sentence], OUTPUT)
+
+
+def _refused(problems: Sequence[str], output: Output) -> int:
+    for problem in problems:
+        complain(problem, "error")
+    output.set({"errors": list(problems)})
+    return USER_ERROR
+
+
+def _tell(level: int | None) -> None:
+    """Sets how much hfssl and transformers log, where the user has asked for a level."""
+    if level is not None:
+        logging.getLogger("hfssl").setLevel(level)
+        WARNINGS.setLevel(level)
 
 
 def folder_first(argv: Sequence[str]) -> Sequence[str]:

@@ -48,7 +48,7 @@ class CommandWarnings(logging.Handler):
         from tqdm import tqdm
 
         if os.environ.get("RANK", "0") == "0":
-            tqdm.write(f"hfssl: warning: {record.getMessage()}", file=sys.stderr)
+            tqdm.write(f"hfssl: {record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
 WARNINGS = CommandWarnings(logging.WARNING)

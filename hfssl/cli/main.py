@@ -9,11 +9,12 @@ from importlib import import_module
 from hfssl import __version__
 from hfssl.cli.command import Command, run_command
 from hfssl.cli.errors import USER_ERROR
+from hfssl.cli.output import HELP as COMMON
 from hfssl.errors import near_matches
 
 __all__ = ["COMMANDS", "load_command", "main"]
 
-COMMANDS = ("fit", "predict", "evaluate", "push", "export", "demo", "views", "env")
+COMMANDS = ("fit", "predict", "evaluate", "push", "export", "demo", "clean", "views", "env")
 """The first words of the command line, in the order of `hfssl --help`; each has a module in `hfssl.cli.commands`."""
 
 HELP = """\
@@ -33,7 +34,9 @@ first steps:
   hfssl predict --model runs/reviews/model --input new.csv --output predictions.csv
   hfssl demo runs/reviews
 
-Rows of reviews.csv without a label are the unlabeled data."""
+Rows of reviews.csv without a label are the unlabeled data.
+
+{common}"""
 
 
 def load_command(name: str) -> Command:
@@ -53,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(commands="\n".join(f"  {name:<10}  {load_command(name).purpose}" for name in COMMANDS)))
+        print(
+            HELP.format(
+                common=COMMON, commands="\n".join(f"  {name:<10}  {load_command(name).purpose}" for name in COMMANDS)
+            )
+        )
         return 0
     if words[0] == "--version":
         print(f"hfssl {__version__}")

@@ -12,6 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from peft import PeftConfig
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 
+from hfssl.cli.recipe_folder import begin_recipe_folder, check_recipe_folder
 from hfssl.config.arguments import AdapterArguments, DataArguments, ModelArguments
 from hfssl.config.methods import METHODS, Method, resolve
 from hfssl.config.parsing import early_value, parse
@@ -82,11 +83,7 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
     config, folder = recipe.config, Path(recipe.config.output_dir)
     resume = config.resume_from_checkpoint is not None
     if config.process_index == 0:
-        if not resume and folder.is_dir() and any(folder.iterdir()):
-            raise ConfigurationError(
-                f"output_dir '{folder}' already holds a run; add --resume_from_checkpoint true to go on with it, "
-                "delete it, or choose another folder."
-            )
+        check_recipe_folder(recipe, folder, resume=resume)
     row = METHODS[recipe.method]
     for path in (row.trainer, row.driver):
         if path is not None:
@@ -99,7 +96,7 @@ def train_recipe(recipe: Recipe) -> dict[str, Any]:
     if config.push_to_hub:
         run.make_repository()
     if config.process_index == 0 and not (folder / "splits").exists():
-        splits.save(folder / "splits")  # the first file of the run: nothing is left behind when the input is bad
+        begin_recipe_folder(recipe, folder, splits)  # only now: nothing is left behind when the input is bad
     outcome = run.train()
     results = {
         "method": recipe.method,

@@ -16,6 +16,7 @@ from hfssl.errors import ConfigurationError, near_matches
 
 __all__ = [
     "AdapterArguments",
+    "CleanArguments",
     "DataArguments",
     "DemoArguments",
     "ExportArguments",
@@ -322,6 +323,13 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Delete the run in output-dir and start a new one."}
     )
+    keep_stages: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep the models and embeddings of all stages, which nothing needs once the run is finished; by "
+            "default only their predictions and records stay."
+        },
+    )
     quiet: bool = field(
         default=False, metadata={"help": "Show no progress bars; only warnings and the closing summary."}
     )
@@ -377,6 +385,14 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     def keywords(self) -> dict[str, Any]:
         """Returns the keyword arguments of `hfssl.fit`: every field that is not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass
+class CleanArguments(_Checked):
+    """The cleaning"""
+
+    folder: str = field(metadata={"metavar": "DIR", "help": "A finished run of hfssl fit."})
+    dry_run: bool = field(default=False, metadata={"help": "Only print what would be deleted, and its size."})
 
 
 @dataclass

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -165,7 +166,11 @@ def parse(
         ConfigurationError: if there is any unknown key, bad value or missing value; `problems` holds all of them.
     """
     parser = dataclass_parser(dataclass_types) if parser is None else parser
-    parser.add_argument("--config", metavar="YAML", help="File with `option: value` lines; flags win over it.")
+    parser.add_argument(
+        "--config",
+        metavar="YAML",
+        help="File with `option: value` lines, or the `results.json` of a run to repeat; flags win over it.",
+    )
     if {"-h", "--help"} & set(argv):
         parser.print_help()
         sys.exit(0)
@@ -178,6 +183,10 @@ def parse(
     try:
         yaml_path = _from_words(*words.pop("config")) if "config" in words else yaml_path
         from_file = read_yaml(yaml_path) if yaml_path else {}
+        if yaml_path and "command" in from_file and "stages" in from_file:  # results.json: repeats its run
+            from_file = {}
+            repeated, _ = _words(parser, shlex.split(read_yaml(yaml_path)["command"])[2:])
+            words = repeated | words
     except ConfigurationError as error:
         problems += error.problems
     except ValueError as error:

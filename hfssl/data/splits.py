@@ -39,6 +39,7 @@ from hfssl.data.duplicates import PAIR_SEPARATOR, exact_key, near_duplicate_comp
 from hfssl.data.label_column import LabelColumn
 from hfssl.errors import ConfigurationError, DataError, near_matches
 from hfssl.runtime.files import atomic_directory, write_json
+from hfssl.runtime.ledger import check_seal, seal
 from hfssl.runtime.progress import library_bars
 
 __all__ = ["SemiSupervisedSplits", "few_label_splits"]
@@ -79,6 +80,7 @@ class SemiSupervisedSplits(DatasetDict):
             # datasets 5.2 writes no shard for an empty part and then cannot load it, so one is requested.
             self.save_to_disk(str(folder), num_shards=dict.fromkeys(self, 1))  # pyright: ignore[reportArgumentType]
             write_json(folder / MANIFEST_FILE, self.manifest)
+            seal(folder)
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> SemiSupervisedSplits:
@@ -86,7 +88,9 @@ class SemiSupervisedSplits(DatasetDict):
 
         Raises:
             DataError: if the folder does not hold saved splits.
+            DamagedFile: if a file is not as `save` wrote it.
         """
+        check_seal(directory)
         manifest = load_manifest(Path(directory) / MANIFEST_FILE)
         try:
             parts = DatasetDict.load_from_disk(str(directory))

@@ -45,7 +45,9 @@ from hfssl.tasks.registry import task_of
 
 __all__ = ["TOLERANCE", "Cost", "Exported", "export_onnx"]
 
-TOLERANCE = 1e-4  # largest accepted difference of a logit from PyTorch's
+# Largest accepted difference of a logit from PyTorch's, relative to the largest logit of the batch: larger floats
+# cannot agree better. Below a size of 1 the tolerance is that of 1.
+TOLERANCE = 1e-4
 RECORD_FILE = "export.json"
 PROTOBUF_BYTES = 2**31  # an ONNX file cannot be larger
 EXAMPLE_SHAPE = (2, 7)
@@ -82,7 +84,8 @@ class Exported:
         inputs (`list[str]`): Names of the inputs, each int64 `[N, L]` for any N and L; the output is `logits`, float32
             `[N, K]`.
         label_names (`list[str]`): The K class names in the order of the class numbers.
-        difference (`float`): Largest difference of a logit from PyTorch's in the compared batches.
+        difference (`float`): Largest difference of a logit from PyTorch's in the compared batches, relative to the
+            largest logit of its batch, or to 1 where that is larger.
         sizes (`dict[str, int]`): ONNX file -> size in bytes.
         cost (`Cost | None`): Accuracies on labeled rows; `None` if nothing was measured.
     """
@@ -124,7 +127,7 @@ def export_onnx(
         ConfigurationError: if a package of the extra `onnx` is missing.
         DataError: if `data` cannot be used, or holds no label.
         ModelError: if there is no classifier in `folder`, `output` holds other files, torch cannot export the
-            architecture, or ONNX Runtime's logits differ from PyTorch's by more than 1e-4.
+            architecture, or ONNX Runtime's logits differ from PyTorch's by more than 1e-4 of their size.
 
     Example:
         >>> import hfssl
@@ -268,8 +271,25 @@ def _random_batch(
     return pad_tokens(tokens, tokenizer)
 
 
+def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Returns the largest difference of two arrays, relative to the largest value expected, or to 1 if that is larger.
+
+    Args:
+        found (`np.ndarray`): Logits, `[N, K]`.
+        expected (`np.ndarray`): Logits, `[N, K]`.
+
+    Example:
+        >>> import numpy as np
+        >>> relative_difference(np.array([[200.0, -3.0]]), np.array([[200.0, -2.0]]))
+        0.005
+    """
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+
+
 def _largest_difference(classifier: OnnxClassifier, model: PreTrainedModel) -> float:
     """Returns the largest difference of a logit between ONNX Runtime and PyTorch, over batches of several shapes.
+
+    The difference is relative to the largest logit of the batch; see `TOLERANCE`.
 
     Raises:
         ModelError: if the difference is above `TOLERANCE`, or ONNX Runtime cannot run a batch.
@@ -291,11 +311,11 @@ def _largest_difference(classifier: OnnxClassifier, model: PreTrainedModel) -> f
                 f"Expected ONNX Runtime to run the exported '{model.config.model_type}' on {shape}, but: "
                 f"{first_line(error)}: use another backbone."
             ) from error
-        difference = float(np.abs(found - expected).max())
+        difference = relative_difference(found, expected)
         if not difference <= TOLERANCE:  # NaN included
             raise ModelError(
                 f"Expected ONNX Runtime to give PyTorch's logits to {TOLERANCE:g}, but on {shape} one differs by "
-                f"{difference:.2g} (the largest is {np.abs(expected).max():.2g}): nothing was exported; predict with "
+                f"{difference:.2g} of the largest, {np.abs(expected).max():.2g}: nothing was exported; predict with "
                 "PyTorch, or train another backbone."
             )
         worst = max(worst, difference)

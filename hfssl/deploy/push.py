@@ -7,6 +7,7 @@ holds ids and fingerprints of rows. A failed push changes nothing on the Hub and
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,10 +18,11 @@ from transformers.utils import logging
 from hfssl.errors import ModelError
 from hfssl.hub.upload import Pushed, check_repo_id, commit, sizes_of
 from hfssl.models.adapters import LABELS_FILE
-from hfssl.pipeline.run_folder import model_and_splits
+from hfssl.pipeline.run_folder import check_finished, model_and_splits
 from hfssl.reporting.markdown import private_command
 from hfssl.reporting.model_card import run_card
 from hfssl.reporting.results import read_results
+from hfssl.runtime.ledger import SEAL, check_seal, sealed_files
 
 __all__ = ["Pushed", "files_below", "files_to_push", "push"]
 
@@ -29,6 +31,12 @@ logger = logging.get_logger(__name__)
 Artifact = Literal["model", "adapter", "both"]
 
 ADAPTER = "adapter"  # folder of the adapter in a run, and in a repository that also holds a model
+# What `save_pretrained` of a model, a tokenizer, a processor and an adapter writes.
+KNOWN = re.compile(
+    r"(adapter_|generation_|tokenizer_|preprocessor_|processor_|special_tokens_map|added_tokens)?(config)?\.json"
+    r"|[\w.-]+\.safetensors(\.index\.json)?|tokenizer\.json|vocab\.(json|txt)|merges\.txt|[\w.-]+\.model"
+    r"|(chat_template|vocab|spiece)\.(jinja|bpe)|modules\.json|README\.md|" + re.escape(LABELS_FILE)
+)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -60,6 +68,8 @@ def files_to_push(
     folder = Path(folder)
     if not (folder / "results.json").is_file():
         return files_below(model_and_splits(folder)[0])
+    results = read_results(folder)
+    check_finished(folder)
     files: dict[str, Path | bytes] = {}
     parts = {"model": ["model"], "adapter": [ADAPTER], "both": ["model", ADAPTER]}[artifact]
     for part in parts:
@@ -69,7 +79,7 @@ def files_to_push(
                 + ("; the run trained all weights (--adapter lora makes one)." if part == ADAPTER else ".")
             )
         files |= files_below(folder / part, f"{ADAPTER}/" if part == ADAPTER and artifact == "both" else "")
-    results, settings = read_results(folder), _read(folder / "settings.json")
+    settings = _read(folder / "settings.json")
     card = run_card(
         results,
         settings,
@@ -142,12 +152,36 @@ def push(
 
 
 def files_below(folder: Path, prefix: str = "") -> dict[str, Path | bytes]:
-    """Returns path in the repository -> file, for all files of a model or an adapter."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Returns path in the repository -> file, for the files of a model or an adapter.
+
+    These are the files that hfssl wrote, checked against their hashes; in a folder of another program, the files that
+    transformers, tokenizers and peft write. All others stay here.
+
+    Args:
+        folder (`Path`): Folder of a model or an adapter.
+        prefix (`str`, defaults to `""`): Start of each path in the repository.
+
+    Raises:
+        ModelError: There is a pickle.
+        DamagedFile: A file is not as hfssl wrote it.
+    """
+    check_seal(folder)
+    listed = sealed_files(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
     if pickles := [path for path in paths if path.suffix in PICKLES]:
         raise ModelError(
             f"Expected safetensors, but '{pickles[0]}' is a pickle, which can run code when it is loaded: save the "
             "model with save_pretrained of a current transformers, and remove that file."
+        )
+    known = [
+        path
+        for path in paths
+        if (KNOWN.fullmatch(path.name) if listed is None else path.relative_to(folder).as_posix() in listed)
+    ]
+    if others := [path for path in paths if path not in known and path.name != "README.md"]:
+        logger.warning(
+            "Not pushed, because hfssl knows no such file of a model: %s.",
+            ", ".join(f"'{path.relative_to(folder).as_posix()}'" for path in others),
         )
     labels = folder / LABELS_FILE
     if labels.is_file() and Path(base := _read(labels)["base_model"]).is_absolute():
@@ -156,7 +190,7 @@ def files_below(folder: Path, prefix: str = "") -> dict[str, Path | bytes]:
             "on a Hub id, or push the merged model.",
             base,
         )
-    return {f"{prefix}{path.relative_to(folder).as_posix()}": path for path in paths}
+    return {f"{prefix}{path.relative_to(folder).as_posix()}": path for path in known}
 
 
 def _read(path: Path) -> Mapping[str, Any]:

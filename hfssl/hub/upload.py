@@ -18,7 +18,7 @@ from huggingface_hub.utils import httpx, validate_repo_id
 from transformers.utils import logging
 
 from hfssl.errors import ModelError
-from hfssl.hub.download import in_words
+from hfssl.hub.download import check_token, in_words
 
 __all__ = ["Files", "Pushed", "check_repo_id", "commit", "make_repository", "sizes_of"]
 
@@ -71,6 +71,7 @@ def make_repository(
 ) -> str:
     """Creates the repository unless it exists; returns its full name. See `commit` for the arguments and errors."""
     check_repo_id(repo_id)
+    check_token(token)
     api = HfApi(token=token)
     return _insisting(lambda: api.create_repo(repo_id, private=private, exist_ok=True).repo_id, repo_id, wait)
 

@@ -14,6 +14,7 @@ from hfssl.errors import ModelError
 from hfssl.hub.download import download
 from hfssl.models.backbones import check_exists, check_files
 from hfssl.models.loading import load_pretrained
+from hfssl.runtime.ledger import check_seal
 
 __all__ = ["from_pretrained"]
 
@@ -47,6 +48,7 @@ def from_pretrained(
     Raises:
         ModelError: if the model does not exist, lacks weights (which would be random), or cannot be loaded without
             running its code.
+        DamagedFile: if a file of a folder that hfssl saved is not as hfssl wrote it.
 
     Example:
         >>> import hfssl
@@ -61,6 +63,7 @@ def from_pretrained(
         path = download(str(path), revision=revision, token=token)
     if subfolder is not None:
         path = Path(path) / subfolder
+    check_seal(path)
     if (Path(path) / "adapter_config.json").is_file():
         from hfssl.models.adapters import (
             load_adapter,  # adapters.py imports this module, and peft is slow to import

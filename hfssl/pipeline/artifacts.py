@@ -1,5 +1,7 @@
 """The artifacts of a finished run: calibrated checkpoint, adapter, report, card and `results.json`, in this order.
 
+Before the last one their sizes and hashes are listed in `files.json`.
+
 `results.json` is written last: where it exists, all other artifacts exist.
 """
 
@@ -23,8 +25,8 @@ from hfssl.pipeline.context import StageContext
 from hfssl.pipeline.stage_record import StageRecord
 from hfssl.reporting.html_report import build_report
 from hfssl.reporting.model_card import run_card
-from hfssl.reporting.results import OUT_OF_FOLD, PARTS, RESULTS, final_stage
-from hfssl.runtime.files import atomic_file, write_json
+from hfssl.reporting.results import OUT_OF_FOLD, PARTS, final_stage
+from hfssl.runtime.files import atomic_file
 
 __all__ = ["save_outcome"]
 
@@ -57,7 +59,7 @@ def save_outcome(context: StageContext, records: Mapping[str, StageRecord], resu
     card = run_card(results, context.plan.arguments.keywords(), uses_adapter=uses_adapter)
     with atomic_file(run.path / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
-    write_json(run.path / RESULTS, results)
+    run.finish(results)
 
 
 def _calibrate(model: Any, context: StageContext, selected_stage: str) -> float | None:

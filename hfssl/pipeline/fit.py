@@ -6,11 +6,13 @@ import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -21,7 +23,7 @@ from hfssl.data.audit import audit, released
 from hfssl.data.language_fit import language_warnings
 from hfssl.data.prepare import make_splits
 from hfssl.data.splits import SemiSupervisedSplits
-from hfssl.errors import ConfigurationError
+from hfssl.errors import ConfigurationError, DamagedFile
 from hfssl.evaluation.baselines import PROBE
 from hfssl.evaluation.verdict import Verdict, judge
 from hfssl.functional.class_priors import given_prior
@@ -29,18 +31,22 @@ from hfssl.models.backbones import check_backbone, check_masked_lm, load_tokeniz
 from hfssl.pipeline.artifacts import save_outcome
 from hfssl.pipeline.budget import within_budget
 from hfssl.pipeline.context import StageContext, make_context
+from hfssl.pipeline.inputs import check_inputs, input_fingerprints, local_inputs
 from hfssl.pipeline.plan import RunPlan, make_plan
 from hfssl.pipeline.presets import PRESETS
-from hfssl.pipeline.run_folder import RunFolder
+from hfssl.pipeline.run_folder import RunFolder, check_finished
 from hfssl.pipeline.runner import reported, run_final_stages, run_stages
 from hfssl.pipeline.stage_record import StageRecord
-from hfssl.reporting.results import OUT_OF_FOLD, SCHEMA_VERSION
+from hfssl.pipeline.tidy import tidy
+from hfssl.reporting.results import OUT_OF_FOLD, SCHEMA_VERSION, read_results
 from hfssl.reporting.trainer_card import VERSIONED
 from hfssl.tasks.registry import get_task
 
 __all__ = ["FitResult", "fit"]
 
 logger = logging.get_logger(__name__)
+
+NOT_REPEATED = ("resume", "overwrite_output_dir", "quiet", "keep_stages")  # by the command line that repeats a run
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
         ConfigurationError: Options do not fit together, or the folder holds another run; the error lists all problems.
         DataError: The table cannot be used as it is.
         ModelError: The backbone cannot be used as it is.
+        DamagedFile: A file of the run that is resumed is not as it was written; the error says what to do.
         TrainingError: A loss is not finite.
 
     Example:
@@ -95,8 +102,33 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     """
     arguments = FitArguments(train=train, output_dir=output_dir, **options)
     run = RunFolder(
-        output_dir, arguments.keywords(), resume=arguments.resume, overwrite=arguments.overwrite_output_dir
+        output_dir,
+        arguments.keywords(),
+        resume=arguments.resume,
+        overwrite=arguments.overwrite_output_dir,
+        inputs=local_inputs(arguments).values(),
     )
+    try:
+        results = _finished_results(arguments, run) if run.resumed and run.finished else _run(arguments, run)
+    except DamagedFile as error:
+        raise run.explained(error) from None
+    finally:
+        run.close()
+    return FitResult(run.path, results)
+
+
+def _finished_results(arguments: FitArguments, run: RunFolder) -> dict[str, Any]:
+    """Returns the results of a run that needs nothing but a check of its files."""
+    run.open()
+    check_inputs(arguments, run.inputs()["inputs"], run.path)
+    check_finished(run.path)
+    if not arguments.keep_stages:
+        tidy(run.path)  # where a kill came between the results and this
+    return read_results(run.path)
+
+
+def _run(arguments: FitArguments, run: RunFolder) -> dict[str, Any]:
+    """Runs the stages that are not done yet, and returns the results."""
     check_backbone(arguments.backbone)
     tokenizer = load_tokenizer(arguments.backbone, max_length=arguments.max_length)
     splits, plan = _data(arguments, run, tokenizer)
@@ -110,7 +142,9 @@ def fit(train: str, *, output_dir: str, **options: Any) -> FitResult:
     records |= final
     results = _results(context, reported(records), verdict, list(final or [verdict.selected_stage])[-1])
     save_outcome(context, records, results)
-    return FitResult(run.path, results)
+    if not arguments.keep_stages:
+        tidy(run.path)
+    return results
 
 
 def _manifests(records: Mapping[str, StageRecord]) -> list[dict[str, Any]]:
@@ -138,6 +172,8 @@ def _data(
     """Returns splits and plan; a resumed run reads its splits from the folder, also after a change of the tables."""
     preset = PRESETS[arguments.preset]
     if run.resumed:
+        run.open()
+        check_inputs(arguments, run.inputs()["inputs"], run.path)
         splits = SemiSupervisedSplits.load(run.splits)
         plan = make_plan(arguments, preset, splits)
     else:
@@ -156,8 +192,10 @@ def _data(
         _check_methods(plan)
         if "pretext" in plan.stages:
             check_masked_lm(arguments.backbone)
+        fingerprints = input_fingerprints(arguments)
         run.open()  # only after all checks of the input
         splits.save(run.splits)
+        run.save_inputs(fingerprints)
         splits = SemiSupervisedSplits.load(run.splits)
     for warning in splits.manifest["warnings"]:
         logger.warning(warning)
@@ -193,7 +231,14 @@ def _results(
         "task": context.task.facts().as_dict(),
         "command": fit_command(arguments),
         "versions": {name: version(name) for name in VERSIONED},
-        "hardware": {"machine": platform.machine(), "threads": _threads(), "python": platform.python_version()},
+        "hardware": {
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "cpu_features": torch.backends.cpu.get_cpu_capability(),
+        },
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": context.run_folder.inputs()["inputs"],
         "data": {
             "counts": counts,
             "label_names": splits.manifest["label_names"],
@@ -228,7 +273,7 @@ def fit_command(arguments: FitArguments) -> str:
     words = ["hfssl", "fit"]
     for entry in fields(arguments):
         value = getattr(arguments, entry.name)
-        if value is None or value == entry.default or entry.name in ("resume", "overwrite_output_dir", "quiet"):
+        if value is None or value == entry.default or entry.name in NOT_REPEATED:
             continue
         flag = "--" + entry.name.replace("_", "-")
         if isinstance(value, bool):
@@ -236,9 +281,3 @@ def fit_command(arguments: FitArguments) -> str:
         else:
             words += [flag, str(value)]
     return shlex.join(words)
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

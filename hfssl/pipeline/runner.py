@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -26,12 +27,52 @@ def run_stages(context: StageContext) -> dict[str, StageRecord]:
     Args:
         context (`StageContext`): Context of the run.
     """
+    costs = estimate_costs(sizes_of(context.plan, context.tokens))
     if not context.plan.arguments.quiet:
-        tqdm.write(cost_table(estimate_costs(sizes_of(context.plan, context.tokens))))
+        tqdm.write(cost_table(costs))
     for name in context.plan.stages:
         resolve(STAGES[name].run)  # a wrong import path is found before hours of the stages before it
     names = [name for name in context.plan.stages if STAGES[name].product != "final"]
-    return {name: _run_once(context.named(name)) for name in names}
+    records, left = {}, TimeLeft({cost.stage: cost.units for cost in costs})
+    for name in names:
+        done = context.run_folder.done(name) is not None
+        records[name] = _run_once(context.named(name))
+        if (told := left.after(name, None if done else records[name].seconds)) and not context.plan.arguments.quiet:
+            tqdm.write(f"{context.plan.titles[name]} took {_in_words(records[name].seconds)}; {told}.")
+    return records
+
+
+class TimeLeft:
+    """Estimates how long the rest of a run takes, from the costs of its stages and the time of those that ran.
+
+    Args:
+        units (`Mapping[str, float]`): Stage -> cost, in passes of one token; see `hfssl.pipeline.costs`.
+    """
+
+    def __init__(self, units: Mapping[str, float]):
+        self._left, self._spent, self._seconds = dict(units), 0.0, 0.0
+
+    def after(self, stage: str, seconds: float | None) -> str | None:
+        """Returns the time left in words; `None` where nothing is left, or no stage has run yet.
+
+        Args:
+            stage (`str`): Name of the stage that has ended.
+            seconds (`float`, *optional*): Its duration; `None` for a stage that an earlier run did.
+        """
+        units = self._left.pop(stage, 0.0)
+        if seconds is not None:
+            self._spent, self._seconds = self._spent + units, self._seconds + seconds
+        rest = sum(self._left.values())
+        if not rest or not self._spent:
+            return None
+        return f"about {_in_words(rest * self._seconds / self._spent)} are left for the whole run"
+
+
+def _in_words(seconds: float) -> str:
+    """Returns a duration in the unit that fits."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def run_final_stages(context: StageContext, selected_stage: str) -> dict[str, StageRecord]:

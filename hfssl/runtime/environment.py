@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from hfssl import __version__
 
-__all__ = ["PACKAGES", "VARIABLES", "describe", "environment"]
+__all__ = ["PACKAGES", "VARIABLES", "describe", "environment", "in_markdown"]
 
 # Required packages first, then those of the extras.
 PACKAGES = (
@@ -38,6 +39,7 @@ PACKAGES = (
 VARIABLES = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
     "MKL_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",
     "HF_HUB_OFFLINE",
@@ -69,7 +71,16 @@ def environment() -> dict[str, str]:
 
 def describe() -> str:
     """Returns `environment()` as a Markdown list, ready to be pasted into an issue."""
-    return "\n".join(f"- {name}: {value}" for name, value in environment().items())
+    return in_markdown(environment())
+
+
+def in_markdown(facts: Mapping[str, str]) -> str:
+    """Returns facts as a Markdown list.
+
+    Args:
+        facts (`Mapping[str, str]`): Result of `environment`.
+    """
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def _version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""Handles Ctrl-C during training: the first saves and stops after the current step, the second stops at once."""
+"""Handles Ctrl-C and SIGTERM in training: the first saves and stops after the step, the second stops at once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 from transformers.utils import logging
 
+from hfssl.runtime.signals import stopping_signals
+
 __all__ = ["InterruptNote"]
 
 logger = logging.get_logger(__name__)
 
 
 class InterruptNote:
-    """Records whether this process received Ctrl-C.
+    """Records whether this process received Ctrl-C or SIGTERM.
 
     It only records: the ranks receive the signal at different times, and each would stop at another step.
     """
@@ -26,7 +28,7 @@ class InterruptNote:
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Records Ctrl-C within the block. Does nothing outside the main thread, where no handler can be set."""
+        """Records the signals within the block. Does nothing outside the main thread, where no handler can be set."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -37,8 +39,9 @@ class InterruptNote:
             self.taken = True
             logger.warning("Interrupted: saving after this step (press Ctrl-C again to stop at once).")
 
-        previous = signal.signal(signal.SIGINT, note)
+        previous = {number: signal.signal(number, note) for number in stopping_signals()}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)

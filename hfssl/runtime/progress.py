@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +12,23 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-__all__ = ["NamedProgress", "library_bars", "progress_bar"]
+__all__ = ["NamedProgress", "is_watched", "library_bars", "progress_bar"]
 
 
 def progress_bar(
     iterable: Iterable | None = None, *, title: str | None, total: int | None = None, unit: str = "it"
 ) -> tqdm:
-    """Returns a tqdm bar that starts with `title`; for `title=None` the bar is hidden."""
-    return tqdm(iterable, desc=title, total=total, unit=unit, disable=title is None, dynamic_ncols=True)
+    """Returns a tqdm bar that starts with `title`.
+
+    For `title=None` the bar is hidden, and where nobody watches: in a log file each step would be a line.
+    """
+    hidden = title is None or not is_watched()
+    return tqdm(iterable, desc=title, total=total, unit=unit, disable=hidden, dynamic_ncols=True)
+
+
+def is_watched() -> bool:
+    """Returns whether stderr is a terminal, or this is a notebook, whose bars are no text."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 class NamedProgress(TrainerCallback):

@@ -11,10 +11,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
-from hfssl.models.checkpoints import COMPLETE_MARKER
+from hfssl.models.checkpoints import mark_complete
 from hfssl.models.extra_modules import ExtraModules
 from hfssl.runtime.distributed import any_rank
-from hfssl.runtime.files import atomic_file
 from hfssl.runtime.interrupts import InterruptNote
 from hfssl.training.hub_trainer import HubTrainer
 from hfssl.training.stateful import Stateful, load_states, save_states
@@ -75,8 +74,7 @@ class CheckpointTrainer(HubTrainer):
         if self.args.should_save:
             run_dir = self._get_output_dir(trial=trial)
             folder = Path(run_dir) / f"checkpoint-{self.state.global_step}"
-            with atomic_file(folder / COMPLETE_MARKER) as temporary:
-                temporary.write_text(f"{self.state.global_step}\n", encoding="utf-8")
+            mark_complete(folder, self.state.global_step)
             self.push_checkpoint(folder)
             best = self.state.best_model_checkpoint
             rotate_checkpoints(output_dir=run_dir, save_total_limit=limit, best_model_checkpoint=best, use_mtime=False)
@@ -101,10 +99,18 @@ class CheckpointTrainer(HubTrainer):
             super()._load_best_model()
 
     def is_finished(self, checkpoint: str) -> bool:
-        """Returns whether the run ended at this checkpoint; the stock loop would train on after an early stop."""
+        """Returns whether nothing is left to train after this checkpoint.
+
+        The stock loop would train on after an early stop. A run that took all its steps goes on when it gets more of
+        them, or more epochs.
+        """
         state = _state_of(checkpoint)
         stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-        return stopped or 0 < self.args.max_steps <= state.global_step
+        if stopped and state.global_step < state.max_steps:
+            return True
+        if self.args.max_steps > 0:
+            return state.global_step >= self.args.max_steps
+        return stopped and (state.epoch or 0) >= self.args.num_train_epochs
 
     def load_finished(self, checkpoint: str) -> None:
         """Restores the model and the states after the last step of a finished run."""

@@ -28,7 +28,7 @@ from hfssl.data.two_stream import TwoStreamCollator, two_stream_loader
 from hfssl.data.views.base import PlainView
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.models.adapters import add_adapter
-from hfssl.models.checkpoints import COMPLETE_MARKER, last_complete_checkpoint
+from hfssl.models.checkpoints import COMPLETE_MARKER, check_checkpoint, last_complete_checkpoint
 from hfssl.models.extra_modules import ExtraModules
 from hfssl.models.introspection import own_random_state
 from hfssl.runtime.cpu_kernels import cheap_operations
@@ -322,7 +322,9 @@ class SSLTrainer(CheckpointTrainer):
                 f"Expected a checkpoint in the folder '{resume_from_checkpoint}', found no {TRAINER_STATE_NAME} "
                 "there: give the folder of a checkpoint, or true for the newest complete one."
             )
-        if not resume_from_checkpoint:
+        if resume_from_checkpoint:
+            check_checkpoint(resume_from_checkpoint)  # pyright: ignore[reportArgumentType]
+        else:
             self.before_training()
         self._final_weights = FinalWeights(self.model, self.args.weight_average_decay, self.args.wise_ft_alpha)
         if self.args.weight_average_decay > 0:
@@ -345,8 +347,10 @@ class SSLTrainer(CheckpointTrainer):
                 self._prepared.restore()
             self.interrupted = any_rank(self._note.taken)  # also when it came after the last check
         if self.interrupted:
+            model_only = "model saved, with which training cannot go on (save_only_model),"
+            kept = model_only if self.args.save_only_model else "state saved"
             raise Interrupted(
-                f"Stopped after step {self.state.global_step} of {self.state.max_steps}; state saved in "
+                f"Stopped after step {self.state.global_step} of {self.state.max_steps}; {kept} in "
                 f"{last_complete_checkpoint(self.args.output_dir)}."  # pyright: ignore[reportArgumentType]
             )
         return output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -211,3 +212,12 @@ def test_fit_help_shows_every_flag(capsys):
     for field in dataclasses.fields(FitArguments):
         assert "--" + field.name.replace("_", "-") in shown
     assert "--config" in shown
+
+
+def test_results_json_repeats_its_run_and_flags_win(tmp_path):
+    command = "hfssl fit --train 'my reviews.csv' --output-dir runs/a --seed 3 --no-pretext"
+    (tmp_path / "results.json").write_text(json.dumps({"command": command, "stages": [], "seed": 3}))
+    words = ["--config", str(tmp_path / "results.json"), "--output-dir", "runs/b", "--seed", "4"]
+    (found,) = parse([FitArguments], words)
+    expected = FitArguments(train="my reviews.csv", output_dir="runs/b", seed=4, pretext=False)
+    assert found == expected

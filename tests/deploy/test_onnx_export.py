@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ import hfssl
 import hfssl.pipeline.presets
 from hfssl.cli.main import main
 from hfssl.data.tokenization import tokenize_dataset
-from hfssl.deploy.onnx_export import export_onnx
+from hfssl.deploy.onnx_export import export_onnx, relative_difference
 from hfssl.deploy.onnx_runtime import OnnxClassifier
 from hfssl.errors import ConfigurationError, DataError, ModelError
 from hfssl.models.adapters import add_adapter, build_lora_config
@@ -325,3 +326,16 @@ def test_bad_tables_are_refused_before_anything_is_exported(minilm, tmp_path, ro
     with pytest.raises(DataError, match=expected):
         export_onnx(minilm, tmp_path / "onnx", data=table)
     assert files_in(tmp_path) == {"table.csv"}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "difference"),
+    [
+        ([[100.0, -50.0]], [[100.0, -50.005]], 0.005 / 100),  # within 1e-4 of the logits' size, not of 1
+        ([[0.1, 0.2]], [[0.1, 0.2003]], 0.0003),  # of small logits the tolerance is absolute
+        ([[1.0, math.nan]], [[1.0, 2.0]], math.nan),
+    ],
+)
+def test_the_difference_is_relative_to_the_size_of_the_logits(found, expected, difference):
+    value = relative_difference(np.array(found), np.array(expected))
+    assert value == pytest.approx(difference, rel=1e-6, nan_ok=True)

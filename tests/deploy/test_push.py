@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from huggingface_hub import ModelCard
 import hfssl
 from hfssl.cli.main import main
 from hfssl.deploy.push import push
-from hfssl.errors import ModelError
+from hfssl.errors import DamagedFile, ModelError
 from tests.helpers.encoders import fixed_logits
 from tests.helpers.hub_server import REPO, files
 from tests.helpers.texts import CUES
@@ -149,3 +150,31 @@ def test_an_adapter_on_a_folder_of_this_machine_is_warned_of(hub, run, caplog):
     caplog.clear()
     push(run, REPO, dry_run=True)
     assert caplog.text == ""
+
+
+def test_only_files_that_hfssl_wrote_are_pushed_and_only_as_it_wrote_them(hub, run, tmp_path, caplog):
+    shutil.copytree(run, tmp_path / "run")
+    folder = tmp_path / "run"
+    (folder / "model" / ".env").write_text("HF_TOKEN=hf_writer")
+    (folder / "model" / "passwords.json").write_text("{}")
+    names = push(folder, REPO).files
+    assert "model.safetensors" in names
+    assert not {"passwords.json", ".env", "hfssl_files.json"} & set(names)
+    assert "Not pushed, because hfssl knows no such file of a model: '.env', 'passwords.json'" in caplog.text
+    weights = folder / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(DamagedFile, match=r"model.safetensors' as hfssl wrote it, found another content"):
+        push(folder, REPO)
+
+
+def test_a_folder_of_another_program_is_pushed_by_the_names_of_its_files(run, tmp_path, caplog):
+    shutil.copytree(run / "model", tmp_path / "model")
+    (tmp_path / "model" / "hfssl_files.json").unlink()
+    (tmp_path / "model" / "notes.md").write_text("mine")
+    (tmp_path / "model" / "vocab.txt").write_text("a")
+    names = set(push(tmp_path / "model", REPO, dry_run=True).files)
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
+    assert "notes.md" not in names
+    assert "'notes.md'" in caplog.text

@@ -56,8 +56,9 @@ TINY = Preset(
 
 
 def fit_options(table: Path, backbone: Path, output_dir: Path) -> dict:
-    """Options of `fit` with the preset `quick`."""
+    """Options of `fit` with the preset `quick`; the models of all stages stay, for the tests that look at them."""
     return {
+        "keep_stages": True,
         "train": str(table),
         "backbone": str(backbone),
         "preset": "quick",

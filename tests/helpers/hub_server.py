@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,8 +31,9 @@ REVISION = r"/(?P<revision>[^/]+)"
 class Fault:
     """What happens instead of an answer, once.
 
-    A status code; `"cut"` in the middle of the request's body; or `"lost"`: what is asked is done, the answer never
-    arrives.
+    A status code; `"cut"` in the middle of the request's body; `"lost"`: what is asked is done, the answer never
+    arrives; `"short"`: half of the announced answer arrives; `"slow"`: the answer waits for two seconds; `"page"`: the
+    login page of a captive portal; `"gated"`: only accepted users may read.
     """
 
     method: str
@@ -181,9 +183,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.log.append((self.command, self.path_only, 0))
             self.connection.close()
             raise ConnectionAbortedError
-        if fault.what == "lost":
-            self._losing = True
+        if fault.what in ("lost", "short"):
+            self._losing = fault.what
             return
+        if fault.what == "slow":
+            time.sleep(2)
+            return
+        if fault.what == "page":
+            raise _Answer(200, b"<html><body>Log in to the guest network</body></html>", Content_Type="text/html")
+        if fault.what == "gated":
+            raise _error(403, "Access to this model is restricted", "GatedRepo")
         self.body()
         answer = _error(int(fault.what), fault.message)
         if fault.retry_after is not None:
@@ -194,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.body()  # a request that was not read to its end would be taken for the next one
         content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         self.hub.log.append((self.command, self.path_only, answer.status))
-        if self._losing:
+        if self._losing == "lost":
             self.connection.close()
             raise ConnectionAbortedError
         self.send_response(answer.status)
@@ -202,6 +211,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if self._losing == "short":
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            self.connection.close()
+            raise ConnectionAbortedError
         if self.command != "HEAD":
             self.wfile.write(content)
 

@@ -125,3 +125,12 @@ def test_the_double_is_as_strict_as_the_hub(hub, run):
     assert answer.status_code == 400
     assert session.post(f"{hub.url}/api/models/{REPO}/commit/main", content=body).status_code in (401, 415)
     assert len(hub.repos[REPO].commits) == 1
+
+
+def test_what_the_hub_refuses_is_told_with_its_reason_and_without_a_token(hub, run):
+    message = 'Invalid metadata: "license" must be one of [apache-2.0, ...] for hf_writer'
+    hub.faults.append(Fault("POST", r"/commit/", 400, message))
+    with pytest.raises(ModelError, match='refused as not valid .*"license" must be one of') as refused:
+        push(run, REPO, license="free-beer")
+    assert "hf_writer" not in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -337,7 +337,14 @@ def train_method(
 def run_fit(place: Place, folder: Path, preset: Preset, adapter: str, **options: Any) -> list[str]:
     """Runs `fit` with this preset; returns the lines of all that it leaves."""
     before, PRESETS["quick"] = PRESETS["quick"], preset
-    given = {"precision": "fp32", "seed": 3, "adapter": ADAPTERS[adapter], **place.options, **options}
+    given = {
+        "precision": "fp32",
+        "seed": 3,
+        "keep_stages": True,
+        "adapter": ADAPTERS[adapter],
+        **place.options,
+        **options,
+    }
     try:
         result = hfssl.fit(
             place.table,

@@ -13,6 +13,7 @@ from hfssl.config.stages import NEUTRAL_GAIN_PRIOR, STAGES, Stage
 from hfssl.errors import ConfigurationError, TrainingError
 from hfssl.evaluation.verdict import expected_gain, mixture_prior
 from hfssl.pipeline.fit import fit
+from hfssl.pipeline.runner import TimeLeft
 from hfssl.pipeline.stage_record import StageRecord
 from hfssl.reporting.closing_table import closing_table
 from tests.helpers import toy_stage
@@ -74,3 +75,11 @@ def test_what_a_stage_returns_is_checked_before_it_is_marked_as_done(labels_only
         # A wrong import path is found before the first stage has run.
         assert (folder / "stages/labels_only/done.json").exists() == (error is TrainingError)
         assert not (folder / "stages/mine/done.json").exists()
+
+
+def test_the_time_left_is_that_of_the_stages_that_are_left():
+    left = TimeLeft({"folds": 10.0, "labels_only": 20.0, "self_training": 60.0, "refit": 30.0})
+    assert left.after("folds", None) is None  # done by an earlier run: nothing is known of its speed here
+    assert left.after("labels_only", 40.0) == "about 3 minutes are left for the whole run"  # (60 + 30) * 40 / 20
+    assert left.after("self_training", 20.0) == "about 22 seconds are left for the whole run"  # 30 * 60 / 80
+    assert left.after("refit", 1.0) is None

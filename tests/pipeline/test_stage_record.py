@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from hfssl.errors import ConfigurationError
+from hfssl.errors import DamagedFile
 from hfssl.pipeline.fit import fit
 from hfssl.pipeline.presets import PRESETS
+from hfssl.runtime.files import read_checked_json, write_checked_json
 from tests.helpers.fit_tiny import TINY
 
 
@@ -20,7 +20,7 @@ def finished(small_table, tiny_backbone, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("finished") / "run"
     options = {"train": str(small_table), "backbone": str(tiny_backbone), "output_dir": str(folder)}
     options |= {"preset": "quick", "labels_per_class": 6, "rounds": 0, "cross_fit": 0, "pretext": False}
-    options |= {"quiet": True}
+    options |= {"quiet": True, "keep_stages": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "quick", TINY)
         fit(**options)
@@ -37,8 +37,14 @@ def run(finished, tmp_path, monkeypatch) -> dict:
 
 def test_a_stage_record_that_cannot_be_read_is_one_sentence(run):
     marker = Path(run["output_dir"]) / "stages/labels_only/done.json"
-    record = json.loads(marker.read_text())
-    for content in ('{"metr', json.dumps(record | {"other": 1})):
-        marker.write_text(content)
-        with pytest.raises(ConfigurationError, match="Expected the record of the stage 'labels_only' in .*: delete"):
+    found = read_checked_json(marker)
+    (marker.parents[2] / "results.json").unlink()  # a finished run reads no record again
+    for content in (marker.read_bytes()[:20], found | {"other": 1}):
+        if isinstance(content, bytes):
+            marker.write_bytes(content)
+        else:
+            write_checked_json(marker, content)
+        with pytest.raises(
+            DamagedFile, match="Expected .*done.json' as hfssl wrote it, found .*: delete '.*labels_only'"
+        ):
             fit(**run, resume=True)

@@ -11,6 +11,7 @@ import pytest
 from transformers import CLIPTextConfig, CLIPTextModel, OPTConfig, OPTModel
 
 from hfssl.cli.main import main
+from hfssl.pipeline.run_folder import RunFolder
 from tests.helpers.tiny_tables import WORDS, contents, rows, write
 
 
@@ -227,8 +228,10 @@ def test_bad_input_never_costs_the_run_that_was_to_be_replaced(fit, tmp_path):
 
 
 def test_a_run_that_ended_before_its_splits_were_saved_is_in_nobodys_way(fit, tmp_path):
-    (tmp_path / "run" / ".splits.x.tmp").mkdir(parents=True)  # as kill -9 leaves it
-    (tmp_path / "run" / "settings.json").write_text('{"seed": 7}')
+    begun = RunFolder(tmp_path / "run", {"seed": 7}, resume=False, overwrite=False)
+    begun.open()
+    begun.close()
+    (tmp_path / "run" / ".splits.ab12_xyz.tmp").mkdir()  # as kill -9 leaves it
     assert fit(write(tmp_path / "train.csv", rows()))[0] == 0
     assert not list((tmp_path / "run").rglob("*.tmp"))
 

@@ -79,7 +79,14 @@ def test_a_full_disk_at_the_very_beginning_is_in_nobodys_way(fit, tmp_path, monk
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(words, tmp_path):
-    words = ["--train", str(write(tmp_path / "train.csv", rows(unlabeled=24))), *words, "--rounds", "1"]
+    words = [
+        "--train",
+        str(write(tmp_path / "train.csv", rows(unlabeled=24))),
+        *words,
+        "--rounds",
+        "1",
+        "--keep-stages",
+    ]
     assert main(["fit", *words, "--output-dir", str(tmp_path / "whole")]) == 0
     for number, title in enumerate(("labels only", "round 1")):
         kill = {"title": title, "step": 3, "signal": "SIGINT"}

@@ -9,15 +9,19 @@ import stat
 import numpy as np
 import pytest
 
+from hfssl.errors import DamagedFile
 from hfssl.runtime.files import (
     append_json_line,
     atomic_directory,
     atomic_file,
+    is_leftover,
     make_folder,
     read_arrays,
+    read_checked_json,
     read_json_lines,
     sha256_of,
     write_arrays,
+    write_checked_json,
     write_json,
     write_json_lines,
 )
@@ -68,7 +72,7 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
 def test_json_is_valid_or_is_not_written(tmp_path):
     write_json(tmp_path / "a.json", {"名": [1, None]})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "名": [\n    1,\n    null\n  ]\n}\n'
-    for write, value in ((write_json, math.nan), (write_json_lines, [1, math.inf])):
+    for write, value in ((write_json, math.nan), (write_json_lines, [{"a": 1}, {"a": math.inf}])):
         with pytest.raises(ValueError, match="not JSON compliant"):
             write(tmp_path / "a.json", value)
     assert (tmp_path / "a.json").read_text(encoding="utf-8").startswith("{")
@@ -78,7 +82,11 @@ def test_json_is_valid_or_is_not_written(tmp_path):
 def test_lines_come_back_whatever_characters_they_hold(tmp_path):
     path = tmp_path / "rounds.jsonl"
     assert read_json_lines(path) == []
-    values = [{"text": "two\nlines\u2028and\x85more"}, 2, "three"]  # str.splitlines() would cut the first one
+    values = [
+        {"text": "two\nlines\u2028and\x85more"},
+        {"number": 2.5},
+        {"of": {"1": [None]}},
+    ]  # str.splitlines() would cut the first one
     write_json_lines(path, values[:1])
     for value in values[1:]:
         append_json_line(path, value)
@@ -94,8 +102,70 @@ def test_arrays_come_back_with_their_types_and_without_pickles(tmp_path):
     assert found["rows"].tolist() == [0, 1, 2]
     assert float(found["weight"]) == 0.5
     np.savez(path, pickled=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(DamagedFile, match="Expected .*a.npz' as hfssl wrote it, found a file that cannot be read"):
         read_arrays(path)
+    with pytest.raises(FileNotFoundError):
+        read_arrays(tmp_path / "none.npz")
+
+
+def test_the_file_of_another_place_is_refused(tmp_path):
+    for place in ("fold-0", "fold-1"):
+        write_arrays(tmp_path / "run" / place / "votes.npz", {"votes": np.ones(2)})
+    os.replace(tmp_path / "run/fold-1/votes.npz", tmp_path / "run/fold-0/votes.npz")
+    with pytest.raises(
+        DamagedFile, match=r"fold-0/votes.npz' as hfssl wrote it, found the file of 'fold-1/votes.npz'"
+    ):
+        read_arrays(tmp_path / "run/fold-0/votes.npz")
+    write_arrays(tmp_path / "run" / "fold-0" / "votes.npz", {"votes": np.ones(2)})
+    os.replace(tmp_path / "run", tmp_path / "renamed")  # a run may move
+    assert read_arrays(tmp_path / "renamed/fold-0/votes.npz").keys() == {"votes"}
+
+
+def test_every_damaged_byte_of_arrays_is_noticed_or_changes_nothing(tmp_path):
+    path = tmp_path / "a.npz"
+    write_arrays(path, {"votes": np.arange(5, dtype=np.float32), "weight": 0.5})
+    whole, first, noticed = path.read_bytes(), read_arrays(path), 0
+    for position in range(0, len(whole), 3):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
+        try:
+            found = read_arrays(path)
+        except DamagedFile:
+            noticed += 1
+        else:
+            assert found.keys() == first.keys()
+            assert all(np.array_equal(found[name], first[name]) for name in first)
+    assert noticed > len(whole) // 6
+    path.write_bytes(whole[:-30])
+    with pytest.raises(DamagedFile):
+        read_arrays(path)
+
+
+def test_json_with_a_checksum(tmp_path):
+    path = tmp_path / "a.json"
+    value = {"名": [1, None, 0.1], "of": {1: "one"}}
+    write_checked_json(path, value)
+    assert read_checked_json(path) == {"名": [1, None, 0.1], "of": {"1": "one"}}
+    text = path.read_text()
+    for damaged in (text.replace("0.1", "0.2").encode(), text[:40].encode(), b"[]", b"{}", b"", b"\xff"):
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedFile, match="Expected .*a.json' as hfssl wrote it, found"):
+            read_checked_json(path)
+    write_json_lines(path, [{"round": 0}, {"round": 1}])
+    path.write_text(path.read_text().replace('"round": 1', '"round": 2'))
+    with pytest.raises(DamagedFile, match="checksum"):
+        read_json_lines(path)
+    path.write_text('{"round": 0')
+    with pytest.raises(DamagedFile, match="not JSON"):
+        read_json_lines(path)
+
+
+def test_leftovers_of_hfssl_and_files_that_look_like_them(tmp_path):
+    with atomic_file(tmp_path / "settings.json") as temporary:
+        assert is_leftover(temporary)
+        assert is_leftover(temporary, ["settings.json"])
+        assert not is_leftover(temporary, ["splits"])
+    for name in (".notes.tmp", ".backup.2024.tmp", "settings.json", ".settings.json.ABCDEFGH.tmp"):
+        assert not is_leftover(tmp_path / name)
 
 
 def test_the_digest_of_a_file(tmp_path):

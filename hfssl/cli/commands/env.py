@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hfssl.cli.command import Command
+from hfssl.cli.command import OUTPUT, Command
 from hfssl.config.parsing import dataclass_parser, parse
 
 __all__ = ["COMMAND"]
@@ -14,9 +14,11 @@ def run_env(argv: Sequence[str]) -> None:
     """Runs `hfssl env`: prints versions, machine, threads and devices, for a bug report."""
     parse([], argv, parser=dataclass_parser([], usage="hfssl env"))
 
-    from hfssl.runtime.environment import describe
+    from hfssl.runtime.environment import environment, in_markdown
 
-    print(describe())
+    facts = environment()
+    OUTPUT.set(facts)
+    print(in_markdown(facts))
 
 
 COMMAND = Command("print versions, machine and devices for a bug report", run_env, "Nothing was changed.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from hfssl.cli.command import Command, silence_libraries
+from hfssl.cli.command import OUTPUT, Command, silence_libraries
 from hfssl.cli.errors import BELOW_LIMIT
 from hfssl.config.arguments import EvaluateArguments
 from hfssl.config.parsing import dataclass_parser, parse
@@ -31,6 +31,7 @@ def run_evaluate(argv: Sequence[str]) -> int:
 
     silence_libraries()
     found = evaluate(**options)
+    OUTPUT.set(found)
     _show(found, arguments.slice_column)
     if least is not None and found.metrics["accuracy"] < least:
         print(f"The accuracy is below --min-accuracy {least:g}: exit status {BELOW_LIMIT}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfssl.cli.command import Command, silence_libraries
+from hfssl.cli.command import OUTPUT, Command, silence_libraries
 from hfssl.cli.errors import BELOW_LIMIT
 from hfssl.config.arguments import FitArguments
 from hfssl.config.parsing import dataclass_parser, parse
@@ -26,6 +26,7 @@ def run_fit(argv: Sequence[str]) -> int | None:
 
     silence_libraries()
     results = fit(**arguments.keywords()).results
+    OUTPUT.set(results)
     print()
     print(closing_table(results))
     print()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from hfssl.cli.command import Command, silence_libraries
+from hfssl.cli.command import OUTPUT, Command, silence_libraries
 from hfssl.config.arguments import PredictArguments
 from hfssl.config.parsing import dataclass_parser, parse
 
@@ -21,6 +21,7 @@ def run_predict(argv: Sequence[str]) -> None:
 
     silence_libraries()
     summary = predict(**asdict(arguments))
+    OUTPUT.set(summary)
     print(f"{summary.rows:,} rows written to {arguments.output}; new columns: {', '.join(summary.columns)}.")
     if summary.empty:
         have = "row has" if summary.empty == 1 else "rows have"

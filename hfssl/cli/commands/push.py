@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from hfssl.cli.command import Command, folder_first
+from hfssl.cli.command import OUTPUT, Command, folder_first
 from hfssl.config.arguments import PushArguments
 from hfssl.config.parsing import dataclass_parser, parse
 
@@ -21,6 +21,7 @@ def run_push(argv: Sequence[str]) -> None:
     from hfssl.deploy.push import push
 
     done = push(**{**asdict(arguments), "private": arguments.private or None})
+    OUTPUT.set(done)
     for name, size in done.files.items():
         print(f"{size:>14,} bytes  {name}")
     if done.url is None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfssl.cli.command import Command, run_command, silence_libraries
+from hfssl.cli.command import OUTPUT, Command, run_command, silence_libraries
 from hfssl.config.methods import METHODS
 from hfssl.config.parsing import early_value
 
@@ -46,6 +46,7 @@ def run_train(argv: Sequence[str]) -> None:
     silence_libraries()
     recipe = parse_recipe(argv)
     results = train_recipe(recipe)
+    OUTPUT.set(results)
     leave_group()
     if recipe.config.process_index != 0:
         return
@@ -60,4 +61,5 @@ COMMAND = Command(
     "train one method with the settings of a YAML file",
     run_train,
     "Checkpoints are kept: run the same command with --resume_from_checkpoint true to go on.",
+    has_log_level=False,
 )

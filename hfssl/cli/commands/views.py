@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hfssl.cli.command import Command
+from hfssl.cli.command import OUTPUT, Command
 from hfssl.config.arguments import ViewsArguments
 from hfssl.config.parsing import dataclass_parser, parse
 
@@ -21,6 +21,7 @@ def run_views(argv: Sequence[str]) -> None:
     names = [name.strip() for name in arguments.views.split(",") if name.strip()]
     options = {name: getattr(arguments, name) for name in ("text_column", "rows", "backbone", "seed")}
     shown = view_rows(arguments.input, names, **options)
+    OUTPUT.set({"rows": shown})
     width = max(len(name) for name in ("text", *names))
     print("\n\n".join("\n".join(f"{name:<{width}}  {text}" for name, text in row.items()) for row in shown))
 
