@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +51,12 @@ def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
     return counts / counts.sum()
 
 
-def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
+def given_prior(given: str | Mapping[str, float], label_names: Sequence[str]) -> np.ndarray:
     """Reads a class prior that a user has written.
 
     Args:
-        given (`str`): `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not
-            matter.
+        given (`str | Mapping[str, float]`): `{"ham": 0.9, "spam": 0.1}`, `"ham=0.9, spam=0.1"`, or a JSON file that
+            holds the former; the sum does not matter.
         label_names (`Sequence[str]`): The K class names.
 
     Returns:
@@ -67,7 +67,9 @@ def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
             names.
     """
     try:
-        if Path(given).suffix == ".json":
+        if isinstance(given, Mapping):
+            pairs = list(given.items())
+        elif Path(given).suffix == ".json":
             pairs = list(json.loads(Path(given).read_text(encoding="utf-8")).items())
         else:
             pairs = [(name.strip(), value) for name, _, value in (part.rpartition("=") for part in given.split(","))]
