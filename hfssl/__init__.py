@@ -37,6 +37,7 @@ _PUBLIC = {
     "PiModelTrainer": "hfssl.methods.consistency.pi_model",
     "PseudoLabelConfig": "hfssl.methods.consistency.pseudo_label",
     "PseudoLabelTrainer": "hfssl.methods.consistency.pseudo_label",
+    "SSLClassifier": "hfssl.deploy.sklearn",
     "SSLConfig": "hfssl.training.config",
     "SSLTrainer": "hfssl.training.trainer",
     "SelfTraining": "hfssl.methods.self_training.rounds",
@@ -48,6 +49,7 @@ _PUBLIC = {
     "SupervisedTrainer": "hfssl.methods.supervised",
     "TemporalEnsemblingConfig": "hfssl.methods.consistency.temporal_ensembling",
     "TemporalEnsemblingTrainer": "hfssl.methods.consistency.temporal_ensembling",
+    "TextClassifier": "hfssl.inference.text_classifier",
     "UDAConfig": "hfssl.methods.consistency.uda",
     "UDATrainer": "hfssl.methods.consistency.uda",
     "VATConfig": "hfssl.methods.consistency.vat",
@@ -94,6 +96,7 @@ __all__ = [
     "PiModelTrainer",
     "PseudoLabelConfig",
     "PseudoLabelTrainer",
+    "SSLClassifier",
     "SSLConfig",
     "SSLTrainer",
     "SelfTraining",
@@ -105,6 +108,7 @@ __all__ = [
     "SupervisedTrainer",
     "TemporalEnsemblingConfig",
     "TemporalEnsemblingTrainer",
+    "TextClassifier",
     "UDAConfig",
     "UDATrainer",
     "VATConfig",
@@ -129,6 +133,8 @@ if TYPE_CHECKING:  # imports for editors and type checkers
     from hfssl.data.splits import few_label_splits
     from hfssl.deploy.onnx_export import export_onnx
     from hfssl.deploy.push import push
+    from hfssl.deploy.sklearn import SSLClassifier
+    from hfssl.inference.text_classifier import TextClassifier
     from hfssl.methods.consistency.adamatch import AdaMatchConfig, AdaMatchTrainer
     from hfssl.methods.consistency.dash import DashConfig, DashTrainer
     from hfssl.methods.consistency.fixmatch import FixMatchConfig, FixMatchTrainer

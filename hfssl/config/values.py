@@ -34,10 +34,7 @@ def plain_value(value: Any) -> Any:
     """
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, str | bytes | int | float) and type(value) not in (str, bytes, bool, int, float):
-        value = next(kind(value) for kind in (str, bytes, int, float) if isinstance(value, kind))  # np.float64, enums
-    module = type(value).__module__
-    if module == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
         return value.item()
     return None if type(value).__name__ in ("NAType", "NaTType") else value  # pandas' missing values
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -38,6 +38,7 @@ __all__ = [
     "LABELS_FILE",
     "add_adapter",
     "build_lora_config",
+    "describe_adapter",
     "label_map",
     "load_adapter",
     "merge",
@@ -128,6 +129,16 @@ def requested_lora_config(
         task=task,
         peft_task=peft_task,
     )
+
+
+def describe_adapter(config: PeftConfig) -> dict[str, Any]:
+    """Returns adapter settings as plain JSON values, the same for equal settings.
+
+    Args:
+        config (`PeftConfig`): Settings of an adapter.
+    """
+    told = {name: value for name, value in config.to_dict().items() if value is not None}
+    return json.loads(json.dumps(told, sort_keys=True, default=lambda value: sorted(map(str, value))))
 
 
 def add_adapter(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> PeftModel:

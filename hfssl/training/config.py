@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from hfssl.config.arguments import missing_trackers
 from hfssl.config.tasks import DEFAULT_TASK, TASKS, unknown_task
+from hfssl.config.values import plain_value
 from hfssl.errors import ConfigurationError
 from hfssl.runtime.precision import keep_few_kernels
 
@@ -116,6 +117,9 @@ class SSLConfig(TrainingArguments):
     )
 
     def __post_init__(self):
+        for entry in fields(self):
+            if entry.init:
+                setattr(self, entry.name, plain_value(getattr(self, entry.name)))
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # without an accelerator torch would warn at each loader
