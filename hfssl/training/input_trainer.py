@@ -14,7 +14,7 @@ from hfssl.models.introspection import transformers_model
 from hfssl.tasks.registry import get_task
 from hfssl.training.checkpointing import CheckpointTrainer
 from hfssl.training.config import SSLConfig
-from hfssl.training.inputs import labeled_rows, plain_rows
+from hfssl.training.inputs import label_names_of_model, labeled_rows, plain_rows
 
 __all__ = ["InputTrainer"]
 
@@ -79,8 +79,7 @@ class InputTrainer(CheckpointTrainer):
         """
         if rows is None or isinstance(rows, str):
             return rows
-        config = transformers_model(self.model).config
-        names = [] if self.objective.product == "masked_lm" else list(config.id2label.values())
+        names = [] if self.objective.product == "masked_lm" else label_names_of_model(self.model)
         return self._prepared_rows(
             rows, name, names=names, tokenizer=self.processing_class, args=self.args, optional=optional
         )

@@ -18,7 +18,7 @@ from hfssl.models.introspection import transformers_model
 from hfssl.models.loading import load_classifier, load_masked_lm
 from hfssl.tasks.base import Task
 
-__all__ = ["label_names_of", "labeled_rows", "load_trainable", "plain_rows"]
+__all__ = ["label_names_of", "label_names_of_model", "labeled_rows", "load_trainable", "plain_rows"]
 
 LABELS = ("labels", "label")
 
@@ -104,6 +104,16 @@ def load_trainable(
     return load_classifier(os.fspath(model), label_names_of(dataset), seed=seed, **task.model_options())
 
 
+def label_names_of_model(model: Any) -> list[str]:
+    """Returns the names of a model's classes, in the order of the logits.
+
+    Args:
+        model (`Any`): Model, with or without an adapter.
+    """
+    names = transformers_model(model).config.id2label
+    return [names[number] for number in sorted(names)]
+
+
 def labeled_rows(
     dataset: Dataset, label_names: Sequence[str], name: str, task: Task, *, optional: bool = False
 ) -> Dataset:
@@ -139,8 +149,8 @@ def labeled_rows(
         return dataset.remove_columns(column)
     if missing:
         raise DataError(
-            f"expected a label in each row of {name}, got {counted(missing, 'row')} without one (-1 or missing): leave "
-            "these rows out, or give them as unlabeled_dataset."
+            f"expected a label in each row of {name}, got {counted(missing, 'row')} without one (-1 or missing): "
+            "leave these rows out, or give them as unlabeled_dataset."
         )
     return dataset if found == values and _are_integers(values) else _with_column(dataset, column, found)
 
@@ -162,8 +172,8 @@ def _class_number(value: Any, names: Sequence[str], own: Sequence[str] | None, p
         if value in names:
             return list(names).index(value)
         raise DataError(
-            f"expected labels among {listed(names)}, got '{value}' in {place}.{near_matches(value, names)} Correct it, "
-            "or make the model with that class."
+            f"expected labels among {listed(names)}, got '{value}' in {place}.{near_matches(value, names)} Correct "
+            "it, or make the model with that class."
         )
     whole = isinstance(value, int | float) and value == int(value)
     if not whole or not 0 <= value < len(own or names):

@@ -43,7 +43,7 @@ from hfssl.training.config import SSLConfig
 from hfssl.training.extras import run_extras
 from hfssl.training.forward import passes_in_bf16
 from hfssl.training.input_trainer import InputTrainer
-from hfssl.training.inputs import load_trainable
+from hfssl.training.inputs import label_names_of_model, load_trainable
 from hfssl.training.learning_rates import parameter_rates, split_groups
 from hfssl.training.loss_log import LossLog, loss_terms
 from hfssl.training.objective import Objective
@@ -130,7 +130,7 @@ class SSLTrainer(InputTrainer):
             processing_class = load_tokenizer(backbone.name_or_path, max_length=args.max_length)
         else:
             fit_tokenizer(processing_class, backbone.config, backbone.name_or_path)
-        self.objective, names = objective, [] if masked else list(backbone.config.id2label.values())
+        self.objective, names = objective, [] if masked else label_names_of_model(model)
         if args.report_to and args.run_name is None:
             args = replace(args, run_name=run_name(title))
         if peft_config is not None:

@@ -27,6 +27,20 @@ def test_logistic_weights_are_those_of_scikit_learn_and_free_of_scale():
     assert (ours[:, 3] < 1e-6).all()  # a class without labels
 
 
+def test_without_a_bias_the_weights_are_those_of_scikit_learn_without_an_intercept():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(12) % 3
+    features = 3 + torch.randn(12, 5, generator=generator).double()
+    weight, bias = logistic_weights(features, labels, 4, with_bias=False)
+    assert not bias.any()
+    scale = (features - features.mean(dim=0)).square().sum(dim=1).mean().sqrt()
+    peer = LogisticRegression(C=10.0, fit_intercept=False, max_iter=5000, tol=1e-8)
+    peer.fit((features / scale).numpy(), labels.numpy())
+    ours = (features @ weight.T).softmax(-1)
+    np.testing.assert_allclose(ours[:, :3].numpy(), peer.predict_proba((features / scale).numpy()), atol=1e-3)
+    assert (ours[:, 3] < 1e-6).all()  # a class without labels
+
+
 def test_logistic_weights_of_two_classes():
     features, labels = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
     weight, bias = logistic_weights(features, labels, 2)
