@@ -149,6 +149,11 @@ def load_masked_lm(
     Raises:
         ModelError: as in `check_backbone`, and if the architecture has no masked-language head or body weights are
             missing.
+
+    Example:
+        >>> import hfssl
+        >>> type(hfssl.load_masked_lm(backbone, seed=0)).__name__
+        'BertForMaskedLM'
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = check_masked_lm(backbone, **options)

@@ -76,6 +76,13 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
     Args:
         model (`nn.Module`): A classifier.
         batches (`Batch`): Model inputs, `[B, L]` each; B and L may differ between batches.
+
+    Example:
+        >>> import hfssl
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> batches = [tokenizer(texts[:rows], padding=True, return_tensors="pt") for rows in (2, 3)]
+        >>> [tuple(logits.shape) for logits in hfssl.joint_logits(model, *batches)]
+        [(2, 2), (3, 2)]
     """
     rows, sizes = joined_rows(model, *batches)
     return by_length(rows, lambda part: noisy_logits(model, part)).split(sizes)

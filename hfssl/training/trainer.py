@@ -406,6 +406,14 @@ class MethodTrainer(SSLTrainer):
         objective_class (`type[Objective]`): Class of the method's objective, made without arguments unless `objective`
             is given.
         config_class (`type[SSLConfig]`): Class of the method's training arguments.
+
+    Example:
+        >>> import hfssl
+        >>> class Mine(hfssl.MethodTrainer):
+        ...     objective_class, config_class = hfssl.SupervisedTrainer.objective_class, hfssl.SupervisedConfig
+        >>> trainer = Mine(backbone, Mine.config_class(output_dir=str(folder)), train_dataset=dataset)
+        >>> trainer.model.config.id2label
+        {0: '0', 1: '1'}
     """
 
     objective_class: ClassVar[type[Objective]]
