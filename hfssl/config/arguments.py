@@ -340,6 +340,15 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             "file with it. Default: estimated or not used, as set by the preset.",
         },
     )
+    class_weights: str | None = field(
+        default=None,
+        metadata={
+            "in_python": (dict,),
+            "metavar": "WEIGHTS",
+            "help": "Weights of the classes in the losses of labeled rows: 'balanced', numbers such as 'ham=1, "
+            "spam=5', or a JSON file with them. Default: all rows count alike.",
+        },
+    )
     cross_fit: int | None = field(
         default=None,
         metadata={

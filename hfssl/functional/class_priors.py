@@ -22,8 +22,10 @@ __all__ = [
     "DISTRIBUTION_ALIGNMENTS",
     "align_distribution",
     "class_prior",
+    "class_weights",
     "consensus_prior",
     "estimate_prior",
+    "given_numbers",
     "given_prior",
     "predicted_prior",
 ]
@@ -66,6 +68,25 @@ def given_prior(given: str | Mapping[str, float], label_names: Sequence[str]) ->
         ConfigurationError: if there is not exactly one positive number for each class name, or if there are other
             names.
     """
+    found = given_numbers(given, label_names, "class_prior")
+    return found / found.sum()
+
+
+def given_numbers(given: str | Mapping[str, float], label_names: Sequence[str], option: str) -> np.ndarray:
+    """Reads one positive number for each class that a user has written.
+
+    Args:
+        given (`str | Mapping[str, float]`): See `given_prior`.
+        label_names (`Sequence[str]`): The K class names.
+        option (`str`): Name of the option, for the message.
+
+    Returns:
+        `[K]` float64, in the order of `label_names`.
+
+    Raises:
+        ConfigurationError: if there is not exactly one positive number for each class name, or if there are other
+            names.
+    """
     try:
         if isinstance(given, Mapping):
             pairs = list(given.items())
@@ -80,11 +101,32 @@ def given_prior(given: str | Mapping[str, float], label_names: Sequence[str]) ->
     if not positive or sorted(name for name, _ in pairs) != sorted(label_names):
         example = ", ".join(f"{name}=1" for name in label_names[:3]) + ", ..." * (len(label_names) > 3)
         raise ConfigurationError(
-            f"class_prior: expected one number above 0 for each class, such as '{example}', or a JSON file with "
+            f"{option}: expected one number above 0 for each class, such as '{example}', or a JSON file with "
             f"them; got '{given}'."
         )
-    found = np.array([shares[name] for name in label_names])
-    return found / found.sum()
+    return np.array([shares[name] for name in label_names])
+
+
+def class_weights(given: str | Mapping[str, float], labels: ArrayLike, label_names: Sequence[str]) -> np.ndarray:
+    """Returns the weight of each class in a loss.
+
+    `"balanced"` gives N / (K n_c), as scikit-learn does: the weights of all rows sum to N, those of a class to N / K.
+
+    Args:
+        given (`str | Mapping[str, float]`): `"balanced"`, or numbers as in `given_prior`.
+        labels (`ArrayLike`): Classes of the N labeled rows, `[N]`; each class has a row.
+        label_names (`Sequence[str]`): The K class names.
+
+    Returns:
+        `[K]` float64.
+
+    Raises:
+        ConfigurationError: as `given_numbers`.
+    """
+    if given != "balanced":
+        return given_numbers(given, label_names, "class_weights")
+    counts = np.bincount(np.asarray(labels), minlength=len(label_names))
+    return counts.sum() / (len(label_names) * np.maximum(counts, 1))
 
 
 def predicted_prior(predicted: ArrayLike, expected: ArrayLike) -> np.ndarray:

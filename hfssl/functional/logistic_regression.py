@@ -22,6 +22,7 @@ def logistic_weights(
     *,
     inverse_penalty: float = INVERSE_PENALTY,
     with_bias: bool = True,
+    class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Fits multinomial logistic regression to the features, as SetFit does for its head (Tunstall et al. 2022).
 
@@ -36,6 +37,7 @@ def logistic_weights(
             (whose default is 1); see `benchmarks/NOTES.md`, 2026-11-26.
         with_bias (`bool`, defaults to `True`): Whether the layer has a bias; else it is 0, and a class without rows
             has the logit `NEVER` at the mean of the features.
+        class_weights (`Tensor`, *optional*): `[K]`, weight of the rows of each class. Default: 1.
 
     Returns:
         Weight `[K, D]` and bias `[K]`.
@@ -46,7 +48,7 @@ def logistic_weights(
     fitted = soft_logistic_weights(
         features.cpu().numpy(),
         np.eye(len(present))[numbers],
-        np.ones(len(labels)),
+        np.ones(len(labels)) if class_weights is None else class_weights.double().cpu().numpy()[labels.cpu().numpy()],
         inverse_penalty=inverse_penalty,
         with_bias=with_bias,
     )

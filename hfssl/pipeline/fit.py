@@ -27,7 +27,7 @@ from hfssl.data.splits import SemiSupervisedSplits
 from hfssl.errors import ConfigurationError
 from hfssl.evaluation.baselines import PROBE
 from hfssl.evaluation.verdict import Verdict, judge
-from hfssl.functional.class_priors import given_prior
+from hfssl.functional.class_priors import given_numbers, given_prior
 from hfssl.inference.text_classifier import TextClassifier
 from hfssl.models.adapters import describe_adapter
 from hfssl.models.auto import from_pretrained
@@ -152,6 +152,7 @@ def fit(
     pool_method: str = "self_training",
     refit: bool | None = None,
     class_prior: str | Mapping[str, float] | None = None,
+    class_weights: str | Mapping[str, float] | None = None,
     cross_fit: int | None = None,
     max_seconds: float | None = None,
     fail_below_baseline: bool = False,
@@ -239,6 +240,8 @@ def fit(
             by validation-fraction. Default: no.
         class_prior (`str | Mapping[str, float]`, *optional*): Class prior of the unlabeled rows, if you know it, such
             as 'ham=0.9, spam=0.1', or a JSON file with it. Default: estimated or not used, as set by the preset.
+        class_weights (`str | Mapping[str, float]`, *optional*): Weights of the classes in the losses of labeled rows:
+            'balanced', numbers such as 'ham=1, spam=5', or a JSON file with them. Default: all rows count alike.
         cross_fit (`int`, *optional*): Number of folds of the labels: models that learn from the other folds label the
             pool together, weigh each other, and judge. 0 for none. Default: set by the preset.
         max_seconds (`float`, *optional*): Time that the run may take; steps, folds and pool are cut down until it is
@@ -360,6 +363,8 @@ def _data(
         )
         texts = [text for part in ("labeled", "unlabeled") for text in splits[part]["text"][:]]
         splits.manifest["warnings"] += language_warnings(texts, tokenizer, arguments.backbone)
+        if arguments.class_weights not in (None, "balanced"):
+            given_numbers(arguments.class_weights, splits.manifest["label_names"], "class_weights")
         if arguments.class_prior is not None:
             given_prior(arguments.class_prior, splits.manifest["label_names"])
             if not len(splits["unlabeled"]):

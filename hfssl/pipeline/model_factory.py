@@ -64,6 +64,7 @@ class ModelFactory:
             "max_steps": arguments.max_steps,
             "learning_rate": arguments.learning_rate,
             "per_device_train_batch_size": arguments.batch_size,
+            "class_weights": arguments.class_weights,
         }
         self.given = {name: value for name, value in given.items() if value is not None}
 

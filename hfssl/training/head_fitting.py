@@ -66,6 +66,7 @@ def init_head(
     *,
     bf16: bool = False,
     task: Task | None = None,
+    class_weights: Tensor | None = None,
 ) -> None:
     """Fits the logit layer to its own input over the labeled rows, with one of `HEAD_INITS`.
 
@@ -78,6 +79,7 @@ def init_head(
         tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
         bf16 (`bool`, defaults to `False`): Whether the model computes in bf16, as in training.
         task (`Task`, *optional*): Kind of prediction. Default: one label per text.
+        class_weights (`Tensor`, *optional*): Weights of the K classes in the logistic regression, `[K]`.
 
     Raises:
         ModelError: The input of the layer is not one vector per row.
@@ -86,7 +88,8 @@ def init_head(
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         features = torch.from_numpy(head_inputs(model, labeled, tokenizer))
     task = get_task() if task is None else task
-    fit = partial(HEAD_INITS[start], with_bias=layer.bias is not None)
+    weighing = {"class_weights": class_weights} if class_weights is not None and start == "logistic" else {}
+    fit = partial(HEAD_INITS[start], with_bias=layer.bias is not None, **weighing)
     weight, bias = task.head_weights(fit, features, task.label_array(labeled), layer.out_features)
     _set_weights(layer, weight, bias)
 
@@ -102,6 +105,7 @@ def retrain_head(
     bf16: bool = False,
     progress: Sequence[str | None] = (None, None),
     task: Task | None = None,
+    class_weights: Tensor | None = None,
 ) -> None:
     """Fits a student's logit layer again, to all labels and pseudo-labels at once, and preserves its mean confidence.
 
@@ -118,6 +122,7 @@ def retrain_head(
         progress (`Sequence[str | None]`, defaults to `(None, None)`): Titles of the progress bars over labeled rows
             and pool; `None` shows no bar.
         task (`Task`, *optional*): Kind of prediction. Default: one label per text.
+        class_weights (`Tensor`, *optional*): Weights of the labeled rows of the K classes, `[K]`. Default: 1.
     """
     layer, task = logit_layer(model), get_task() if task is None else task
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
@@ -129,7 +134,13 @@ def retrain_head(
         )
     pseudo_labels = np.asarray(pool["pseudo_probs"][:], dtype=np.float64)
     weights, labels = lambda_u * np.asarray(pool["weight"][:], dtype=np.float64), task.label_array(labeled)
-    fit = partial(soft_logistic_weights, with_bias=layer.bias is not None)
+    known = None if class_weights is None else class_weights.double().cpu().numpy()[labels]
+
+    def fit(features: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if known is not None:  # labeled rows come first
+            rows = np.concatenate([known * rows[: len(known)], rows[len(known) :]])
+        return soft_logistic_weights(features, targets, rows, with_bias=layer.bias is not None)
+
     weight, bias = task.soft_head_weights(fit, inputs, labels, pseudo_labels, weights)
     # Averaged pseudo-labels are underconfident, and so is a penalised head that is fitted to them. The trained head,
     # fitted to labeled rows too, is more confident. Its confidence is taken over, as there are no held-out labels here

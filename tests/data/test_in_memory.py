@@ -26,9 +26,9 @@ def rows_of(table, **options):
     "table",
     [
         {"text": TEXTS, "label": LABELS},
-        {"text": np.array(TEXTS, dtype=object), "label": pd.Series(LABELS)},
-        pd.DataFrame({"text": TEXTS, "label": LABELS}),
-        pd.DataFrame({"text": TEXTS, "label": ["yes", "no", float("nan"), "YES "]}),
+        {"text": np.array(TEXTS, dtype=object), "label": pd.Series(LABELS, dtype=object)},
+        pd.DataFrame({"text": pd.Series(TEXTS, dtype=object), "label": LABELS}),
+        pd.DataFrame({"text": TEXTS, "label": ["yes", "no", float("nan"), "YES "]}, dtype=object),
         [{"text": text, "label": label} for text, label in zip(TEXTS, LABELS, strict=True)],
         list(zip(TEXTS, LABELS, strict=True)),
     ],

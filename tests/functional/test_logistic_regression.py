@@ -101,3 +101,14 @@ def test_the_slope_is_nothing_where_the_search_ends_however_unevenly_features_ar
     np.testing.assert_allclose(surplus.sum(axis=0), 0.0, atol=1e-4)
     slope = surplus.T @ (features - features.mean(axis=0)) + 1e-3 * weight
     np.testing.assert_allclose(slope, 0.0, atol=1e-4)
+
+
+def test_class_weights_are_rows_given_more_than_once():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(7, 3, generator=generator).double(), torch.tensor([0, 1, 2, 0, 1, 0, 0])
+    weighted = logistic_weights(features, labels, 3, class_weights=torch.tensor([1.0, 2.0, 1.0]))
+    penalty = 10.0 / (features - features.mean(0)).square().sum(1).mean()  # that of the rows as they are
+    twice = torch.cat([features, features[labels == 1]]), torch.cat([labels, labels[labels == 1]])
+    peer = LogisticRegression(C=penalty.item(), max_iter=5000, tol=1e-8).fit(*(part.numpy() for part in twice))
+    ours = softmax((features @ weighted[0].T + weighted[1]).numpy(), axis=1)
+    np.testing.assert_allclose(ours, peer.predict_proba(features.numpy()), atol=1e-3)

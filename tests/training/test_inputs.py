@@ -104,3 +104,13 @@ def test_evaluate_and_predict_prepare_rows_as_the_constructor_does(tiny_backbone
     np.testing.assert_array_equal(unlabeled.predictions, found.predictions)
     with pytest.raises(DataError, match="got 3 in row 0 of eval_dataset"):
         trainer.evaluate(rows([3]))
+
+
+def test_class_weights_reach_the_losses_on_labels(tiny_backbone, tmp_path):
+    trainer = make_trainer(tiny_backbone, tmp_path, class_weights="balanced", head_init="logistic")
+    np.testing.assert_allclose(trainer.class_weights, [11 / 12, 11 / 12, 11 / 9], rtol=1e-6)  # 4, 4 and 3 of 11 rows
+    assert trainer.objective.task.class_weights is trainer.class_weights
+    student = make_trainer(tiny_backbone, tmp_path, "self_training", class_weights={"bad": 1, "good": 2, "plot": 3})
+    assert student.objective.task.class_weights.tolist() == [1, 2, 3]
+    assert student.objective.supervised.task.class_weights.tolist() == [1, 2, 3]
+    assert get_task().class_weights is None
