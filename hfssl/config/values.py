@@ -54,7 +54,10 @@ def type_problem(name: str, value: Any, hint: Any) -> str | None:
     kinds = alternatives(hint)
     if value is None:
         return None if type(None) in kinds else f"{name}: expected a value, got nothing."
-    kind = next(kind for kind in kinds if kind is not type(None))
+    kinds = kinds - {type(None)}
+    if len(kinds) != 1:
+        return None  # transformers' own options
+    kind = next(iter(kinds))
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         if value in choices and type(value) is type(choices[0]):

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.utils import logging
 
 from hfssl.errors import ModelError
+from hfssl.models.introspection import own_random_state
 
 __all__ = ["fit_tokenizer", "is_decoder", "pads_left", "usable_positions"]
 
@@ -63,7 +64,7 @@ def usable_positions(config: PreTrainedConfig) -> int | None:
         return None
     if type(config) not in MODEL_MAPPING or getattr(config, "pad_token_id", None) is None:
         return limit
-    with torch.device("meta"):  # no weights: only the shape of the layers
+    with torch.device("meta"), own_random_state(0):  # no weights: only the shape of the layers
         body = AutoModel.from_config(config)
     for name, module in body.named_modules():
         offset = module.padding_idx if isinstance(module, nn.Embedding) else None

@@ -127,6 +127,7 @@ def fit(
     sheet: str | None = None,
     group_column: str | None = None,
     id_column: str | None = None,
+    view_columns: str | None = None,
     labels_per_class: int | None = None,
     max_unlabeled: int | None = None,
     max_test: int | None = None,
@@ -200,6 +201,8 @@ def fit(
         group_column (`str`, *optional*): Column that holds the group (film, author); rows of a group are never on both
             sides of a split.
         id_column (`str`, *optional*): Column with a unique id of each row.
+        view_columns (`str`, *optional*): Columns, with commas between them, whose texts views use (`strong_view:
+            column=NAME`).
         labels_per_class (`int`, *optional*): Simulate few labels on a fully labeled table: cut off a test part, use
             this many labels per class, hide the others.
         max_unlabeled (`int`, *optional*): Use at most this many unlabeled rows.
@@ -299,7 +302,7 @@ def _checked(given: dict[str, Any]) -> tuple[RunExtras, FitArguments, dict[str, 
         raise ConfigurationError([*problems, *error.problems]) from None
     if problems:
         raise ConfigurationError(problems)
-    wanted = [getattr(arguments, option) for option in COLUMNS]
+    wanted = [*(getattr(arguments, option) for option in COLUMNS), *arguments.view_column_names()]
     wanted = list(dict.fromkeys(column for column in wanted if column is not None))
     sources = {name: memory_source(table, wanted, split=name) for name, table in tables.items()}
     described = {name: fingerprint(source, wanted) for name, source in sources.items()}

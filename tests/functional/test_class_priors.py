@@ -12,6 +12,7 @@ from hfssl.errors import ConfigurationError
 from hfssl.functional.class_priors import (
     align_distribution,
     class_prior,
+    class_weights,
     consensus_prior,
     estimate_prior,
     given_prior,

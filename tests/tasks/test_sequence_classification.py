@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hfssl.tasks.registry import get_task
+from hfssl.tasks.sequence_classification import SequenceClassification
 
 TASK = get_task()
 LOGITS = torch.log(torch.tensor([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]]))  # softmax gives these probabilities back
