@@ -31,16 +31,19 @@ _PUBLIC = {
     "MaskedSpanTrainer": "hfssl.methods.pretext.masked_span",
     "MeanTeacherConfig": "hfssl.methods.consistency.mean_teacher",
     "MeanTeacherTrainer": "hfssl.methods.consistency.mean_teacher",
+    "MethodTrainer": "hfssl.training.trainer",
     "MixMatchConfig": "hfssl.methods.consistency.mixmatch",
     "MixMatchTrainer": "hfssl.methods.consistency.mixmatch",
     "MixTextConfig": "hfssl.methods.consistency.mixtext",
     "MixTextTrainer": "hfssl.methods.consistency.mixtext",
     "MultiHeadConfig": "hfssl.methods.consistency.multi_head",
     "MultiHeadTrainer": "hfssl.methods.consistency.multi_head",
+    "Objective": "hfssl.training.objective",
     "PiModelConfig": "hfssl.methods.consistency.pi_model",
     "PiModelTrainer": "hfssl.methods.consistency.pi_model",
     "PseudoLabelConfig": "hfssl.methods.consistency.pseudo_label",
     "PseudoLabelTrainer": "hfssl.methods.consistency.pseudo_label",
+    "SSLClassifier": "hfssl.deploy.sklearn",
     "SSLConfig": "hfssl.training.config",
     "SSLTrainer": "hfssl.training.trainer",
     "SelfTraining": "hfssl.methods.self_training.rounds",
@@ -52,6 +55,7 @@ _PUBLIC = {
     "SupervisedTrainer": "hfssl.methods.supervised",
     "TemporalEnsemblingConfig": "hfssl.methods.consistency.temporal_ensembling",
     "TemporalEnsemblingTrainer": "hfssl.methods.consistency.temporal_ensembling",
+    "TextClassifier": "hfssl.inference.text_classifier",
     "UDAConfig": "hfssl.methods.consistency.uda",
     "UDATrainer": "hfssl.methods.consistency.uda",
     "VATConfig": "hfssl.methods.consistency.vat",
@@ -62,11 +66,15 @@ _PUBLIC = {
     "few_label_splits": "hfssl.data.splits",
     "fit": "hfssl.pipeline.fit",
     "from_pretrained": "hfssl.models.auto",
+    "joint_logits": "hfssl.training.forward",
+    "leave_group": "hfssl.runtime.distributed",
     "load_classifier": "hfssl.models.loading",
+    "load_masked_lm": "hfssl.models.loading",
     "load_table": "hfssl.data.loading",
     "load_tokenizer": "hfssl.models.backbones",
     "merge": "hfssl.models.adapters",
     "push": "hfssl.deploy.push",
+    "tokenize_dataset": "hfssl.data.tokenization",
 }
 
 # Literal list for type checkers; a test compares it with `_PUBLIC`.
@@ -88,16 +96,19 @@ __all__ = [
     "MaskedSpanTrainer",
     "MeanTeacherConfig",
     "MeanTeacherTrainer",
+    "MethodTrainer",
     "MixMatchConfig",
     "MixMatchTrainer",
     "MixTextConfig",
     "MixTextTrainer",
     "MultiHeadConfig",
     "MultiHeadTrainer",
+    "Objective",
     "PiModelConfig",
     "PiModelTrainer",
     "PseudoLabelConfig",
     "PseudoLabelTrainer",
+    "SSLClassifier",
     "SSLConfig",
     "SSLTrainer",
     "SelfTraining",
@@ -109,6 +120,7 @@ __all__ = [
     "SupervisedTrainer",
     "TemporalEnsemblingConfig",
     "TemporalEnsemblingTrainer",
+    "TextClassifier",
     "UDAConfig",
     "UDATrainer",
     "VATConfig",
@@ -120,19 +132,26 @@ __all__ = [
     "few_label_splits",
     "fit",
     "from_pretrained",
+    "joint_logits",
+    "leave_group",
     "load_classifier",
+    "load_masked_lm",
     "load_table",
     "load_tokenizer",
     "merge",
     "push",
+    "tokenize_dataset",
 ]
 
 if TYPE_CHECKING:  # imports for editors and type checkers
     from hfssl.data.audit import audit
     from hfssl.data.loading import load_table
     from hfssl.data.splits import few_label_splits
+    from hfssl.data.tokenization import tokenize_dataset
     from hfssl.deploy.onnx_export import export_onnx
     from hfssl.deploy.push import push
+    from hfssl.deploy.sklearn import SSLClassifier
+    from hfssl.inference.text_classifier import TextClassifier
     from hfssl.methods.consistency.adamatch import AdaMatchConfig, AdaMatchTrainer
     from hfssl.methods.consistency.dash import DashConfig, DashTrainer
     from hfssl.methods.consistency.fixmatch import FixMatchConfig, FixMatchTrainer
@@ -157,10 +176,13 @@ if TYPE_CHECKING:  # imports for editors and type checkers
     from hfssl.models.adapters import build_lora_config, merge
     from hfssl.models.auto import from_pretrained
     from hfssl.models.backbones import load_tokenizer
-    from hfssl.models.loading import load_classifier
+    from hfssl.models.loading import load_classifier, load_masked_lm
     from hfssl.pipeline.fit import FitResult, fit
+    from hfssl.runtime.distributed import leave_group
     from hfssl.training.config import SSLConfig
-    from hfssl.training.trainer import SSLTrainer
+    from hfssl.training.forward import joint_logits
+    from hfssl.training.objective import Objective
+    from hfssl.training.trainer import MethodTrainer, SSLTrainer
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,7 @@
 """Checks the types of the public surface with pyright (basic): every module from which `hfssl` exports a name.
 
+And a user's file that calls every public name, `tests/helpers/user_code.py`.
+
     python tools/check_types.py                # more options (--outputjson, say) go to pyright
 
 The list of modules is read from hfssl/__init__.py. Needs no network: checker and node are wheels (extra `dev`).
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+USER_CODE = ROOT / "tests" / "helpers" / "user_code.py"
 
 
 def public_files(package: Path) -> list[Path]:
@@ -30,7 +33,7 @@ def public_files(package: Path) -> list[Path]:
 
 
 def main(argv: Sequence[str]) -> int:
-    files = [str(path.relative_to(ROOT)) for path in public_files(ROOT / "hfssl")]
+    files = [str(path.relative_to(ROOT)) for path in [*public_files(ROOT / "hfssl"), USER_CODE]]
     command = [sys.executable, "-m", "pyright", "--warnings", "--pythonpath", sys.executable, *argv, *files]
     # A newer version of pyright is no news for who runs a pinned one.
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}).returncode

@@ -172,7 +172,7 @@ class _Run:
         self.repo_id = ""
         self.label_names: list[str] = splits.manifest["label_names"]
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(
-            recipe.model.backbone, max_length=self.config.max_length
+            recipe.model.backbone, max_length=self.config.max_length, revision=recipe.model.revision
         )
         self.tokens = {
             name: self.task.encode(part, self.tokenizer, self.config.max_length) for name, part in splits.items()
@@ -206,7 +206,11 @@ class _Run:
     def _train_once(self) -> dict[str, Any]:
         masked = self.method.product == "masked_lm"
         seed, backbone = self.config.seed, self.recipe.model.backbone
-        model = load_masked_lm(backbone, seed=seed) if masked else self._classifier(seed)
+        model = (
+            load_masked_lm(backbone, seed=seed, revision=self.recipe.model.revision)
+            if masked
+            else self._classifier(seed)
+        )
         trainer = self.method.trainer_class(
             model,
             self.training,
@@ -246,6 +250,7 @@ class _Run:
         """Returns a fresh classifier on the recipe's backbone."""
         model = self.recipe.model
         options = self.task.model_options()
+        options["revision"] = model.revision
         return load_classifier(model.backbone, self.label_names, pooling=model.pooling, seed=seed, **options)
 
     def _peft_config(self, model: PreTrainedModel) -> PeftConfig | None:

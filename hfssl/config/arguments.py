@@ -6,12 +6,13 @@ The module imports no slow libraries, so that `--help` is fast. Each field's hel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from hfssl.config.stages import STAGES
 from hfssl.config.tasks import DEFAULT_TASK, TASKS, unknown_task
+from hfssl.config.values import plain_value, type_problem
 from hfssl.errors import ConfigurationError, near_matches
 
 __all__ = [
@@ -44,11 +45,35 @@ def missing_trackers(report_to: Sequence[str]) -> list[str]:
 
 @dataclass
 class _Checked:
-    """Reports all bad values at once: each class adds its sentences to `problems()`."""
+    """Reports all bad values at once: each class adds its sentences to `problems()`.
+
+    Paths and numpy scalars become plain values first. A field whose metadata has `in_python` also takes values of
+    these types, which the command line spells as text.
+    """
 
     def __post_init__(self):
-        if found := self.problems():
+        found = self._type_problems()
+        wrong = bool(found)
+        try:
+            found += self.problems()
+        except (TypeError, ValueError, AttributeError):
+            if not wrong:  # else it compares a value of a wrong type that is required
+                raise
+        if found:
             raise ConfigurationError(found)
+
+    def _type_problems(self) -> list[str]:
+        """Makes values plain; returns a sentence for each wrong type, and puts the default in its place."""
+        found, hints = [], get_type_hints(type(self))
+        for entry in fields(self):
+            value = plain_value(getattr(self, entry.name))
+            if isinstance(value, entry.metadata.get("in_python", ())):
+                value = _plain_collection(value)
+            elif (problem := type_problem(entry.name, value, hints[entry.name])) is not None:
+                found.append(problem)
+                value = value if entry.default is MISSING else entry.default
+            setattr(self, entry.name, value)
+        return found
 
     def problems(self) -> list[str]:
         """Returns all problems of the values, one sentence each; subclasses add their own."""
@@ -57,6 +82,14 @@ class _Checked:
     def _at_least(self, least: int, *names: str) -> list[str]:
         values = {name: value for name, value in vars(self).items() if name in names and value is not None}
         return [f"{name} must be at least {least}, got {value}." for name, value in values.items() if value < least]
+
+
+def _plain_collection(values: Any) -> Any:
+    """Returns a dict, or another collection as a list, of plain values."""
+    if isinstance(values, dict):
+        return {plain_value(key): plain_value(value) for key, value in values.items()}
+    ordered = sorted(values, key=str) if isinstance(values, set | frozenset) else values
+    return [plain_value(value) for value in ordered]
 
 
 @dataclass
@@ -100,13 +133,15 @@ class DataArguments(_Checked):
     class_names: str | None = field(
         default=None,
         metadata={
+            "in_python": (list, tuple),
             "help": "Names of the classes, of integer labels in order: a JSON file with a list of names, or the names "
-            "with commas between. Default: the names in `labels.json` next to the table, if it exists."
+            "with commas between. Default: the names in `labels.json` next to the table, if it exists.",
         },
     )
     missing_labels: str | None = field(
         default=None,
         metadata={
+            "in_python": (list, tuple, set, frozenset),
             "metavar": "VALUES",
             "help": "Labels that mean unlabeled, with commas between them, in any case; a comma alone for none. "
             "Default: what spreadsheets write, such as #N/A, NULL, nan, None, - and ?.",
@@ -184,6 +219,10 @@ class ModelArguments(_Checked):
         default=DEFAULT_BACKBONE,
         metadata={"metavar": "MODEL", "help": "Pretrained encoder to start from: a folder or a Hub model."},
     )
+    revision: str | None = field(
+        default=None,
+        metadata={"help": "Branch, tag or commit of a backbone on the Hub. Default: its main branch."},
+    )
     pooling: Literal["stock", "mean"] = field(
         default="stock",
         metadata={
@@ -243,10 +282,18 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
             "GPU or CPU has instructions for it. Weights and final probabilities are always fp32."
         },
     )
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = field(
+        default="auto",
+        metadata={"help": "Kind of device to compute on; 'auto' takes an accelerator if torch finds one."},
+    )
     max_length: int = field(default=128, metadata={"help": "Largest number of tokens per text; the rest is cut off."})
     max_steps: int | None = field(
         default=None,
         metadata={"help": "Optimizer steps of labels only and of each student. Default: set by the preset."},
+    )
+    batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Labeled rows in a batch of one device. Default: set by the preset."},
     )
     learning_rate: float | None = field(
         default=None,
@@ -289,9 +336,19 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     class_prior: str | None = field(
         default=None,
         metadata={
+            "in_python": (dict,),
             "metavar": "SHARES",
             "help": "Class prior of the unlabeled rows, if you know it, such as 'ham=0.9, spam=0.1', or a JSON "
             "file with it. Default: estimated or not used, as set by the preset.",
+        },
+    )
+    class_weights: str | None = field(
+        default=None,
+        metadata={
+            "in_python": (dict,),
+            "metavar": "WEIGHTS",
+            "help": "Weights of the classes in the losses of labeled rows: 'balanced', numbers such as 'ham=1, "
+            "spam=5', or a JSON file with them. Default: all rows count alike.",
         },
     )
     cross_fit: int | None = field(
@@ -337,7 +394,7 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     def problems(self) -> list[str]:
         """Returns the problems of the base class, and those of this class's values."""
         found = super().problems() + self._at_least(0, "seed", "rounds", "cross_fit") + self._at_least(4, "max_length")
-        found += self._at_least(1, "max_steps") + missing_trackers([self.report_to])
+        found += self._at_least(1, "max_steps", "batch_size") + missing_trackers([self.report_to])
         if self.task not in TASKS:
             found.append(unknown_task(self.task))
         known = ["self_training", *(name for name, stage in STAGES.items() if stage.on_request)]

@@ -14,10 +14,10 @@ import json
 import os
 import shlex
 import sys
-import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from hfssl.config.values import alternatives
 from hfssl.errors import ConfigurationError, near_matches
 
 __all__ = ["dataclass_parser", "early_value", "parse", "read_yaml"]
@@ -68,7 +68,7 @@ def _owner(cls: type, name: str) -> type:
 
 
 def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, hint: Any) -> None:
-    kind = next(iter(_kinds(hint) - {type(None)}))
+    kind = next(iter(alternatives(hint) - {type(None)}))
     flag = "--" + field.name.replace("_", "-")
     required = field.default is dataclasses.MISSING
     text = field.metadata.get("help", "")
@@ -87,11 +87,6 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, hint: An
     else:
         usual = {int: "N", float: "X"}.get(kind, field.name.rpartition("_")[2].upper())
         group.add_argument(flag, type=kind, metavar=field.metadata.get("metavar", usual), **settings)
-
-
-def _kinds(hint: Any) -> set[Any]:
-    """Returns the alternatives of a type hint: `int | None` -> `{int, NoneType}`, `int` -> `{int}`."""
-    return set(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else {hint}
 
 
 def _boolean(text: str) -> bool:
@@ -201,7 +196,9 @@ def parse(
     for name in [name for name in words if name not in ignore]:
         action, given = words[name]
         try:
-            empty = given == [""] and type(None) in _kinds(hints[name])  # `--test=` removes the value in the file
+            empty = given == [""] and type(None) in alternatives(
+                hints[name]
+            )  # `--test=` removes the value in the file
             values[name] = None if empty else _from_words(action, given)
         except ValueError as error:
             problems.append(f"{action.option_strings[-1]}: {error}")
@@ -281,7 +278,7 @@ def _from_words(action: argparse.Action, words: list[str]) -> Any:
 def _from_yaml(name: str, value: Any, actions: Mapping[str, argparse.Action], hints: Mapping[str, Any]) -> Any:
     if name not in actions or name not in hints:
         raise ValueError(f"unknown key.{_hint(name, sorted(actions.keys() & hints.keys()))}")
-    action, kinds = actions[name], _kinds(hints[name])
+    action, kinds = actions[name], alternatives(hints[name])
     if value is None:
         if type(None) in kinds:
             return None

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers.utils import logging
 
 from hfssl.data.formats.base import ABSENT, TableFile, TableOptions, counted, listed
+from hfssl.data.in_memory import is_in_memory, memory_source
 from hfssl.data.label_column import UNLABELED
 from hfssl.data.label_names import invisible_stripped, missing_list
 from hfssl.data.label_values import LabelOptions, decode_labels
@@ -29,6 +30,9 @@ from hfssl.data.sources import Source, open_source
 from hfssl.data.tables import unreadable
 from hfssl.data.text_checks import text_warnings
 from hfssl.errors import ConfigurationError, DataError, near_matches
+
+if TYPE_CHECKING:
+    from hfssl.data.in_memory import TableLike
 
 __all__ = ["UNLABELED", "VIEW_COLUMN", "load_table", "read_table"]
 
@@ -42,7 +46,7 @@ VIEW_COLUMN = "view_columns "
 
 
 def load_table(
-    path_or_hub_id: str | os.PathLike,
+    path_or_hub_id: TableLike,
     text_column: str = "text",
     label_column: str | None = "label",
     *,
@@ -67,9 +71,10 @@ def load_table(
     What was assumed about the table (its format, labels that mean "none", joined spellings) is logged as a warning.
 
     Args:
-        path_or_hub_id (`str | os.PathLike`): A table file (`hfssl.data.tables.TABLE_SUFFIXES`, also compressed: `.gz`,
-            `.bz2`, `.xz`), a folder of those, a `save_to_disk` folder, or the id of a data set on the Hub. `:SPLIT`
-            after it names a split (of a workbook: a sheet).
+        path_or_hub_id (`TableLike`): A table file (`hfssl.data.tables.TABLE_SUFFIXES`, also compressed: `.gz`, `.bz2`,
+            `.xz`), a folder of those, a `save_to_disk` folder, or the id of a data set on the Hub; `:SPLIT` after it
+            names a split (of a workbook: a sheet). Or data in memory: a `Dataset` or `DatasetDict`, a pandas
+            `DataFrame`, a dict of columns, or a list of dicts, of texts, or of (text, label) pairs.
         text_column (`str`, defaults to `"text"`): Column with the text; numbers are read as text, missing values as
             `""`.
         label_column (`str | None`, defaults to `"label"`): Column with the label, strings or integers. A missing,
@@ -142,7 +147,7 @@ def load_table(
 
 
 def read_table(
-    path_or_hub_id: str | os.PathLike,
+    path_or_hub_id: Any,
     columns: dict[str, str | None],
     *,
     label_names: Sequence[str] | None = None,
@@ -156,7 +161,7 @@ def read_table(
     """Loads a table as `load_table` does, and returns what was assumed about it, a sentence each.
 
     Args:
-        path_or_hub_id (`str | os.PathLike`): See `load_table`; so are `label_names`, `split`, `revision`,
+        path_or_hub_id (`Any`): See `load_table`, or an opened `Source`; so are `label_names`, `split`, `revision`,
             `max_characters` and `optional`.
         columns (`dict[str, str | None]`): Column of the table by the name of the option (`"text_column"`, ...). A
             name that begins with `VIEW_COLUMN` is that of a column with other texts, which keeps its name.
@@ -169,9 +174,13 @@ def read_table(
     if max_characters < 1:
         raise ConfigurationError(f"expected max_characters of at least 1, got {max_characters}.")
     wanted = {option: column for option, column in columns.items() if column is not None}
-    source = open_source(
-        path_or_hub_id, list(dict.fromkeys(wanted.values())), split=split, revision=revision, options=options
-    )
+    names = list(dict.fromkeys(wanted.values()))
+    if isinstance(path_or_hub_id, Source):
+        source = path_or_hub_id
+    elif is_in_memory(path_or_hub_id):
+        source = memory_source(path_or_hub_id, names, split=split)
+    else:
+        source = open_source(path_or_hub_id, names, split=split, revision=revision, options=options)
     rows = _collect(source, wanted, optional)
     notices = [*source.notices, *rows.notices]
     made, truncated, told = _text_columns(rows, source.name, wanted, max_characters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import Dataset
@@ -11,6 +12,7 @@ from hfssl.data.label_column import LabelColumn
 from hfssl.data.label_names import missing_list
 from hfssl.data.label_values import LabelOptions
 from hfssl.data.loading import VIEW_COLUMN, read_table
+from hfssl.data.sources import Source
 from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
 from hfssl.data.tables import TableOptions, read_label_names
 from hfssl.errors import DataError
@@ -26,6 +28,7 @@ def make_splits(
     label_column: LabelColumn | None = None,
     *,
     validation_fraction: float = 0.2,
+    in_memory: Mapping[str, Source] | None = None,
 ) -> SemiSupervisedSplits:
     """Loads the tables in `arguments` and splits them; all tables share the label names of the first one.
 
@@ -38,6 +41,7 @@ def make_splits(
         seed (`int`): Random seed of the splits; see `few_label_splits`.
         label_column (`LabelColumn`, *optional*): Layout of the labels in their column. Default: one class per row.
         validation_fraction (`float`, defaults to `0.2`): Share of the labels that is held out as `validation`.
+        in_memory (`Mapping[str, Source]`, *optional*): Tables that are no paths, by the name of their option.
 
     Raises:
         DataError: if a table, a column or a label cannot be used.
@@ -49,7 +53,7 @@ def make_splits(
     notices: list[str] = []
 
     def load(name: str, names: list[str] | None) -> Dataset | None:
-        path = getattr(arguments, name)
+        path = (in_memory or {}).get(name, getattr(arguments, name))
         if path is None:
             return None
         columns = {column: getattr(arguments, column) for column in COLUMNS}
@@ -88,8 +92,10 @@ def make_splits(
     )
 
 
-def _given_names(given: str) -> list[str]:
-    """Reads label names from a JSON file, or from words with commas between them."""
+def _given_names(given: str | list[str]) -> list[str]:
+    """Returns a list of label names, also from a JSON file, or from words with commas between them."""
+    if isinstance(given, list):
+        return [str(name) for name in given]
     if Path(given).suffix != ".json":
         return [name.strip() for name in given.split(",")]
     names = read_label_names(Path(given))

@@ -38,7 +38,7 @@ from hfssl.data.tables import (
 )
 from hfssl.errors import DataError, near_matches
 
-__all__ = ["Source", "open_source"]
+__all__ = ["FALLBACKS", "Source", "dataset_source", "open_source"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SPLIT = re.compile(r"[^/\\:]+")
@@ -94,7 +94,7 @@ def open_source(
     splits = (named,) if named else (*SPLIT_NAMES.get(split, (split,)), *FALLBACKS.get(split, ()))
     if path.is_dir():
         if any((path / file).exists() for file in SAVED):
-            return _dataset_source(_saved_dataset(path), name, splits, bool(named), split)
+            return dataset_source(_saved_dataset(path), name, splits, bool(named), split)
         files, found = table_files(path, splits, explicit=bool(named))
         source = _file_source(files, name, wanted, options, splits)
         source.notices += _told_split(name, found, split, named)
@@ -132,9 +132,21 @@ def _file_source(
     return Source(name, files, names_file=read_label_names(paths[0].parent / LABEL_NAMES_FILE))
 
 
-def _dataset_source(
+def dataset_source(
     loaded: Dataset | DatasetDict, name: str, splits: Sequence[str], explicit: bool, wanted: str
 ) -> Source:
+    """Returns a data set, or the first of the splits that it has, as a source.
+
+    Args:
+        loaded (`Dataset | DatasetDict`): The data set.
+        name (`str`): Its name in messages.
+        splits (`Sequence[str]`): Names of the split, the first that exists is read.
+        explicit (`bool`): Whether the user named the split.
+        wanted (`str`): Name of the table's option.
+
+    Raises:
+        DataError: if there is no such split.
+    """
     if isinstance(loaded, Dataset):
         if explicit:
             raise DataError(f"expected a source with splits before ':{splits[0]}', got the one table '{name}'.")

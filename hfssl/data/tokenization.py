@@ -77,6 +77,16 @@ def tokenize_dataset(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_l
     Texts are cut as by `encode_texts`. A column `label` becomes `labels`. All other columns stay unchanged. A dataset
     that already has `input_ids` is returned unchanged. Columns of the tokenizer that are redundant (`row_columns`) are
     left out, to save memory for every token of a pool.
+
+    Args:
+        dataset (`Dataset`): Rows of text.
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
+        max_length (`int`): Largest number of tokens of a row.
+
+    Example:
+        >>> import hfssl
+        >>> sorted(hfssl.tokenize_dataset(dataset, tokenizer, 16).column_names)
+        ['input_ids', 'labels', 'text']
     """
     if "input_ids" in dataset.column_names:
         return dataset

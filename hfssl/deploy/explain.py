@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from hfssl.data.splits import SemiSupervisedSplits
-from hfssl.deploy.text_classifier import TextClassifier
 from hfssl.errors import ModelError
 from hfssl.functional.uncertainty import entropy
 from hfssl.inference.scoring import mc_dropout, mean_embeddings, predict_logits
+from hfssl.inference.text_classifier import TextClassifier
 from hfssl.pipeline.run_folder import model_and_splits
 
 __all__ = ["Explainer", "Explanation", "LabeledRow", "Neighbor", "describe", "nearest_rows"]

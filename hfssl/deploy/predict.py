@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from hfssl.data.tables import parquet_schema, read_rows
 from hfssl.data.writing import table_writer
 from hfssl.deploy.onnx_runtime import OnnxClassifier
-from hfssl.deploy.text_classifier import TextClassifier, open_classifier
+from hfssl.deploy.text_classifier import open_classifier
 from hfssl.errors import ConfigurationError, DataError, near_matches
+from hfssl.inference.text_classifier import TextClassifier
 from hfssl.runtime.files import atomic_file
 
 __all__ = ["PredictionSummary", "predict"]

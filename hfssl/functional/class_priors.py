@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,10 @@ __all__ = [
     "DISTRIBUTION_ALIGNMENTS",
     "align_distribution",
     "class_prior",
+    "class_weights",
     "consensus_prior",
     "estimate_prior",
+    "given_numbers",
     "given_prior",
     "predicted_prior",
 ]
@@ -51,12 +53,12 @@ def class_prior(labels: ArrayLike, num_classes: int) -> np.ndarray:
     return counts / counts.sum()
 
 
-def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
+def given_prior(given: str | Mapping[str, float], label_names: Sequence[str]) -> np.ndarray:
     """Reads a class prior that a user has written.
 
     Args:
-        given (`str`): `"ham=0.9, spam=0.1"`, or a JSON file that holds `{"ham": 0.9, "spam": 0.1}`; the sum does not
-            matter.
+        given (`str | Mapping[str, float]`): `{"ham": 0.9, "spam": 0.1}`, `"ham=0.9, spam=0.1"`, or a JSON file that
+            holds the former; the sum does not matter.
         label_names (`Sequence[str]`): The K class names.
 
     Returns:
@@ -66,8 +68,29 @@ def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
         ConfigurationError: if there is not exactly one positive number for each class name, or if there are other
             names.
     """
+    found = given_numbers(given, label_names, "class_prior")
+    return found / found.sum()
+
+
+def given_numbers(given: str | Mapping[str, float], label_names: Sequence[str], option: str) -> np.ndarray:
+    """Reads one positive number for each class that a user has written.
+
+    Args:
+        given (`str | Mapping[str, float]`): See `given_prior`.
+        label_names (`Sequence[str]`): The K class names.
+        option (`str`): Name of the option, for the message.
+
+    Returns:
+        `[K]` float64, in the order of `label_names`.
+
+    Raises:
+        ConfigurationError: if there is not exactly one positive number for each class name, or if there are other
+            names.
+    """
     try:
-        if Path(given).suffix == ".json":
+        if isinstance(given, Mapping):
+            pairs = list(given.items())
+        elif Path(given).suffix == ".json":
             pairs = list(json.loads(Path(given).read_text(encoding="utf-8")).items())
         else:
             pairs = [(name.strip(), value) for name, _, value in (part.rpartition("=") for part in given.split(","))]
@@ -78,11 +101,32 @@ def given_prior(given: str, label_names: Sequence[str]) -> np.ndarray:
     if not positive or sorted(name for name, _ in pairs) != sorted(label_names):
         example = ", ".join(f"{name}=1" for name in label_names[:3]) + ", ..." * (len(label_names) > 3)
         raise ConfigurationError(
-            f"class_prior: expected one number above 0 for each class, such as '{example}', or a JSON file with "
+            f"{option}: expected one number above 0 for each class, such as '{example}', or a JSON file with "
             f"them; got '{given}'."
         )
-    found = np.array([shares[name] for name in label_names])
-    return found / found.sum()
+    return np.array([shares[name] for name in label_names])
+
+
+def class_weights(given: str | Mapping[str, float], labels: ArrayLike, label_names: Sequence[str]) -> np.ndarray:
+    """Returns the weight of each class in a loss.
+
+    `"balanced"` gives N / (K n_c), as scikit-learn does: the weights of all rows sum to N, those of a class to N / K.
+
+    Args:
+        given (`str | Mapping[str, float]`): `"balanced"`, or numbers as in `given_prior`.
+        labels (`ArrayLike`): Classes of the N labeled rows, `[N]`; each class has a row.
+        label_names (`Sequence[str]`): The K class names.
+
+    Returns:
+        `[K]` float64.
+
+    Raises:
+        ConfigurationError: as `given_numbers`.
+    """
+    if given != "balanced":
+        return given_numbers(given, label_names, "class_weights")
+    counts = np.bincount(np.asarray(labels), minlength=len(label_names))
+    return counts.sum() / (len(label_names) * np.maximum(counts, 1))
 
 
 def predicted_prior(predicted: ArrayLike, expected: ArrayLike) -> np.ndarray:

@@ -16,7 +16,13 @@ NEVER = -100.0  # logit of a class that has no labels
 
 
 def logistic_weights(
-    features: Tensor, labels: Tensor, num_classes: int, *, inverse_penalty: float = INVERSE_PENALTY
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    inverse_penalty: float = INVERSE_PENALTY,
+    with_bias: bool = True,
+    class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Fits multinomial logistic regression to the features, as SetFit does for its head (Tunstall et al. 2022).
 
@@ -29,6 +35,9 @@ def logistic_weights(
         num_classes (`int`): Number of classes K.
         inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): Inverse strength of the penalty, C of scikit-learn
             (whose default is 1); see `benchmarks/NOTES.md`, 2026-11-26.
+        with_bias (`bool`, defaults to `True`): Whether the layer has a bias; else it is 0, and a class without rows
+            has the logit `NEVER` at the mean of the features.
+        class_weights (`Tensor`, *optional*): `[K]`, weight of the rows of each class. Default: 1.
 
     Returns:
         Weight `[K, D]` and bias `[K]`.
@@ -37,16 +46,28 @@ def logistic_weights(
     if len(present) == 2:  # scikit-learn fits one vector: the difference of two that are penalized half as much
         inverse_penalty /= 2
     fitted = soft_logistic_weights(
-        features.cpu().numpy(), np.eye(len(present))[numbers], np.ones(len(labels)), inverse_penalty=inverse_penalty
+        features.cpu().numpy(),
+        np.eye(len(present))[numbers],
+        np.ones(len(labels)) if class_weights is None else class_weights.double().cpu().numpy()[labels.cpu().numpy()],
+        inverse_penalty=inverse_penalty,
+        with_bias=with_bias,
     )
     weight = torch.zeros(num_classes, features.shape[1], dtype=features.dtype, device=features.device)
     bias = torch.full((num_classes,), NEVER, dtype=features.dtype, device=features.device)
+    if not with_bias:
+        mean = features.mean(dim=0)
+        weight, bias = weight + NEVER * mean / mean.square().sum().clamp_min(1e-12), torch.zeros_like(bias)
     weight[present], bias[present] = (torch.from_numpy(values).to(features) for values in fitted)
     return weight, bias
 
 
 def soft_logistic_weights(
-    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, inverse_penalty: float = INVERSE_PENALTY
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    *,
+    inverse_penalty: float = INVERSE_PENALTY,
+    with_bias: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fits `logistic_weights` to rows with weights and soft labels.
 
@@ -57,12 +78,14 @@ def soft_logistic_weights(
         targets (`np.ndarray`): `[N, K]`, each row's probabilities.
         weights (`np.ndarray`): `[N]`, not negative, some above 0.
         inverse_penalty (`float`, defaults to `INVERSE_PENALTY`): Inverse strength of the penalty, C of scikit-learn.
+        with_bias (`bool`, defaults to `True`): Whether the layer has a bias; else it is 0.
 
     Returns:
         Weight `[K, D]` and bias `[K]`, float64.
     """
     mean_square = np.square(features - features.mean(axis=0, dtype=np.float64)).sum(axis=1).mean()
-    return softmax_regression(features, targets, weights, penalty=max(mean_square, 1e-12) / inverse_penalty)
+    penalty = max(mean_square, 1e-12) / inverse_penalty
+    return softmax_regression(features, targets, weights, penalty=penalty, with_bias=with_bias)
 
 
 @torch.no_grad()
@@ -74,6 +97,7 @@ def softmax_regression(
     penalty: float,
     bias_penalty: float = 0.0,
     offset: np.ndarray | None = None,
+    with_bias: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimises sum_i w_i CE(q_i, softmax(W (x_i - m) + b + o_i)) + penalty ||W||^2 / 2 + bias_penalty ||b||^2 / 2.
 
@@ -89,17 +113,18 @@ def softmax_regression(
         penalty (`float`): Strength of the L2 penalty on the weight, above 0.
         bias_penalty (`float`, defaults to `0.0`): Strength of the L2 penalty on the bias.
         offset (`np.ndarray`, *optional*): `[N, K]`, a fixed term added to the logits.
+        with_bias (`bool`, defaults to `True`): Whether there is a bias b; without it, b and m are 0.
 
     Returns:
         Weight `[K, D]` and bias `[K]`, float64, for the features themselves, not for x - m.
     """
     rows, targets, weights = (torch.as_tensor(values, dtype=torch.float64) for values in (features, targets, weights))
-    center, classes = rows.mean(dim=0), targets.shape[1]
+    center, classes = with_bias * rows.mean(dim=0), targets.shape[1]
     left, spread, axes = torch.linalg.svd(rows - center, full_matrices=False)
     variance = (1 - 1 / classes) / classes  # variance of an indicator where all classes are equally probable
     curvature = (variance * weights.mean() * spread**2 + penalty).sqrt()
     bias_curvature = (variance * weights.sum() + bias_penalty).sqrt()
-    rows = torch.cat([left * (spread / curvature), (1 / bias_curvature).expand(len(rows), 1)], dim=1)
+    rows = torch.cat([left * (spread / curvature), (with_bias / bias_curvature).expand(len(rows), 1)], dim=1)
     penalties = torch.cat([penalty / curvature**2, bias_penalty / bias_curvature[None] ** 2])
     fixed = 0.0 if offset is None else torch.as_tensor(offset, dtype=torch.float64)
     layer = torch.zeros(classes, rows.shape[1], dtype=torch.float64, requires_grad=True)

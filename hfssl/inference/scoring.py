@@ -26,7 +26,7 @@ from hfssl.errors import ModelError
 from hfssl.functional.uncertainty import bald, predictive_variance
 from hfssl.inference.predictions import MCDropoutResult
 from hfssl.inference.trunk import Trunk, find_trunk
-from hfssl.models.heads import logit_layer, one_vector_a_row, seen_by_head
+from hfssl.models.heads import head_rows, logit_layer, seen_by_head
 from hfssl.models.introspection import evaluating
 from hfssl.models.mean_pooling import mean_over_tokens
 from hfssl.runtime.cpu_kernels import cheap_operations
@@ -196,7 +196,7 @@ def head_inputs(
 
     def score(number: int, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         model(**batch)
-        return {"inputs": one_vector_a_row(seen.pop()).float()}
+        return {"inputs": head_rows(model, seen.pop(), batch["input_ids"]).float()}
 
     with evaluating(model), torch.inference_mode(), seen_by_head(layer) as seen:
         _fill({"inputs": inputs}, score, model, dataset, tokenizer, _token_budget(model, max_tokens), progress)

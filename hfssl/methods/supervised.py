@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,12 +11,17 @@ import torch
 from torch import nn
 
 from hfssl.citations import BERT
+from hfssl.errors import ConfigurationError
+from hfssl.functional.class_priors import class_weights, given_numbers
 from hfssl.functional.regularization import draw_mixup, mixup_loss, r_drop_loss
 from hfssl.models.heads import mixed_head_input
+from hfssl.tasks.base import Task
 from hfssl.tasks.registry import get_task
+from hfssl.tasks.sequence_classification import SequenceClassification
 from hfssl.training.config import SSLConfig
 from hfssl.training.forward import Batch, classification_logits, joint_logits, model_inputs
 from hfssl.training.head_fitting import HEAD_INITS, init_head
+from hfssl.training.inputs import label_names_of_model
 from hfssl.training.objective import Objective
 from hfssl.training.trainer import MethodTrainer
 from hfssl.training.weight_averaging import StartingPoint
@@ -109,6 +114,13 @@ class SupervisedConfig(SSLConfig):
             "alpha). 0 turns it off."
         },
     )
+    class_weights: str | None = field(
+        default=None,
+        metadata={
+            "help": "Weights of the classes in the loss of labeled rows: 'balanced', numbers such as 'ham=1, spam=5', "
+            "or a JSON file with them. By default all rows count alike."
+        },
+    )
     l2_sp_alpha: float = field(
         default=0.0,
         metadata={
@@ -126,9 +138,17 @@ class SupervisedConfig(SSLConfig):
         for name in ("r_drop_alpha", "mixup_alpha", "l2_sp_alpha"):
             if getattr(self, name) < 0:
                 found.append(f"{name} must not be negative, got {getattr(self, name)}; 0 switches it off.")
+        if self.class_weights is not None and not isinstance(self.class_weights, str | dict):
+            found.append(f"class_weights must be 'balanced' or one number a class, got {self.class_weights!r}.")
         if self.r_drop_alpha > 0 and self.mixup_alpha > 0:
             found.append("r_drop_alpha and mixup_alpha exclude each other; set one of them to 0.")
         return found
+
+    def check_classes(self, label_names: Sequence[str]) -> None:
+        """Checks `class_weights`, in addition to the base class's settings."""
+        super().check_classes(label_names)
+        if self.class_weights not in (None, "balanced"):
+            given_numbers(self.class_weights, label_names, "class_weights")
 
 
 class SupervisedTrainer(MethodTrainer):
@@ -150,6 +170,24 @@ class SupervisedTrainer(MethodTrainer):
     config_class = SupervisedConfig
     args: SupervisedConfig
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.class_weights: torch.Tensor | None = None  # [K]
+        if self.args.class_weights is not None and self.train_dataset is not None:
+            self._weigh_classes(get_task(self.args.task))
+
+    def _weigh_classes(self, task: Task) -> None:
+        """Makes the objective's losses on labels weigh the classes."""
+        if not isinstance(task, SequenceClassification):
+            raise ConfigurationError("class_weights: expected a task with one class per row; leave it out.")
+        names = label_names_of_model(self.model)
+        found = class_weights(self.args.class_weights, task.label_array(self.train_dataset), names)  # pyright: ignore[reportArgumentType]
+        self.class_weights = torch.from_numpy(found).float()
+        objectives = [self.objective, getattr(self.objective, "supervised", None)]
+        for objective in objectives:
+            if isinstance(getattr(objective, "task", None), SequenceClassification):
+                objective.task = task.with_class_weights(self.class_weights)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+
     def before_training(self) -> None:
         """Initialises the logit layer by `head_init`."""
         super().before_training()
@@ -157,4 +195,12 @@ class SupervisedTrainer(MethodTrainer):
         if start != "random" and self.train_dataset is not None:
             self.model.to(self.args.device)  # pyright: ignore[reportArgumentType]
             task, bf16 = get_task(self.args.task), self.args.bf16
-            init_head(start, self.model, self.train_dataset, self.processing_class, bf16=bf16, task=task)
+            init_head(
+                start,
+                self.model,
+                self.train_dataset,
+                self.processing_class,
+                bf16=bf16,
+                task=task,
+                class_weights=self.class_weights,
+            )

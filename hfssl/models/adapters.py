@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from hfssl.config.tasks import DEFAULT_TASK, TASK_KEY
 from hfssl.errors import ConfigurationError, ModelError, near_matches
@@ -37,6 +38,7 @@ __all__ = [
     "LABELS_FILE",
     "add_adapter",
     "build_lora_config",
+    "describe_adapter",
     "label_map",
     "load_adapter",
     "merge",
@@ -47,6 +49,7 @@ __all__ = [
 
 LABELS_FILE = "hfssl_labels.json"
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
+LINEAR = (nn.Linear, Conv1D)  # GPT-2's linear layers, whose weights are transposed
 logger = logging.getLogger(__name__)
 
 
@@ -108,6 +111,7 @@ def build_lora_config(
         target_modules=rf"{re.escape(prefix)}\.(?!pooler\.).*\b({'|'.join(map(re.escape, target_modules))})",
         task_type=peft_task if classification else None,  # peft has no type for masked language models
         modules_to_save=_head_with_pooler(model) if classification else _language_head(model),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.base_model.modules()),
     )
 
 
@@ -125,6 +129,16 @@ def requested_lora_config(
         task=task,
         peft_task=peft_task,
     )
+
+
+def describe_adapter(config: PeftConfig) -> dict[str, Any]:
+    """Returns adapter settings as plain JSON values, the same for equal settings.
+
+    Args:
+        config (`PeftConfig`): Settings of an adapter.
+    """
+    told = {name: value for name, value in config.to_dict().items() if value is not None}
+    return json.loads(json.dumps(told, sort_keys=True, default=lambda value: sorted(map(str, value))))
 
 
 def add_adapter(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> PeftModel:
@@ -290,7 +304,7 @@ def _linear_layers(model: PreTrainedModel) -> tuple[str, list[str]]:
     names = [
         name.split(".")
         for name, module in body.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith("pooler.")
+        if isinstance(module, LINEAR) and not name.startswith("pooler.")
     ]
     return prefix, list(dict.fromkeys(parts[-1] for parts in names))
 

@@ -5,7 +5,9 @@ Only safetensors are accepted.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from transformers import (
@@ -17,9 +19,10 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from hfssl.errors import ModelError
+from hfssl.models.tokenizer_checks import fit_tokenizer
 
 __all__ = [
     "READING_ERRORS",
@@ -33,7 +36,8 @@ __all__ = [
 
 logger = logging.get_logger(__name__)
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", INDEX)
 # Pickles, which can run code when they are loaded, and formats that transformers 5 no longer reads.
 REFUSED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
 READING_ERRORS = (OSError, ValueError, SafetensorError)
@@ -62,7 +66,8 @@ def check_backbone(
         Configuration of the backbone.
 
     Raises:
-        ModelError: if the backbone is neither a folder nor a known id, lacks files, or has no classification head.
+        ModelError: if the backbone is neither a folder nor a known id, lacks files, is an encoder-decoder, is
+            quantised, or has no classification head.
     """
     check_exists(backbone)
     folder = Path(backbone)
@@ -81,6 +86,9 @@ def check_backbone(
             "id is neither in the local cache nor can it be reached (offline, or misspelled): give a folder with "
             "config.json, model.safetensors and the tokenizer's files."
         ) from error
+    if not folder.is_dir():
+        _check_remote_index(str(backbone), revision)
+    _check_kind(config, backbone)
     remote = config.to_dict().get("auto_map", {}) if trust_remote_code else {}
     if "AutoModelForSequenceClassification" not in remote and not (
         type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and type(config) in MODEL_MAPPING
@@ -90,6 +98,58 @@ def check_backbone(
             f"'{config.model_type}' of '{backbone}': use an encoder such as BERT, RoBERTa, DeBERTa or ModernBERT."
         )
     return config
+
+
+def _check_kind(config: PreTrainedConfig, backbone: str | Path) -> None:
+    """Refuses what cannot be trained as a classifier on its own: encoder-decoders and quantised weights."""
+    told = config.to_dict()
+    if told.get("is_encoder_decoder"):
+        raise ModelError(
+            f"Expected an encoder or a decoder, but '{backbone}' ('{config.model_type}') is an encoder-decoder, whose "
+            "two stacks hfssl does not train: use an encoder such as BERT, RoBERTa, DeBERTa or ModernBERT."
+        )
+    if told.get("quantization_config"):
+        raise ModelError(
+            f"Expected weights in float32, bfloat16 or float16, but those of '{backbone}' are quantised, which cannot "
+            "be trained: use the model from before the quantisation."
+        )
+
+
+def _check_remote_index(name: str, revision: str | None) -> None:
+    """Checks the index of a Hub model whose weights are in several files."""
+    try:
+        index = cached_file(name, INDEX, revision=revision, _raise_exceptions_for_missing_entries=False)
+    except READING_ERRORS:
+        return  # there is none that could be read: loading the weights reports why
+    if index is not None:
+        _check_index(Path(index), files=False)
+
+
+def _check_index(index: Path, *, files: bool = True) -> None:
+    """Checks that an index names safetensors in its own folder, since it decides which files are opened.
+
+    Args:
+        index (`Path`): The index.
+        files (`bool`, defaults to `True`): Whether the named files must be there.
+
+    Raises:
+        ModelError: if the index cannot be read, or names another kind of file, another folder or a missing file.
+    """
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"Expected '{index}' to list the files of the weights (a JSON object with `weight_map`), but it cannot be "
+            "read: copy the model again."
+        ) from error
+    for name in sorted(map(str, named)):
+        if not name.endswith(".safetensors") or Path(name).name != name or "\\" in name:
+            raise ModelError(
+                f"Expected '{index}' to name safetensors files in its own folder, but it names '{name}': save the "
+                "model with save_pretrained of a current transformers."
+            )
+        if files and not (index.parent / name).is_file():
+            raise ModelError(f"Expected '{name}' in '{index.parent}', as its index says: copy the missing file there.")
 
 
 def check_masked_lm(
@@ -113,7 +173,7 @@ def check_masked_lm(
 def load_tokenizer(
     path: str | Path, *, max_length: int | None = None, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer of a backbone or of a saved model.
+    """Loads the tokenizer of a backbone or of a saved model, fitted to that model (`fit_tokenizer`).
 
     Args:
         path (`str | Path`): Folder or Hub id.
@@ -124,8 +184,8 @@ def load_tokenizer(
         trust_remote_code (`bool`, defaults to `False`): Whether code in the model's repository may run.
 
     Raises:
-        ModelError: if files of the tokenizer are missing (transformers would create an empty one), or it has no
-            padding token.
+        ModelError: if files of the tokenizer are missing (transformers would create an empty one), no token can pad,
+            or a token has no embedding.
 
     Example:
         >>> import hfssl
@@ -142,17 +202,30 @@ def load_tokenizer(
             f"Expected a tokenizer in '{path}', but its vocabulary is missing: copy tokenizer.json (or vocab.txt, or "
             "the SentencePiece model) of the backbone there."
         )
-    if tokenizer.pad_token is None:
+    config = _configuration(path, max_length is not None, revision=revision, trust_remote_code=trust_remote_code)
+    if config is not None:
+        fit_tokenizer(tokenizer, config, path)
+    elif tokenizer.pad_token is None:
         raise ModelError(
-            f"Expected a tokenizer that can pad, but that of '{path}' has no padding token: use an encoder."
+            f"Expected a tokenizer that can pad, but that of '{path}' has no padding token: set tokenizer.pad_token "
+            "to a token of its vocabulary, and save it again."
         )
     if max_length is not None:
-        config = check_backbone(path, revision=revision, trust_remote_code=trust_remote_code)
-        limit = min(tokenizer.model_max_length, config.to_dict().get("max_position_embeddings", max_length))
+        limit = tokenizer.model_max_length
         if max_length > limit:
             logger.info("max_length is %d, but '%s' reads %d tokens: texts are cut there.", max_length, path, limit)
         tokenizer.model_max_length = min(max_length, limit)
     return tokenizer
+
+
+def _configuration(path: str | Path, required: bool, **options: Any) -> PreTrainedConfig | None:
+    """Returns the configuration of the model beside a tokenizer; `None` for a folder with a tokenizer alone."""
+    if required:
+        return check_backbone(path, **options)
+    try:
+        return AutoConfig.from_pretrained(path, **options)
+    except READING_ERRORS:
+        return None
 
 
 def check_files(folder: Path) -> None:
@@ -179,6 +252,8 @@ def check_files(folder: Path) -> None:
             f"Expected model.safetensors in the folder '{folder}', but found {found}: save the model with "
             "save_pretrained of a current transformers, which writes safetensors."
         )
+    if not (folder / "model.safetensors").is_file():
+        _check_index(folder / INDEX)
 
 
 def check_exists(path: str | Path) -> None:

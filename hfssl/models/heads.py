@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from hfssl.errors import ModelError
 from hfssl.models.extra_modules import extra_modules_of
 from hfssl.models.introspection import transformers_model
+from hfssl.models.tokenizer_checks import is_decoder
 
-__all__ = ["logit_layer", "mixed_head_input", "one_vector_a_row", "seen_by_head"]
+__all__ = ["head_rows", "logit_layer", "mixed_head_input", "seen_by_head"]
 
 
 def logit_layer(model: nn.Module) -> nn.Linear:
@@ -52,14 +54,30 @@ def mixed_head_input(model: nn.Module, partners: Tensor, share: float) -> Iterat
         handle.remove()
 
 
-def one_vector_a_row(hidden: Tensor) -> Tensor:
-    """Returns the logit layer's input if its shape is `[B, D]`, else raises `ModelError`: no head can be fitted."""
-    if hidden.dim() != 2:
+def head_rows(model: nn.Module, hidden: Tensor, input_ids: Tensor) -> Tensor:
+    """Returns the logit layer's input for each row, `[B, D]`.
+
+    A decoder's head reads every token, and the model then keeps the logits of the last token that is not padding.
+
+    Args:
+        model (`nn.Module`): The classifier.
+        hidden (`Tensor`): Input of the logit layer, `[B, D]`, or `[B, L, D]` of a decoder.
+        input_ids (`Tensor`): Tokens of the rows, `[B, L]`.
+
+    Raises:
+        ModelError: if the input has another shape: no head can be fitted then.
+    """
+    if hidden.dim() == 2:
+        return hidden
+    config = transformers_model(model).config
+    if hidden.dim() != 3 or hidden.shape[:2] != input_ids.shape or not is_decoder(config):
         raise ModelError(
             f"Expected one vector a row before the head, [B, D], got {list(hidden.shape)}: leave head_init and "
             "retrain_head out."
         )
-    return hidden
+    tokens = (input_ids != config.get_text_config().pad_token_id).int()
+    last = (tokens * torch.arange(input_ids.shape[1], device=input_ids.device)).argmax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last.to(hidden.device)]
 
 
 @contextmanager

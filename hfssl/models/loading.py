@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -25,9 +25,17 @@ from transformers.utils import logging as transformers_logging
 
 from hfssl.config.tasks import DEFAULT_TASK, TASK_KEY
 from hfssl.errors import ModelError
-from hfssl.models.backbones import READING_ERRORS, check_backbone, check_masked_lm, first_line, refuse_remote_code
+from hfssl.models.backbones import (
+    READING_ERRORS,
+    check_backbone,
+    check_masked_lm,
+    first_line,
+    load_tokenizer,
+    refuse_remote_code,
+)
 from hfssl.models.introspection import names_below, own_random_state
 from hfssl.models.mean_pooling import MeanPooledConfig
+from hfssl.models.tokenizer_checks import is_decoder
 
 __all__ = [
     "Pooling",
@@ -97,6 +105,8 @@ def load_classifier(
     """
     config = check_backbone(backbone, revision=revision, trust_remote_code=trust_remote_code)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if is_decoder(config):
+        _set_padding(config, backbone, **options)
     encoder, missing = _load_whole_body(AutoModel, backbone, seed, dtype, **options)
     labels = {
         "id2label": dict(enumerate(label_names)),
@@ -139,6 +149,11 @@ def load_masked_lm(
     Raises:
         ModelError: as in `check_backbone`, and if the architecture has no masked-language head or body weights are
             missing.
+
+    Example:
+        >>> import hfssl
+        >>> type(hfssl.load_masked_lm(backbone, seed=0)).__name__
+        'BertForMaskedLM'
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = check_masked_lm(backbone, **options)
@@ -171,6 +186,16 @@ def transfer_encoder(source: PreTrainedModel, target: PreTrainedModel) -> None:
         ModelError: if the two bodies do not have the same weights in the same shapes. Nothing is copied then.
     """
     _copy_body(source.base_model, target.base_model)
+
+
+def _set_padding(config: PreTrainedConfig, backbone: str | Path, **options: Any) -> None:
+    """Sets the padding token of a decoder to the tokenizer's: its head reads the last token that is not padding."""
+    text_config = config.get_text_config()
+    try:
+        text_config.pad_token_id = load_tokenizer(backbone, **options).pad_token_id
+    except ModelError:
+        if text_config.pad_token_id is None:
+            raise
 
 
 def _set_classifier_dropout(config: PreTrainedConfig, value: float) -> None:

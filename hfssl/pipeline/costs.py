@@ -193,7 +193,7 @@ def sizes_of(plan: RunPlan, tokens: Mapping[str, Dataset]) -> RunSizes:
     for name in ("labeled", "unlabeled"):
         rows = tokens[name]["input_ids"][:]
         lengths[name] = sum(map(len, rows)) / max(1, len(rows))
-    config = AutoConfig.from_pretrained(plan.arguments.backbone).get_text_config()
+    config = AutoConfig.from_pretrained(plan.arguments.backbone, revision=plan.arguments.revision).get_text_config()
     return RunSizes(
         plan.preset,
         plan.stages,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfssl.config.stages import LABELS_ONLY, stage_row
 from hfssl.evaluation.baselines import BASELINES, judge_standing
@@ -22,6 +22,7 @@ from hfssl.pipeline.run_folder import RunFolder
 from hfssl.reporting.results import OUT_OF_FOLD, PARTS
 from hfssl.runtime.files import read_arrays, write_arrays
 from hfssl.tasks.base import Task
+from hfssl.training.extras import run_extras
 
 __all__ = ["LOGITS", "Evidence", "HeldOutPredictions"]
 
@@ -128,10 +129,18 @@ class HeldOutPredictions:
                 if len(part)
                 else np.zeros((0, len(self.label_names)), np.float32)
             )
-            metrics[name] = self.task.evaluate(self.task.probs(logits[name]), labels) if len(part) else None
+            metrics[name] = self._measured(logits[name], labels) if len(part) else None
         write_arrays(folder / LOGITS, logits)
         save_checkpoint(model, self.tokenizer, folder / "model", self.label_names)
         return metrics
+
+    def _measured(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Returns the task's metrics, and those of the user's `compute_metrics`."""
+        metrics, own = self.task.evaluate(self.task.probs(logits), labels), run_extras().compute_metrics
+        if own is None:
+            return metrics
+        given = own(EvalPrediction(predictions=logits, label_ids=labels))
+        return metrics | {str(name): float(value) for name, value in given.items() if name not in metrics}
 
     def logits(self, stage: str) -> dict[str, np.ndarray]:
         """Returns part -> logits `[N, K]` of a finished stage."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hfssl.runtime.precision import precision_arguments
 from hfssl.runtime.seeding import derive_seed
 from hfssl.tasks.registry import get_task
 from hfssl.training.config import SSLConfig, changed_settings
+from hfssl.training.extras import run_extras
 from hfssl.training.trainer import SSLTrainer
 
 __all__ = ["ModelFactory", "description", "descriptions"]
@@ -58,7 +60,12 @@ class ModelFactory:
         self.arguments, self.preset, self.tokenizer = arguments, preset, tokenizer
         self.label_names, self.encoder = label_names, encoder
         self.task = get_task(arguments.task)
-        given = {"max_steps": arguments.max_steps, "learning_rate": arguments.learning_rate}
+        given = {
+            "max_steps": arguments.max_steps,
+            "learning_rate": arguments.learning_rate,
+            "per_device_train_batch_size": arguments.batch_size,
+            "class_weights": arguments.class_weights,
+        }
         self.given = {name: value for name, value in given.items() if value is not None}
 
     def config(self, kind: type[SSLConfig], folder: Path, settings: dict[str, Any], *, seed: int) -> Any:
@@ -74,9 +81,10 @@ class ModelFactory:
         """
         output = Path(self.arguments.output_dir)
         given = self.given if issubclass(kind, SupervisedConfig) else {}
+        device = {"use_cpu": True} if self.arguments.device == "cpu" else {}
         config = kind(
             **settings | given,
-            **precision_arguments(self.arguments.precision),
+            **precision_arguments(self.arguments.precision) | device,
             output_dir=str(folder / "checkpoints"),
             seed=seed,
             max_length=self.arguments.max_length,
@@ -100,6 +108,7 @@ class ModelFactory:
         """
         backbone = self.encoder if after_pretext else self.arguments.backbone
         options = self.task.model_options()
+        options["revision"] = None if after_pretext else self.arguments.revision
         return load_classifier(backbone, self.label_names, pooling=self.arguments.pooling, seed=seed, **options)
 
     def peft_config(self, model: PreTrainedModel, *, masked_lm: bool = False) -> PeftConfig | None:
@@ -109,6 +118,8 @@ class ModelFactory:
             model (`PreTrainedModel`): The model that gets the adapter.
             masked_lm (`bool`, defaults to `False`): Whether it is a masked language model and not a classifier.
         """
+        if not masked_lm and (given := run_extras().peft_config) is not None:
+            return deepcopy(given)
         name = "masked_lm" if masked_lm else self.task.name
         return requested_lora_config(self.arguments, model, name, self.task.peft_task)
 

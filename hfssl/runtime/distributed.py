@@ -49,6 +49,10 @@ def leave_group() -> None:
     If a group still exists at exit, its threads may free a tensor after the interpreter has ended, which aborts a
     finished process (pytorch/pytorch#179291). The threads end with the last object that refers to the group, so the
     caller must delete its trainer first. The launcher ends a rank that failed.
+
+    Example:
+        >>> import hfssl
+        >>> hfssl.leave_group()  # in one process, nothing happens
     """
     gc.collect()  # a trainer, its accelerator and the wrapped model refer to each other
     PartialState().destroy_process_group()

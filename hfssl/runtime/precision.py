@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-__all__ = ["has_bf16", "keep_few_kernels", "precision_arguments"]
+__all__ = ["device_problems", "has_bf16", "keep_few_kernels", "precision_arguments"]
 
 logger = logging.get_logger(__name__)
 
@@ -43,6 +43,19 @@ def precision_arguments(asked: str) -> dict[str, Any]:
         logger.warning_once("This machine computes bf16 more slowly than fp32: --precision auto takes fp32.")
     # transformers refuses bf16 on a CPU unless `use_cpu` is set.
     return {"bf16": True} if torch.accelerator.is_available() else {"bf16": True, "use_cpu": True}
+
+
+def device_problems(kind: str) -> list[str]:
+    """Returns a sentence if this machine has no device of that kind.
+
+    Args:
+        kind (`str`): `"auto"`, `"cpu"`, or the type of an accelerator of torch, such as `"cuda"`.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True)
+    known = ["cpu"] if found is None else ["cpu", found.type]
+    if kind == "auto" or kind in known:
+        return []
+    return [f"device: expected a device that torch finds here ({', '.join(known)}), got '{kind}'."]
 
 
 def keep_few_kernels() -> None:

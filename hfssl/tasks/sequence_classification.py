@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
@@ -41,9 +42,20 @@ class SequenceClassification(Task):
     pipeline_tag = "text-classification"
     peft_task = "SEQ_CLS"
     metrics = CLASSIFICATION_METRICS
+    class_weights: torch.Tensor | None = None
     prediction_columns: ClassVar[Mapping[str, type]] = MappingProxyType(
         {"predicted_label": str, "probability": float, "entropy": float}
     )
+
+    def with_class_weights(self, weights: torch.Tensor) -> SequenceClassification:
+        """Returns a task whose losses on class numbers weigh the classes; sums of weights divide the mean.
+
+        Args:
+            weights (`torch.Tensor`): Weights of the K classes, `[K]`, not negative.
+        """
+        weighted = copy(self)
+        weighted.class_weights = weights
+        return weighted
 
     def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, max_length: int) -> Dataset:
         """Returns tokenized rows; a column `label` becomes `labels`."""
@@ -102,7 +114,10 @@ class SequenceClassification(Task):
                 raise ValueError(
                     "Expected weights with soft targets [M, K] only, got class numbers: give one-hot rows."
                 )
-            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction=reduction)
+            weight = None if self.class_weights is None else self.class_weights.to(logits)
+            return F.cross_entropy(
+                logits, targets, weight=weight, label_smoothing=label_smoothing, reduction=reduction
+            )
         if label_smoothing:
             raise ValueError("Expected label_smoothing with class numbers only, got probabilities: smooth these.")
         losses = soft_cross_entropy(logits, targets)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from transformers import TrainingArguments
 
 from hfssl.config.arguments import missing_trackers
 from hfssl.config.tasks import DEFAULT_TASK, TASKS, unknown_task
+from hfssl.config.values import plain_value, type_problem
 from hfssl.errors import ConfigurationError
 from hfssl.runtime.precision import keep_few_kernels
 
@@ -116,6 +117,11 @@ class SSLConfig(TrainingArguments):
     )
 
     def __post_init__(self):
+        for entry in fields(self):
+            if entry.init:
+                setattr(self, entry.name, plain_value(getattr(self, entry.name)))
+        if wrong := self._type_problems():
+            raise ConfigurationError(wrong)
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # without an accelerator torch would warn at each loader
@@ -124,6 +130,15 @@ class SSLConfig(TrainingArguments):
         problems = self.problems()
         if problems:
             raise ConfigurationError(problems)
+
+    def _type_problems(self) -> list[str]:
+        """Returns one sentence for each option of ours with a value of a wrong type; transformers checks its own."""
+        classes = [cls for cls in type(self).__mro__ if issubclass(cls, SSLConfig)]
+        own = {name for cls in classes for name in vars(cls).get("__annotations__", {})}
+        hints = get_type_hints(type(self))
+        values = {name: getattr(self, name) for name in sorted(own) if not isinstance(getattr(self, name), dict)}
+        found = [type_problem(name, value, hints[name]) for name, value in values.items()]
+        return [sentence for sentence in found if sentence is not None]
 
     def problems(self) -> list[str]:
         """Returns one sentence for each wrong value; subclasses add their own."""

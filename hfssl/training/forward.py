@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from hfssl.models.introspection import transformers_model
 from hfssl.models.mean_pooling import mean_over_tokens
+from hfssl.models.tokenizer_checks import pads_left
 from hfssl.runtime.distributed import rank_and_world
 from hfssl.training.perturbations import NOISE_COLUMNS, noisy_logits
 
@@ -75,6 +76,13 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
     Args:
         model (`nn.Module`): A classifier.
         batches (`Batch`): Model inputs, `[B, L]` each; B and L may differ between batches.
+
+    Example:
+        >>> import hfssl
+        >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
+        >>> batches = [tokenizer(texts[:rows], padding=True, return_tensors="pt") for rows in (2, 3)]
+        >>> [tuple(logits.shape) for logits in hfssl.joint_logits(model, *batches)]
+        [(2, 2), (3, 2)]
     """
     rows, sizes = joined_rows(model, *batches)
     return by_length(rows, lambda part: noisy_logits(model, part)).split(sizes)
@@ -94,15 +102,7 @@ def joined_rows(model: nn.Module, *batches: Batch) -> tuple[dict[str, torch.Tens
     for part in inputs:  # one side may have been tokenized elsewhere: all segment numbers are 0 where there are none
         if any("token_type_ids" in other for other in inputs):
             part.setdefault("token_type_ids", torch.zeros_like(part["input_ids"]))
-    # The padded positions are masked out; decoders look for the last token that is not the model's padding token.
-    config = transformers_model(model).config.get_text_config()
-    fill = {"input_ids": getattr(config, "pad_token_id", None) or 0}  # an encoder's configuration may have none
-    rows = {
-        name: torch.cat(
-            [F.pad(part[name], (0, length - part[name].shape[1]), value=fill.get(name, 0)) for part in inputs]
-        )
-        for name in inputs[0]
-    }
+    rows = {name: _stacked([part[name] for part in inputs], length, name, model) for name in inputs[0]}
     for name in noise:  # rows of the other batches have none
         columns = [
             batch[name] if name in batch else batch["input_ids"].new_zeros(size, dtype=NOISE_COLUMNS[name])
@@ -110,6 +110,20 @@ def joined_rows(model: nn.Module, *batches: Batch) -> tuple[dict[str, torch.Tens
         ]
         rows[name] = torch.cat(columns)
     return rows, sizes
+
+
+def _stacked(parts: list[torch.Tensor], length: int, name: str, model: nn.Module) -> torch.Tensor:
+    """Pads the columns of several batches to one length, and stacks them."""
+    if all(part.shape[1] == length for part in parts):
+        return torch.cat(parts)
+    config = transformers_model(model).config.get_text_config()
+    # Padded positions are masked out. Only the head of a decoder looks at their ids, for the last token before them.
+    fill = (getattr(config, "pad_token_id", None) or 0) if name == "input_ids" else 0
+    left = pads_left(config)
+    missing = [length - part.shape[1] for part in parts]
+    return torch.cat(
+        [F.pad(part, (n, 0) if left else (0, n), value=fill) for part, n in zip(parts, missing, strict=True)]
+    )
 
 
 def mean_features(model: nn.Module, batch: Batch) -> torch.Tensor:

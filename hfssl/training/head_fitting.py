@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from datasets import Dataset
 from scipy.optimize import brentq
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfssl.errors import ModelError
 from hfssl.functional.logistic_regression import logistic_weights, soft_logistic_weights
 from hfssl.inference.scoring import head_inputs
 from hfssl.models.heads import logit_layer
@@ -24,7 +24,9 @@ __all__ = ["HEAD_INITS", "class_mean_weights", "confidence_scale", "init_head", 
 MAX_EXPONENT = 10.0  # log of the largest factor; a head predicts almost equal probabilities after few steps
 
 
-def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def class_mean_weights(
+    features: Tensor, labels: Tensor, num_classes: int, *, with_bias: bool = True
+) -> tuple[Tensor, Tensor]:
     """Returns the linear layer whose logits are minus the squared distances to the class means, up to a constant.
 
     Prototypical networks (Snell et al. 2017, equation 8): w_k = 2 c_k and b_k = -||c_k||^2. Both are divided by the
@@ -35,6 +37,8 @@ def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tu
         features (`Tensor`): Features of the rows, `[B, D]`.
         labels (`Tensor`): Classes of the rows, `[B]`.
         num_classes (`int`): Number K of classes.
+        with_bias (`bool`, defaults to `True`): Whether the layer has a bias. Without it the means are brought to one
+            length, so that all biases would be equal, and the bias is 0.
 
     Returns:
         Weight `[K, D]` and bias `[K]`.
@@ -43,8 +47,11 @@ def class_mean_weights(features: Tensor, labels: Tensor, num_classes: int) -> tu
     means = torch.stack(
         [features[labels == k].mean(dim=0) if (labels == k).any() else overall for k in range(num_classes)]
     )
+    if not with_bias:
+        lengths = means.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        means = means / lengths * lengths.mean()
     scale = (features - means[labels]).square().sum(dim=1).mean().clamp_min(1e-6)
-    return 2 * means / scale, -means.square().sum(dim=1) / scale
+    return 2 * means / scale, -with_bias * means.square().sum(dim=1) / scale
 
 
 HEAD_INITS = {"class_means": class_mean_weights, "logistic": logistic_weights}
@@ -59,6 +66,7 @@ def init_head(
     *,
     bf16: bool = False,
     task: Task | None = None,
+    class_weights: Tensor | None = None,
 ) -> None:
     """Fits the logit layer to its own input over the labeled rows, with one of `HEAD_INITS`.
 
@@ -71,19 +79,19 @@ def init_head(
         tokenizer (`PreTrainedTokenizerBase`): Tokenizer that pads the batches.
         bf16 (`bool`, defaults to `False`): Whether the model computes in bf16, as in training.
         task (`Task`, *optional*): Kind of prediction. Default: one label per text.
+        class_weights (`Tensor`, *optional*): Weights of the K classes in the logistic regression, `[K]`.
 
     Raises:
-        ModelError: The layer has no bias, or its input is not one vector per row.
+        ModelError: The input of the layer is not one vector per row.
     """
     layer = logit_layer(model)
-    if layer.bias is None:
-        raise ModelError("Expected a logit layer with a bias for head_init, found one without: leave it out.")
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         features = torch.from_numpy(head_inputs(model, labeled, tokenizer))
     task = get_task() if task is None else task
-    weight, bias = task.head_weights(HEAD_INITS[start], features, task.label_array(labeled), layer.out_features)
-    layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
+    weighing = {"class_weights": class_weights} if class_weights is not None and start == "logistic" else {}
+    fit = partial(HEAD_INITS[start], with_bias=layer.bias is not None, **weighing)
+    weight, bias = task.head_weights(fit, features, task.label_array(labeled), layer.out_features)
+    _set_weights(layer, weight, bias)
 
 
 @torch.no_grad()
@@ -97,6 +105,7 @@ def retrain_head(
     bf16: bool = False,
     progress: Sequence[str | None] = (None, None),
     task: Task | None = None,
+    class_weights: Tensor | None = None,
 ) -> None:
     """Fits a student's logit layer again, to all labels and pseudo-labels at once, and preserves its mean confidence.
 
@@ -113,6 +122,7 @@ def retrain_head(
         progress (`Sequence[str | None]`, defaults to `(None, None)`): Titles of the progress bars over labeled rows
             and pool; `None` shows no bar.
         task (`Task`, *optional*): Kind of prediction. Default: one label per text.
+        class_weights (`Tensor`, *optional*): Weights of the labeled rows of the K classes, `[K]`. Default: 1.
     """
     layer, task = logit_layer(model), get_task() if task is None else task
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
@@ -124,15 +134,28 @@ def retrain_head(
         )
     pseudo_labels = np.asarray(pool["pseudo_probs"][:], dtype=np.float64)
     weights, labels = lambda_u * np.asarray(pool["weight"][:], dtype=np.float64), task.label_array(labeled)
-    weight, bias = task.soft_head_weights(soft_logistic_weights, inputs, labels, pseudo_labels, weights)
+    known = None if class_weights is None else class_weights.double().cpu().numpy()[labels]
+
+    def fit(features: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if known is not None:  # labeled rows come first
+            rows = np.concatenate([known * rows[: len(known)], rows[len(known) :]])
+        return soft_logistic_weights(features, targets, rows, with_bias=layer.bias is not None)
+
+    weight, bias = task.soft_head_weights(fit, inputs, labels, pseudo_labels, weights)
     # Averaged pseudo-labels are underconfident, and so is a penalised head that is fitted to them. The trained head,
     # fitted to labeled rows too, is more confident. Its confidence is taken over, as there are no held-out labels here
     # on which a temperature could be fitted.
     replaced = layer(torch.from_numpy(inputs).to(layer.weight)).double().cpu().numpy()
     scale = confidence_scale(inputs @ weight.T + bias, replaced, task)
     weight, bias = broadcast((scale * weight, scale * bias))
-    layer.weight.copy_(torch.from_numpy(weight))
-    layer.bias.copy_(torch.from_numpy(bias))
+    _set_weights(layer, torch.from_numpy(weight), torch.from_numpy(bias))
+
+
+def _set_weights(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    """Sets the weights of a layer in place; the heads of decoders have no bias."""
+    layer.weight.copy_(weight)
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
 
 
 def confidence_scale(logits: np.ndarray, reference: np.ndarray, task: Task | None = None) -> float:

@@ -29,6 +29,14 @@ class Objective:
             `"masked_lm"`.
         compares_rows (`bool`): Whether the loss compares the labeled rows of a batch with each other. If so, batches
             hold several rows of each class that they contain (`ClassRowStream`).
+
+    Example:
+        >>> import hfssl
+        >>> class Nothing(hfssl.Objective):
+        ...     def loss(self, model, labeled, unlabeled, step):
+        ...         return {"loss/nothing": 0 * hfssl.joint_logits(model, labeled)[0].sum()}
+        >>> Nothing().product
+        'classifier'
     """
 
     paper: str = ""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -28,17 +29,21 @@ from hfssl.data.two_stream import TwoStreamCollator, two_stream_loader
 from hfssl.data.views.base import PlainView
 from hfssl.errors import Interrupted, TrainingError
 from hfssl.models.adapters import add_adapter
+from hfssl.models.backbones import load_tokenizer
 from hfssl.models.checkpoints import COMPLETE_MARKER, check_checkpoint, last_complete_checkpoint
 from hfssl.models.extra_modules import ExtraModules
-from hfssl.models.introspection import own_random_state
+from hfssl.models.introspection import own_random_state, transformers_model
+from hfssl.models.tokenizer_checks import fit_tokenizer
 from hfssl.runtime.cpu_kernels import cheap_operations
 from hfssl.runtime.distributed import any_rank, broadcast
 from hfssl.runtime.progress import NamedProgress
 from hfssl.runtime.seeding import derive_seed, torch_generator
 from hfssl.tasks.registry import get_task
-from hfssl.training.checkpointing import CheckpointTrainer
 from hfssl.training.config import SSLConfig
+from hfssl.training.extras import run_extras
 from hfssl.training.forward import passes_in_bf16
+from hfssl.training.input_trainer import InputTrainer
+from hfssl.training.inputs import label_names_of_model, load_trainable
 from hfssl.training.learning_rates import parameter_rates, split_groups
 from hfssl.training.loss_log import LossLog, loss_terms
 from hfssl.training.objective import Objective
@@ -51,17 +56,21 @@ __all__ = ["COMPLETE_MARKER", "MethodTrainer", "SSLTrainer", "last_complete_chec
 logger = logging.get_logger(__name__)
 
 
-class SSLTrainer(CheckpointTrainer):
+class SSLTrainer(InputTrainer):
     """Trains any `Objective` on a labeled and an unlabeled dataset, on a full model or a LoRA adapter.
 
     Args:
-        model (`PreTrainedModel`): The model to train.
-        args (`SSLConfig`): Training arguments.
+        model (`PreTrainedModel | str | os.PathLike`): The model to train, or folder or Hub id of a backbone, on which
+            a new model with the classes of `train_dataset` is made.
+        args (`SSLConfig`, *optional*): Training arguments. Default: those of the trainer's configuration class, with
+            an output folder named after the backbone and the method.
         objective (`Objective`): The method.
         train_dataset (`Dataset`, *optional*): Labeled rows: `text` and `label`, or already tokenized with `labels`.
+            Labels are class numbers or names.
         unlabeled_dataset (`Dataset`, *optional*): Unlabeled rows: `text`, or already tokenized.
-        eval_dataset (`Dataset`, *optional*): Labeled rows to evaluate on, in either form.
-        processing_class (`PreTrainedTokenizerBase`): The tokenizer.
+        eval_dataset (`Dataset | dict[str, Dataset]`, *optional*): Labeled rows to evaluate on, in either form; of a
+            dict, each data set has metrics of its own.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): The tokenizer. Default: that of the model's backbone.
         peft_config (`LoraConfig`, *optional*): Settings of a fresh adapter; the model itself is then frozen.
         title (`str`, defaults to `"training"`): Text of the progress bar.
 
@@ -101,28 +110,37 @@ class SSLTrainer(CheckpointTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        args: SSLConfig,
+        model: PreTrainedModel | PeftModel | str | os.PathLike[str],
+        args: SSLConfig | None = None,
         *,
         objective: Objective,
-        processing_class: PreTrainedTokenizerBase,
+        processing_class: PreTrainedTokenizerBase | None = None,
         train_dataset: Dataset | None = None,
         unlabeled_dataset: Dataset | None = None,
-        eval_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
         peft_config: LoraConfig | None = None,
         title: str = "training",
         **kwargs: Any,
     ):
+        args = self._default_args(model) if args is None else args
+        task, masked = get_task(args.task), objective.product == "masked_lm"
+        model = load_trainable(model, train_dataset, task, seed=args.seed, masked_lm=masked)
+        backbone = transformers_model(model)
+        if processing_class is None:
+            processing_class = load_tokenizer(backbone.name_or_path, max_length=args.max_length)
+        else:
+            fit_tokenizer(processing_class, backbone.config, backbone.name_or_path)
+        self.objective, names = objective, [] if masked else label_names_of_model(model)
         if args.report_to and args.run_name is None:
             args = replace(args, run_name=run_name(title))
         if peft_config is not None:
             model = add_adapter(model, deepcopy(peft_config), seed=derive_seed(args.seed, "adapter"))  # pyright: ignore[reportAssignmentType]
         elif args.freeze_embeddings:
             model.get_input_embeddings().requires_grad_(False)
-        train_dataset, unlabeled_dataset, eval_dataset = (
-            None if part is None else self.prepare_dataset(part, processing_class, args)
-            for part in (train_dataset, unlabeled_dataset, eval_dataset)
-        )
+        prepared = partial(self._prepared_rows, names=names, tokenizer=processing_class, args=args)
+        train_dataset, eval_dataset = prepared(train_dataset, "train_dataset"), prepared(eval_dataset, "eval_dataset")
+        unlabeled_dataset = prepared(unlabeled_dataset, "unlabeled_dataset", names=())
+        kwargs["callbacks"] = [*(kwargs.get("callbacks") or ()), *run_extras().callbacks]
         super().__init__(
             model,
             args,
@@ -131,7 +149,7 @@ class SSLTrainer(CheckpointTrainer):
             processing_class=processing_class,
             **kwargs,
         )
-        self.objective, self.unlabeled_dataset, self.title = objective, unlabeled_dataset, title
+        self.unlabeled_dataset, self.title = unlabeled_dataset, title
         objective.setup(self.model, args)
         self.register_state("objective", objective)
         with own_random_state(derive_seed(args.seed, "extra modules")):
@@ -151,16 +169,6 @@ class SSLTrainer(CheckpointTrainer):
     def notes(self) -> dict[str, float]:
         """Returns numbers that are added to the next log, for example the composition of a round of self-training."""
         return self.loss_log.notes
-
-    def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
-        """Encodes a dataset of raw rows as the task does; subclasses whose views need more columns override this.
-
-        Args:
-            dataset (`Dataset`): Raw rows, or rows that are already tokenized.
-            tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
-            args (`SSLConfig`): Training arguments.
-        """
-        return get_task(args.task).encode(dataset, tokenizer, args.max_length)
 
     # --- Batches ---
 
@@ -402,10 +410,17 @@ class MethodTrainer(SSLTrainer):
         objective_class (`type[Objective]`): Class of the method's objective, made without arguments unless `objective`
             is given.
         config_class (`type[SSLConfig]`): Class of the method's training arguments.
+
+    Example:
+        >>> import hfssl
+        >>> class Mine(hfssl.MethodTrainer):
+        ...     objective_class, config_class = hfssl.SupervisedTrainer.objective_class, hfssl.SupervisedConfig
+        >>> trainer = Mine(backbone, Mine.config_class(output_dir=str(folder)), train_dataset=dataset)
+        >>> trainer.model.config.id2label
+        {0: '0', 1: '1'}
     """
 
     objective_class: ClassVar[type[Objective]]
-    config_class: ClassVar[type[SSLConfig]]
 
     def __init__(self, *args: Any, objective: Objective | None = None, **kwargs: Any):
         super().__init__(*args, objective=self.objective_class() if objective is None else objective, **kwargs)

@@ -12,6 +12,7 @@ from hfssl.errors import ConfigurationError
 from hfssl.functional.class_priors import (
     align_distribution,
     class_prior,
+    class_weights,
     consensus_prior,
     estimate_prior,
     given_prior,
@@ -153,3 +154,12 @@ def test_matching_to_what_expectation_maximisation_found_is_the_adjustment():
 
 def test_matching_leaves_a_class_that_no_row_is_given_at_zero():
     np.testing.assert_allclose(align_distribution(np.array([[1.0, 0.0]]), EVEN), [[1.0, 0.0]])
+
+
+def test_class_weights_by_hand():
+    # 3 + 1 rows of two classes: 4 / (2 * 3) and 4 / (2 * 1).
+    np.testing.assert_allclose(class_weights("balanced", [0, 0, 1, 0], ["a", "b"]), [2 / 3, 2.0])
+    np.testing.assert_allclose(class_weights("b=5, a=1", [0, 1], ["a", "b"]), [1.0, 5.0])
+    np.testing.assert_allclose(class_weights({"a": 2, "b": 3}, [0, 1], ["a", "b"]), [2.0, 3.0])
+    with pytest.raises(ConfigurationError, match="class_weights: expected one number above 0 for each class"):
+        class_weights("a=1", [0, 1], ["a", "b"])

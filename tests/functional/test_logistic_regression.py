@@ -27,6 +27,20 @@ def test_logistic_weights_are_those_of_scikit_learn_and_free_of_scale():
     assert (ours[:, 3] < 1e-6).all()  # a class without labels
 
 
+def test_without_a_bias_the_weights_are_those_of_scikit_learn_without_an_intercept():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(12) % 3
+    features = 3 + torch.randn(12, 5, generator=generator).double()
+    weight, bias = logistic_weights(features, labels, 4, with_bias=False)
+    assert not bias.any()
+    scale = (features - features.mean(dim=0)).square().sum(dim=1).mean().sqrt()
+    peer = LogisticRegression(C=10.0, fit_intercept=False, max_iter=5000, tol=1e-8)
+    peer.fit((features / scale).numpy(), labels.numpy())
+    ours = (features @ weight.T).softmax(-1)
+    np.testing.assert_allclose(ours[:, :3].numpy(), peer.predict_proba((features / scale).numpy()), atol=1e-3)
+    assert (ours[:, 3] < 1e-6).all()  # a class without labels
+
+
 def test_logistic_weights_of_two_classes():
     features, labels = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
     weight, bias = logistic_weights(features, labels, 2)
@@ -87,3 +101,14 @@ def test_the_slope_is_nothing_where_the_search_ends_however_unevenly_features_ar
     np.testing.assert_allclose(surplus.sum(axis=0), 0.0, atol=1e-4)
     slope = surplus.T @ (features - features.mean(axis=0)) + 1e-3 * weight
     np.testing.assert_allclose(slope, 0.0, atol=1e-4)
+
+
+def test_class_weights_are_rows_given_more_than_once():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(7, 3, generator=generator).double(), torch.tensor([0, 1, 2, 0, 1, 0, 0])
+    weighted = logistic_weights(features, labels, 3, class_weights=torch.tensor([1.0, 2.0, 1.0]))
+    penalty = 10.0 / (features - features.mean(0)).square().sum(1).mean()  # that of the rows as they are
+    twice = torch.cat([features, features[labels == 1]]), torch.cat([labels, labels[labels == 1]])
+    peer = LogisticRegression(C=penalty.item(), max_iter=5000, tol=1e-8).fit(*(part.numpy() for part in twice))
+    ours = softmax((features @ weighted[0].T + weighted[1]).numpy(), axis=1)
+    np.testing.assert_allclose(ours, peer.predict_proba(features.numpy()), atol=1e-3)

@@ -55,6 +55,10 @@ TINY = Preset(
 )
 
 
+# Logistic regression on the backbone's features, without a step: the cheapest run.
+PROBE_ONLY = Preset(supervised={"max_steps": 0, "head_init": "logistic"}, contrastive=None, self_training={})
+
+
 def fit_options(table: Path, backbone: Path, output_dir: Path) -> dict:
     """Options of `fit` with the preset `quick`; the models of all stages stay, for the tests that look at them."""
     return {

@@ -107,7 +107,9 @@ def test_folders_of_an_adapter_or_of_a_run_are_told_apart(copy_of_backbone, tmp_
 
 
 def test_weights_in_several_files_are_weights(copy_of_backbone):
-    (copy_of_backbone / "model.safetensors").rename(copy_of_backbone / "model.safetensors.index.json")
+    (copy_of_backbone / "model.safetensors").rename(copy_of_backbone / "model-1.safetensors")
+    index = {"weight_map": {"embeddings.word_embeddings.weight": "model-1.safetensors"}}
+    (copy_of_backbone / "model.safetensors.index.json").write_text(json.dumps(index))
     check_files(copy_of_backbone)
 
 
@@ -136,7 +138,7 @@ def test_a_tokenizer_that_cannot_pad_is_refused(tiny_tokenizer_dir, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="has no padding token: use an encoder"):
+    with pytest.raises(ModelError, match="has no padding token"):
         load_tokenizer(tmp_path)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hfssl.tasks.registry import get_task
+from hfssl.tasks.sequence_classification import SequenceClassification
 
 TASK = get_task()
 LOGITS = torch.log(torch.tensor([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]]))  # softmax gives these probabilities back
@@ -73,3 +74,14 @@ def test_metrics_are_what_evaluate_returns():
     assert found["accuracy"] == 0.5
     assert found["nll"] == pytest.approx(TASK.nll(probs, labels)) == pytest.approx(-math.log(0.8 * 0.4) / 2)
     assert TASK.decision_metric in found
+
+
+def test_class_weights_weigh_hard_targets_by_hand():
+    task, logits = SequenceClassification(), torch.tensor([[0.0, 0.0], [0.0, math.log(3)]])
+    weighted = task.with_class_weights(torch.tensor([1.0, 3.0]))
+    # -log p: log 2 for class 0 with weight 1, log(4 / 3) for class 1 with weight 3; the weights sum to 4.
+    expected = (math.log(2) + 3 * math.log(4 / 3)) / 4
+    assert weighted.loss(logits, torch.tensor([0, 1])).item() == pytest.approx(expected)
+    soft = torch.eye(2)
+    assert weighted.loss(logits, soft).item() == task.loss(logits, soft).item()
+    assert task.class_weights is None

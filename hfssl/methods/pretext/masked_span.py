@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -251,8 +252,14 @@ class MaskedSpanTrainer(MethodTrainer):
     eval_dataset: Dataset
 
     def __init__(
-        self, model: PreTrainedModel, args: MaskedSpanConfig, *, eval_dataset: Dataset | None = None, **kwargs: Any
+        self,
+        model: PreTrainedModel | str | os.PathLike[str],
+        args: MaskedSpanConfig | None = None,
+        *,
+        eval_dataset: Dataset | None = None,
+        **kwargs: Any,
     ):
+        args = self._default_args(model) if args is None else args  # pyright: ignore[reportAssignmentType]
         early = eval_dataset is not None and args.early_stopping_patience > 0
         if early:
             args = replace(
@@ -273,10 +280,10 @@ class MaskedSpanTrainer(MethodTrainer):
         return tokenize_for_masking(dataset, tokenizer, args.max_length)
 
     def evaluate(
-        self, eval_dataset: Dataset | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Returns `{"eval_loss": nats per masked token}` under masks that are the same in every call."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        dataset = self.eval_dataset if eval_dataset is None else self.prepare_evaluation(eval_dataset)
         view = self.objective.held_out_view(self.processing_class, self.args)
         loss = held_out_span_loss(self.model, dataset, view, self.args.per_device_eval_batch_size)
         metrics = {f"{metric_key_prefix}_loss": loss}

@@ -37,6 +37,7 @@ from hfssl.models.adapters import trainable_copy
 from hfssl.runtime.distributed import is_main
 from hfssl.runtime.seeding import derive_seed
 from hfssl.tasks.registry import get_task
+from hfssl.training.inputs import labeled_rows, plain_rows
 
 __all__ = ["SelfTraining"]
 
@@ -118,6 +119,13 @@ class SelfTraining:
             pool_embeddings=pool_embeddings,
         )
 
+    def _prepared(self, rows: Dataset, name: str) -> Dataset:
+        """Returns raw rows as trainers prepare them; tokenized ones unchanged."""
+        rows = plain_rows(rows, name)
+        if name != "pool":
+            rows = labeled_rows(rows, self.label_names, name, self.task)
+        return self.task.encode(rows, self.tokenizer, self.args.max_length)
+
     def fit(
         self,
         teachers: PreTrainedModel | Sequence[PreTrainedModel | Teacher],
@@ -134,11 +142,11 @@ class SelfTraining:
             teachers (`PreTrainedModel` or a sequence of `PreTrainedModel` or `Teacher`): The first teacher, fine-tuned
                 on the labels, or several, whose probabilities are averaged; the teacher of a later round is the
                 previous student. A `Teacher` is used as it is, whatever `teacher_probe` says.
-            labeled (`Dataset`): Tokenized rows with `labels`.
-            pool (`Dataset`): N tokenized rows; labels in it are not read.
-            validation (`Dataset`, *optional*): Tokenized rows with `labels` that no model is trained on. They measure
-                each student, end the rounds when a student is worse than the previous one by more than chance, and fit
-                the temperature before a threshold.
+            labeled (`Dataset`): Rows of text with `label`, or tokenized ones with `labels`.
+            pool (`Dataset`): N rows of text, or tokenized ones; labels in it are not read.
+            validation (`Dataset`, *optional*): Rows of text with `label`, or tokenized ones with `labels`, that no
+                model is trained on. They measure each student, end the rounds when a student is worse than the
+                previous one by more than chance, and fit the temperature before a threshold.
             votes (`Votes`, *optional*): Predictions of the members of the first ensemble for labels that they have not
                 seen, which decide their weights and the temperature; by default those for `validation`.
             hidden_labels (`np.ndarray`, *optional*): True labels of the pool where known, else -1, `[N]`; used for the
@@ -151,6 +159,8 @@ class SelfTraining:
             raise TrainingError(
                 "Self-training needs unlabeled rows, got none; add --unlabeled or train on labels only."
             )
+        labeled, pool = self._prepared(labeled, "labeled"), self._prepared(pool, "pool")
+        validation = None if validation is None else self._prepared(validation, "validation")
         device = self.args.device  # also starts the process group, before the ranks communicate
         self.rounds_ = self.store.records()
         self.class_prior_: np.ndarray | None = None

@@ -110,5 +110,6 @@ class SelfTrainingTrainer(SupervisedTrainer):
             lambda_u=self.args.lambda_u,
             task=get_task(self.args.task),
             bf16=self.args.bf16,
+            class_weights=self.class_weights,
             progress=[f"{self.title}: its head, {what}" if shown else None for what in ("labels", "pseudo-labels")],
         )

@@ -31,7 +31,7 @@ def run(context: StageContext, folder: Path) -> StageRecord:
     factory, plan = context.factory, context.plan
     settings = plan.preset.pretext or PRETEXT_ON_REQUEST
     config = factory.config(MaskedSpanConfig, folder, settings, seed=plan.seed("pretext"))
-    model = load_masked_lm(plan.arguments.backbone, seed=config.seed)
+    model = load_masked_lm(plan.arguments.backbone, seed=config.seed, revision=plan.arguments.revision)
     texts = concatenate_datasets([_texts(context.splits[name]) for name in ("labeled", "unlabeled")])
     trainer = MaskedSpanTrainer(
         model,
