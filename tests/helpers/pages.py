@@ -20,15 +20,17 @@ HEIGHT = 844
 OVERFLOWING = """
 const width = arguments[0], found = [];
 const tell = (e, why) => found.push(`${e.tagName}.${e.className}: ${why}: ${e.innerText || ''}`.slice(0, 160));
-const scrolls = e => e && (['auto', 'scroll'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+const scrolls = e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX);
+const inside = e => e && (scrolls(e) || inside(e.parentElement));
 const wide = document.documentElement.scrollWidth;
 if (wide > width) found.push(`the page is ${wide} wide`);
 for (const e of document.body.querySelectorAll('*')) {
     const box = e.getBoundingClientRect(), shown = e.clientWidth, display = getComputedStyle(e).display;
-    if (box.width < 2 || box.height < 2 || scrolls(e)) continue;
+    if (box.width < 2 || box.height < 2 || inside(e.parentElement)) continue;
     if (!e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
     if (box.left < -1 || box.right > width + 1) tell(e, `from ${box.left} to ${box.right}`);
-    if (display !== 'inline' && shown && e.scrollWidth > shown + 1) tell(e, `${e.scrollWidth} in ${shown}`);
+    if (display === 'inline' || scrolls(e) || !shown) continue;
+    if (e.scrollWidth > shown + 1) tell(e, `${e.scrollWidth} in ${shown}`);
 }
 return found;
 """
@@ -41,7 +43,8 @@ return [...document.body.querySelectorAll('*')].filter(e =>
 """
 AXE = """
 const done = arguments[arguments.length - 1];
-const told = found => `${found.id}: ${found.nodes.map(n => `${n.html.slice(0, 120)} ${n.failureSummary}`).join(' | ')}`;
+const place = node => `${node.html.slice(0, 120)} ${node.failureSummary}`;
+const told = found => `${found.id}: ${found.nodes.map(place).join(' | ')}`;
 axe.run(document, {resultTypes: ['violations']}).then(
     result => done(result.violations.map(told)), error => done([String(error)]));
 """
