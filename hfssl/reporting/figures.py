@@ -1,5 +1,7 @@
 """Draws the report's figures as PNG in data URIs, with matplotlib's object interface and without pyplot.
 
+A figure is a list of panels, each a picture as wide as the page of a telephone: the page sets as many side by side as
+there is room for, and no reader meets shrunken words.
 Text from the data is drawn literally: `$...$` is not mathematics, and a name with characters that the font lacks is
 replaced by its class number (see `drawable_names`).
 """
@@ -13,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import matplotlib
 import numpy as np
@@ -26,9 +28,11 @@ from matplotlib.ticker import MaxNLocator
 
 from hfssl.config.stages import stage_color
 from hfssl.metrics.calibration import ReliabilityBin
+from hfssl.reporting import alt_texts
 
 __all__ = [
     "MAX_NAMED_CLASSES",
+    "PANEL_WIDTH",
     "AccuracyRow",
     "Picture",
     "accuracy_by_stage",
@@ -42,13 +46,17 @@ __all__ = [
 
 MAX_NAMED_CLASSES = 30  # with more classes, names would be too small to read
 MAX_ANNOTATED_CLASSES = 12
-INK, MUTED, RULE, PALE = "#1f2933", "#66707c", "#dfe3e8", "#eef1f4"
-ACCENT, GREEN, AMBER, QUIET = "#27598c", "#3b8272", "#b7791f", "#a9bacb"
+WHITE_ABOVE = 0.58  # share of a confusion matrix from which on white is easier to read than ink
+INK, MUTED, RULE, PALE = "#1f2933", "#5d6772", "#dfe3e8", "#eef1f4"
+# Each has a contrast of 3 or more with white, so that all can see bars and lines.
+ACCENT, GREEN, AMBER, QUIET = "#27598c", "#3b8272", "#b7791f", "#7d93aa"
 # `bad` is the color of a class without true rows.
 BLUES = LinearSegmentedColormap.from_list(
     "hfssl_blues", ["#f7f9fb", "#c3d4e6", "#6d97c1", ACCENT, "#173a5e"], bad=PALE
 )
-WIDTH = 7.6  # inches; shown at 100 pixels per inch, drawn at 200 for high-resolution screens
+PANEL_WIDTH = 3.6  # inches; shown at 100 pixels per inch, drawn at 200 for high-resolution screens
+WIDE_SIDE = 5.6  # inches of a confusion matrix whose names need more than a panel; the page lets it scroll
+CHARACTER = 0.072  # inches, on average, of a character of the font below
 STYLE = {
     "text.parse_math": False,
     "text.usetex": False,
@@ -92,14 +100,15 @@ class AccuracyRow:
 
 @dataclass(frozen=True)
 class Picture:
-    """Holds a PNG as a `data:image/png;base64,...` URI and its display size in pixels."""
+    """Holds a PNG as a `data:image/png;base64,...` URI, its display size in pixels, and what is seen on it."""
 
     uri: str
     width: int
     height: int
+    alt: str
 
 
-def render(draw: Callable[[Figure], None], height: float, width: float = WIDTH) -> Picture:
+def render(draw: Callable[[Figure], None], alt: str, height: float, width: float = PANEL_WIDTH) -> Picture:
     """Runs `draw` on a new figure of `width` x `height` inches."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
@@ -108,7 +117,7 @@ def render(draw: Callable[[Figure], None], height: float, width: float = WIDTH) 
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(uri, round(100 * width), round(100 * height))
+    return Picture(uri, round(100 * width), round(100 * height), alt)
 
 
 @cache
@@ -141,7 +150,7 @@ def _grid(axes: Axes, axis: str) -> None:
     axes.spines["left" if axis == "y" else "bottom"].set_visible(False)
 
 
-def class_counts(counts: Mapping[str, Sequence[int]], label_names: Sequence[str]) -> Picture:
+def class_counts(counts: Mapping[str, Sequence[int]], label_names: Sequence[str]) -> list[Picture]:
     """Draws bars of rows per class, one panel per split.
 
     Args:
@@ -151,64 +160,66 @@ def class_counts(counts: Mapping[str, Sequence[int]], label_names: Sequence[str]
     named = len(label_names) <= MAX_NAMED_CLASSES
     names = drawable_names(label_names)
 
-    def draw(figure: Figure) -> None:
-        panels = np.atleast_1d(figure.subplots(1, len(counts), sharey=named, squeeze=False)[0])
-        for axes, (split, numbers) in zip(panels, counts.items(), strict=True):
-            axes.set_title(f"{split} ({sum(numbers):,})")
-            color = ACCENT if split == "labeled" else QUIET
-            if named:
-                positions = np.arange(len(names))
-                axes.barh(positions, numbers, color=color, height=0.66)
-                for position, number in zip(positions, numbers, strict=True):
-                    axes.annotate(
-                        f"{number:,}", (number, position), (4, 0), textcoords="offset points", va="center", color=MUTED
-                    )
-                axes.set_yticks(positions, names, color=INK)
-                axes.set_ylim(len(names) - 0.5, -0.5)
-                axes.set_xlim(0, max(1, *numbers) * 1.25)
-                axes.set_xticks([])
-                axes.spines[["bottom", "left"]].set_visible(False)
-            else:
-                axes.bar(np.arange(len(names)), sorted(numbers, reverse=True), color=color, width=1.0)
-                axes.set_xlabel("classes, largest first")
-                axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-                _grid(axes, "y")
+    def draw(figure: Figure, split: str, numbers: Sequence[int]) -> None:
+        axes = figure.subplots()
+        axes.set_title(f"{split} ({sum(numbers):,})")
+        color = ACCENT if split == "labeled" else QUIET
+        if named:
+            positions = np.arange(len(names))
+            axes.barh(positions, numbers, color=color, height=0.66)
+            for position, number in zip(positions, numbers, strict=True):
+                axes.annotate(
+                    f"{number:,}", (number, position), (4, 0), textcoords="offset points", va="center", color=MUTED
+                )
+            axes.set_yticks(positions, names, color=INK)
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.set_xlim(0, max(1, *numbers) * 1.25)
+            axes.set_xticks([])
+            axes.spines[["bottom", "left"]].set_visible(False)
+        else:
+            axes.bar(np.arange(len(names)), sorted(numbers, reverse=True), color=color, width=1.0)
+            axes.set_xlabel("classes, largest first")
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            _grid(axes, "y")
 
-    return render(draw, 0.5 + 0.24 * len(names) if named else 2.3)
+    height = 0.5 + 0.24 * len(names) if named else 2.3
+    return [
+        render(
+            partial(draw, split=split, numbers=numbers), alt_texts.class_counts(split, numbers, label_names), height
+        )
+        for split, numbers in counts.items()
+    ]
 
 
-def learning_curves(curves: Mapping[str, tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]) -> Picture:
+def learning_curves(curves: Mapping[str, tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]) -> list[Picture]:
     """Draws loss against step, one panel per stage.
 
     Args:
         curves (`Mapping[str, tuple[str, Mapping[str, Sequence[tuple[int, float]]]]]`): Stage -> (title, series name ->
             [(step, value), ...]). The first series of a stage is solid with a running mean, the others are dashed.
     """
-    columns = min(3, len(curves))
-    lines = math.ceil(len(curves) / columns)
 
-    def draw(figure: Figure) -> None:
-        panels = figure.subplots(lines, columns, squeeze=False).ravel()
-        for axes, (stage, (title, series)) in zip(panels, curves.items(), strict=False):
-            axes.set_title(title)
-            for number, (name, points) in enumerate(series.items()):
-                steps, values = np.array(points, dtype=np.float64).T
-                if number == 0:
-                    _draw_smoothed(axes, steps, values, stage_color(stage), name)
-                else:
-                    axes.plot(steps, values, color=INK, linewidth=1.1, linestyle="--", marker=".", label=name)
-            axes.set_xlabel("step")
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-            axes.yaxis.set_major_locator(MaxNLocator(5))
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-            _grid(axes, "y")
-            if len(series) > 1:
-                axes.legend(fontsize=7.5)
-        for axes in panels[len(curves) :]:
-            axes.set_visible(False)
-        panels[0].set_ylabel("loss")
+    def draw(figure: Figure, stage: str, title: str, series: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+        axes = figure.subplots()
+        axes.set_title(title)
+        for number, (name, points) in enumerate(series.items()):
+            steps, values = np.array(points, dtype=np.float64).T
+            if number == 0:
+                _draw_smoothed(axes, steps, values, stage_color(stage), name)
+            else:
+                axes.plot(steps, values, color=INK, linewidth=1.1, linestyle="--", marker=".", label=name)
+        axes.set(xlabel="step", ylabel="loss")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        _grid(axes, "y")
+        if len(series) > 1:
+            axes.legend()
 
-    return render(draw, 2.3 * lines)
+    return [
+        render(partial(draw, stage=stage, title=title, series=series), alt_texts.learning_curve(title, series), 2.3)
+        for stage, (title, series) in curves.items()
+    ]
 
 
 def _draw_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, name: str) -> None:
@@ -222,7 +233,7 @@ def _draw_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str
     axes.plot(steps, smooth, color=color, linewidth=1.8, label=name)
 
 
-def accuracy_by_stage(rows: Sequence[AccuracyRow], final_stage: str, label: str = "accuracy, %") -> Picture:
+def accuracy_by_stage(rows: Sequence[AccuracyRow], final_stage: str, label: str = "accuracy, %") -> list[Picture]:
     """Draws a dot and a 95% interval for each stage; the dot of the final stage is filled."""
 
     def draw(figure: Figure) -> None:
@@ -239,91 +250,91 @@ def accuracy_by_stage(rows: Sequence[AccuracyRow], final_stage: str, label: str 
         axes.set_yticks(range(len(rows)), [row.title for row in rows], color=INK)
         axes.set_ylim(len(rows) - 0.4, -0.75)
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.margins(x=0.12)
         _grid(axes, "x")
         axes.spines["left"].set_visible(False)
 
-    return render(draw, 0.65 + 0.42 * len(rows))
+    measured = [(row.title, row.accuracy, row.low, row.high, row.stage == final_stage) for row in rows]
+    return [render(draw, alt_texts.accuracy_by_stage(measured, label), 0.65 + 0.42 * len(rows))]
 
 
-def reliability(panels: Sequence[tuple[str, str, Sequence[ReliabilityBin]]]) -> Picture:
+def reliability(panels: Sequence[tuple[str, str, Sequence[ReliabilityBin]]]) -> list[Picture]:
     """Draws reliability diagrams (accuracy against confidence) above histograms of confidence.
 
     Args:
         panels (`Sequence[tuple[str, str, Sequence[ReliabilityBin]]]`): (stage, title, bins) of one or two stages.
     """
 
-    def draw(figure: Figure) -> None:
-        grid = figure.subplots(
-            2, len(panels), squeeze=False, sharex=True, sharey="row", gridspec_kw={"height_ratios": [3.4, 1]}
-        )
-        for column, (stage, title, bins) in enumerate(panels):
-            above, below = grid[0][column], grid[1][column]
-            filled = [b for b in bins if b.count]
-            middles, width = [(b.low + b.high) / 2 for b in filled], bins[0].high - bins[0].low
-            color, most = stage_color(stage), max(b.count for b in filled)
-            above.bar(middles, [b.accuracy for b in filled], width * 0.92, color=_tint(color))
-            above.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-            sizes = [8 + 52 * b.count / most for b in filled]
-            above.scatter(
-                [b.confidence for b in filled],
-                [b.accuracy for b in filled],
-                sizes,
-                color=color,
-                zorder=3,
-                clip_on=False,
-            )
-            above.set_title(title)
-            above.set(xlim=(0, 1), ylim=(0, 1.02), aspect="auto")
-            below.bar(middles, [b.count for b in filled], width * 0.92, color=QUIET)
-            below.set_xlabel("confidence")
-            below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-            _grid(above, "y")
-            _grid(below, "y")
-        grid[0][0].set_ylabel("accuracy")
-        grid[1][0].set_ylabel("rows")
+    def draw(figure: Figure, stage: str, title: str, bins: Sequence[ReliabilityBin]) -> None:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+        filled = [b for b in bins if b.count]
+        middles, width = [(b.low + b.high) / 2 for b in filled], bins[0].high - bins[0].low
+        color, most = stage_color(stage), max(b.count for b in filled)
+        above.bar(middles, [b.accuracy for b in filled], width * 0.92, color=_tint(color))
+        above.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        sizes = [8 + 52 * b.count / most for b in filled]
+        confidences, accuracies = [b.confidence for b in filled], [b.accuracy for b in filled]
+        above.scatter(confidences, accuracies, sizes, color=color, zorder=3, clip_on=False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
+        above.set(xlim=(0, 1), ylim=(0, 1.02), aspect="auto", ylabel="accuracy")
+        below.bar(middles, [b.count for b in filled], width * 0.92, color=QUIET)
+        below.set(xlabel="confidence", ylabel="rows")
+        below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        _grid(above, "y")
+        _grid(below, "y")
 
-    return render(draw, 3.7, width=WIDTH if len(panels) > 1 else 4.4)
+    return [
+        render(partial(draw, stage=stage, title=title, bins=bins), alt_texts.reliability(title, bins), 3.7)
+        for stage, title, bins in panels
+    ]
 
 
 def rounds(
     numbers: Sequence[int],
     selected: Sequence[int],
     lines: Mapping[str, Sequence[float | None]],
-) -> Picture:
-    """Draws fractions in percent by round (left) and numbers of selected pseudo-labels (right).
+) -> list[Picture]:
+    """Draws fractions in percent by round, where any is known, and numbers of selected pseudo-labels.
 
     Args:
         numbers (`Sequence[int]`): Round numbers, length R.
         selected (`Sequence[int]`): Number of rows selected for pseudo-labels in each round, length R.
         lines (`Mapping[str, Sequence[float | None]]`): Title -> fractions in `[0, 1]`, length R, `None` where unknown.
     """
-    colors = (ACCENT, GREEN, AMBER)
 
-    def draw(figure: Figure) -> None:
-        left, right = figure.subplots(1, 2, width_ratios=[1.9, 1])
-        for color, (title, values) in zip(colors, lines.items(), strict=False):
+    def draw_lines(figure: Figure) -> None:
+        axes = figure.subplots()
+        for color, (title, values) in zip((ACCENT, GREEN, AMBER), lines.items(), strict=False):
             known = [(n, 100 * v) for n, v in zip(numbers, values, strict=True) if v is not None]
-            left.plot(*zip(*known, strict=True), "o-", color=color, markersize=4, linewidth=1.6, label=title)
-        left.set_title("Agreement and accuracy, %")
-        left.margins(y=0.15)
-        if lines:
-            left.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=1, borderaxespad=0)
-        right.bar(numbers, selected, color=QUIET, width=0.6)
-        right.set_title("Pseudo-labels selected")
-        for axes in (left, right):
-            axes.set_xlabel("round")
-            axes.set_xticks(numbers if len(numbers) <= 12 else numbers[:: math.ceil(len(numbers) / 12)])
-            axes.set_xlim(min(numbers) - 0.6, max(numbers) + 0.6)
-            axes.yaxis.set_major_locator(MaxNLocator(5))
-            _grid(axes, "y")
+            axes.plot(*zip(*known, strict=True), "o-", color=color, markersize=4, linewidth=1.6, label=title)
+        axes.set_title("Agreement and accuracy, %")
+        axes.margins(y=0.15)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=1, borderaxespad=0)
+        _by_round(axes, numbers)
 
-    return render(draw, 2.9)
+    def draw_selected(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.bar(numbers, selected, color=QUIET, width=0.6)
+        axes.set_title("Pseudo-labels selected")
+        _by_round(axes, numbers)
+
+    panels = [render(draw_lines, alt_texts.round_lines(numbers, lines), 2.9)] if lines else []
+    return [*panels, render(draw_selected, alt_texts.selected(numbers, selected), 2.9)]
 
 
-def confusion(matrix: np.ndarray, label_names: Sequence[str]) -> Picture:
+def _by_round(axes: Axes, numbers: Sequence[int]) -> None:
+    axes.set_xlabel("round")
+    axes.set_xticks(numbers if len(numbers) <= 12 else numbers[:: math.ceil(len(numbers) / 12)])
+    axes.set_xlim(min(numbers) - 0.6, max(numbers) + 0.6)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    _grid(axes, "y")
+
+
+def confusion(matrix: np.ndarray, label_names: Sequence[str]) -> list[Picture]:
     """Draws a row-normalised confusion matrix, with counts in cells for at most 12 classes and names for at most 30.
+
+    Where names or counts need more room than a panel has, the picture is wider, and the page lets it scroll.
 
     Args:
         matrix (`np.ndarray`): Counts, shape `[K, K]`, row = true class, column = predicted class.
@@ -332,28 +343,34 @@ def confusion(matrix: np.ndarray, label_names: Sequence[str]) -> Picture:
     size = len(label_names)
     totals = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
+    named, annotated = size <= MAX_NAMED_CLASSES, size <= MAX_ANNOTATED_CLASSES
+    names = drawable_names(label_names, longest=20) if named else []
+    beside = 0.5 + CHARACTER * max(map(len, names), default=0)  # inches left of the matrix
+    needed = size * max(0.185, CHARACTER * len(f"{matrix.max():,}") + 0.04) if named else 0.0
+    side = PANEL_WIDTH - beside
+    if needed > side:
+        side = max(needed, min(WIDE_SIDE, 0.3 * size))
+    upright = CHARACTER * max(map(len, names), default=0) <= 0.95 * side / size
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         image = axes.imshow(100 * share, cmap=BLUES, vmin=0, vmax=100, interpolation="nearest")
         axes.spines[:].set_visible(False)
         axes.set(xlabel="predicted class", ylabel="true class")
-        if size <= MAX_NAMED_CLASSES:
-            names = drawable_names(label_names, longest=20)
-            upright = max(map(len, names)) <= 60 / size
+        if named:
             axes.set_xticks(range(size), names, color=INK, rotation=0 if upright else 90)
             axes.set_yticks(range(size), names, color=INK)
             axes.set_xticks(np.arange(size - 1) + 0.5, minor=True)
             axes.set_yticks(np.arange(size - 1) + 0.5, minor=True)
             axes.grid(which="minor", color="white", linewidth=1.2)
             axes.tick_params(which="minor", length=0)
-        if size <= MAX_ANNOTATED_CLASSES:
+        if annotated:
             for (row, column), value in np.ndenumerate(share):
-                color = "white" if value > 0.5 else (INK if matrix[row, column] else "#b5bdc6")
+                color = "white" if value > WHITE_ABOVE else (INK if matrix[row, column] else MUTED)
                 axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=color, fontsize=8)
-        bar = figure.colorbar(image, ax=axes, shrink=0.55, aspect=22, pad=0.02)
+        bar = figure.colorbar(image, ax=axes, orientation="horizontal", aspect=28, pad=0.03)
         bar.set_label("% of the true class")
         bar.outline.set_visible(False)
 
-    side = 5.6 if size > MAX_ANNOTATED_CLASSES else min(5.6, 2.6 + 0.42 * size)
-    return render(draw, side, width=side + 1.2)
+    above = side + 0.85 + (0.0 if upright or not named else beside - 0.5)
+    return [render(draw, alt_texts.confusion(matrix, label_names), above, width=side + beside)]

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hfssl.config.stages import stage_row
-from hfssl.reporting import sections
+from hfssl.reporting import figures, sections
 from hfssl.reporting.formatting import signed_interval, signed_points
 from hfssl.reporting.good_enough import opening_sentences
 from hfssl.reporting.results import final_stage, part_title, primary_split, rows_of, stage_title
@@ -46,6 +46,7 @@ def build_report(results: Mapping[str, Any], evidence: Mapping[str, Any], path: 
     )  # fmt: skip
     html = environment.get_template("report.html").render(
         verdict=results["verdict"],
+        panel_width=round(100 * figures.PANEL_WIDTH),
         opening=opening_sentences(results),
         facts=_facts(results),
         sections=[

@@ -78,7 +78,7 @@ class Section:
     """Holds one part of the report. `missing` is the reason why there is nothing to show."""
 
     title: str
-    figure: figures.Picture | None = None
+    figures: list[figures.Picture] = field(default_factory=list)  # panels of one figure
     caption: str = ""
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
@@ -164,8 +164,8 @@ def stages_section(results: Mapping[str, Any]) -> Section:
         f"the same rows. {row_by_row} All numbers except {' and '.join(['the time', *others])} are in percent"
     )
     caption += "; ECE is the gap between confidence and accuracy, lower is better." if _has_ece(task) else "."
-    figure = figures.accuracy_by_stage(points, final_stage(results, split), decision.column)
-    return Section(title, figure, caption, tables=[table])
+    panels = figures.accuracy_by_stage(points, final_stage(results, split), decision.column)
+    return Section(title, panels, caption, tables=[table])
 
 
 def _has_ece(task: TaskFacts) -> bool:
@@ -200,7 +200,7 @@ def data_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Sec
 
 def curves_section(evidence: Mapping[str, Any]) -> Section:
     """Builds the learning curves."""
-    title, drawn, dropped = "Learning curves", {}, 0
+    title, drawn, dropped, single = "Learning curves", {}, 0, []
     for stage, records in evidence.get("curves", {}).items():
         losses = {"training": "loss", "held out": "eval_loss"}
         series = {
@@ -209,11 +209,14 @@ def curves_section(evidence: Mapping[str, Any]) -> Section:
         dropped += sum(not math.isfinite(value) for points in series.values() for _, value in points)
         series = {name: [p for p in points if math.isfinite(p[1])] for name, points in series.items()}
         series = {name: points for name, points in series.items() if points}
-        if series:
+        if any(len(points) > 1 for points in series.values()):
             drawn[stage] = (stage_title(stage), series)
-    if not drawn:
-        return Section(title, missing="No stage has recorded its loss.")
+        elif series:
+            single.append(stage_title(stage))
     notes = [f"{dropped} recorded losses were not finite and are not drawn."] if dropped else []
+    notes += [f"Recorded once, which makes no curve: {', '.join(single)}."] if single else []
+    if not drawn:
+        return Section(title, notes=notes, missing="No stage has recorded its loss twice or more.")
     several = " Stages minimise different losses: compare shapes, not heights." if len(drawn) > 1 else ""
     caption = f"Training loss by optimizer step; where it is faint, the bold line is its running mean.{several}"
     return Section(title, figures.learning_curves(drawn), caption, notes)
@@ -233,7 +236,7 @@ def rounds_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> S
         f"validation {decision.title} of the student": validation,
     }
     lines = {name: values for name, values in lines.items() if any(v is not None for v in values)}
-    figure = figures.rounds([r["round"] + 1 for r in records], [r["selected"] for r in records], lines)
+    panels = figures.rounds([r["round"] + 1 for r in records], [r["selected"] for r in records], lines)
     quality = [v for v in lines.get("pseudo-labels that are correct", []) if v is not None]
     if quality:
         caption = (
@@ -256,7 +259,7 @@ def rounds_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> S
         ]
         for r, accuracy in zip(records, validation, strict=True)
     ]
-    return Section(title, figure, caption, tables=[Table(header, rows, 0)])
+    return Section(title, panels, caption, tables=[Table(header, rows)])
 
 
 def calibration_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:

@@ -8,7 +8,9 @@ from hfssl.reporting import figures
 from hfssl.reporting.sections import (
     calibration_section,
     confusion_section,
+    curves_section,
     data_section,
+    good_enough_section,
     rounds_section,
     stages_section,
 )
@@ -32,7 +34,8 @@ def test_top_confusions_by_hand():
     section = confusion_section(results, evidence)
     assert section.tables[0].rows == [["a", "b", "2", "66.7"], ["b", "a", "1", "50.0"]]
     # Class a: precision 1/2, recall 1/3, F1 2/5. Class b: precision 1/3, recall 1/2, F1 2/5.
-    assert section.tables[1].rows == [["a", "3", "50.0", "33.3", "40.0"], ["b", "2", "33.3", "50.0", "40.0"]]
+    classes = good_enough_section(results, evidence).tables[-1]
+    assert classes.rows == [["a", "3", "50.0", "33.3", "40.0"], ["b", "2", "33.3", "50.0", "40.0"]]
 
 
 def test_the_saved_models_reliability_includes_its_temperature():
@@ -52,7 +55,8 @@ def test_the_saved_models_reliability_includes_its_temperature():
 def test_unlabeled_rows_among_the_predictions_are_left_out():
     results, evidence = make_results(["a", "b"])
     evidence["predictions"] = {"test": {"labels": [0, -1], "probs": {"self_training": [[0.9, 0.1], [0.2, 0.8]]}}}
-    assert confusion_section(results, evidence).tables[-1].rows[0][1] == "1"
+    rows = {row[0]: row[1] for row in good_enough_section(results, evidence).tables[-1].rows}
+    assert rows == {"a": "1", "b": "0"}
 
 
 def test_validation_is_shown_where_there_is_no_test_part():
@@ -86,4 +90,10 @@ def test_rounds_without_hidden_labels_say_so():
         record["pseudo_label_accuracy"] = record["pool_agreement"] = None
     section = rounds_section(make_results(["a", "b"])[0], evidence)
     assert "unknown" in section.caption
-    assert section.figure is not None
+    assert [panel.alt for panel in section.figures] == ["Bars, pseudo-labels selected: round 2 100, round 3 200."]
+
+
+def test_a_loss_that_was_recorded_once_is_told_and_makes_no_chart():
+    section = curves_section({"curves": {"labels_only": [{"step": 4, "loss": 1.0}]}})
+    assert section.figures == []
+    assert section.notes == ["Recorded once, which makes no curve: Labels only."]
