@@ -176,7 +176,8 @@ def data_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Sec
     """Builds the class counts by split, and the warnings about the data."""
     data = results["data"]
     names, counts = data["label_names"], data["counts"]
-    order = [s for s in SPLITS if s in counts] + [s for s in counts if s not in SPLITS]
+    # The rows that folds judge are labeled ones, which are listed already.
+    order = [s for s in SPLITS if s in counts] + [s for s in counts if s not in (*SPLITS, OUT_OF_FOLD)]
     by_class = {s: [counts[s].get(name, 0) for name in names] for s in order}
     by_class = {s: numbers for s, numbers in by_class.items() if sum(numbers)}
     summary = Table(
