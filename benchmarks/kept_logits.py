@@ -158,7 +158,10 @@ def read_kept(path: Path) -> Kept:
 
     A member's part is left out where its rows are not those of the labels: nothing could be measured on it.
     """
-    kept, arrays = Kept(), _read(path)
+    kept, arrays = Kept(), {}
+    if path.exists():
+        with np.load(path) as saved:
+            arrays = dict(saved)
     kept.labels = {name[7:]: values.astype(np.int64) for name, values in arrays.items() if name.startswith("labels/")}
     if (rows := arrays.get(IN_FOLDS)) is not None:
         kept.labels["labeled"] = kept.labels["labeled"][rows]

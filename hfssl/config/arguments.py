@@ -29,6 +29,13 @@ __all__ = [
     "missing_trackers",
 ]
 
+# Option -> types of values that Python takes beside text. Not in the fields' metadata, all of which argparse would get.
+IN_PYTHON: dict[str, tuple[type, ...]] = {
+    "class_names": (list, tuple),
+    "missing_labels": (list, tuple, set, frozenset),
+    "class_prior": (dict,),
+    "class_weights": (dict,),
+}
 TRACKERS = ("trackio", "tensorboard", "wandb")
 OWN_COLUMNS = ("text", "text_pair", "label", "labels", "hidden_label", "group", "id", "truncated", "input_ids")
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -47,8 +54,8 @@ def missing_trackers(report_to: Sequence[str]) -> list[str]:
 class _Checked:
     """Reports all bad values at once: each class adds its sentences to `problems()`.
 
-    Paths and numpy scalars become plain values first. A field whose metadata has `in_python` also takes values of
-    these types, which the command line spells as text.
+    Paths and numpy scalars become plain values first. A field in `IN_PYTHON` also takes values of these types, which
+    the command line spells as text.
     """
 
     def __post_init__(self):
@@ -67,7 +74,7 @@ class _Checked:
         found, hints = [], get_type_hints(type(self))
         for entry in fields(self):
             value = plain_value(getattr(self, entry.name))
-            if isinstance(value, entry.metadata.get("in_python", ())):
+            if isinstance(value, IN_PYTHON.get(entry.name, ())):
                 value = _plain_collection(value)
             elif (problem := type_problem(entry.name, value, hints[entry.name])) is not None:
                 found.append(problem)
@@ -133,7 +140,6 @@ class DataArguments(_Checked):
     class_names: str | None = field(
         default=None,
         metadata={
-            "in_python": (list, tuple),
             "help": "Names of the classes, of integer labels in order: a JSON file with a list of names, or the names "
             "with commas between. Default: the names in `labels.json` next to the table, if it exists.",
         },
@@ -141,7 +147,6 @@ class DataArguments(_Checked):
     missing_labels: str | None = field(
         default=None,
         metadata={
-            "in_python": (list, tuple, set, frozenset),
             "metavar": "VALUES",
             "help": "Labels that mean unlabeled, with commas between them, in any case; a comma alone for none. "
             "Default: what spreadsheets write, such as #N/A, NULL, nan, None, - and ?.",
@@ -336,7 +341,6 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     class_prior: str | None = field(
         default=None,
         metadata={
-            "in_python": (dict,),
             "metavar": "SHARES",
             "help": "Class prior of the unlabeled rows, if you know it, such as 'ham=0.9, spam=0.1', or a JSON "
             "file with it. Default: estimated or not used, as set by the preset.",
@@ -345,7 +349,6 @@ class FitArguments(AdapterArguments, ModelArguments, DataArguments):
     class_weights: str | None = field(
         default=None,
         metadata={
-            "in_python": (dict,),
             "metavar": "WEIGHTS",
             "help": "Weights of the classes in the losses of labeled rows: 'balanced', numbers such as 'ham=1, "
             "spam=5', or a JSON file with them. Default: all rows count alike.",

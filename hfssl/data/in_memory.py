@@ -99,6 +99,8 @@ def memory_source(table: Any, wanted: Sequence[str], *, split: str = "train") ->
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"'{column}' has {size:,}" for column, size in sizes.items())
         raise DataError(f"expected columns of one length in {name}, but {told}.")
+    if not any(sizes.values()):
+        raise DataError(f"expected rows in {name}, got none: check how it was made.")
     return Source(name, [MemoryTable(name, columns)])
 
 

@@ -68,7 +68,7 @@ def test_texts_alone_are_a_pool():
         ({"text": ["a", "b"], "label": ["x"]}, "columns of one length .* 'text' has 2, 'label' has 1"),
         (Dataset.from_dict({"text": ["a"], "label": [0]}).to_iterable_dataset(), "to have a length, got a stream"),
         (pd.DataFrame({"txt": ["a"], "label": ["x"]}), r"expected a column 'text' in 'train \(DataFrame\)'.*'txt'"),
-        ([], "expected rows|to be a path"),
+        ([], r"expected rows in train \(list\), got none"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(table, message):

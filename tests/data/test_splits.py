@@ -13,7 +13,7 @@ from hfssl.data.audit import audit
 from hfssl.data.duplicates import exact_key
 from hfssl.data.loading import load_table
 from hfssl.data.splits import SemiSupervisedSplits, few_label_splits
-from hfssl.errors import ConfigurationError, DataError
+from hfssl.errors import ConfigurationError, DamagedFile, DataError
 from tests.helpers import ROOT
 from tests.helpers.refusals import refusal
 from tests.helpers.split_tables import HELD_OUT, ids, per_class, random_table, sentence, table
@@ -197,8 +197,11 @@ def test_loading_what_is_not_there_or_of_another_version(tmp_path):
         SemiSupervisedSplits.load(tmp_path / "nothing")
     few_label_splits(random_table(0)).save(tmp_path / "splits")
     (tmp_path / "splits" / "manifest.json").write_text('{"schema_version": 99}')
-    with pytest.raises(DataError, match="expected schema_version 1 in .* got 99"):
+    with pytest.raises(DamagedFile, match="as hfssl wrote it"):
         SemiSupervisedSplits.load(tmp_path / "splits")
+    (path := tmp_path / "manifest.json").write_text('{"schema_version": 99}')
+    with pytest.raises(DataError, match="expected schema_version 1 in .* got 99"):
+        audit([path])
 
 
 # Bad input

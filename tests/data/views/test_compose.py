@@ -162,7 +162,7 @@ def test_a_bad_function_names_its_row(tiny_tokenizer, monkeypatch, function, mes
         ("gaussian_noise:-1", "expected a number from 0 after 'gaussian_noise:', got '-1'"),
         ("token_cutoff+typos", "expected columns first, then functions of the text"),
         ("column=a+column=b", "expected one column as the source of the text, got several"),
-        ("column=", "expected column=NAME or function=MODULE:NAME, got 'column='"),
+        ("column=", "expected column=NAME, infill=MODEL or function=MODULE:NAME, got 'column='"),
     ],
 )
 def test_a_wrong_view_is_one_sentence(view, message):
