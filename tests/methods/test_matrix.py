@@ -13,7 +13,7 @@ from hfssl.config.methods import CAPABILITIES, METHODS
 from tests.helpers import ROOT
 from tests.helpers.behaviours import CHECKS, Bench, check
 from tests.helpers.encoders import save_backbone
-from tests.helpers.matrix import BEHAVIOURS, Case, all_cases, pairwise, select, shard
+from tests.helpers.matrix import BEHAVIOURS, CORE, Case, all_cases, pairwise, select, shard
 
 
 def pytest_generate_tests(metafunc):
@@ -56,14 +56,15 @@ def test_every_behaviour_has_a_check_and_every_opt_out_a_behaviour():
 
 def test_the_selection_covers_all_pairs_with_few_cases():
     def pairs(cases):
-        found = [sorted(vars(case).items()) for case in cases]
+        found = [[pair for pair in sorted(vars(case).items()) if pair[0] != "method"] for case in cases]
         return {(first, second) for items in found for first in items for second in items}
 
     cases = all_cases(METHODS)
     selection = pairwise(cases)
     assert pairs(selection) == pairs(cases)
-    assert {(case.method, case.behaviour) for case in selection} == {(case.method, case.behaviour) for case in cases}
-    assert len(selection) < len(cases) / 3
+    wanted = {(case.method, case.behaviour) for case in cases if case.behaviour in CORE}
+    assert wanted <= {(case.method, case.behaviour) for case in selection}
+    assert len(selection) < len(cases) / 10
     assert pairwise(cases) == selection
 
 
