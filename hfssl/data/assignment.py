@@ -39,6 +39,7 @@ TABLE_OF_ROLE = {VALIDATION: VALIDATION_TABLE, TEST: TEST_TABLE}
 STREAMS = ("test", "test_cap", "sides", "labels", "proxy", "pool")
 MIN_VALIDATION_A_CLASS = 2  # rows of every class
 MIN_VALIDATION = 10  # ... or rows in all
+NOMINAL = 0.2  # share of validation rows where none was asked for
 ROUNDING = 1e-9
 LABELED_SIDE, VALIDATION_SIDE, BLOCKED = range(3)
 
@@ -196,7 +197,7 @@ def _place_labels(rows: RowTable, options: SplitOptions, result: Assignment) -> 
     classes = np.unique(rows.label[visible])
     in_validation = visible[side[visible] == VALIDATION_SIDE]
     counts = np.bincount(rows.label[in_validation], minlength=len(rows.label_names))
-    if _suffices(counts[classes]):
+    if options.validation_fraction and _suffices(counts[classes]):
         result.role[in_validation] = VALIDATION
         if options.labels_per_class is None:  # else they stay in the pool, unless a duplicate is in validation
             result.remove(visible[side[visible] == BLOCKED], "near_duplicate_across_groups")
@@ -207,7 +208,7 @@ def _sides(rows: RowTable, options: SplitOptions, candidates: Ints, own_validati
     """Returns the side of each labelable row, `[N]`, for any label budget."""
     side = np.full(len(rows.label), LABELED_SIDE, dtype=np.int64)
     counts = np.bincount(rows.label[candidates], minlength=len(rows.label_names))
-    targets = np.array([_share(int(count), options.validation_fraction) for count in counts], dtype=np.int64)
+    targets = np.array([_share(int(count), _nominal(options)) for count in counts], dtype=np.int64)
     if not own_validation or not _suffices(targets[counts > 0]):
         return side
     order = _unit_by_unit(candidates, rows.unit, options.seed, "sides")
@@ -251,7 +252,7 @@ def _visible(rows: RowTable, options: SplitOptions, candidates: Ints, side: Ints
         for position in range(budget):
             wanted = (
                 VALIDATION_SIDE
-                if _is_validation_position(position, len(classes), options.validation_fraction)
+                if _is_validation_position(position, len(classes), _nominal(options))
                 else LABELED_SIDE
             )
             queue = queues[c, wanted] or queues[c, LABELED_SIDE + VALIDATION_SIDE - wanted]
@@ -259,9 +260,12 @@ def _visible(rows: RowTable, options: SplitOptions, candidates: Ints, side: Ints
     return np.array(sorted(visible), dtype=np.int64)
 
 
+def _nominal(options: SplitOptions) -> float:
+    """Returns the share by which the rows with visible labels are chosen: without validation rows they are the same."""
+    return options.validation_fraction or NOMINAL
+
+
 def _is_validation_position(position: int, classes: int, fraction: float) -> bool:
-    if fraction == 0:
-        return False
     due = _share(position + 1, fraction) > _share(position, fraction)
     if classes >= MIN_VALIDATION:
         return due
