@@ -12,7 +12,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hfssl.deploy.explain import Explainer, Explanation
 from hfssl.errors import ConfigurationError, HfsslError
+from hfssl.reporting.good_enough import answer_sentence, next_step
+from hfssl.reporting.results import RESULTS, read_results
+from hfssl.reporting.standing import standing_sentence
 
 __all__ = ["build_page", "render", "serve"]
 
@@ -35,7 +38,12 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'"
 )
-
+# White on Gradio's own blue has a contrast below 4.5.
+READABLE = {
+    f"button_primary_background_fill{state}{mode}": color
+    for state, color in (("", "*primary_600"), ("_hover", "*primary_700"))
+    for mode in ("", "_dark")
+}
 
 MAX_CHARACTERS = 20_000  # of a text, as in load_table
 MAX_BODY = 1 << 20  # bytes of one request: far more than two such texts
@@ -58,10 +66,10 @@ def serve(folder: str | os.PathLike, host: str, port: int, ready: Callable[[str]
         DataError: as in `hfssl.deploy.explain.Explainer`.
     """
     with _listening(host, port) as listener:  # before the model is loaded, which takes some seconds
-        page = build_page(Explainer(folder), Path(folder).resolve().name)
+        page = build_page(Explainer(folder), Path(folder).resolve().name, _how_right(Path(folder)))
         # No /docs: FastAPI's page of that name loads scripts from another host.
         app = FastAPI(openapi_url=None)
-        theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=FONTS)
+        theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=FONTS).set(**READABLE)
         app = gr.mount_gradio_app(
             app, page, path="/", theme=theme, css_paths=[CSS], footer_links=[], run_history=False,
             ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
@@ -76,13 +84,19 @@ def serve(folder: str | os.PathLike, host: str, port: int, ready: Callable[[str]
             pass  # Ctrl-C ends the server
 
 
-def build_page(explainer: Explainer, title: str) -> gr.Blocks:
-    """Builds the page without serving it."""
+def build_page(explainer: Explainer, title: str, how_right: Sequence[str]) -> gr.Blocks:
+    """Builds the page without serving it.
+
+    Args:
+        explainer (`Explainer`): Model to ask.
+        title (`str`): Its name.
+        how_right (`Sequence[str]`): Sentences on how right it is, and on what rows.
+    """
     rows, labels = len(explainer.rows), len(explainer.label_names)
     known = f", {rows:,} labeled examples" if rows else ""
     # analytics_enabled=False also turns off Gradio's check for a newer version.
     with gr.Blocks(title=f"hfssl: {title}", analytics_enabled=False) as page:
-        gr.HTML(_template("demo_head.html").render(title=title, labels=labels, known=known))
+        gr.HTML(_template("demo_head.html").render(title=title, labels=labels, known=known, how_right=how_right))
         names = ["First text", "Second text"] if explainer.pairs else ["Text"]
         boxes = [
             gr.Textbox(
@@ -129,6 +143,15 @@ def _answer(explainer: Explainer, *texts: str | None) -> str:
     except HfsslError as error:
         return render(None, problem=str(error))
     return render(explanation, passes=explainer.passes, rows=len(explainer.rows))
+
+
+def _how_right(folder: Path) -> list[str]:
+    """Returns the sentences that the run's report begins with, too: nobody should trust answers of unknown worth."""
+    if not (folder / RESULTS).is_file():
+        return ["How right its answers are is not known here: this folder holds a model without its run."]
+    results = read_results(folder)
+    sentences = [standing_sentence(results), answer_sentence(results) or next_step(results)]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _template(name: str) -> Any:

@@ -1,14 +1,19 @@
-"""The report and the demo page in a browser: no console errors, no network requests, data as plain text."""
+"""The report and the demo page in a browser: no console errors, no network requests, data as plain text.
+
+Both are looked at as a telephone and a desktop show them; one page load serves as many checks as it can.
+"""
 
 from __future__ import annotations
 
 import csv
+import http.client
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from getpass import getuser
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,8 +23,11 @@ pytest.importorskip("selenium", reason="needs selenium (the extra `dev`)")
 
 import hfssl.pipeline.presets
 from hfssl.pipeline.fit import fit
+from hfssl.reporting.good_enough import answer_sentence
+from hfssl.reporting.results import read_results
 from tests.helpers.browser import PATIENCE, Browser, started_browser
 from tests.helpers.fit_tiny import TINY
+from tests.helpers.pages import DESKTOP, PHONE, inaccessible, overflowing, set_width
 from tests.helpers.texts import WORDS
 
 pytestmark = pytest.mark.browser
@@ -27,7 +35,8 @@ pytestmark = pytest.mark.browser
 SCRIPT = "<script>window.pwned=1</script>"
 HOSTILE = f"{SCRIPT} ${{window.pwned=2}} {{{{7*7}}}} <img src=x onerror=window.pwned=3>"
 CUES = {"good": ["great", "fun", "love", "joy"], SCRIPT: ["awful", "dull", "hate", "fear"]}
-FIGURES = 6
+FIGURES = 11
+PANEL = 360  # pixels
 # Runs the command with an alarm on every connection and every name that Python asks the network for.
 GUARDED = """
 import sys
@@ -72,15 +81,42 @@ def run(tmp_path_factory, tiny_backbone) -> Path:
 
 
 @pytest.fixture
-def page(run) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The address of the demo page, and the process that serves it."""
-    with served(run) as process:
-        yield address_of(process), process
+def page(run, tmp_path) -> Iterator[tuple[str, subprocess.Popen, Path]]:
+    """The address of the demo page, the process that serves it, and its folder for temporary files."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with served(run, scratch) as process:
+        yield address_of(process), process, scratch
+
+
+def in_both_widths(browser: Browser) -> list[str]:
+    """What does not fit, or cannot be read or reached, on the open page."""
+    found = []
+    for width in (PHONE, DESKTOP):
+        set_width(browser, width)
+        found += [f"{width}: {fault}" for fault in overflowing(browser, width)]
+        found += [f"{width}: {fault}" for fault in inaccessible(browser)]
+    return found
+
+
+def status(url: str, path: str, body: bytes | None = None, **headers: str) -> int:
+    """Status of the answer to one request, a POST where it has a body."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
+    try:
+        connection.request("POST" if body else "GET", path, headers=headers)
+        if body:
+            connection.send(body)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # refused by its headers; the rest is not taken
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[subprocess.Popen]:
-    """Runs `hfssl demo` on a free port, and ends it however the test ends."""
+def served(folder: Path, scratch: Path | None = None) -> Iterator[subprocess.Popen]:
+    """Runs `hfssl demo` on a free port, and ends it however the test ends; temporary files go to `scratch`."""
     process = subprocess.Popen(
         [sys.executable, "-c", GUARDED, "demo", str(folder), "--port", "0"],
         stdout=subprocess.PIPE,
@@ -88,7 +124,9 @@ def served(folder: Path) -> Iterator[subprocess.Popen]:
         text=True,
         # Without conftest.py's gate against deprecated calls: Gradio makes some of pandas with every answer. What is
         # ours on the page passes the gate in test_explain.py and test_demo.py.
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
+        | ({"TMPDIR": str(scratch)} if scratch else {}),
+        cwd=scratch,
     )
     try:
         yield process
@@ -118,14 +156,27 @@ def test_the_browser_sees_what_the_other_tests_say_is_not_there(browser, tmp_pat
     assert any("an error of mine" in error for error in browser.errors)
     assert browser.run("return window.pwned") == 1
     assert colors(browser, browser.one("div")) == 1
+    browser.run(
+        'document.body.innerHTML = \'<div style="overflow: auto; width: 90px"><p style="width: 200px">hidden</p></div>'
+        '<p class=wide style="width: 1300px; color: #999">words</p><img src=x.png><table><tr><td>1</td></tr></table>\''
+    )
+    faults = in_both_widths(browser)
+    for width in (PHONE, DESKTOP):
+        of_width = [fault for fault in faults if fault.startswith(f"{width}: ")]
+        for fault in ("P.wide: from", "color-contrast", "image-alt"):
+            assert any(fault in one for one in of_width), (fault, of_width)
+    assert f"{PHONE}: div.: scrolls, which nobody sees" in faults  # bars of a telephone lie over the content
 
 
 def test_the_report_stands_by_itself_with_its_figures_drawn(browser, run):
     browser.open((run / "report.html").as_uri())
+    browser.run("document.querySelectorAll('details').forEach(table => table.open = true)")
+    assert in_both_widths(browser) == []
     figures = browser.all("figure img")
     assert len(figures) == FIGURES
     for figure in figures:
         assert browser.run("return arguments[0].complete && arguments[0].naturalWidth", figure) > 200
+        assert figure.get_attribute("width") == str(PANEL)  # on a telephone as wide as it is drawn
         assert colors(browser, figure) > 20  # axes, lines and words in shades; an image that is not drawn has one
     assert browser.text.count(SCRIPT) > 2  # the label, and texts among the examples
     assert any(SCRIPT in example.text for example in browser.all(".examples blockquote"))
@@ -135,10 +186,12 @@ def test_the_report_stands_by_itself_with_its_figures_drawn(browser, run):
     assert browser.errors == []
 
 
-def test_the_demo_page_answers_and_asks_nobody_but_its_own_server(browser, page):
-    url, process = page
+def test_the_demo_page_answers_and_asks_nobody_but_its_own_server(browser, page, run):
+    url, process, scratch = page
     browser.open(url)
-    browser.one("textarea").send_keys(f"great fun {HOSTILE}")
+    box = browser.one("textarea")
+    assert answer_sentence(read_results(run)) in browser.text
+    box.send_keys(f"great fun {HOSTILE}")
     next(button for button in browser.all("button") if button.text == "Classify").click()
     rows = browser.wait(lambda: browser.all(".hf-labels tbody tr"))
     cells = [row.text.split() for row in rows]
@@ -152,6 +205,13 @@ def test_the_demo_page_answers_and_asks_nobody_but_its_own_server(browser, page)
     assert all(SCRIPT in row.text for row in neighbors)
     assert colors(browser, browser.one(".hf-labels")) > 20
     assert browser.run("return window.pwned") is None
+    assert in_both_widths(browser) == []
+
+    assert status(url, "/") == 200
+    assert status(url, "/", Host="evil.example") == 403
+    assert status(url, "/", Origin="http://evil.example") == 403
+    assert status(url, "/gradio_api/upload", b"x" * 1000, **{"Content-Length": "1000"}) == 404
+    assert status(url, "/gradio_api/queue/join", b"x" * 50_000_000, **{"Content-Length": "50000000"}) == 413
 
     served_by = {urlsplit(request).netloc for request in browser.requests}
     assert served_by == {urlsplit(url).netloc}
@@ -161,6 +221,7 @@ def test_the_demo_page_answers_and_asks_nobody_but_its_own_server(browser, page)
     _, complaints = process.communicate(timeout=PATIENCE)
     assert complaints == ""  # no traceback, no warning, and no connection to anywhere else
     assert process.returncode == 0
+    assert [path for path in scratch.rglob("*") if path.name != f"torchinductor_{getuser()}"] == []  # torch's, empty
 
 
 def test_the_policy_has_the_browser_refuse_other_hosts(browser, page):

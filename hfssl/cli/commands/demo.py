@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -24,10 +26,16 @@ def run_demo(argv: Sequence[str]) -> None:
             'Expected the package gradio, which draws the page, but it is not installed: pip install "hfssl[demo]".'
         )
 
-    from hfssl.deploy.demo import serve
+    # Gradio reads the name of its folder for temporary files once, when it is imported.
+    with tempfile.TemporaryDirectory(prefix="hfssl-demo-", ignore_cleanup_errors=True) as scratch:
+        os.environ["GRADIO_TEMP_DIR"] = scratch
+        try:
+            from hfssl.deploy.demo import serve
 
-    silence_libraries()
-    serve(**asdict(arguments), ready=lambda url: print(f"Page:  {url}  (Ctrl-C closes it)", flush=True))
+            silence_libraries()
+            serve(**asdict(arguments), ready=lambda url: print(f"Page:  {url}  (Ctrl-C closes it)", flush=True))
+        finally:
+            del os.environ["GRADIO_TEMP_DIR"]
 
 
 COMMAND = Command("open a page on which to try a model", run_demo, "The page was not opened.")
