@@ -261,7 +261,7 @@ def _visible(rows: RowTable, options: SplitOptions, candidates: Ints, side: Ints
 
 
 def _nominal(options: SplitOptions) -> float:
-    """Returns the share by which the rows with visible labels are chosen: without validation rows they are the same."""
+    """Returns the share by which visible labels are chosen: without validation rows they are the same rows."""
     return options.validation_fraction or NOMINAL
 
 
