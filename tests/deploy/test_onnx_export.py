@@ -290,14 +290,15 @@ def test_a_missing_extra_is_one_sentence(minilm, tmp_path, monkeypatch, package)
     assert files_in(tmp_path) == set()
 
 
-def test_logits_that_differ_leave_the_last_export_as_it_was(minilm, exported, tmp_path):
+def test_logits_that_differ_leave_the_last_export_as_it_was(minilm, exported, tmp_path, monkeypatch):
     shutil.copytree(exported.folder, tmp_path / "onnx")
     before = (tmp_path / "onnx" / "model.onnx").read_bytes()
     model = hfssl.from_pretrained(minilm)
     with torch.no_grad():
-        model.classifier.weight.mul_(1e6)  # float32 rounds logits of a million to more than 1e-4
+        model.classifier.weight.mul_(1e6)
+    monkeypatch.setattr("hfssl.deploy.onnx_export.TOLERANCE", 1e-12)  # finer than float32
     save_checkpoint(model, AutoTokenizer.from_pretrained(minilm), tmp_path / "huge")
-    with pytest.raises(ModelError, match="to give PyTorch's logits to 0.0001, but on a batch of"):
+    with pytest.raises(ModelError, match="to give PyTorch's logits to 1e-12, but on a batch of"):
         export_onnx(tmp_path / "huge", tmp_path / "onnx")
     assert (tmp_path / "onnx" / "model.onnx").read_bytes() == before
     assert files_in(tmp_path) == {"onnx", "huge"}
