@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -368,17 +368,22 @@ def remove_leftovers(folder: Path) -> list[Path]:
     return found
 
 
-def check_finished(folder: Path) -> None:
+def check_finished(folder: Path, names: Collection[str] | None = None) -> None:
     """Compares the files of a finished run with the list that it wrote before its results; skips runs without one.
 
     Args:
         folder (`Path`): Folder of the run.
+        names (`Collection[str]`, *optional*): Files to look at. Default: all.
 
     Raises:
         DamagedFile: A file is missing or differs.
     """
-    if (folder / MARKER).is_file():
-        check_files(folder, read_checked_json(folder / LEDGER)["files"])
+    if not (folder / MARKER).is_file():
+        return
+    if not (folder / LEDGER).is_file():
+        raise DamagedFile(folder / LEDGER, "no file")
+    files = read_checked_json(folder / LEDGER)["files"]
+    check_files(folder, {name: entry for name, entry in files.items() if names is None or name in names})
 
 
 def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
@@ -389,6 +394,7 @@ def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
 
     Raises:
         ModelError: There is no such folder, it holds neither, or its run is not finished or of an older hfssl.
+        DamagedFile: The results of the run are not as it wrote them.
     """
     if not folder.is_dir():
         raise ModelError(
@@ -397,6 +403,7 @@ def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
         )
     if (folder / RESULTS).is_file():
         read_results(folder)  # raises where an older hfssl has written it
+        check_finished(folder, [RESULTS])
         return folder / "model", folder / "splits"
     if (folder / SETTINGS).is_file() and (folder / "splits").is_dir():
         raise ModelError(
