@@ -6,13 +6,12 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from hfssl.errors import ConfigurationError, DamagedFile, ModelError
 from hfssl.pipeline.stage_record import StageRecord
@@ -28,16 +27,17 @@ from hfssl.runtime.files import (
     write_json,
 )
 from hfssl.runtime.ledger import check_files, files_of, sealed_files
+from hfssl.runtime.locks import release, take_lock
 
 __all__ = [
     "LEDGER",
+    "LOCK",
     "MARKER",
     "OWN",
     "RunFolder",
     "check_finished",
     "model_and_splits",
     "remove_leftovers",
-    "working_in",
 ]
 
 SETTINGS, INPUTS, DONE, ATTEMPTS = "settings.json", "inputs.json", "done.json", "attempts.json"
@@ -183,7 +183,7 @@ class RunFolder:
         if self._lock is not None:
             return
         make_folder(self.path)
-        self._lock = _take_lock(self.path)
+        self._lock = take_lock(self.path / LOCK)
         if not self._replace and not self.resumed and self._holds_something():
             self.close()
             raise ConfigurationError(
@@ -201,7 +201,7 @@ class RunFolder:
     def close(self) -> None:
         """Lets other processes work in the folder again."""
         if self._lock is not None:
-            _release(self._lock)
+            release(self._lock)
             self._lock = None
 
     def save_inputs(self, fingerprints: Mapping[str, Any]) -> None:
@@ -311,37 +311,6 @@ class RunFolder:
         self._checked.add(name)
         _remove(folder / "checkpoints")  # the stage's model is saved; these are 3x its size
         return record
-
-
-@contextmanager
-def working_in(folder: Path) -> Iterator[None]:
-    """Keeps other processes of hfssl out of the folder of a run while the block runs.
-
-    Raises:
-        ConfigurationError: Another process works in the folder.
-    """
-    lock = _take_lock(folder)
-    try:
-        yield
-    finally:
-        _release(lock)
-
-
-def _take_lock(folder: Path) -> FileLock:
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigurationError(
-            f"Another process is working in the folder '{folder}': wait until it has ended, or choose another folder."
-        ) from None
-    return lock
-
-
-def _release(lock: FileLock) -> None:
-    """Removes the file before the lock, so that no other process has taken it by then."""
-    Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
 
 
 def _remove(path: Path) -> None:
