@@ -54,6 +54,8 @@ def download(repo_id: str, *, revision: str | None = None, token: str | None = N
     except RevisionNotFoundError as error:
         raise ModelError(f"Expected a branch, tag or commit of '{repo_id}', found no '{revision}' there.") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError) as error:
+        if isinstance(cause := error.__cause__, HfHubHTTPError):  # the client looks into its cache before it tells
+            raise ModelError(in_words(cause, repo_id, "read")) from None
         raise ModelError(_not_reached(repo_id)) from error
     except HfHubHTTPError as error:
         return _cached(repo_id, revision, in_words(error, repo_id, "read"))

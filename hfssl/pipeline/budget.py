@@ -7,7 +7,6 @@ last self-training itself.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +19,7 @@ from hfssl.pipeline.context import StageContext, make_context
 from hfssl.pipeline.costs import TRAINING, estimate_costs, sizes_of
 from hfssl.pipeline.plan import make_plan
 from hfssl.pipeline.presets import Preset
-from hfssl.runtime.files import write_json
+from hfssl.runtime.files import read_checked_json, write_checked_json
 from hfssl.runtime.precision import precision_arguments
 
 __all__ = ["cheaper_presets", "within_budget"]
@@ -46,8 +45,8 @@ def within_budget(context: StageContext) -> StageContext:
     if arguments.max_seconds is None:
         return context
     if not path.is_file():
-        write_json(path, _choose(context, arguments.max_seconds))
-    chosen = json.loads(path.read_text(encoding="utf-8"))
+        write_checked_json(path, _choose(context, arguments.max_seconds))
+    chosen = read_checked_json(path)
     if chosen["notice"]:
         logger.warning(chosen["notice"])
     return _with_preset(context, cheaper_presets(context.plan.preset)[chosen["number"]][1])

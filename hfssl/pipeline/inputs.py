@@ -46,7 +46,7 @@ def input_fingerprints(arguments: Any) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {name: _fingerprint(path) for name, path in local_inputs(arguments).items()}
     backbone = getattr(arguments, "backbone", None)
-    if "backbone" not in found and isinstance(backbone, str) and (revision := _cached_revision(backbone)):
+    if "backbone" not in found and isinstance(backbone, str) and (revision := _cached_revision(arguments, backbone)):
         found["backbone"] = {"revision": revision}
     return found
 
@@ -121,10 +121,10 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": sum(entry["size"] for entry in files.values()), "sha256": digest}
 
 
-def _cached_revision(repo_id: str) -> str | None:
+def _cached_revision(arguments: Any, repo_id: str) -> str | None:
     """Returns the commit of a Hub model in the local cache."""
     try:
-        path = try_to_load_from_cache(repo_id, "config.json")
+        path = try_to_load_from_cache(repo_id, "config.json", revision=getattr(arguments, "revision", None))
     except ValueError:  # not a valid name of a repository
         return None
     return Path(path).parent.name if isinstance(path, str) else None

@@ -6,13 +6,12 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from hfssl.errors import ConfigurationError, DamagedFile, ModelError
 from hfssl.pipeline.stage_record import StageRecord
@@ -28,16 +27,17 @@ from hfssl.runtime.files import (
     write_json,
 )
 from hfssl.runtime.ledger import check_files, files_of, sealed_files
+from hfssl.runtime.locks import release, take_lock
 
 __all__ = [
     "LEDGER",
+    "LOCK",
     "MARKER",
     "OWN",
     "RunFolder",
     "check_finished",
     "model_and_splits",
     "remove_leftovers",
-    "working_in",
 ]
 
 SETTINGS, INPUTS, DONE, ATTEMPTS = "settings.json", "inputs.json", "done.json", "attempts.json"
@@ -183,7 +183,7 @@ class RunFolder:
         if self._lock is not None:
             return
         make_folder(self.path)
-        self._lock = _take_lock(self.path)
+        self._lock = take_lock(self.path / LOCK)
         if not self._replace and not self.resumed and self._holds_something():
             self.close()
             raise ConfigurationError(
@@ -201,7 +201,7 @@ class RunFolder:
     def close(self) -> None:
         """Lets other processes work in the folder again."""
         if self._lock is not None:
-            _release(self._lock)
+            release(self._lock)
             self._lock = None
 
     def save_inputs(self, fingerprints: Mapping[str, Any]) -> None:
@@ -313,37 +313,6 @@ class RunFolder:
         return record
 
 
-@contextmanager
-def working_in(folder: Path) -> Iterator[None]:
-    """Keeps other processes of hfssl out of the folder of a run while the block runs.
-
-    Raises:
-        ConfigurationError: Another process works in the folder.
-    """
-    lock = _take_lock(folder)
-    try:
-        yield
-    finally:
-        _release(lock)
-
-
-def _take_lock(folder: Path) -> FileLock:
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigurationError(
-            f"Another process is working in the folder '{folder}': wait until it has ended, or choose another folder."
-        ) from None
-    return lock
-
-
-def _release(lock: FileLock) -> None:
-    """Removes the file before the lock, so that no other process has taken it by then."""
-    Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
-
-
 def _remove(path: Path) -> None:
     """Removes a file, a folder with all that is in it, or a link, not what it leads to."""
     if path.is_dir() and not path.is_symlink():
@@ -368,17 +337,22 @@ def remove_leftovers(folder: Path) -> list[Path]:
     return found
 
 
-def check_finished(folder: Path) -> None:
+def check_finished(folder: Path, names: Collection[str] | None = None) -> None:
     """Compares the files of a finished run with the list that it wrote before its results; skips runs without one.
 
     Args:
         folder (`Path`): Folder of the run.
+        names (`Collection[str]`, *optional*): Files to look at. Default: all.
 
     Raises:
         DamagedFile: A file is missing or differs.
     """
-    if (folder / MARKER).is_file():
-        check_files(folder, read_checked_json(folder / LEDGER)["files"])
+    if not (folder / MARKER).is_file():
+        return
+    if not (folder / LEDGER).is_file():
+        raise DamagedFile(folder / LEDGER, "no file")
+    files = read_checked_json(folder / LEDGER)["files"]
+    check_files(folder, {name: entry for name, entry in files.items() if names is None or name in names})
 
 
 def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
@@ -389,6 +363,7 @@ def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
 
     Raises:
         ModelError: There is no such folder, it holds neither, or its run is not finished or of an older hfssl.
+        DamagedFile: The results of the run are not as it wrote them.
     """
     if not folder.is_dir():
         raise ModelError(
@@ -397,6 +372,7 @@ def model_and_splits(folder: Path) -> tuple[Path, Path | None]:
         )
     if (folder / RESULTS).is_file():
         read_results(folder)  # raises where an older hfssl has written it
+        check_finished(folder, [RESULTS])
         return folder / "model", folder / "splits"
     if (folder / SETTINGS).is_file() and (folder / "splits").is_dir():
         raise ModelError(

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfssl.errors import ConfigurationError
-from hfssl.pipeline.run_folder import MARKER, check_finished, remove_leftovers, working_in
+from hfssl.pipeline.run_folder import LOCK, MARKER, check_finished, remove_leftovers
 from hfssl.reporting.results import RESULTS
+from hfssl.runtime.locks import locked
 
 __all__ = ["Cleaned", "clean", "tidy"]
 
@@ -79,6 +80,6 @@ def clean(folder: str | Path, *, dry_run: bool = False) -> Cleaned:
             f"Expected a finished run in '{folder}', found one without {RESULTS}, which needs its stages: finish it "
             "with hfssl fit --resume."
         )
-    with working_in(folder):
+    with locked(folder / LOCK):
         check_finished(folder)
         return tidy(folder, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""The folder of a recipe: its run goes on with more steps, not with another input; other folders are left alone."""
+"""The folder of a recipe's run: it goes on with more steps, not with another input; other folders are left alone."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from types import SimpleNamespace
 
+import huggingface_hub.constants
 import pytest
 
 from hfssl.errors import ConfigurationError
@@ -66,3 +67,17 @@ def test_another_commit_of_a_hub_model(arguments, tmp_path):
     before = {"backbone": {"revision": "a" * 40}}
     assert changed_inputs(before, {"backbone": {"revision": "b" * 40}}) == ["backbone"]
     check_inputs(arguments, before, tmp_path)  # it is not in the cache: nothing is known, nothing is claimed
+
+
+def test_the_commit_is_that_of_the_asked_revision(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "cache" / "models--me--model"
+    for name, commit in (("main", "a" * 40), ("v2", "b" * 40)):
+        (place / "snapshots" / commit).mkdir(parents=True)
+        (place / "snapshots" / commit / "config.json").write_text("{}")
+        (place / "refs").mkdir(exist_ok=True)
+        (place / "refs" / name).write_text(commit)
+    arguments.backbone = "me/model"
+    assert input_fingerprints(arguments)["backbone"] == {"revision": "a" * 40}
+    arguments.revision = "v2"
+    assert input_fingerprints(arguments)["backbone"] == {"revision": "b" * 40}

@@ -47,6 +47,7 @@ def test_a_new_stage_is_one_file_and_one_row(labels_only_options, monkeypatch, c
     assert "'once' cannot be trained on a part of the labels" in caplog.text
     assert not (folder / "stages" / "cross_fitting").exists()
     select(monkeypatch, "once")
+    (folder / "results.json").unlink()  # a finished run is not judged again
     results = fit(**options, resume=True).results
     assert [stage["name"] for stage in results["stages"]] == ["labels_only", "once"]
     assert (results["selected_stage"], results["final_stage"]) == ("once", "once")
