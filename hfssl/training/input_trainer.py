@@ -38,6 +38,16 @@ class InputTrainer(CheckpointTrainer):
         """
         return get_task(args.task).encode(dataset, tokenizer, args.max_length)
 
+    def prepare_pool(self, rows: Dataset, label_names: Sequence[str], args: SSLConfig) -> Dataset:
+        """Checks and completes the unlabeled rows; subclasses that read more columns of them override this.
+
+        Args:
+            rows (`Dataset`): Unlabeled rows, prepared.
+            label_names (`Sequence[str]`): Names of the model's classes.
+            args (`SSLConfig`): Training arguments.
+        """
+        return rows
+
     def _default_args(self, model: Any) -> SSLConfig:
         """Returns the default arguments, with a folder named after the model and the method."""
         name = os.fspath(model) if isinstance(model, str | os.PathLike) else transformers_model(model).name_or_path

@@ -140,6 +140,8 @@ class SSLTrainer(InputTrainer):
         prepared = partial(self._prepared_rows, names=names, tokenizer=processing_class, args=args)
         train_dataset, eval_dataset = prepared(train_dataset, "train_dataset"), prepared(eval_dataset, "eval_dataset")
         unlabeled_dataset = prepared(unlabeled_dataset, "unlabeled_dataset", names=())
+        if unlabeled_dataset is not None:
+            unlabeled_dataset = self.prepare_pool(unlabeled_dataset, names, args)
         kwargs["callbacks"] = [*(kwargs.get("callbacks") or ()), *run_extras().callbacks]
         super().__init__(
             model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from datasets import Dataset
 from torch import nn
 
 from hfssl.methods.self_training.config import SelfTrainingConfig
+from hfssl.methods.self_training.given_labels import with_pseudo_labels
 from hfssl.methods.supervised import SupervisedObjective, SupervisedTrainer
 from hfssl.runtime.distributed import is_main
 from hfssl.tasks.registry import get_task
@@ -74,6 +75,9 @@ class SelfTrainingObjective(Objective):
 class SelfTrainingTrainer(SupervisedTrainer):
     """Trains one student on labeled rows and weighted pseudo-labeled rows (columns `pseudo_probs` and `weight`).
 
+    The pseudo-labels may be the user's own, of an LLM or of rules: a column `pseudo_label` with class names or numbers
+    is enough, rows without one are left out, and a missing `weight` is 1.
+
     With `retrain_head` the student's logit layer is fitted again after training (`hfssl.training.head_fitting`). The
     rounds, which train several students, are in `hfssl.methods.self_training.rounds`.
 
@@ -95,6 +99,10 @@ class SelfTrainingTrainer(SupervisedTrainer):
     config_class = SelfTrainingConfig
     args: SelfTrainingConfig
     unlabeled_dataset: Dataset
+
+    def prepare_pool(self, rows: Dataset, label_names: Sequence[str], args: SelfTrainingConfig) -> Dataset:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Checks pseudo-labels, which may be the user's own (see `hfssl.methods.self_training.given_labels`)."""
+        return rows if args.lambda_u == 0 else with_pseudo_labels(rows, label_names, get_task(args.task))
 
     def after_training(self) -> None:
         """Retrains the logit layer, with `retrain_head`, in addition to the base class's work."""
