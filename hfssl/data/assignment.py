@@ -251,9 +251,7 @@ def _visible(rows: RowTable, options: SplitOptions, candidates: Ints, side: Ints
     for c in classes.tolist():
         for position in range(budget):
             wanted = (
-                VALIDATION_SIDE
-                if _is_validation_position(position, len(classes), _nominal(options))
-                else LABELED_SIDE
+                VALIDATION_SIDE if _is_validation_position(position, len(classes), _nominal(options)) else LABELED_SIDE
             )
             queue = queues[c, wanted] or queues[c, LABELED_SIDE + VALIDATION_SIDE - wanted]
             visible.append(queue.popleft())

@@ -139,7 +139,8 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             DataError: if a text is missing or empty.
         """
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        numbers = self.predict_proba(X).argmax(axis=1)  # before `classes_`, which an unfitted estimator lacks
+        return self.classes_[numbers]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Returns the accuracy on the labeled rows; those with -1 are left out.

@@ -118,7 +118,7 @@ def test_the_card_passes_the_hubs_rules_and_names_the_license(hub, run):
     assert {"devlin2019bert", "khosla2020supervised", "gao2021simcse", "hu2022lora"} <= set(
         re.findall(r"@\w+{(\w+),", card.text)
     )
-    assert "| labeled | 24 | `" in card.text
+    assert "| labeled | 30 | `" in card.text
 
 
 def test_a_dry_run_sends_nothing(hub, run, capsys):

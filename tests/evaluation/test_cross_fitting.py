@@ -137,5 +137,5 @@ def test_rows_in_no_fold_are_learned_from_in_each_and_have_no_prediction(tmp_pat
 
 def test_without_proxy_there_is_no_agreement(tmp_path):
     arrays = {f"{part}/{name}": np.zeros((2, 0, 3)) for name in ("a", "b") for part in ("labeled", "proxy")}
-    np.savez(tmp_path / "cross_fit.npz", **arrays)
+    write_arrays(tmp_path / "cross_fit.npz", arrays)
     assert CrossFit(tmp_path).agreement == {}
