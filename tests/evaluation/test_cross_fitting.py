@@ -10,6 +10,7 @@ from datasets import Dataset
 
 import hfssl.evaluation.cross_fitting
 from hfssl.evaluation.cross_fitting import CrossFit, cross_fit, fold_numbers
+from hfssl.runtime.files import write_arrays
 
 LABELS = np.repeat([0, 1], 6)
 
