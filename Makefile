@@ -1,5 +1,6 @@
 # make quickstart   the main job on real reviews, offline after installation; ends by saying where the report lies
 # make test         lint and all tests; as root of a Debian it installs Chromium, which some of them need
+# make test-slow    the tests that `make test` leaves out, because they take long
 # make lint         ruff, layers, glossary, types, documentation; no network
 # make matrix       every method through every test of its behaviour, in shards; goes on where it was stopped
 # make messy        500 generated tables, as people save them, are read right or refused; counts each kind
@@ -18,7 +19,7 @@ REAL_DATA := $(VENV)/.hfssl-quickstart-installed
 PYTEST := $(PYTHON) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DELETE_ON_ERROR:
-.PHONY: messy quickstart quickstart-data test lint docs chromium coverage package lower-bounds matrix matrix-clean clean
+.PHONY: messy quickstart quickstart-data test test-slow lint docs chromium coverage package lower-bounds matrix matrix-clean clean
 
 quickstart: $(INSTALLED) $(REAL_DATA)
 	$(PYTHON) recipes/quickstart.py
@@ -29,6 +30,10 @@ quickstart-data: $(INSTALLED) $(REAL_DATA)
 
 test: lint $(REAL_DATA) chromium
 	$(PYTEST)
+
+# What `make test` leaves out: twenty minutes or so.
+test-slow: $(REAL_DATA) chromium
+	$(PYTEST) --slow -m slow
 
 # The quick checks first.
 lint: $(INSTALLED)

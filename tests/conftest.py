@@ -45,11 +45,19 @@ class _DeprecationRecords(logging.Handler):
 def pytest_addoption(parser):
     """Options of the behaviour matrix, `tests/methods/test_matrix.py`."""
     parser.addoption("--matrix", action="store_true", help="Run all cases of the matrix, not a pairwise selection.")
+    parser.addoption("--slow", action="store_true", help="Run the tests that are marked as slow, too.")
     parser.addoption("--shard", default="1/1", metavar="I/N", help="Run the I-th of N parts of the matrix.")
 
 
-def pytest_collection_modifyitems(items):
-    """Files with the real backbone first: the slowest test of all must not be the last, with the other cores idle."""
+def pytest_collection_modifyitems(config, items):
+    """Files with the real backbone first: the slowest test of all must not be the last, with the other cores idle.
+
+    Tests that are marked as slow are left out, unless `--slow` or `--matrix` asks for them.
+    """
+    if not (config.getoption("--slow") or config.getoption("--matrix")):
+        left_out = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
     slow = {item.path for item in items if item.get_closest_marker("real_model")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -60,8 +60,8 @@ def cheaper_presets(preset: Preset) -> list[tuple[dict[str, str], Preset]]:
 
     Example:
         >>> from hfssl.pipeline.budget import cheaper_presets
-        >>> from hfssl.pipeline.presets import PRESETS
-        >>> cheaper_presets(PRESETS["quick"])[2][0]
+        >>> from hfssl.pipeline.presets import Preset
+        >>> cheaper_presets(Preset(max_pool_rows=1000))[1][0]
         {'pool': '500 rows of the pool'}
     """
     cuts, found = {}, []

@@ -87,6 +87,7 @@ def test_pipelines_scores_and_searches(estimator):
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.slow  # forty runs of `fit`
 def test_the_checks_of_scikit_learn(estimator):
     assert len(EXPECTED_FAILURES) <= 5
     with warnings.catch_warnings():

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.browser
 SCRIPT = "<script>window.pwned=1</script>"
 HOSTILE = f"{SCRIPT} ${{window.pwned=2}} {{{{7*7}}}} <img src=x onerror=window.pwned=3>"
 CUES = {"good": ["great", "fun", "love", "joy"], SCRIPT: ["awful", "dull", "hate", "fear"]}
-FIGURES = 11
+FIGURES = 10
 PANEL = 360  # pixels
 # Runs the command with an alarm on every connection and every name that Python asks the network for.
 GUARDED = """

@@ -42,12 +42,13 @@ def test_a_run_of_fit_has_digests_of_each_kind(place):
     preset = make_preset({"labels_only": few, "self_training": {**few, "rounds": 1, "mc_passes": 2}})
     found = lines_of("case", lambda folder: run_fit(place, folder, preset, "full", validation_fraction=0.2))
     counts = Counter(line.split()[1] for line in found)
-    # Three models: labels only, the student (of its round and of its stage), and the final one with its temperature.
+    # Three models: labels only, the student (of its round and of its stage), and the final one with its temperature;
+    # beside the stages' logits those of the baselines for each part.
     assert counts == {
         "weights": 1,
         "logits": 1,
         "stage_weights": 3,
-        "stage_logits": 4,
+        "stage_logits": 13,
         "pseudo_labels": 1,
         "splits": 1,
         "metrics": 1,

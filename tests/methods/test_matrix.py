@@ -24,9 +24,15 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("case", [pytest.param(case, id=case.name, marks=_marks(case)) for case in chosen])
 
 
+ALIKE = ("resume", "recipe")  # behaviours of the engine; every method goes through them with --slow
+FOREMOST = ("supervised", "contrastive", "masked_span", "self_training", "fixmatch", "mean_teacher", "flexmatch")
+
+
 def _marks(case: Case) -> list[pytest.MarkDecorator]:
     reason = case.reason_to_fail(METHODS[case.method])
     marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
+    if case.behaviour in ALIKE and case.method not in FOREMOST:
+        marks.append(pytest.mark.slow)
     return [*marks, pytest.mark.distributed] if case.ranks > 1 else marks
 
 

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers import ROOT
 
 KILLS, DAMAGES = 90, 9
@@ -27,6 +29,7 @@ def command(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # a run of `fit` for each change
 def test_a_run_that_is_killed_at_a_change_of_a_file_resumes_to_the_same_bits():
     changes, faults = command("kills", "--every", str(KILLS)).splitlines()
     count = int(changes.removesuffix(" changes of files in a run."))
@@ -34,5 +37,6 @@ def test_a_run_that_is_killed_at_a_change_of_a_file_resumes_to_the_same_bits():
     assert faults == f"{2 * len(range(0, count, KILLS))} faults, 0 of them wrong."
 
 
+@pytest.mark.slow
 def test_damaged_files_are_one_sentence_or_change_nothing():
     assert command("damage", "--count", str(DAMAGES)).endswith(f"{DAMAGES} faults, 0 of them wrong.\n")
