@@ -81,6 +81,7 @@ def check_seal(folder: str | os.PathLike) -> None:
 
     Example:
         >>> from hfssl.runtime.ledger import check_seal, seal
+        >>> folder.mkdir(parents=True, exist_ok=True)
         >>> _ = (folder / "config.json").write_text("{}")
         >>> seal(folder)
         >>> check_seal(folder)

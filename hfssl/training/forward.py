@@ -81,8 +81,9 @@ def joint_logits(model: nn.Module, *batches: Batch) -> tuple[torch.Tensor, ...]:
         >>> import hfssl
         >>> model = hfssl.load_classifier(backbone, ["bad", "good"], seed=0)
         >>> batches = [tokenizer(texts[:rows], padding=True, return_tensors="pt") for rows in (2, 3)]
-        >>> [tuple(logits.shape) for logits in hfssl.joint_logits(model, *batches)]
-        [(2, 2), (3, 2)]
+        >>> first, second = hfssl.joint_logits(model, *batches)
+        >>> tuple(first.shape), tuple(second.shape)
+        ((2, 2), (3, 2))
     """
     rows, sizes = joined_rows(model, *batches)
     return by_length(rows, lambda part: noisy_logits(model, part)).split(sizes)
