@@ -261,8 +261,8 @@ def _collect(source: Source, wanted: dict[str, str], optional: Sequence[str]) ->
         seen.update(dict.fromkeys(file.columns or ()))
         if all(option in optional or option in present for option in wanted) or len(source.files) > 1:
             rows.found |= {column: own for column, own in spelled.items() if own is not None}
-            seen.update(dict.fromkeys(present.values() if file.columns else ()))
-            _append(rows, file, wanted, present)
+            seen.update(dict.fromkeys(present.values() if file.columns else ()))  # pyright: ignore[reportArgumentType, reportCallIssue]
+            _append(rows, file, wanted, present)  # pyright: ignore[reportArgumentType]
         told += file.notices
     _check_columns(rows, source, wanted, optional, seen)
     if not rows.places:

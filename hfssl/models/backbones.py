@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file, logging
+from transformers.utils import cached_file, logging  # pyright: ignore[reportPrivateImportUsage]
 
 from hfssl.errors import ModelError
 from hfssl.models.tokenizer_checks import fit_tokenizer

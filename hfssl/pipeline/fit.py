@@ -326,7 +326,8 @@ def _checked(given: dict[str, Any]) -> tuple[RunExtras, FitArguments, dict[str, 
     tables = {name: given[name] for name in TABLES if is_in_memory(given[name])}
     stand_ins = {name: f"{type(table).__name__} in memory" for name, table in tables.items()}
     try:
-        arguments = FitArguments(**given | stand_ins)
+        values: dict[str, Any] = {**given, **stand_ins}
+        arguments = FitArguments(**values)
     except ConfigurationError as error:
         raise ConfigurationError([*problems, *error.problems]) from None
     if problems:

@@ -68,7 +68,7 @@ def any_rank(flag: bool) -> bool:
     state = PartialState()
     if state.num_processes == 1:
         return flag
-    return bool(gather(torch.tensor([flag], device=state.device)).any())
+    return bool(gather(torch.tensor([flag], device=state.device)).any())  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def rank_and_world() -> tuple[int, int]:

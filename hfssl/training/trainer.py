@@ -127,9 +127,9 @@ class SSLTrainer(InputTrainer):
         model = load_trainable(model, train_dataset, task, seed=args.seed, masked_lm=masked)
         backbone = transformers_model(model)
         if processing_class is None:
-            processing_class = load_tokenizer(backbone.name_or_path, max_length=args.max_length)
+            processing_class = load_tokenizer(backbone.name_or_path, max_length=args.max_length)  # pyright: ignore[reportArgumentType]
         else:
-            fit_tokenizer(processing_class, backbone.config, backbone.name_or_path)
+            fit_tokenizer(processing_class, backbone.config, backbone.name_or_path)  # pyright: ignore[reportArgumentType]
         self.objective, names = objective, [] if masked else label_names_of_model(model)
         if args.report_to and args.run_name is None:
             args = replace(args, run_name=run_name(title))

@@ -260,20 +260,20 @@ class MaskedSpanTrainer(MethodTrainer):
         **kwargs: Any,
     ):
         args = self._default_args(model) if args is None else args  # pyright: ignore[reportAssignmentType]
-        early = eval_dataset is not None and args.early_stopping_patience > 0
+        early = eval_dataset is not None and args.early_stopping_patience > 0  # pyright: ignore[reportOptionalMemberAccess]
         if early:
             args = replace(
-                args,
+                args,  # pyright: ignore[reportArgumentType]
                 eval_strategy="steps",
                 save_strategy="steps",
-                save_steps=args.eval_steps,  # the best model is one that was saved
+                save_steps=args.eval_steps,  # the best model is one that was saved  # pyright: ignore[reportOptionalMemberAccess]
                 load_best_model_at_end=True,
                 metric_for_best_model="eval_loss",
                 greater_is_better=False,
             )
         super().__init__(model, args, eval_dataset=eval_dataset, **kwargs)
         if early:
-            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))  # pyright: ignore[reportOptionalMemberAccess]
 
     def prepare_dataset(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SSLConfig) -> Dataset:
         """Tokenizes with the word boundaries that span masking needs."""
