@@ -43,6 +43,7 @@ def test_a_regulariser_is_tried_where_there_are_steps_to_regularise(name):
     assert reference("fine_tuned") == reference("one_teacher") == "standard"
 
 
+@pytest.mark.slow
 def test_variants_share_what_learns_from_labels_alone_and_nothing_else(tmp_path, tiny_backbone, monkeypatch):
     write_two_classes(tmp_path / "data" / "train.parquet", 120, seed=1)
     write_two_classes(tmp_path / "data" / "test.parquet", 40, seed=2)

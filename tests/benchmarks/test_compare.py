@@ -68,6 +68,7 @@ def fake_cell(method: str, dataset: str, seed: int, accuracy: float, seconds: fl
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*(name for name in peers.PEERS if name != "setfit"), "hfssl_quick"])
 def test_every_method_that_needs_no_extra_fills_its_cell(method, flags, splits, tmp_path, monkeypatch):
     for settings in (peers.TRAINER_FULL, peers.TRAINER_LORA):
@@ -86,6 +87,7 @@ def test_every_method_that_needs_no_extra_fills_its_cell(method, flags, splits, 
     assert set(kept.get("stages", {})) == ({"labels_only", "self_training"} if method == "hfssl_quick" else set())
 
 
+@pytest.mark.slow
 def test_where_other_work_runs_beside_no_seconds_are_kept(flags, splits, tmp_path, monkeypatch):
     monkeypatch.setitem(hfssl.pipeline.presets.PRESETS, "quick", TINY)
     cells.run_job(make_job([*flags, "--untimed"], "hfssl_quick", splits, tmp_path))
@@ -107,6 +109,7 @@ def test_peers_train_on_all_labels_and_the_whole_pool_and_see_no_hidden_label(sp
     assert not set(task.test) & set(task.texts + task.unlabeled)
 
 
+@pytest.mark.slow
 def test_the_quick_grid_is_kept_and_not_run_again(flags, tmp_path, capsys, monkeypatch):
     results = tmp_path / "cells"
     arguments = [*flags, "--methods", "logistic_regression", "--results", str(results)]

@@ -190,6 +190,7 @@ def test_comments_and_docstrings_make_no_other_version(tmp_path):
 # --- a tiny cell, from end to end ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_tiny_cell_keeps_numbers_and_logits(tmp_path, tiny_backbone, monkeypatch, capsys):
     source = write_meta(tmp_path / "data" / "sst2", 2, 5000)
     write_two_classes(source / "train.parquet", 1500, seed=1)

@@ -242,7 +242,13 @@ def reader(tmp_path, monkeypatch, tiny_backbone, earlier_runs) -> Iterator[Reade
     METHODS.update(methods)
 
 
-@pytest.mark.parametrize("page", [name for name in PAGES if "```" in text_of(name) and name not in WITH_CHECKS])
+def paged(name: str):
+    """A page as a parameter; those of methods that share most of their code are slow, but for one."""
+    alike = [f"docs/methods/{method}.md" for method, row in METHODS.items() if "consistency" in row.config]
+    return pytest.param(name, marks=[pytest.mark.slow] * (name in alike and "fixmatch" not in name))
+
+
+@pytest.mark.parametrize("page", [paged(name) for name in PAGES if "```" in text_of(name) and name not in WITH_CHECKS])
 def test_every_block_runs(page, reader):
     reader.read(text_of(page))
 

@@ -31,6 +31,7 @@ def quickstart():
     return module
 
 
+@pytest.mark.slow  # minutes on one core
 def test_the_quickstart_in_small(quickstart, tmp_path):
     """Its very command line in a process of its own, with 30 steps a stage and a small pool."""
     table, backbone = quickstart.prepare(tmp_path / "data")
