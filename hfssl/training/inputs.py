@@ -160,6 +160,8 @@ def _are_integers(values: Sequence[Any]) -> bool:
 
 
 def _with_column(dataset: Dataset, column: str, values: list[int]) -> Dataset:
+    if dataset.column_names == [column]:  # without any column datasets forgets the number of rows
+        return Dataset.from_dict({column: values})
     return dataset.remove_columns(column).add_column(column, values)  # pyright: ignore[reportCallIssue]
 
 
