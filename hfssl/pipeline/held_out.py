@@ -63,6 +63,8 @@ def _joined(parts: Sequence[Evidence], stages: Sequence[str]) -> Evidence:
     """Returns the rows of all parts; those of no part have no rows."""
     if not parts:
         return Evidence({name: np.zeros((0, 1), np.float32) for name in stages}, np.zeros(0, dtype=np.int64))
+    if len(parts) == 1:
+        return parts[0]
     probs = {name: np.concatenate([part.probs[name] for part in parts]) for name in stages}
     sizes = np.array([len(part.labels) for part in parts])
     spread, shift = (

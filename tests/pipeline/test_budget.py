@@ -58,7 +58,7 @@ def options(tiny_backbone, tmp_path, monkeypatch) -> dict:
 
 def test_a_slow_machine_cuts_the_run_down_and_a_resumed_run_keeps_to_it(options, monkeypatch, caplog):
     monkeypatch.setattr(hfssl.pipeline.budget, "_units_per_second", lambda context: 1e-3)
-    results = fit(**options, max_seconds=60).results
+    results = fit(**options, max_seconds=60, keep_stages=True).results
     assert [stage["name"] for stage in results["stages"]] == ["labels_only"]
     folder = Path(options["output_dir"])
     chosen = json.loads((folder / "budget.json").read_text())
@@ -70,7 +70,7 @@ def test_a_slow_machine_cuts_the_run_down_and_a_resumed_run_keeps_to_it(options,
         raise AssertionError("The speed was measured again.")
 
     monkeypatch.setattr(hfssl.pipeline.budget, "_units_per_second", measured)
-    again = fit(**options, max_seconds=60, resume=True).results
+    again = fit(**options, max_seconds=60, keep_stages=True, resume=True).results
     assert [stage["name"] for stage in again["stages"]] == ["labels_only"]
 
 
