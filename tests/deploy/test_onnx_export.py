@@ -119,7 +119,15 @@ def files_in(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("architecture", "pooling"),
-    [*((name, "stock") for name in MAKERS if name != "longformer"), ("minilm", "mean"), ("distilbert", "mean")],
+    [
+        *(
+            pytest.param(name, "stock", marks=[pytest.mark.slow] * (name not in ("minilm", "roberta", "distilbert")))
+            for name in MAKERS
+            if name != "longformer"
+        ),
+        ("minilm", "mean"),
+        ("distilbert", "mean"),
+    ],
 )
 def test_onnx_gives_pytorchs_logits_at_any_shape(make_classifier, minilm, exported, tmp_path, architecture, pooling):
     source, done = minilm, exported

@@ -77,6 +77,7 @@ def test_bad_input_is_one_sentence(estimator, texts, labels, message):
         estimator.fit(texts, labels)
 
 
+@pytest.mark.slow  # six runs of `fit`
 def test_pipelines_scores_and_searches(estimator):
     lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
     chain = make_pipeline(lower, estimator)

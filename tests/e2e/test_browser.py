@@ -231,6 +231,7 @@ def test_the_policy_has_the_browser_refuse_other_hosts(browser, page):
     assert browser.wait(lambda: any("Content Security Policy" in error for error in browser.errors))
 
 
+@pytest.mark.slow
 def test_a_bare_model_says_that_it_has_no_examples_and_shift_enter_asks(browser, run):
     with served(run / "model") as process:
         browser.open(address_of(process))

@@ -25,13 +25,13 @@ def pytest_generate_tests(metafunc):
 
 
 ALIKE = ("resume", "recipe")  # behaviours of the engine; every method goes through them with --slow
-FOREMOST = ("supervised", "contrastive", "masked_span", "self_training", "fixmatch", "mean_teacher", "flexmatch")
+FOREMOST = ("supervised", "masked_span", "self_training", "fixmatch")
 
 
 def _marks(case: Case) -> list[pytest.MarkDecorator]:
     reason = case.reason_to_fail(METHODS[case.method])
     marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
-    if case.behaviour in ALIKE and case.method not in FOREMOST:
+    if case.behaviour == "architecture" or (case.behaviour in ALIKE and case.method not in FOREMOST):
         marks.append(pytest.mark.slow)
     return [*marks, pytest.mark.distributed] if case.ranks > 1 else marks
 
