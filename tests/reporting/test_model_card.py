@@ -231,7 +231,7 @@ def test_numbers_of_the_labels_in_folds_come_with_their_caveat():
     results["final_metrics"] = {"validation": None, "test": None, "out_of_fold": METRICS | {"ece": 0.03}}
     card = make_card(results)
     assert "On 31 out-of-fold rows: " in card
-    assert "| stage | out-of-fold accuracy |" in card
+    assert "| stage | out-of-fold accuracy" in card
     text = " ".join(card.split())
     assert "those of models that were trained in the same way without a part of the labels" in text
     assert "somewhat too good" not in text

@@ -40,7 +40,15 @@ def test_every_required_package_is_told():
     pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     required = {Requirement(line).name for line in pyproject["project"]["dependencies"]}
     # What has little to do with numbers, files or the Hub is left out.
-    assert required - set(PACKAGES) == {"Jinja2", "charset-normalizer", "matplotlib", "openpyxl", "PyYAML", "tqdm"}
+    assert required - set(PACKAGES) == {
+        "Jinja2",
+        "charset-normalizer",
+        "filelock",
+        "matplotlib",
+        "openpyxl",
+        "PyYAML",
+        "tqdm",
+    }
 
 
 def test_a_missing_package_is_said_to_be_missing(monkeypatch):
