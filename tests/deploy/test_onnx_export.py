@@ -231,6 +231,7 @@ def test_the_cost_is_what_the_models_do_on_the_labeled_rows(minilm, tmp_path):
     assert record["sizes"] == done.sizes
 
 
+@pytest.mark.slow
 def test_the_command_exports_a_run_and_prints_what_int8_costs(finished_run, tmp_path):
     words = ["export", str(finished_run), "--int8", "--output", str(tmp_path / "onnx")]
     done = subprocess.run(

@@ -245,7 +245,8 @@ def reader(tmp_path, monkeypatch, tiny_backbone, earlier_runs) -> Iterator[Reade
 def paged(name: str):
     """A page as a parameter; those of methods that share most of their code are slow, but for one."""
     alike = [f"docs/methods/{method}.md" for method, row in METHODS.items() if "consistency" in row.config]
-    return pytest.param(name, marks=[pytest.mark.slow] * (name in alike and "fixmatch" not in name))
+    slow = (name in alike and "fixmatch" not in name) or name == "docs/your_own_data.md"
+    return pytest.param(name, marks=[pytest.mark.slow] * slow)
 
 
 @pytest.mark.parametrize("page", [paged(name) for name in PAGES if "```" in text_of(name) and name not in WITH_CHECKS])

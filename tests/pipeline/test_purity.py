@@ -213,6 +213,7 @@ def test_no_model_and_no_probe_is_judged_by_a_label_that_it_has_seen(options, li
 
 
 @pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.slow
 def test_the_watch_finds_a_probe_of_all_labels_that_votes(options, lineage, monkeypatch):
     """The planted mistake: the folds' teachers predict by probes that are fitted to all labels."""
     predict = hfssl.pipeline.stages.folds._predict
