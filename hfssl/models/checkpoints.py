@@ -64,7 +64,8 @@ def mark_complete(checkpoint: str | os.PathLike, step: int) -> None:
         checkpoint (`str | os.PathLike`): Folder of the checkpoint, to which every rank has written its part.
         step (`int`): Number of optimizer steps.
     """
-    files = files_of(checkpoint, lambda name: name != COMPLETE_MARKER)
+    # The pickle of the arguments is never pushed, nor read by hfssl.
+    files = files_of(checkpoint, lambda name: name not in (COMPLETE_MARKER, "training_args.bin"))
     write_checked_json(Path(checkpoint) / COMPLETE_MARKER, {"step": step, "files": files})
 
 

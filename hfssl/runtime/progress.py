@@ -28,7 +28,13 @@ def progress_bar(
 
 def is_watched() -> bool:
     """Returns whether stderr is a terminal, or this is a notebook, whose bars are no text."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return sys.stderr.isatty() or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    """Returns whether this process is the kernel of a notebook; having imported one is not enough."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 class NamedProgress(TrainerCallback):
