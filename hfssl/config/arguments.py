@@ -29,7 +29,7 @@ __all__ = [
     "missing_trackers",
 ]
 
-# Option -> types of values that Python takes beside text; not in the metadata, all of which argparse would get.
+# Option -> types of values that Python takes in addition to text; not metadata, all of which argparse would get.
 IN_PYTHON: dict[str, tuple[type, ...]] = {
     "class_names": (list, tuple),
     "missing_labels": (list, tuple, set, frozenset),

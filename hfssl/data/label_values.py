@@ -70,7 +70,7 @@ def decode_labels(
         own_names (`Sequence[str]`, *optional*): Names that the column defines (`ClassLabel`); integers are positions.
         given_names (`Sequence[str]`, *optional*): Names that the user gives, or another table has. They are the
             classes; integers that are not names are positions.
-        names_file (`Sequence[str]`, *optional*): Names beside the table, used if all labels are positions or names.
+        names_file (`Sequence[str]`, *optional*): Names in `labels.json`, used if all labels are positions or names.
         is_dataset (`bool`, defaults to `False`): Whether the integer -1 means unlabeled, as in a `Dataset`.
         options (`LabelOptions`, *optional*): What the user says.
 

@@ -1,4 +1,4 @@
-"""Implements `hfssl views`: rows of a table beside what views make of them, so that a reader sees what they change."""
+"""Implements `hfssl views`: rows of a table and what views make of them, so that a reader sees what they change."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def load_tokenizer(
 
 
 def _configuration(path: str | Path, required: bool, **options: Any) -> PreTrainedConfig | None:
-    """Returns the configuration of the model beside a tokenizer; `None` for a folder with a tokenizer alone."""
+    """Returns the configuration of the model in a folder; `None` for a folder with a tokenizer alone."""
     if required:
         return check_backbone(path, **options)
     try:

@@ -58,7 +58,7 @@ class Preset:
         few_labels_power (`float`, defaults to 0): Power of the number of labels with which steps shrink below
             `FEW_LABELS`; 0 leaves them as they are.
         methods (`dict[str, dict[str, Any]]`): Stage -> fields of its method's configuration, for other pool stages
-            (`hfssl.pipeline.stages.pool_method`), beside `POOL_METHOD`.
+            (`hfssl.pipeline.stages.pool_method`), in addition to `POOL_METHOD`.
         refit (`bool`, defaults to `False`): Whether the selected stage is trained once more on all labels, held-out
             ones included; only where labels were held out (`--validation-fraction`).
         cross_fit (`int`, defaults to 0): Number of folds of the labeled rows (`hfssl.evaluation.cross_fitting`), each

@@ -26,7 +26,7 @@ def opening_sentences(results: Mapping[str, Any]) -> list[str]:
 
 
 def answer_sentence(results: Mapping[str, Any]) -> str | None:
-    """Returns the accuracy of the final model with its interval, beside the baselines; `None` without measured rows.
+    """Returns the accuracy of the final model with its interval, next to the baselines; `None` without measured rows.
 
     Args:
         results (`Mapping[str, Any]`): Content of `results.json`.
@@ -39,7 +39,7 @@ def answer_sentence(results: Mapping[str, Any]) -> str | None:
     rows = rows_of(results, part)
     interval = decision.interval(metrics[decision.name], rows)
     shown = f" (95% interval {percent(interval[0])} to {percent(interval[1])})" if interval else ""
-    beside = [
+    simplest = [
         f"{BASELINE_TITLES[one['name']]} {decision.with_unit(one['metrics'][part][decision.name])}"
         for one in results.get("baselines", [])
         if one["metrics"].get(part)
@@ -48,8 +48,8 @@ def answer_sentence(results: Mapping[str, Any]) -> str | None:
     if part == OUT_OF_FOLD:
         where = f"the {rows:,} labeled rows, each by models trained without it"
     name = decision.long_name or decision.title
-    simplest = f"; for comparison: {', '.join(beside)}" if beside else ""
-    return f"{name[:1].upper()}{name[1:]} {decision.with_unit(metrics[decision.name])}{shown} on {where}{simplest}."
+    comparison = f"; for comparison: {', '.join(simplest)}" if simplest else ""
+    return f"{name[:1].upper()}{name[1:]} {decision.with_unit(metrics[decision.name])}{shown} on {where}{comparison}."
 
 
 def coverage_rows(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:

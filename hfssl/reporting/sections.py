@@ -97,7 +97,7 @@ def predictions_of(evidence: Mapping[str, Any], split: str | None) -> tuple[np.n
 
 
 def good_enough_section(results: Mapping[str, Any], evidence: Mapping[str, Any]) -> Section:
-    """Builds the answer to the first question: accuracy beside the baselines, coverage, the weakest classes."""
+    """Builds the answer to the first question: accuracy next to the baselines, coverage, the weakest classes."""
     title, answer = "Is it good enough?", answer_sentence(results)
     if answer is None:
         return Section(title, missing=f"Nobody knows: no labels could measure it. {next_step(results)}")

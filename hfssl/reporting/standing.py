@@ -1,4 +1,4 @@
-"""Words for how the final model stands beside the simplest alternatives."""
+"""Words for how the final model compares with the simplest alternatives."""
 
 from __future__ import annotations
 

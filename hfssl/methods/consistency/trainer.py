@@ -120,5 +120,5 @@ class ConsistencyTrainer(SupervisedTrainer):
             if steps and "text" not in pool.column_names:
                 raise DataError(
                     f"Expected the column 'text' in the unlabeled rows for the step '{steps[0]}' of {option}, found "
-                    f"{', '.join(pool.column_names)}: keep the texts beside the tokens, or use token_cutoff."
+                    f"{', '.join(pool.column_names)}: keep the texts with the tokens, or use token_cutoff."
                 )

@@ -144,7 +144,7 @@ class EnsemblePrediction:
 
         Args:
             signals (`EmbeddingSignals`): Signals of the N rows.
-            weights (`Mapping[str, float]`): Weight of each member of the ensemble beside the teachers; see `mixed`.
+            weights (`Mapping[str, float]`): Weight of each member other than the teachers; see `mixed`.
         """
         probs = np.mean([mixed(signals.votes(probs), weights) for probs in self.teacher_probs], axis=0)
         return replace(self, combined=replace(self.combined, deterministic_probs=signals.adjust_ensemble(probs)))

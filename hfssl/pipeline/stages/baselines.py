@@ -1,4 +1,4 @@
-"""The baselines beside which all models stand: the most frequent label, and a probe of the frozen backbone."""
+"""The baselines that all models are compared with: the most frequent label, and a probe of the frozen backbone."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from hfssl.pipeline.stages.labels_only_after_pretext import starts_from_pretext
 __all__ = ["SCORED_PARTS", "cost", "is_planned", "run"]
 
 SCORED_PARTS = ("proxy",)
-"""Parts besides the pool that the ensemble predicts; benchmarks add `test`."""
+"""Parts that the ensemble predicts in addition to the pool; benchmarks add `test`."""
 
 
 def is_planned(plan: RunPlan) -> bool:

@@ -357,7 +357,7 @@ class EmbeddingSignals:
         return [TEACHERS, *(signal.name for signal in self if signal.votes)]
 
     def votes(self, teacher: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns member -> its prediction for the pool, `[N, K]`, beside one of the first teachers.
+        """Returns member -> its prediction for the pool, `[N, K]`, given one of the first teachers.
 
         Args:
             teacher (`np.ndarray`): Probabilities of this teacher, `[N, K]`.
