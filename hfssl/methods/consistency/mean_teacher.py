@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hfssl.functional.consistency import squared_difference
-from hfssl.methods.consistency.base import ConsistencyObjective
-from hfssl.methods.consistency.config import ConsistencyConfig
+from hfssl.methods.consistency.pi_model import PiModelConfig, PiModelObjective
 from hfssl.methods.consistency.trainer import ConsistencyTrainer
 from hfssl.training.ema_teacher import EmaTeacher
 from hfssl.training.forward import Batch, joint_logits
@@ -19,7 +17,7 @@ from hfssl.training.forward import Batch, joint_logits
 __all__ = ["MeanTeacherConfig", "MeanTeacherObjective", "MeanTeacherTrainer"]
 
 
-class MeanTeacherObjective(ConsistencyObjective):
+class MeanTeacherObjective(PiModelObjective):
     """Computes L_u = mean of ||p(strong view) - p'(weak view)||^2 / K over units, p' by the averaged weights.
 
     The teacher has dropout, too, as in the paper. The student is the final model; the paper evaluates the teacher,
@@ -34,6 +32,8 @@ class MeanTeacherObjective(ConsistencyObjective):
   booktitle = {Advances in Neural Information Processing Systems},
   year = {2017}
 }"""
+
+    logged_agreement: ClassVar[str] = "teacher_agreement"
 
     def setup(self, model: nn.Module, args: Any) -> None:
         super().setup(model, args)
@@ -55,18 +55,9 @@ class MeanTeacherObjective(ConsistencyObjective):
         if self.args.lambda_u > 0:
             self.teacher.update(model, step)
 
-    def unlabeled_loss(
-        self, logits: Mapping[str, Tensor], labeled: Batch, unlabeled: Mapping[str, Batch], step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the squared difference, and logs the agreement of teacher and student."""
-        target, student = self.probs(logits["weak"]), self.probs(logits["strong"])
-        weights = self.easy_first(target, step)
-        agreement = (target.argmax(-1) == student.argmax(-1)).float().mean()
-        return squared_difference(student, target, weights), {"teacher_agreement": agreement}
-
 
 @dataclass
-class MeanTeacherConfig(ConsistencyConfig):
+class MeanTeacherConfig(PiModelConfig):
     """Holds the arguments of `MeanTeacherTrainer`; the views are two dropout masks.
 
     Example:
@@ -77,13 +68,6 @@ class MeanTeacherConfig(ConsistencyConfig):
 
     lambda_u: float = field(
         default=50.0, metadata={"help": "Weight of the unlabeled loss; 0 trains on the labels only."}
-    )
-    strong_view: str = field(
-        default="dropout",
-        metadata={"help": "View of an unlabeled row whose predictions learn; by default another dropout mask."},
-    )
-    ramp_up: float = field(
-        default=0.4, metadata={"help": "Share of the steps over which the unlabeled weight grows from 0."}
     )
     teacher_decay: float = field(
         default=0.999, metadata={"help": "Weight of the past in the teacher's weights; it is less in the first steps."}

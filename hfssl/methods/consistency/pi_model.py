@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -32,14 +33,16 @@ class PiModelObjective(ConsistencyObjective):
   year = {2017}
 }"""
 
+    logged_agreement: ClassVar[str] = "view_agreement"  # name in the log
+
     def unlabeled_loss(
         self, logits: Mapping[str, Tensor], labeled: Batch, unlabeled: Mapping[str, Batch], step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the squared difference, and logs the agreement of the two views."""
+        """Returns the squared difference, and logs the agreement of target and student."""
         target, student = self.probs(logits["weak"]), self.probs(logits["strong"])
         weights = self.easy_first(target, step)
         agreement = (target.argmax(-1) == student.argmax(-1)).float().mean()
-        return squared_difference(student, target, weights), {"view_agreement": agreement}
+        return squared_difference(student, target, weights), {self.logged_agreement: agreement}
 
 
 @dataclass
